@@ -1,0 +1,141 @@
+"""Files and folders that appear whole or not at all, and the manifest every written folder carries."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .errors import InputError
+
+MANIFEST = "manifest.json"
+
+
+@contextmanager
+def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; on success sync it to disk and rename it into place.
+
+    A process killed at any moment leaves either the old file or the new one. The temporary file of a failed or
+    killed run is replaced by the next.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        yield partial
+        _sync(partial)
+        os.replace(partial, path)
+        _sync(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[Path]:
+    """Yield an empty temporary folder beside ``path``; on success sync it and move it into place.
+
+    What a killed run left behind is cleared by the next. Two runs that write the same folder at once exclude
+    each other by a file lock, which the kernel releases when its holder dies.
+
+    Raises
+    ------
+    InputError
+        ``path`` exists and is not empty (unless ``overwrite``), or another process is writing it now.
+    """
+    path = Path(path)
+    refuse_existing(path, overwrite=overwrite)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    retired = path.with_name(f".{path.name}.retired")
+    lock_path = path.with_name(f".{path.name}.lock")
+    with open(lock_path, "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f"{path}: another process is writing this folder; wait for it or choose another") from None
+        try:
+            if retired.exists() and not path.exists():  # killed between the two renames below
+                os.replace(retired, path)
+            shutil.rmtree(retired, ignore_errors=True)
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
+            yield partial
+            for file in sorted(partial.rglob("*")):
+                _sync(file)
+            _sync(partial)
+            if path.exists():
+                os.replace(path, retired)
+            os.replace(partial, path)
+            _sync(path.parent)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.rmtree(retired, ignore_errors=True)
+            lock_path.unlink(missing_ok=True)
+
+
+def refuse_existing(path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    """Raise `InputError` if ``path`` is a file, or a folder with something in it, unless ``overwrite``."""
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path}: is a file, a folder is needed; choose another name")
+    if path.is_dir() and any(path.iterdir()) and not overwrite:
+        raise InputError(f"{path}: already exists and is not empty; choose another folder or pass --overwrite")
+
+
+def write_manifest(folder: str | os.PathLike[str], entries: Mapping[str, Any]) -> None:
+    """Write ``manifest.json`` in ``folder``: what made it (version first), from what, with which counts."""
+    from . import __version__
+
+    with atomic_file(Path(folder) / MANIFEST) as partial:
+        text = json.dumps({"ionbed_version": __version__, **entries}, indent=2, ensure_ascii=False, allow_nan=False)
+        partial.write_text(text + "\n", encoding="utf-8")
+
+
+def read_manifest(folder: str | os.PathLike[str], *, made_by: str) -> dict[str, Any]:
+    """Return the manifest of ``folder``.
+
+    Raises
+    ------
+    InputError
+        There is no such folder, it has no readable manifest, or a command other than ``made_by`` wrote it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; it should be one written by 'ionbed {made_by}'")
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{folder}: has no {MANIFEST}; it should be a folder written by 'ionbed {made_by}'") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{folder / MANIFEST}: is damaged ({error}); run 'ionbed {made_by}' again") from None
+    if manifest.get("command") != made_by:
+        raise InputError(
+            f"{folder}: was written by 'ionbed {manifest.get('command')}', not by 'ionbed {made_by}'; name the right folder"
+        )
+    return manifest
+
+
+def sha256_of_file(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of a file's bytes as 64 hexadecimal digits."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def sha256_of_json(value: Any) -> str:
+    """Return the SHA-256 of a value's canonical JSON (sorted keys, no white space)."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

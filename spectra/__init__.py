@@ -1,0 +1,1 @@
+"""What a spectrum is: reading, harmonising, cleaning, storing; and the molecules behind the labels."""

@@ -1,0 +1,122 @@
+"""The store: prepared spectra as Parquet shards with one fixed schema, and the folder that holds them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..artifacts import read_manifest
+from ..errors import InputError
+from .columns import SpectrumColumns
+from .spectrum import METADATA_FIELDS, Spectrum
+
+_TEXT = pa.string()
+SCHEMA = pa.schema(
+    [
+        pa.field("spectrum_id", _TEXT, nullable=False),
+        pa.field("precursor_mz", pa.float64(), nullable=False),
+        ("source_file", _TEXT),
+        ("native_id", _TEXT),
+        ("usi", _TEXT),
+        ("charge", pa.int8()),
+        ("polarity", pa.int8()),
+        ("adduct", _TEXT),
+        ("ms_level", pa.int8()),
+        ("retention_time", pa.float32()),
+        ("collision_energy", pa.float32()),
+        ("collision_energy_raw", _TEXT),
+        ("instrument_type", _TEXT),
+        ("instrument", _TEXT),
+        ("smiles", _TEXT),
+        ("inchikey", _TEXT),
+        ("formula", _TEXT),
+        ("name", _TEXT),
+        ("chemical_class", _TEXT),
+        ("laboratory", _TEXT),
+        ("license", _TEXT),
+        ("grade", _TEXT),
+        pa.field("predicted", pa.bool_(), nullable=False),
+        pa.field("mz", pa.list_(pa.float32()), nullable=False),
+        pa.field("intensity", pa.list_(pa.float32()), nullable=False),
+    ]
+)
+"""One row of the store. ``mz`` is ascending (Da per charge), ``intensity`` relative to the base peak (1.0)."""
+
+SHARD_NAME = "spectra-{:05d}.parquet"
+
+
+def table_from_spectra(spectra: Iterable[Spectrum]) -> pa.Table:
+    """Return a table of `SCHEMA` with one row per spectrum."""
+    spectra = list(spectra)
+    columns: dict[str, Any] = {name: [getattr(s, name) for s in spectra] for name in METADATA_FIELDS}
+    peaks = SpectrumColumns.from_spectra(spectra)
+    offsets = pa.array(peaks.offsets, pa.int32())
+    columns["mz"] = pa.ListArray.from_arrays(offsets, pa.array(peaks.mz, pa.float32()))
+    columns["intensity"] = pa.ListArray.from_arrays(offsets, pa.array(peaks.intensity, pa.float32()))
+    return pa.table([pa.array(columns[f.name], f.type) if f.name in METADATA_FIELDS else columns[f.name]
+                     for f in SCHEMA], schema=SCHEMA)  # fmt: skip
+
+
+def spectra_from_table(table: pa.Table) -> Iterator[Spectrum]:
+    """Yield one `Spectrum` per row of a table of `SCHEMA`."""
+    names = [name for name in METADATA_FIELDS if name in table.column_names]
+    for batch in table.to_batches(max_chunksize=4096):
+        metadata = [batch.column(name).to_pylist() for name in names]
+        peaks = SpectrumColumns.from_table(pa.table({n: batch.column(n) for n in SpectrumColumns.TABLE_COLUMNS}))
+        for row, values in enumerate(zip(*metadata, strict=True)):
+            span = slice(peaks.offsets[row], peaks.offsets[row + 1])
+            yield Spectrum(mz=peaks.mz[span], intensity=peaks.intensity[span], **dict(zip(names, values, strict=True)))
+
+
+class Store:
+    """A folder written by ``ionbed prepare``: Parquet shards and their manifest.
+
+    Raises
+    ------
+    InputError
+        The folder is missing, is not a store, or a shard is missing or damaged.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+        self.manifest = read_manifest(self.folder, made_by="prepare")
+        self.shards = [self.folder / shard["file"] for shard in self.manifest["shards"]]
+        for shard in self.shards:
+            if not shard.is_file():
+                raise InputError(f"{shard}: is missing though the manifest names it; run 'ionbed prepare' again")
+
+    def __len__(self) -> int:
+        """Return the number of spectra."""
+        return sum(shard["spectra"] for shard in self.manifest["shards"])
+
+    def __iter__(self) -> Iterator[Spectrum]:
+        """Yield every spectrum, shard by shard."""
+        for shard in self.shards:
+            yield from spectra_from_table(_read_shard(shard, None))
+
+    def table(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return all rows, or only the named columns, as one table."""
+        return pa.concat_tables([_read_shard(shard, columns) for shard in self.shards])
+
+    def spectra(self, rows: np.ndarray | None = None) -> list[Spectrum]:
+        """Return the spectra at ``rows`` (all where None), in that order."""
+        table = self.table() if rows is None else self.table().take(pa.array(rows))
+        return list(spectra_from_table(table))
+
+
+def write_shard(table: pa.Table, path: Path) -> None:
+    """Write one Parquet shard; the same table gives the same bytes."""
+    pq.write_table(table, path, compression="zstd", row_group_size=8192)
+
+
+def _read_shard(path: Path, columns: Sequence[str] | None) -> pa.Table:
+    try:
+        return pq.read_table(path, columns=None if columns is None else list(columns), memory_map=True)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise InputError(f"{path}: cannot be read ({error}); run 'ionbed prepare' again") from None
