@@ -1,0 +1,68 @@
+"""One record as a file gives it, before anything is interpreted: the `RawRecord` that every reader yields."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+FIELDS = (
+    "precursor_mz",
+    "charge",
+    "polarity",
+    "adduct",
+    "ms_level",
+    "retention_time",
+    "collision_energy",
+    "activation",
+    "instrument",
+    "instrument_type",
+    "smiles",
+    "inchi",
+    "inchikey",
+    "formula",
+    "name",
+    "chemical_class",
+    "laboratory",
+    "license",
+    "usi",
+    "spectrum_type",
+    "spectrum_representation",
+    "predicted",
+    "comment",
+)
+"""The names that `RawRecord.fields` may hold, whatever the file format calls them."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RawRecord:
+    """A spectrum with its metadata as written.
+
+    Attributes
+    ----------
+    source_file : str
+        The path as its user would recognise it: the file's name, or ``archive.tar.gz!folder/member.txt``.
+    native_id : str
+        Accession, TITLE or scan id as written; '' where the format gives none.
+    position : int
+        1-based position of the record in its file.
+    fields : dict of str to str
+        Raw text by field name (`FIELDS`); a field that the file does not give is absent. ``retention_time`` carries its unit
+        ('12.3 s', '13.2 min'); a plain number is in seconds. ``spectrum_representation`` is 'centroid' or 'profile'.
+    mz, intensity : float64 arrays of shape (n_peaks,)
+        As written: not sorted, not scaled, zeros kept. m/z in Da per charge.
+    problem : str or None
+        A short reason code where the record is broken and cannot be used ('bad-peak-line', 'no-peaks', 'truncated', ...).
+    """
+
+    source_file: str
+    native_id: str
+    position: int
+    fields: dict[str, str]
+    mz: np.ndarray = field(repr=False)
+    intensity: np.ndarray = field(repr=False)
+    problem: str | None = None
+
+    def __len__(self) -> int:
+        """Return the number of peaks."""
+        return len(self.mz)
