@@ -114,9 +114,11 @@ def read_manifest(folder: str | os.PathLike[str], *, made_by: str) -> dict[str, 
         raise InputError(f"{folder}: has no {MANIFEST}; it should be a folder written by 'ionbed {made_by}'") from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"{folder / MANIFEST}: is damaged ({error}); run 'ionbed {made_by}' again") from None
-    if manifest.get("command") != made_by:
+    if not isinstance(manifest, dict):
+        raise InputError(f"{folder / MANIFEST}: is damaged (not a JSON object); run 'ionbed {made_by}' again")
+    if (command := manifest.get("command")) != made_by:
         raise InputError(
-            f"{folder}: was written by 'ionbed {manifest.get('command')}', not by 'ionbed {made_by}'; name the right folder"
+            f"{folder}: was written by 'ionbed {command}', not by 'ionbed {made_by}'; name the right folder"
         )
     return manifest
 

@@ -17,7 +17,8 @@ SECONDS_BETWEEN_LINES = 10.0
 class Advance(Protocol):
     """Called with the number of further items done, and optionally a short status text."""
 
-    def __call__(self, items: int, status: str = "") -> None: ...
+    def __call__(self, items: int, status: str = "") -> None:
+        """Add ``items`` to the count."""
 
 
 @contextmanager

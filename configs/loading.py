@@ -10,7 +10,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import yaml
 
@@ -23,6 +23,11 @@ def shipped_configs() -> list[str]:
     """Return the names of the configurations in the package, without their ending."""
     folder = resources.files(__package__)
     return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
+
+
+def config_text(source: str | os.PathLike[str]) -> str:
+    """Return the text of a YAML file or of a shipped configuration; raises `InputError` as `load_config` does."""
+    return _read(source)[1]
 
 
 def load_config(schema: type[T], source: str | os.PathLike[str], overrides: Sequence[str] = ()) -> T:
@@ -59,7 +64,7 @@ def load_config(schema: type[T], source: str | os.PathLike[str], overrides: Sequ
 
 def build(schema: type[T], tree: Mapping[str, Any], label: str) -> T:
     """Build ``schema`` from a mapping; ``label`` names the source in errors. See `load_config`."""
-    return _build(schema, tree, label, "")
+    return cast(T, _build(schema, tree, label, ""))
 
 
 def to_tree(config: Any) -> dict[str, Any]:
@@ -116,7 +121,8 @@ def _build(schema: Any, tree: Mapping[str, Any], label: str, prefix: str) -> Any
         if name in tree:
             values[name] = _convert(hints[name], tree[name], label, f"{prefix}{name}")
         elif spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING:
-            raise InputError(f"{label}: '{prefix}{name}' is missing; add it to the file or pass --set {prefix}{name}=...")
+            key = f"{prefix}{name}"
+            raise InputError(f"{label}: '{key}' is missing; add it to the file or pass --set {key}=...")
     try:
         return schema(**values)
     except InputError:
