@@ -1,0 +1,115 @@
+"""Cleaning of peak lists: what is dropped, merged and scaled, each by a parameter that the manifest records."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class CleaningOptions:
+    """How `clean_peaks` cleans; the defaults keep whatever may be signal.
+
+    Attributes
+    ----------
+    merge_tolerance : float
+        In Da. Peaks that lie within this span of one another are one peak written twice (0.001 Da is below what an Orbitrap at
+        resolution 100,000 separates at m/z 100). 0 merges equal m/z only.
+    min_relative_intensity : float
+        Peaks below this share of the base peak are dropped. 0.001 is the least that integer libraries (base peak 999) can
+        write.
+    max_peaks : int
+        The most intense peaks that are kept.
+    margin_above_precursor : float or None
+        In Da. Peaks above the heaviest possible fragment (m/z of the precursor times its charges) plus this
+        margin are dropped; the margin leaves room for isotopes and for ions that take up water in the collision cell. Nothing is dropped
+        where the charge is not known, nor where None.
+    min_peaks : int
+        A spectrum with fewer peaks after all this is dropped. 1 keeps spectra of stable ions, which have one peak.
+    """
+
+    merge_tolerance: float = 0.001
+    min_relative_intensity: float = 0.001
+    max_peaks: int = 512
+    margin_above_precursor: float | None = None
+    min_peaks: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.merge_tolerance <= 1.0:
+            raise ValueError(f"merge_tolerance is {self.merge_tolerance}; it must lie between 0 and 1 Da")
+        if not 0.0 <= self.min_relative_intensity < 1.0:
+            raise ValueError(f"min_relative_intensity is {self.min_relative_intensity}; it must be at least 0 and below 1")
+        if self.margin_above_precursor is not None and not self.margin_above_precursor >= 0.0:
+            raise ValueError(f"margin_above_precursor is {self.margin_above_precursor}; it must be 0 or more, or null")
+        if not 1 <= self.min_peaks <= self.max_peaks:
+            raise ValueError(f"min_peaks is {self.min_peaks}; it must be at least 1 and at most max_peaks ({self.max_peaks})")
+
+
+def clean_peaks(
+    mz: np.ndarray,
+    intensity: np.ndarray,
+    *,
+    precursor_mz: float | None = None,
+    charge: int | None = None,
+    options: CleaningOptions = CleaningOptions(),
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the cleaned peaks of one centroided spectrum.
+
+    Drops peaks whose m/z or intensity is not finite or not positive, merges duplicates (summed intensity, mean m/z
+    weighted by intensity), drops what `CleaningOptions` says, and scales the base peak to 1.0. May return no peak at all;
+    ``min_peaks`` is for the caller to check.
+
+    Parameters
+    ----------
+    mz, intensity : arrays of shape (n_peaks,)
+        In any order and scale; m/z in Da per charge.
+    precursor_mz : float or None
+    charge : int or None
+        Of the precursor, for ``margin_above_precursor``.
+
+    Returns
+    -------
+    mz, intensity : float32 arrays of shape (n_kept,)
+        m/z strictly ascending; the largest intensity is exactly 1.0.
+    """
+    mz = np.asarray(mz, np.float64)
+    intensity = np.asarray(intensity, np.float64)
+    with np.errstate(over="ignore", under="ignore"):
+        usable = (mz > 0) & (intensity > 0) & np.isfinite(mz.astype(np.float32)) & np.isfinite(intensity)
+    if options.margin_above_precursor is not None and precursor_mz is not None and charge:
+        usable &= mz <= precursor_mz * abs(charge) + options.margin_above_precursor
+    mz, intensity = mz[usable], intensity[usable]
+    if not len(mz):
+        return np.empty(0, np.float32), np.empty(0, np.float32)
+    intensity = intensity / intensity.max()
+    order = np.lexsort((intensity, mz))
+    mz, intensity = _merge(mz[order], intensity[order], options.merge_tolerance)
+    intensity = intensity / intensity.max()
+    keep = intensity >= options.min_relative_intensity
+    mz, intensity = mz[keep], intensity[keep]
+    if len(mz) > options.max_peaks:
+        strongest = np.sort(np.argsort(-intensity, kind="stable")[: options.max_peaks])
+        mz, intensity = mz[strongest], intensity[strongest]
+    mz, intensity = _merge(mz.astype(np.float32).astype(np.float64), intensity, 0.0)  # distinct m/z can round to one float32
+    rounded = (intensity / intensity.max()).astype(np.float32)
+    visible = rounded > 0  # a share below the float32 range is nothing
+    return mz.astype(np.float32)[visible], rounded[visible]
+
+
+def _merge(mz: np.ndarray, intensity: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
+    """Merge ascending peaks within ``tolerance`` of the first of their group, so that no chain grows longer than that."""
+    near = np.diff(mz) <= tolerance
+    if not near.any():
+        return mz, intensity
+    starts = [0]
+    first = mz[0]
+    for peak in range(1, len(mz)):
+        if not near[peak - 1] or mz[peak] - first > tolerance:
+            starts.append(peak)
+            first = mz[peak]
+    total = np.add.reduceat(intensity, starts)
+    if tolerance == 0.0:
+        return mz[starts], total
+    return np.add.reduceat(mz * intensity, starts) / total, total

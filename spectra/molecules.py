@@ -1,0 +1,161 @@
+"""Molecules by RDKit: standard structures, identifiers, fingerprints, similarities and scaffolds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from rdkit.Chem import Mol
+
+_INCHIKEY = re.compile(r"[A-Z]{14}-[A-Z]{10}-[A-Z]")
+_FORMULA = re.compile(r"(?:[A-Z][a-z]?\d*)+")
+
+
+@dataclass(frozen=True)
+class Molecule:
+    """A structure and what follows from it.
+
+    Attributes
+    ----------
+    smiles : str
+        Canonical (RDKit), with stereochemistry and isotopes.
+    inchikey : str
+        Standard InChIKey.
+    formula : str
+        In Hill order, with the formal charge where there is one (``C5H14NO+``).
+    exact_mass : float
+        Monoisotopic mass in Da, isotopes as drawn, electrons not counted off.
+    charge : int
+        Net formal charge.
+    """
+
+    smiles: str
+    inchikey: str
+    formula: str
+    exact_mass: float
+    charge: int
+
+
+@lru_cache(maxsize=65536)
+def standardise(structure: str) -> Molecule | None:
+    """Return the molecule of a SMILES or an InChI, or None where RDKit cannot read it.
+
+    Functional groups are drawn in one way (RDKit's ``Normalize``), explicit hydrogens and atom maps are removed. Salts, charges and
+    tautomers stay as drawn: they belong to what was measured.
+    """
+    from rdkit import Chem, rdBase
+    from rdkit.Chem.MolStandardize import rdMolStandardize
+    from rdkit.Chem.rdMolDescriptors import CalcExactMolWt, CalcMolFormula
+
+    with rdBase.BlockLogs():
+        mol = _read(structure)
+        if mol is None:
+            return None
+        try:
+            for atom in mol.GetAtoms():
+                atom.SetAtomMapNum(0)
+            mol = Chem.RemoveHs(rdMolStandardize.Normalize(mol))
+            smiles = Chem.MolToSmiles(mol)
+            inchikey = Chem.MolToInchiKey(mol)
+        except (ValueError, RuntimeError):  # RDKit raises both, for structures it read but cannot work on
+            return None
+        if not inchikey:
+            return None
+        return Molecule(smiles, inchikey, CalcMolFormula(mol), CalcExactMolWt(mol), Chem.GetFormalCharge(mol))
+
+
+def is_inchikey(text: str) -> bool:
+    """Whether ``text`` has the form of a whole InChIKey."""
+    return _INCHIKEY.fullmatch(text) is not None
+
+
+def is_formula(text: str) -> bool:
+    """Whether ``text`` has the form of a molecular formula (``C6H12O6``), charge and brackets aside."""
+    return _FORMULA.fullmatch(_bare_formula(text)) is not None
+
+
+def same_formula(first: str, second: str) -> bool:
+    """Whether two formulas count the same atoms; charge, brackets and isotopes (``[13]C``, ``D``) aside."""
+    return _atoms(first) == _atoms(second)
+
+
+def morgan_fingerprints(smiles: Sequence[str], radius: int = 2, bits: int = 2048) -> np.ndarray:
+    """Return the Morgan fingerprints (Rogers and Hahn 2010) as a uint8 array of 0 and 1 of shape (n, bits).
+
+    Raises
+    ------
+    ValueError
+        RDKit cannot read one of the SMILES.
+    """
+    from rdkit import rdBase
+    from rdkit.Chem.rdFingerprintGenerator import GetMorganGenerator
+
+    generator = GetMorganGenerator(radius=radius, fpSize=bits)
+    result = np.zeros((len(smiles), bits), np.uint8)
+    with rdBase.BlockLogs():
+        for row, text in enumerate(smiles):
+            result[row] = generator.GetFingerprintAsNumPy(_require(text))
+    return result
+
+
+def tanimoto_matrix(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return the Tanimoto similarities of binary fingerprints (n, bits) and (m, bits), float32 of shape (n, m).
+
+    Two empty fingerprints share nothing: 0.
+    """
+    a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
+    shared = a @ b.T  # counts below 2**24 are exact in float32
+    united = a.sum(axis=1)[:, None] + b.sum(axis=1)[None, :] - shared
+    return np.divide(shared, united, out=np.zeros_like(shared), where=united > 0)
+
+
+def murcko_scaffold(smiles: str) -> str:
+    """Return the Bemis-Murcko scaffold (1996) as canonical SMILES without stereochemistry; '' for an acyclic molecule.
+
+    Raises
+    ------
+    ValueError
+        RDKit cannot read the SMILES.
+    """
+    from rdkit import Chem, rdBase
+    from rdkit.Chem.Scaffolds.MurckoScaffold import GetScaffoldForMol
+
+    with rdBase.BlockLogs():
+        return str(Chem.MolToSmiles(GetScaffoldForMol(_require(smiles)), isomericSmiles=False))
+
+
+def _read(structure: str) -> Mol | None:
+    from rdkit import Chem
+
+    text = structure.strip()
+    if text.startswith("InChI="):
+        mol = Chem.MolFromInchi(text)
+    else:
+        mol = Chem.MolFromSmiles(text)
+    return mol if mol is not None and mol.GetNumAtoms() else None
+
+
+def _require(smiles: str) -> Mol:
+    mol = _read(smiles)
+    if mol is None:
+        raise ValueError(f"RDKit cannot read the SMILES {smiles!r}")
+    return mol
+
+
+def _bare_formula(text: str) -> str:
+    text = re.sub(r"\[(\d+)([A-Z][a-z]?)\]", r"\2", re.sub(r"\[\d+\](?=[A-Z])", "", text.replace(" ", "")))
+    return re.sub(r"\]?\d*[-+]*$" if text.rstrip().endswith(("+", "-")) else r"$", "", text).strip("[]")
+
+
+def _atoms(formula: str) -> dict[str, int]:
+    atoms: dict[str, int] = {}
+    for symbol, count in re.findall(r"([A-Z][a-z]?)(\d*)", _bare_formula(formula)):
+        symbol = "H" if symbol in ("D", "T") else symbol
+        atoms[symbol] = atoms.get(symbol, 0) + int(count or 1)
+    return atoms
