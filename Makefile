@@ -26,8 +26,8 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "$(PYTHON) is older than Python 3.11; try: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet setuptools $$(grep '^torch==' constraints.txt) -c constraints.txt
-	$(BIN)/python -m pip install --quiet --no-build-isolation -e '.[dev]' -c constraints.txt
+	$(BIN)/python -m pip install -qq setuptools $$(grep '^torch==' constraints.txt) -c constraints.txt
+	$(BIN)/python -m pip install -qq --no-build-isolation -e '.[dev]' -c constraints.txt
 	@mkdir -p $(VENV)/src && ln -sfn ../.. $(VENV)/src/ionbed  # for mypy, see pyproject.toml
 	@touch $@
 

@@ -1,0 +1,412 @@
+"""The command line ``ionbed``: thin Typer commands over the package's functions; no logic lives here.
+
+Exit codes: 0 done, 1 the work failed, 2 the words or the input are wrong (one line on stderr), 130 interrupted.
+Nothing heavy is imported before a command runs, so that ``ionbed --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import __version__
+from .errors import InputError
+
+if TYPE_CHECKING:
+    from .encoder.modeling_ionbed import IonbedModel
+
+logger = logging.getLogger("ionbed")
+
+DATA, TRAINING, SEARCH, EVALUATION, INSTALLATION = "Data", "Training", "Search", "Evaluation", "This installation"
+
+
+def _examples(*lines: str) -> str:
+    return "\b\n[bold]Examples[/bold]\n" + "\n".join(f"  {line}" for line in lines)
+
+
+app = typer.Typer(
+    name="ionbed",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=_examples(
+        "ionbed demo                                        the whole pipeline, small, in minutes",
+        "ionbed index build library.msp --out library       an index of a spectral library",
+        "ionbed search library queries.mgf --out hits.tsv   what are these spectra?",
+    ),
+)
+index_app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Build or describe a search index.")
+app.add_typer(index_app, name="index", rich_help_panel=SEARCH)
+
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override one key of the configuration; may be repeated."),
+]
+ResumeOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="auto|FOLDER", help="Continue: 'auto' from the last checkpoint, if any, or from a checkpoint."
+    ),
+]
+ModelOption = Annotated[
+    str | None,
+    typer.Option(metavar="FOLDER|HUB_ID", help="The encoder.", show_default="the checkpoint shipped with the package"),
+]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+WorkersOption = Annotated[int | None, typer.Option(min=1, help="Processes.", show_default="all cores")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"ionbed {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more on stderr.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say only what is wrong.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback when a command fails.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Learned search of tandem mass spectra (MS/MS) of small molecules."""
+    logger.setLevel(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
+
+
+@app.command(
+    rich_help_panel=DATA,
+    epilog=_examples(
+        "ionbed prepare massbank.tar.gz --out store",
+        "ionbed prepare library.msp run.mzML gnps/ --out store --workers 8",
+    ),
+)
+def prepare(
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="INPUT", help="Spectra: files, folders, .gz, .zip, .tar.gz of MassBank, MGF, MSP, mzML, mzXML."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="The store to write.")],
+    workers: WorkersOption = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Read, harmonise, clean and deduplicate spectra into a store of Parquet shards."""
+    from .spectra.prepare import prepare as run
+
+    manifest = run(inputs, out, workers=workers, overwrite=overwrite)
+    _say_counts(manifest["counts"], out)
+
+
+@app.command(
+    rich_help_panel=DATA,
+    epilog=_examples("ionbed split store --out split.json", "ionbed split store --out split.json --seed 1 --test 0.2"),
+)
+def split(
+    store: Annotated[Path, typer.Argument(metavar="STORE", help="A folder written by 'ionbed prepare'.")],
+    out: Annotated[Path, typer.Option(metavar="FILE.json", help="The split to write.")],
+    test: Annotated[float, typer.Option(min=0, max=1, help="Share of the molecules held out for testing.")] = 0.1,
+    validation: Annotated[float, typer.Option(min=0, max=1, help="Share of the molecules for validation.")] = 0.05,
+    seed: Annotated[int, typer.Option(help="Of the random choice of molecules.")] = 0,
+) -> None:
+    """Divide the molecules of a store, by first InChIKey block, into train, validation and test."""
+    from .finetune.splits import split_by_inchikey_block
+    from .spectra.store import Store
+
+    inchikeys = Store(store).table(["inchikey"])["inchikey"].to_pylist()
+    result = split_by_inchikey_block(inchikeys, seed=seed, test=test, validation=validation)
+    result.save(out)
+    sizes = {fold: sum(f == fold for f in result.folds.values()) for fold in ("train", "validation", "test")}
+    logger.info("%s: %s", out, ", ".join(f"{n:,} molecules in {fold}" for fold, n in sizes.items()))
+
+
+@app.command(
+    rich_help_panel=DATA,
+    epilog=_examples(
+        "ionbed simulate molecules.smi --out predicted.msp",
+        "ionbed simulate molecules.tsv --out predicted.msp --energy 20 --adduct '\\[M+H]+'",
+    ),
+)
+def simulate(
+    molecules: Annotated[Path, typer.Argument(metavar="MOLECULES", help="A .smi or .tsv file of names and SMILES.")],
+    out: Annotated[Path, typer.Option(metavar="FILE.msp", help="The library to write.")],
+    energy: Annotated[list[float] | None, typer.Option(help="Collision energy in eV; may be repeated.")] = None,
+    adduct: Annotated[list[str] | None, typer.Option(help="Adduct, as '[M+H]+'; may be repeated.")] = None,
+) -> None:
+    """Predict the spectra of molecules by rule-based fragmentation; each is marked as predicted."""
+    from .spectra.simulate import simulate as run
+
+    given: dict[str, Any] = {"energies": tuple(energy or ()), "adducts": tuple(adduct or ())}
+    run(molecules, out, **{name: values for name, values in given.items() if values})
+
+
+@app.command(
+    rich_help_panel=TRAINING,
+    epilog=_examples(
+        "ionbed pretrain pretrain-small --set data=store --set output=runs/small",
+        "ionbed pretrain my.yaml --resume auto",
+        "accelerate launch --num_processes 8 -m ionbed pretrain my.yaml",
+    ),
+)
+def pretrain(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file, or a name from 'ionbed configs'.")],
+    overrides: SetOption = None,
+    resume: ResumeOption = None,
+) -> None:
+    """Train an encoder without labels by masked-peak modelling."""
+    from .configs.loading import load_config
+    from .pretrain.config import PretrainConfig
+    from .pretrain.run import pretrain as run
+
+    model = run(load_config(PretrainConfig, config, overrides or ()), resume=resume)
+    logger.info("the model is in %s", model)
+
+
+@app.command(
+    rich_help_panel=TRAINING,
+    epilog=_examples("ionbed finetune finetune-small --set data=store --set model=runs/small/model"),
+)
+def finetune(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file, or a name from 'ionbed configs'.")],
+    overrides: SetOption = None,
+    resume: ResumeOption = None,
+) -> None:
+    """Train an encoder further with labelled spectra, so that spectra of one molecule lie close together."""
+    from .configs.loading import load_config
+    from .finetune.config import FinetuneConfig
+    from .finetune.run import finetune as run
+
+    model = run(load_config(FinetuneConfig, config, overrides or ()), resume=resume)
+    logger.info("the model is in %s", model)
+
+
+@app.command(
+    rich_help_panel=SEARCH,
+    epilog=_examples(
+        "ionbed embed queries.mgf --out embeddings.parquet",
+        "ionbed embed store --out e.parquet --model runs/small/model",
+    ),
+)
+def embed(
+    source: Annotated[Path, typer.Argument(metavar="INPUT", help="Spectra: a store, a file, a folder or an archive.")],
+    out: Annotated[Path, typer.Option(metavar="FILE.parquet", help="The table to write: spectrum_id, embedding.")],
+    model: ModelOption = None,
+) -> None:
+    """Compute the embedding of every spectrum."""
+    from .embeddings.encode import embed_file
+
+    count = embed_file(source, out, _load_model(model))
+    logger.info("%s: %s embeddings", out, f"{count:,}")
+
+
+@index_app.command(
+    "build",
+    epilog=_examples(
+        "ionbed index build library.msp --out library",
+        "ionbed index build store --out library --model runs/small/model",
+    ),
+)
+def index_build(
+    source: Annotated[Path, typer.Argument(metavar="INPUT", help="Spectra: a store, a file, a folder or an archive.")],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="The index to write; it holds all that a search needs.")],
+    model: ModelOption = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Embed a library of spectra into an index."""
+    from .artifacts import refuse_existing
+    from .embeddings.encode import open_spectra
+    from .embeddings.index import Index
+
+    refuse_existing(out, overwrite=overwrite)
+    index = Index.build(_load_model(model), open_spectra(source), progress=True)
+    index.save(out, overwrite=overwrite)
+    logger.info("%s: %s spectra", out, f"{len(index):,}")
+
+
+@index_app.command("info", epilog=_examples("ionbed index info library"))
+def index_info(
+    index: Annotated[Path, typer.Argument(metavar="INDEX", help="A folder written by 'ionbed index build'.")],
+) -> None:
+    """Say what an index holds and what made it."""
+    from .embeddings.index import Index
+
+    _print_table(Index.open(index).info())
+
+
+@app.command(
+    rich_help_panel=SEARCH,
+    epilog=_examples(
+        "ionbed search library queries.mgf --out hits.tsv",
+        "ionbed search library queries.mzML --out hits.tsv --top-k 20 --open",
+    ),
+)
+def search(
+    index: Annotated[Path, typer.Argument(metavar="INDEX", help="A folder written by 'ionbed index build'.")],
+    queries: Annotated[
+        Path, typer.Argument(metavar="QUERIES", help="Spectra: a store, a file, a folder or an archive.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE.tsv", help="The table of hits to write.")],
+    top_k: Annotated[int, typer.Option(min=1, help="Hits for each query.")] = 10,
+    precursor_ppm: Annotated[
+        float, typer.Option(min=0, help="Only candidates whose precursor m/z is this close, in ppm.")
+    ] = 10.0,
+    open_search: Annotated[bool, typer.Option("--open", help="Candidates of any precursor m/z.")] = False,
+) -> None:
+    """Find the library spectra that are most like each query."""
+    from .embeddings.search import search_to_tsv
+
+    count = search_to_tsv(index, queries, out, k=top_k, precursor_ppm=None if open_search else precursor_ppm)
+    logger.info("%s: %s queries", out, f"{count:,}")
+
+
+@app.command(
+    rich_help_panel=EVALUATION,
+    epilog=_examples(
+        "ionbed evaluate evaluate --set dataset=store --set split=split.json --out report",
+        "ionbed evaluate runs/small/model store --out report",
+    ),
+)
+def evaluate(
+    what: Annotated[
+        str, typer.Argument(metavar="CONFIG|MODEL", help="A configuration, or a model followed by its data set.")
+    ],
+    dataset: Annotated[
+        Path | None, typer.Argument(metavar="[DATASET]", help="A store, where a model is named.")
+    ] = None,
+    *,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="The report to write.")],
+    overrides: SetOption = None,
+) -> None:
+    """Measure models next to the plain look-ups that they have to beat."""
+    from .configs.loading import load_config
+    from .evaluation.run import EvaluationConfig
+    from .evaluation.run import evaluate as run
+
+    if dataset is None:
+        config = load_config(EvaluationConfig, what, overrides or ())
+    else:
+        config = load_config(
+            EvaluationConfig, "evaluate", [f"dataset={dataset}", f"models={{model: {what}}}", *(overrides or ())]
+        )
+    run(config, out)
+    logger.info("the report is in %s", out)
+
+
+@app.command(rich_help_panel=EVALUATION, epilog=_examples("ionbed demo", "ionbed demo --out report --threads 2"))
+def demo(
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="The report to write.")] = Path("demo-report"),
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.", show_default="all cores")] = None,
+) -> None:
+    """Run the whole pipeline, small, on a CPU: prepare, pretrain, fine-tune, index, search, evaluate."""
+    from .demo.run import run_demo
+
+    run_demo(out, threads=threads)
+
+
+@app.command(rich_help_panel=INSTALLATION, epilog=_examples("ionbed doctor", "ionbed doctor --json"))
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say what this machine has and what will not work on it."""
+    from .doctor import as_text, report, to_json, works
+
+    checks = report()
+    print(to_json(checks) if as_json else as_text(checks))
+    if not works(checks):
+        raise typer.Exit(1)
+
+
+@app.command(
+    rich_help_panel=INSTALLATION, epilog=_examples("ionbed configs", "ionbed configs pretrain-small > my.yaml")
+)
+def configs(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="The configuration to print.")] = None,
+) -> None:
+    """List the shipped configurations, or print one."""
+    from .configs.loading import config_text, shipped_configs
+
+    print("\n".join(shipped_configs()) if name is None else config_text(name).rstrip("\n"))
+
+
+def _load_model(path_or_id: str | None) -> IonbedModel:
+    from .encoder.loading import load_model
+
+    return load_model(path_or_id)
+
+
+def _say_counts(counts: dict[str, Any], out: Path) -> None:
+    dropped = {reason: number for reason, number in counts["dropped"].items() if number}
+    reasons = ", ".join(f"{number:,} {reason}" for reason, number in sorted(dropped.items(), key=lambda item: -item[1]))
+    total = sum(dropped.values())
+    logger.info(
+        "%s: %s read, %s kept, %s dropped%s",
+        out, f"{counts['read']:,}", f"{counts['kept']:,}", f"{total:,}", f" ({reasons})" if reasons else "",
+    )  # fmt: skip
+
+
+def _print_table(entries: dict[str, Any]) -> None:
+    width = max(len(key) for key in entries)
+    for key, value in entries.items():
+        print(f"{key:<{width}}  {value:,}" if isinstance(value, int) else f"{key:<{width}}  {value}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Parameters
+    ----------
+    arguments : sequence of str
+        The words after ``ionbed``; those of the process where None.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    logger.addHandler(handler)
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    try:
+        code = app(words, prog_name="ionbed", standalone_mode=False) or 0
+        sys.stdout.flush()
+    except typer.TyperException as error:  # the words are wrong
+        return _usage_failed(error)
+    except InputError as error:
+        return _failed(error, 2, str(error), words)
+    except BrokenPipeError:  # the reader of a pipe has seen enough, as in `ionbed configs small | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (KeyboardInterrupt, typer.Abort):
+        code = 130
+    except Exception as error:
+        return _failed(error, 1, f"{type(error).__name__}: {error} (with --debug: the traceback)", words)
+    finally:
+        logger.removeHandler(handler)
+    if code == 130:
+        print("ionbed: interrupted", file=sys.stderr)
+    return code
+
+
+def _usage_failed(error: typer.TyperException) -> int:
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "ionbed"
+    message = error.format_message() if hasattr(error, "format_message") else str(error)
+    print(f"ionbed: {_one_line(message).rstrip('.')}; see '{command} --help'", file=sys.stderr)
+    return 2
+
+
+def _failed(error: Exception, code: int, message: str, words: Sequence[str]) -> int:
+    if "--debug" in words:
+        traceback.print_exception(error)
+    print(f"ionbed: {_one_line(message)}", file=sys.stderr)
+    return code
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
