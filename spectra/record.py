@@ -53,6 +53,8 @@ class RawRecord:
         As written: not sorted, not scaled, zeros kept. m/z in Da per charge.
     problem : str or None
         A short reason code where the record is broken and cannot be used ('bad-peak-line', 'no-peaks', 'truncated', ...).
+    repairs : tuple of str
+        Short codes of what the reader had to mend to read it ('decimal-comma', 'peak-count', 'not-utf-8').
     """
 
     source_file: str
@@ -62,6 +64,7 @@ class RawRecord:
     mz: np.ndarray = field(repr=False)
     intensity: np.ndarray = field(repr=False)
     problem: str | None = None
+    repairs: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """Return the number of peaks."""

@@ -1,0 +1,22 @@
+"""Read spectra from MassBank, MGF, MSP, mzML and mzXML, from files, folders and archives.
+
+`read_records` gives every record as written, `read` gives cleaned spectra. `read_blocks` and `parse_block` are the two
+halves of `read_records`, for work in several processes.
+"""
+
+from __future__ import annotations
+
+from .blocks import MS_LEVELS, Block, Piece
+from .reading import ReadReport, SpectrumReader, parse_block, read, read_blocks, read_records
+
+__all__ = [
+    "MS_LEVELS",
+    "Block",
+    "Piece",
+    "ReadReport",
+    "SpectrumReader",
+    "parse_block",
+    "read",
+    "read_blocks",
+    "read_records",
+]

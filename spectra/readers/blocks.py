@@ -1,0 +1,162 @@
+"""Cut a stream of spectra into blocks at record borders, and parse a block: the two halves of every reader.
+
+A `Block` pickles, so that one process can cut a file while others parse. What differs between the formats is a
+`RecordFormat`: where a record starts, and what one record says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..record import RawRecord
+
+BLOCK_BYTES = 4 << 20
+MS_LEVELS = range(2, 100)
+"""The MS levels whose peaks are read by default: all but survey scans."""
+
+_NONE = np.empty(0, np.float64)
+
+
+class Parsed(NamedTuple):
+    """What one record says, before it is told where it lies."""
+
+    native_id: str
+    fields: dict[str, str]
+    mz: np.ndarray = _NONE
+    intensity: np.ndarray = _NONE
+    problem: str | None = None
+    repairs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class RecordFormat:
+    """One file format.
+
+    Attributes
+    ----------
+    name : str
+        As users call it, for example 'MGF'.
+    extensions : tuple of str
+        Lower case, without dot or '.gz'.
+    looks_like : callable
+        Whether the first bytes of a file are of this format.
+    starts : callable
+        The offsets at which records start, ascending. Bytes before the first belong to the file, not to a record.
+    parse_header : callable
+        What the bytes before the first record say about all records.
+    parse_record : callable
+        One record: its bytes, the parsed header, the MS levels whose peaks are wanted, and whether it is the last of its
+        file. Never raises on bad input.
+    is_whole : callable or None
+        Given the header, the last record's bytes and the number of records in the file, whether the file ends as it should.
+        None where only the last record can tell.
+    """
+
+    name: str
+    extensions: tuple[str, ...]
+    looks_like: Callable[[bytes], bool]
+    starts: Callable[[bytes], list[int]]
+    parse_header: Callable[[bytes], Any]
+    parse_record: Callable[[bytes, Any, Container[int], bool], Parsed]
+    is_whole: Callable[[bytes, bytes, int], bool] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Whole records of one file, in file order.
+
+    Attributes
+    ----------
+    source_file : str
+    position : int
+        1-based position in the file of the first record in ``data``.
+    data : bytes
+        Line ends are single line feeds, without a byte order mark.
+    header : bytes
+        What stands before the first record of the file.
+    ends_file : bool
+        Whether the last record of the file is in this piece.
+    damaged : bool
+        Whether the file could not be read further than this piece (a cut gzip stream, for example).
+    """
+
+    source_file: str
+    position: int
+    data: bytes = field(repr=False)
+    header: bytes = field(default=b"", repr=False)
+    ends_file: bool = True
+    damaged: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A few megabytes of records of one format: the unit of work that goes to another process.
+
+    ``format`` is the name of a `RecordFormat`, or '' for files that are named like spectra and are not.
+    """
+
+    format: str
+    pieces: tuple[Piece, ...]
+
+
+def cut(
+    record_format: RecordFormat, source_file: str, chunks: Iterator[bytes], is_damaged: Callable[[], bool]
+) -> Iterator[Piece]:
+    """Yield the pieces of one file, each of about `BLOCK_BYTES`; the last one ``ends_file``.
+
+    ``is_damaged`` is asked once, when ``chunks`` are at their end.
+    """
+    buffer, header, position = bytearray(), None, 1
+    wanted = BLOCK_BYTES
+    for chunk in chunks:
+        buffer += chunk
+        if len(buffer) < wanted:
+            continue
+        data = bytes(buffer)
+        starts = record_format.starts(data)
+        if len(starts) < 2:
+            wanted = 2 * len(buffer)  # one record larger than a block: look again when there is twice as much
+            continue
+        if header is None:
+            header = data[: starts[0]]
+        yield Piece(source_file, position, data[starts[0] : starts[-1]], header, ends_file=False)
+        position += len(starts) - 1
+        del buffer[: starts[-1]]
+        wanted = BLOCK_BYTES
+    data = bytes(buffer)
+    if header is None:
+        starts = record_format.starts(data)
+        first = starts[0] if starts else len(data)
+        header, data = data[:first], data[first:]
+    yield Piece(source_file, position, data, header, damaged=is_damaged())
+
+
+def parse_piece(
+    record_format: RecordFormat, piece: Piece, ms_levels: Container[int] = MS_LEVELS
+) -> Iterator[RawRecord]:
+    """Yield every record of a piece; the last one of a file that is cut short has the problem 'truncated'."""
+    source_file, position = piece.source_file, piece.position
+    header = record_format.parse_header(piece.header)
+    starts = record_format.starts(piece.data)
+    problem, last = None, b""
+    for start, stop in zip(starts, [*starts[1:], len(piece.data)], strict=True):
+        last = piece.data[start:stop]
+        is_last = piece.ends_file and stop == len(piece.data)
+        parsed = record_format.parse_record(last, header, ms_levels, is_last)
+        problem = parsed.problem
+        yield RawRecord(source_file, parsed.native_id, position, *parsed[1:])
+        position += 1
+    if not piece.ends_file or problem == "truncated":
+        return
+    is_whole = record_format.is_whole
+    if piece.damaged or (is_whole is not None and not is_whole(piece.header, last, position - 1)):
+        yield broken_record(source_file, position, "truncated")
+
+
+def broken_record(source_file: str, position: int, problem: str) -> RawRecord:
+    """Return a record of which nothing is known but why it cannot be read."""
+    return RawRecord(source_file, "", position, {}, _NONE, _NONE, problem)

@@ -1,0 +1,204 @@
+"""From a path to records and spectra: blocks of many files, their records, and the lazy reader behind `ionbed.read`."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Container, Iterator
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...errors import InputError
+from ..record import RawRecord
+from ..spectrum import Spectrum
+from .blocks import BLOCK_BYTES, MS_LEVELS, Block, Piece, broken_record, cut, parse_piece
+from .sniffing import FORMATS, SourceFile, source_files
+
+if TYPE_CHECKING:
+    from ..cleaning import CleaningOptions
+
+logger = logging.getLogger("ionbed")
+
+
+def read_blocks(path: str | os.PathLike[str]) -> Iterator[Block]:
+    """Return the blocks of a file, a folder or an archive, in file order; each can be parsed by another process.
+
+    Small files of one format, the records of MassBank for example, share a block. Files that are neither spectra nor
+    named like spectra are left out and logged.
+
+    Raises
+    ------
+    InputError
+        At the call: the path is missing or empty, or nothing in it is of a known format.
+    """
+    path = Path(path)
+    sources = source_files(path)
+    skipped: list[str] = []
+    passed: list[Block] = []
+    for source in sources:
+        if source.format is not None:
+            return _blocks(path, chain([source], sources), passed, skipped)
+        if not _pass_over(path, source, passed, skipped):
+            break
+    raise InputError(_why_nothing(path, skipped + [p.source_file for block in passed for p in block.pieces]))
+
+
+def parse_block(block: Block, *, ms_levels: Container[int] = MS_LEVELS) -> list[RawRecord]:
+    """Return every record of a block, broken ones with their ``problem``.
+
+    A record whose MS level is not in ``ms_levels`` has no peaks and no problem, so that a caller can count it.
+    """
+    records: list[RawRecord] = []
+    for piece in block.pieces:
+        if not block.format:
+            problem = "truncated" if piece.damaged else "unknown-format"
+            records.append(broken_record(piece.source_file, piece.position, problem))
+        else:
+            records.extend(parse_piece(FORMATS[block.format], piece, ms_levels))
+    return records
+
+
+def read_records(path: str | os.PathLike[str], *, ms_levels: Container[int] = MS_LEVELS) -> Iterator[RawRecord]:
+    """Return every record of a file, a folder or an archive as written, lazily; see `parse_block`.
+
+    Raises
+    ------
+    InputError
+        At the call, as `read_blocks`.
+    """
+    blocks = read_blocks(path)
+    return (record for block in blocks for record in parse_block(block, ms_levels=ms_levels))
+
+
+def _blocks(path: Path, sources: Iterator[SourceFile], passed: list[Block], skipped: list[str]) -> Iterator[Block]:
+    yield from passed
+    waiting: list[Piece] = []
+    waiting_bytes, waiting_format = 0, ""
+
+    for source in sources:
+        record_format = source.format
+        if record_format is None:
+            unreadable: list[Block] = []
+            _pass_over(path, source, unreadable, skipped)
+            yield from unreadable
+            continue
+        for piece in cut(record_format, source.name, source.chunks(), lambda source=source: source.is_damaged):
+            is_full = waiting_bytes + len(piece.data) > BLOCK_BYTES
+            if waiting and (is_full or waiting_format != record_format.name):
+                yield Block(waiting_format, tuple(waiting))
+                waiting, waiting_bytes = [], 0
+            waiting.append(piece)
+            waiting_bytes += len(piece.data)
+            waiting_format = record_format.name
+    if waiting:
+        yield Block(waiting_format, tuple(waiting))
+    if skipped:
+        names = ", ".join(skipped[:3]) + (", ..." if len(skipped) > 3 else "")
+        logger.info("%s: left out %d files that are not spectra (%s)", path, len(skipped), names)
+
+
+def _pass_over(path: Path, source: SourceFile, unreadable: list[Block], skipped: list[str]) -> bool:
+    """Take note of a file of no known format; return whether there may be others."""
+    if source.is_damaged or source.named_format is not None:
+        unreadable.append(Block("", (Piece(source.name, 1, b"", damaged=source.is_damaged),)))
+    else:
+        skipped.append(source.name)
+    return path.name != source.name
+
+
+def _why_nothing(path: Path, names: list[str]) -> str:
+    known = ", ".join(FORMATS)
+    if path.is_dir() or names != [path.name]:
+        found = f"{len(names)} files, none of a known format" if names else "no files"
+        return f"{path}: holds {found}; ionbed reads {known}"
+    if path.stat().st_size == 0:
+        return f"{path}: is empty; a file of spectra is needed ({known})"
+    with path.open("rb") as stream:
+        if stream.read(2) in (b"\xff\xfe", b"\xfe\xff"):
+            return f"{path}: is text in UTF-16; save it as UTF-8"
+    return f"{path}: is of no format that ionbed reads ({known}); convert it, or check that it is whole"
+
+
+@dataclass
+class ReadReport:
+    """What became of the records read: ``read == kept + sum(dropped.values())``.
+
+    Attributes
+    ----------
+    read, kept : int
+    dropped : Counter of str
+        Records that gave no spectrum, by reason.
+    repaired : Counter of str
+        What had to be mended, by kind; one record may count under several.
+    """
+
+    read: int = 0
+    kept: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    repaired: Counter[str] = field(default_factory=Counter)
+
+    def __str__(self) -> str:
+        """Return one line: read, kept, dropped by reason, repaired by kind."""
+        parts = [f"{self.read:,} read, {self.kept:,} kept"]
+        for verb, counts in (("dropped", self.dropped), ("repaired", self.repaired)):
+            parts += [f"{count:,} {verb} ({reason})" for reason, count in sorted(counts.items())]
+        return ", ".join(parts)
+
+
+class SpectrumReader:
+    """A lazy, re-iterable sequence of cleaned spectra; `read` makes one.
+
+    Attributes
+    ----------
+    path : Path
+    report : ReadReport
+        Of the last complete or current iteration.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, options: CleaningOptions | None = None) -> None:
+        from ..cleaning import CleaningOptions
+
+        self.path = Path(path)
+        self.options = options if options is not None else CleaningOptions()
+        self.report = ReadReport()
+        self._first_records: Iterator[RawRecord] | None = read_records(self.path)
+
+    def __repr__(self) -> str:
+        return f"SpectrumReader({str(self.path)!r}: {self.report})"
+
+    def __iter__(self) -> Iterator[Spectrum]:
+        """Yield every spectrum that can be used, and count the others in `report`."""
+        from ..harmonise import Dropped, harmonise
+
+        records, self._first_records = self._first_records or read_records(self.path), None
+        report = self.report = ReadReport()
+        for record in records:
+            report.read += 1
+            result = harmonise(record, self.options, report.repaired)
+            if isinstance(result, Dropped):
+                report.dropped[result.reason] += 1
+            else:
+                report.kept += 1
+                report.repaired.update(record.repairs)
+                yield result
+
+
+def read(path: str | os.PathLike[str], *, options: CleaningOptions | None = None) -> SpectrumReader:
+    """Return a lazy reader of the cleaned spectra in a file, a folder or an archive.
+
+    Parameters
+    ----------
+    path : path-like
+        MassBank records, MGF, MSP, mzML or mzXML, recognised by content; gzipped, in a folder, ``.zip`` or ``.tar.gz``.
+    options : CleaningOptions, optional
+        How peaks are cleaned.
+
+    Raises
+    ------
+    InputError
+        The path is missing or empty, or nothing in it is of a known format.
+    """
+    return SpectrumReader(path, options=options)

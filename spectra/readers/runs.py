@@ -1,0 +1,65 @@
+"""What mzML and mzXML share: one spectrum's XML parsed by itself, and binary arrays.
+
+Each spectrum is cut from the file as text and parsed alone, so that a damaged one costs only itself, a file cut short
+gives what is whole, and a run of any size streams in constant memory. Terms are recognised by their PSI-MS accession;
+no vocabulary is needed at run time.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import zlib
+
+import numpy as np
+from lxml import etree
+
+_ENCODING = re.compile(rb"""<\?xml[^>]*encoding\s*=\s*["']([A-Za-z0-9._-]+)["']""")
+_UNDECLARED_PREFIX = re.compile(rb"\sxsi:[A-Za-z]+\s*=")
+
+
+class BadArray(ValueError):
+    """A binary array cannot be decoded; ``code`` is the reason for the report."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+def encoding_of(header: bytes) -> bytes:
+    """Return the encoding that the XML declaration names, UTF-8 where it names none."""
+    declared = _ENCODING.search(header[:1024])
+    return declared[1] if declared else b"utf-8"
+
+
+def parse_fragment(fragment: bytes, encoding: bytes) -> etree._Element | None:
+    """Return the element that ``fragment`` is, None where it is not well-formed XML."""
+    parser = etree.XMLParser(huge_tree=True, resolve_entities=False, no_network=True, remove_comments=True)
+    try:
+        return etree.fromstring(b'<?xml version="1.0" encoding="' + encoding + b'"?>' + fragment, parser)
+    except etree.XMLSyntaxError:
+        return None
+
+
+def decode_binary(text: str, dtype: str, *, is_zlib: bool) -> np.ndarray:
+    """Return the float64 array that base64 ``text`` holds as little- or big-endian ``dtype``.
+
+    Raises
+    ------
+    BadArray
+        It is not base64, not zlib, or not a whole number of values.
+    """
+    data = decode_bytes(text, is_zlib=is_zlib)
+    if len(data) % np.dtype(dtype).itemsize:
+        raise BadArray("bad-binary-array")
+    return np.frombuffer(data, dtype).astype(np.float64)
+
+
+def decode_bytes(text: str, *, is_zlib: bool) -> bytes:
+    """Return the bytes that base64 ``text`` holds, inflated where ``is_zlib``."""
+    try:
+        data = base64.b64decode("".join(text.split()), validate=True)
+        return zlib.decompress(data) if is_zlib and data else data
+    except (binascii.Error, ValueError, zlib.error):
+        raise BadArray("bad-binary-array") from None
