@@ -40,11 +40,15 @@ class CleaningOptions:
         if not 0.0 <= self.merge_tolerance <= 1.0:
             raise ValueError(f"merge_tolerance is {self.merge_tolerance}; it must lie between 0 and 1 Da")
         if not 0.0 <= self.min_relative_intensity < 1.0:
-            raise ValueError(f"min_relative_intensity is {self.min_relative_intensity}; it must be at least 0 and below 1")
+            raise ValueError(
+                f"min_relative_intensity is {self.min_relative_intensity}; it must be at least 0 and below 1"
+            )
         if self.margin_above_precursor is not None and not self.margin_above_precursor >= 0.0:
             raise ValueError(f"margin_above_precursor is {self.margin_above_precursor}; it must be 0 or more, or null")
         if not 1 <= self.min_peaks <= self.max_peaks:
-            raise ValueError(f"min_peaks is {self.min_peaks}; it must be at least 1 and at most max_peaks ({self.max_peaks})")
+            raise ValueError(
+                f"min_peaks is {self.min_peaks}; it must be at least 1 and at most max_peaks ({self.max_peaks})"
+            )
 
 
 def clean_peaks(
@@ -92,7 +96,9 @@ def clean_peaks(
     if len(mz) > options.max_peaks:
         strongest = np.sort(np.argsort(-intensity, kind="stable")[: options.max_peaks])
         mz, intensity = mz[strongest], intensity[strongest]
-    mz, intensity = _merge(mz.astype(np.float32).astype(np.float64), intensity, 0.0)  # distinct m/z can round to one float32
+    mz, intensity = _merge(
+        mz.astype(np.float32).astype(np.float64), intensity, 0.0
+    )  # distinct m/z can round to one float32
     rounded = (intensity / intensity.max()).astype(np.float32)
     visible = rounded > 0  # a share below the float32 range is nothing
     return mz.astype(np.float32)[visible], rounded[visible]

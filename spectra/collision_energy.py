@@ -18,7 +18,9 @@ _TOKEN = re.compile(
     r"|(?P<unknown>.)"
 )
 _RESONANT_TRAP = re.compile(r"(?<![a-z])(?:[lq]?it|itft|q?ittof|ion[ -]?trap|ltq)(?![a-z])", re.IGNORECASE)
-_TIME_OF_FLIGHT_OR_QUADRUPOLE = re.compile(r"tof|(?<![a-z])(?:q{2,3}|qqq|triple|tq)(?![a-z])|triple|quadrupole", re.IGNORECASE)
+_TIME_OF_FLIGHT_OR_QUADRUPOLE = re.compile(
+    r"tof|(?<![a-z])(?:q{2,3}|qqq|triple|tq)(?![a-z])|triple|quadrupole", re.IGNORECASE
+)
 _ORBITRAP = re.compile(r"orbitrap|exactive|exploris|astral|(?<![a-z])(?:q?ft|itft|hcd)(?![a-z])", re.IGNORECASE)
 
 
@@ -90,7 +92,9 @@ def _analyser(text: str | None) -> str | None:
 @lru_cache(maxsize=4096)
 def _parse(text: str) -> tuple[float, str | None] | None:
     """Return the mean of the numbers and the unit ('ev', 'nce', 'kv' or None), or None where the text is not understood."""
-    text = text.split("with stepped")[0]  # '42% (nominal) with stepped collision energies 30% and 55%': the mean stands first
+    text = text.split("with stepped")[
+        0
+    ]  # '42% (nominal) with stepped collision energies 30% and 55%': the mean stands first
     text = re.sub(r"(?<![\d,.])(\d+),(\d)(?![\d,])", r"\1.\2", text)  # a decimal comma: one digit behind it
     numbers: list[float] = []
     units: set[str] = set()
