@@ -150,6 +150,10 @@ def _convert(hint: Any, value: Any, label: str, key: str) -> Any:
         if not isinstance(value, list):
             raise InputError(f"{label}: '{key}' must be a list, not {value!r}")
         return tuple(_convert(args[0], item, label, f"{key}[{i}]") for i, item in enumerate(value))
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise InputError(f"{label}: '{key}' must hold keys and values, not {value!r}")
+        return {str(k): _convert(args[1], item, label, f"{key}.{k}") for k, item in value.items()}
     if hint is Path and isinstance(value, str):
         return Path(value)
     if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
