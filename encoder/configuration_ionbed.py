@@ -1,0 +1,114 @@
+"""The encoder's configuration: its sizes, and all preprocessing that its weights were trained with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import PretrainedConfig
+
+CONDITIONING = ("polarity", "charge", "collision_energy", "adduct", "instrument")
+PRECURSOR_MODES = ("full", "relative", "hidden")
+
+
+class IonbedConfig(PretrainedConfig):
+    """Configuration of `IonbedModel`.
+
+    Parameters
+    ----------
+    hidden_size, num_layers, num_heads, mlp_ratio : int
+        Transformer sizes. ``hidden_size`` must be a multiple of ``2 * num_heads``.
+    embedding_dim : int or None
+        Length of the embedding after a learned projection; None for the pooled hidden state without one.
+    dropout : float
+        After attention and feed-forward blocks, in training.
+    max_peaks : int
+        Peaks kept per spectrum, the most intense ones.
+    min_intensity : float
+        Peaks below this share of the base peak are not read.
+    num_mz_wavelengths : int
+        Wavelengths of the sinusoidal m/z features.
+    mz_wavelengths : (float, float)
+        Shortest and longest wavelength of the m/z features, Da, in geometric progression.
+    rotary_wavelengths : (float, float)
+        The same for the rotation of queries and keys by m/z.
+    rotary_fraction : float
+        Share of each head's dimensions that is rotated; the others compare content alone.
+    precursor : {'full', 'relative', 'hidden'}
+        What the precursor token tells. 'full': its m/z as features and as rotary position. 'relative': only the
+        position, so that attention sees neutral losses and the token does not name the mass. 'hidden': neither.
+    conditioning : sequence of str
+        Metadata that the precursor token carries, of 'polarity', 'charge', 'collision_energy', 'adduct', 'instrument'.
+    adducts, instruments : sequence of str
+        Vocabularies of the last two; others count as unknown.
+
+    Raises
+    ------
+    ValueError
+        Sizes do not fit together or a value is out of its range.
+    """
+
+    model_type = "ionbed"
+
+    def __init__(
+        self,
+        hidden_size: int = 256,
+        num_layers: int = 6,
+        num_heads: int = 8,
+        mlp_ratio: int = 4,
+        embedding_dim: int | None = None,
+        dropout: float = 0.0,
+        max_peaks: int = 64,
+        min_intensity: float = 0.001,
+        num_mz_wavelengths: int = 128,
+        mz_wavelengths: tuple[float, float] = (1e-3, 1e3),
+        rotary_wavelengths: tuple[float, float] = (1e-2, 1e3),
+        rotary_fraction: float = 0.5,
+        precursor: str = "full",
+        conditioning: tuple[str, ...] = ("polarity", "charge", "collision_energy"),
+        adducts: tuple[str, ...] = (),
+        instruments: tuple[str, ...] = (),
+        initializer_range: float = 0.02,
+        **kwargs: Any,
+    ) -> None:
+        if hidden_size % (2 * num_heads):
+            raise ValueError(f"hidden_size ({hidden_size}) must be a multiple of 2 * num_heads ({2 * num_heads})")
+        if precursor not in PRECURSOR_MODES:
+            raise ValueError(f"precursor is {precursor!r}; it must be one of {', '.join(PRECURSOR_MODES)}")
+        unknown = set(conditioning) - set(CONDITIONING)
+        if unknown:
+            raise ValueError(f"conditioning has {', '.join(sorted(unknown))}; known are {', '.join(CONDITIONING)}")
+        for label, (low, high) in {"mz_wavelengths": mz_wavelengths, "rotary_wavelengths": rotary_wavelengths}.items():
+            if not 0 < low < high:
+                raise ValueError(f"{label} must be two positive lengths in Da, the shorter first, not {low}, {high}")
+        if not 0 <= rotary_fraction <= 1:
+            raise ValueError(f"rotary_fraction is {rotary_fraction}; it must lie between 0 and 1")
+        if max_peaks < 1:
+            raise ValueError(f"max_peaks is {max_peaks}; at least one peak is needed")
+        self.hidden_size = hidden_size
+        self.num_layers = num_layers
+        self.num_heads = num_heads
+        self.mlp_ratio = mlp_ratio
+        self.embedding_dim = embedding_dim
+        self.dropout = dropout
+        self.max_peaks = max_peaks
+        self.min_intensity = min_intensity
+        self.num_mz_wavelengths = num_mz_wavelengths
+        self.mz_wavelengths = tuple(mz_wavelengths)
+        self.rotary_wavelengths = tuple(rotary_wavelengths)
+        self.rotary_fraction = rotary_fraction
+        self.precursor = precursor
+        self.conditioning = tuple(conditioning)
+        self.adducts = tuple(adducts)
+        self.instruments = tuple(instruments)
+        self.initializer_range = initializer_range
+        super().__init__(**kwargs)
+
+    @property
+    def output_dim(self) -> int:
+        """Length of the vectors that `IonbedModel.embed` returns."""
+        return self.embedding_dim or self.hidden_size
+
+    @property
+    def num_rotary(self) -> int:
+        """Number of rotated pairs of dimensions in each head."""
+        return int(self.hidden_size // self.num_heads // 2 * self.rotary_fraction)

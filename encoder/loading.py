@@ -1,0 +1,46 @@
+"""Load a model from a folder, from the Hugging Face hub, or the checkpoint that ships with the package."""
+
+from __future__ import annotations
+
+import os
+from importlib import resources
+from pathlib import Path
+
+from ..errors import InputError
+from .modeling_ionbed import IonbedModel
+
+DEFAULT_MODEL = "small"
+
+
+def default_model_folder() -> Path:
+    """Return where the package keeps its own checkpoint."""
+    return Path(str(resources.files(__package__) / "checkpoints" / DEFAULT_MODEL))
+
+
+def load_model(path_or_id: str | os.PathLike[str] | None = None) -> IonbedModel:
+    """Load an encoder for inference, on the CPU.
+
+    Parameters
+    ----------
+    path_or_id : path, or hub id such as ``owner/name``
+        None for the checkpoint that ships with the package.
+
+    Raises
+    ------
+    InputError
+        There is no such folder, or it does not hold an ionbed model.
+    """
+    source = default_model_folder() if path_or_id is None else path_or_id
+    folder = Path(source)
+    looks_like_path = folder.exists() or os.sep in str(source).strip(os.sep).replace("/", "", 1) or str(source)[:1] in "./~"
+    if looks_like_path or path_or_id is None:
+        if not (folder / "config.json").is_file() or not (folder / "model.safetensors").is_file():
+            raise InputError(f"{folder}: is not a model folder (config.json and model.safetensors are needed); name one")
+    try:
+        model, report = IonbedModel.from_pretrained(str(source), output_loading_info=True)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{source}: cannot be loaded as an ionbed model ({' '.join(str(error).split())[:200]})") from None
+    wrong = sorted({*report["missing_keys"], *report["unexpected_keys"]})
+    if wrong:
+        raise InputError(f"{source}: its weights do not fit its config.json ({', '.join(wrong[:3])}...); is it an ionbed model?")
+    return model.float().eval()

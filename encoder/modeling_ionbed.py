@@ -1,0 +1,297 @@
+"""The encoder: a transformer whose attention sees mass differences, one token per peak and one for the precursor.
+
+Shape suffixes: B spectra, L tokens (the precursor first), D hidden size, H heads, K dimensions of a head,
+R rotated pairs of a head, W wavelengths, E embedding dimensions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import AutoConfig, AutoModel, PreTrainedModel
+
+from ..progress import progress as show_progress
+from ..spectra.columns import SpectrumColumns
+from ..spectra.spectrum import Spectrum
+from .batching import token_budget_batches
+from .collator import MAX_CHARGE, EncoderBatch, collate, select_peaks
+from .configuration_ionbed import IonbedConfig
+
+NUM_INTENSITY_FEATURES = 3
+
+
+def geometric_wavelengths(
+    wavelength_range: tuple[float, float], count: int, device: torch.device | str = "cpu"
+) -> torch.Tensor:
+    """Return ``count`` wavelengths over a range (Da) in geometric progression, float64.
+
+    They are made where they are used and are no buffers: ``model.to(torch.bfloat16)`` must not round them.
+    """
+    low, high = wavelength_range
+    return torch.logspace(math.log10(low), math.log10(high), count, dtype=torch.float64, device=device)
+
+
+def phase_angles(mz: torch.Tensor, wavelengths: torch.Tensor) -> torch.Tensor:
+    """Return ``2 pi (mz / wavelength mod 1)`` in float32, computed and range-reduced in float64.
+
+    At m/z 1000 and a wavelength of 1e-3 Da there are 1e6 turns: float32 would leave no digit of the phase.
+    The shape is that of ``mz`` with one more axis, over the wavelengths.
+    """
+    turns = mz.double().unsqueeze(-1) / wavelengths
+    return (turns - turns.floor()).float().mul_(2 * math.pi)
+
+
+class PeakEmbedding(nn.Module):
+    """Tokens from m/z and intensity, and from the precursor with its metadata."""
+
+    def __init__(self, config: IonbedConfig) -> None:
+        super().__init__()
+        self.config = config
+        size = config.hidden_size
+        self.mz_in = nn.Linear(2 * config.num_mz_wavelengths, size)
+        self.intensity_in = nn.Linear(NUM_INTENSITY_FEATURES, size, bias=False)
+        self.out = nn.Linear(size, size)
+        self.hidden_mz = nn.Parameter(torch.empty(size))
+        self.hidden_intensity = nn.Parameter(torch.empty(size))
+        self.precursor = nn.Parameter(torch.empty(size))
+        tables = {
+            "polarity": 3,
+            "charge": MAX_CHARGE + 1,
+            "adduct": len(config.adducts) + 1,
+            "instrument": len(config.instruments) + 1,
+        }
+        self.tables = nn.ModuleDict({k: nn.Embedding(n, size) for k, n in tables.items() if k in config.conditioning})
+        if "collision_energy" in config.conditioning:
+            self.energy_in = nn.Sequential(nn.Linear(2, size), nn.SiLU(), nn.Linear(size, size))
+            self.unknown_energy = nn.Parameter(torch.empty(size))
+
+    def forward(self, batch: EncoderBatch) -> torch.Tensor:
+        """Return tokens of shape (B, L, D)."""
+        config = self.config
+        wavelengths_W = geometric_wavelengths(config.mz_wavelengths, config.num_mz_wavelengths, batch.mz_BL.device)
+        angles_BLW = phase_angles(batch.mz_BL, wavelengths_W)
+        features = torch.cat([angles_BLW.sin(), angles_BLW.cos()], dim=-1).to(self.out.weight.dtype)
+        mz_BLD = self.mz_in(features)
+        if batch.hidden_mz_BL is not None:
+            mz_BLD = torch.where(batch.hidden_mz_BL.unsqueeze(-1), self.hidden_mz.to(mz_BLD.dtype), mz_BLD)
+        intensity_BL = batch.intensity_BL
+        intensity_features = torch.stack(
+            [intensity_BL, intensity_BL.sqrt(), intensity_BL.clamp_min(1e-4).log10() / 4 + 1], dim=-1
+        )
+        intensity_BLD = self.intensity_in(intensity_features)
+        if batch.hidden_intensity_BL is not None:
+            hidden = batch.hidden_intensity_BL.unsqueeze(-1)
+            intensity_BLD = torch.where(hidden, self.hidden_intensity.to(intensity_BLD.dtype), intensity_BLD)
+        tokens_BLD = self.out(F.silu(mz_BLD + intensity_BLD)).float()
+        precursor_BD = self.precursor + self._metadata(batch)
+        if self.config.precursor == "full":
+            precursor_BD = precursor_BD + tokens_BLD[:, 0]
+        return torch.cat([precursor_BD.unsqueeze(1), tokens_BLD[:, 1:]], dim=1)
+
+    def _metadata(self, batch: EncoderBatch) -> torch.Tensor:
+        """Return the sum of the embedded metadata, (B, D)."""
+        total_BD = torch.zeros(len(batch), self.config.hidden_size, device=batch.mz_BL.device)
+        for name, table in self.tables.items():
+            total_BD = total_BD + table(getattr(batch, f"{name}_B"))
+        if "collision_energy" in self.config.conditioning:
+            energy_B = batch.collision_energy_B
+            unknown_B = energy_B.isnan()
+            energy_B = energy_B.nan_to_num(0.0).clamp(0, 300)
+            energy_BD = self.energy_in(torch.stack([energy_B / 50, energy_B.add(1).log() / 4], dim=-1)).float()
+            total_BD = total_BD + torch.where(unknown_B.unsqueeze(-1), self.unknown_energy, energy_BD)
+        return total_BD
+
+
+def rotations(mz_BL: torch.Tensor, config: IonbedConfig, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return cosine and sine, (B, H, L, R), of the rotation of each head's dimensions by m/z.
+
+    Queries and keys so rotated give scores that depend on the mass difference of two tokens (rotary embedding with
+    m/z as the position; Su et al. 2021, RoFormer). Each head has its own wavelengths, interleaved so that every head
+    spans the whole range.
+    """
+    shape = (config.num_rotary, config.num_heads)
+    wavelengths = geometric_wavelengths(config.rotary_wavelengths, math.prod(shape), mz_BL.device)
+    angles_BHLR = phase_angles(mz_BL, wavelengths.reshape(shape).T.flatten()).unflatten(-1, shape[::-1]).transpose(1, 2)
+    return angles_BHLR.cos().to(dtype), angles_BHLR.sin().to(dtype)
+
+
+def rotate(x_BHLK: torch.Tensor, cos_BHLR: torch.Tensor, sin_BHLR: torch.Tensor) -> torch.Tensor:
+    """Rotate the first 2R dimensions of each head by the given angles and leave the others."""
+    size = cos_BHLR.shape[-1]
+    first, second, rest = x_BHLK.split([size, size, x_BHLK.shape[-1] - 2 * size], dim=-1)
+    turned = [first * cos_BHLR - second * sin_BHLR, first * sin_BHLR + second * cos_BHLR, rest]
+    return torch.cat(turned, dim=-1)
+
+
+class Block(nn.Module):
+    """One pre-norm transformer layer."""
+
+    def __init__(self, config: IonbedConfig) -> None:
+        super().__init__()
+        size = config.hidden_size
+        self.num_heads = config.num_heads
+        self.attention_norm = nn.LayerNorm(size)
+        self.qkv = nn.Linear(size, 3 * size)
+        self.attention_out = nn.Linear(size, size)
+        self.mlp_norm = nn.LayerNorm(size)
+        self.mlp_in = nn.Linear(size, config.mlp_ratio * size)
+        self.mlp_out = nn.Linear(config.mlp_ratio * size, size)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self, x_BLD: torch.Tensor, rotation: tuple[torch.Tensor, torch.Tensor] | None, key_mask: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Return tokens of shape (B, L, D); ``key_mask`` of shape (B, 1, 1, L) is None where nothing is padded."""
+        qkv = self.qkv(self.attention_norm(x_BLD)).unflatten(-1, (3, self.num_heads, -1))
+        q_BHLK, k_BHLK, v_BHLK = qkv.permute(2, 0, 3, 1, 4)
+        if rotation is not None:
+            q_BHLK, k_BHLK = rotate(q_BHLK, *rotation), rotate(k_BHLK, *rotation)
+        mixed = F.scaled_dot_product_attention(q_BHLK, k_BHLK, v_BHLK, attn_mask=key_mask)
+        x_BLD = x_BLD + self.dropout(self.attention_out(mixed.transpose(1, 2).flatten(2)))
+        return x_BLD + self.dropout(self.mlp_out(F.silu(self.mlp_in(self.mlp_norm(x_BLD)))))
+
+
+class IonbedModel(PreTrainedModel):
+    """Encoder of MS/MS spectra.
+
+    ``forward`` gives the hidden state of every token; `embed` the unit vectors that search and evaluation use.
+    Loadable by ``transformers.AutoModel.from_pretrained`` once ``ionbed.encoder.modeling_ionbed`` is imported.
+    """
+
+    config_class = IonbedConfig
+    base_model_prefix = "ionbed"
+
+    def __init__(self, config: IonbedConfig) -> None:
+        super().__init__(config)
+        self.peak_embedding = PeakEmbedding(config)
+        self.layers = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.norm = nn.LayerNorm(config.hidden_size)
+        self.projection = (
+            nn.Linear(2 * config.hidden_size, config.embedding_dim) if config.embedding_dim is not None else None
+        )
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        std = self.config.initializer_range
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=std)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=std)
+        elif isinstance(module, nn.LayerNorm):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, PeakEmbedding):
+            for parameter in module.parameters(recurse=False):
+                nn.init.normal_(parameter, std=std)
+
+    def forward(self, batch: EncoderBatch) -> torch.Tensor:
+        """Return the hidden states, (B, L, D); those of padded tokens mean nothing."""
+        dtype = self._compute_dtype(batch.mz_BL.device.type)
+        rotation = rotations(self._positions(batch), self.config, dtype) if self.config.num_rotary else None
+        x_BLD = self.peak_embedding(batch)
+        key_mask = None if bool(batch.mask_BL.all()) else batch.mask_BL[:, None, None, :]
+        for layer in self.layers:
+            x_BLD = layer(x_BLD, rotation, key_mask)
+        return self.norm(x_BLD)
+
+    def pool(self, hidden_BLD: torch.Tensor, mask_BL: torch.Tensor) -> torch.Tensor:
+        """Return unit vectors (B, E): the precursor token and the mean over the peaks, projected if configured."""
+        hidden_BLD = hidden_BLD.float()
+        weight_BL1 = mask_BL.unsqueeze(-1).float()
+        total_BD = (hidden_BLD * weight_BL1).sum(1)
+        if self.projection is None:
+            return F.normalize(total_BD / weight_BL1.sum(1), dim=-1)
+        peaks_BD = (total_BD - hidden_BLD[:, 0]) / (weight_BL1.sum(1) - 1).clamp_min(1)
+        return F.normalize(self.projection(torch.cat([hidden_BLD[:, 0], peaks_BD], dim=-1)).float(), dim=-1)
+
+    def embed_batch(self, batch: EncoderBatch) -> torch.Tensor:
+        """Return unit vectors of shape (B, E), with gradients where enabled."""
+        return self.pool(self(batch), batch.mask_BL)
+
+    @torch.inference_mode()
+    def embed(
+        self, spectra: Iterable[Spectrum] | SpectrumColumns, *, batch_tokens: int = 4096, progress: bool = False
+    ) -> np.ndarray:
+        """Embed spectra.
+
+        Parameters
+        ----------
+        spectra : iterable of Spectrum, or SpectrumColumns
+        batch_tokens : int
+            Tokens computed at once; the result does not depend on it (to 1e-5).
+        progress : bool
+            Show the progress on stderr.
+
+        Returns
+        -------
+        float32 array of shape (n_spectra, dim)
+            Rows of unit length, in the order given.
+        """
+        columns = spectra if isinstance(spectra, SpectrumColumns) else SpectrumColumns.from_spectra(list(spectra))
+        columns, _ = select_peaks(columns, self.config)
+        result = np.empty((len(columns), self.config.output_dim), np.float32)
+        batches = token_budget_batches(columns.num_peaks + 1, batch_tokens)
+        was_training = self.training
+        self.eval()
+        try:
+            with show_progress("embed", len(columns)) if progress else _silence() as advance:
+                for rows in batches:
+                    batch = collate(columns.take(rows), self.config, peaks_selected=True).to(self.device)
+                    result[rows] = self.embed_batch(batch).float().cpu().numpy()
+                    advance(len(rows))
+        finally:
+            self.train(was_training)
+        return result
+
+    def model_hash(self) -> str:
+        """Return SHA-256 over the weights and the configuration: two models with one hash embed alike."""
+        digest = hashlib.sha256(json.dumps(self._identity(), sort_keys=True).encode())
+        for name, tensor in sorted(self.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    def _identity(self) -> dict[str, Any]:
+        import inspect
+
+        names = inspect.signature(IonbedConfig.__init__).parameters
+        return {name: getattr(self.config, name) for name in names if name not in {"self", "kwargs"}}
+
+    def _positions(self, batch: EncoderBatch) -> torch.Tensor:
+        """Return the m/z that each token rotates by: 0 where the model must not know it."""
+        position_BL = batch.mz_BL
+        if batch.hidden_mz_BL is not None:
+            position_BL = position_BL.masked_fill(batch.hidden_mz_BL, 0.0)
+        if self.config.precursor == "hidden":
+            position_BL = torch.cat([torch.zeros_like(position_BL[:, :1]), position_BL[:, 1:]], dim=1)
+        return position_BL
+
+    def _compute_dtype(self, device_type: str) -> torch.dtype:
+        if torch.is_autocast_enabled(device_type):
+            return torch.get_autocast_dtype(device_type)
+        return self.dtype
+
+
+class _silence:
+    """Stands in for a progress display where none is wanted."""
+
+    def __enter__(self) -> Any:
+        return lambda items, status="": None
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+AutoConfig.register("ionbed", IonbedConfig)
+AutoModel.register(IonbedConfig, IonbedModel)

@@ -1,0 +1,105 @@
+"""Checkpoints: weights, optimiser and position as safetensors and JSON; written whole, found by a ``latest`` file."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from ..artifacts import atomic_file, atomic_folder
+from ..errors import InputError
+
+LATEST = "latest"
+
+
+def save_checkpoint(
+    folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any], rng: list[torch.Tensor], keep: int
+) -> Path:
+    """Write ``step-N`` under ``folder``, move the ``latest`` pointer to it, and delete all but the last ``keep``.
+
+    Parameters
+    ----------
+    state : dict
+        JSON values; ``state['step']`` names the checkpoint.
+    rng : list of uint8 tensors
+        State of torch's random numbers of each process.
+    """
+    path = folder / f"step-{state['step']:08d}"
+    with atomic_folder(path, overwrite=True) as partial:
+        save_file(_contiguous(module.state_dict()), partial / "model.safetensors")
+        save_file(_optimizer_tensors(module, optimizer), partial / "optimizer.safetensors")
+        save_file({f"process_{i}": value for i, value in enumerate(rng)}, partial / "rng.safetensors")
+        (partial / "state.json").write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
+    with atomic_file(folder / LATEST) as partial:
+        partial.write_text(path.name + "\n", encoding="utf-8")
+    for old in sorted(folder.glob("step-*"))[:-keep]:
+        shutil.rmtree(old)
+    return path
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """Return the checkpoint that ``latest`` names, or None where there is none.
+
+    Raises
+    ------
+    InputError
+        The pointer names a checkpoint that is not there.
+    """
+    pointer = folder / LATEST
+    if not pointer.is_file():
+        return None
+    path = folder / pointer.read_text(encoding="utf-8").strip()
+    if not (path / "state.json").is_file():
+        raise InputError(f"{pointer}: names {path.name}, which is missing; write another step's name in it")
+    return path
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """Return the JSON state of a checkpoint."""
+    try:
+        return json.loads((path / "state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: is not a checkpoint ({error}); name a folder step-N") from None
+
+
+def restore_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, process: int) -> None:
+    """Load weights, optimiser and the random state of one process from ``path``.
+
+    Raises
+    ------
+    InputError
+        A file is missing, damaged, or of another model.
+    """
+    try:
+        module.load_state_dict(load_file(path / "model.safetensors"), strict=True)
+        tensors = load_file(path / "optimizer.safetensors")
+        rng = load_file(path / "rng.safetensors")
+        for name, parameter in module.named_parameters():
+            if f"{name}|exp_avg" in tensors:
+                optimizer.state[parameter] = {
+                    key: tensors[f"{name}|{key}"].to("cpu" if key == "step" else parameter.device)
+                    for key in ("exp_avg", "exp_avg_sq", "step")
+                }
+    except (OSError, KeyError, RuntimeError, ValueError) as error:
+        message = " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: cannot be restored ({message}); resume from an earlier step-N") from None
+    if f"process_{process}" in rng:  # another number of processes: their dropout starts afresh
+        torch.set_rng_state(rng[f"process_{process}"])
+
+
+def _optimizer_tensors(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    names = {parameter: name for name, parameter in module.named_parameters()}
+    tensors = {}
+    for parameter, values in optimizer.state.items():
+        for key, value in values.items():
+            tensors[f"{names[parameter]}|{key}"] = torch.as_tensor(value).detach().cpu().contiguous()
+    return tensors
+
+
+def _contiguous(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}

@@ -1,0 +1,411 @@
+"""The training loop, for pretraining and fine-tuning alike: batches, steps, logs, validation, checkpoints."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import queue
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from ..artifacts import atomic_file
+from ..errors import InputError
+from ..progress import progress
+from .checkpoints import latest_checkpoint, read_state, restore_checkpoint, save_checkpoint
+from .config import TrainingConfig
+
+logger = logging.getLogger("ionbed")
+
+PREFETCH = 4
+LOG = "log.jsonl"
+
+
+class MicroBatch(Protocol):
+    """What one forward and backward pass takes."""
+
+    @property
+    def num_tokens(self) -> int: ...
+
+    def to(self, device: torch.device) -> MicroBatch: ...
+
+    def __len__(self) -> int: ...
+
+
+class Task(Protocol):
+    """What a stage of training brings to the loop."""
+
+    module: nn.Module
+    """``module(micro_batch)`` returns the summed loss of each term; ``module.weights`` their weights."""
+
+    def epoch_batches(self, epoch: int) -> list[np.ndarray]:
+        """Return the rows of each batch of an epoch, over all processes; a function of seed and epoch alone."""
+
+    def micro_batches(self, rows: np.ndarray, epoch: int, process: int, processes: int) -> Sequence[MicroBatch]:
+        """Collate this process's part of a batch."""
+
+    def counts(self, micro_batch: MicroBatch) -> dict[str, float]:
+        """Return over how many items each term's sum goes."""
+
+    def validation_batches(self) -> list[np.ndarray]:
+        """Return the rows of each validation batch (empty where there is no validation fold)."""
+
+
+@dataclass
+class Position:
+    """Where training stands: steps done, epoch, and batches of that epoch consumed."""
+
+    step: int = 0
+    epoch: int = 0
+    cursor: int = 0
+
+
+def train(task: Task, config: TrainingConfig, output: Path, identity: Mapping[str, Any], resume: str | None) -> dict[str, Any]:
+    """Train ``task.module`` in place.
+
+    The sequence of batches is a function of the configuration alone; a process that is killed and resumed at any
+    moment gives the weights it would have given, bit for bit on a CPU.
+
+    Parameters
+    ----------
+    output : Path
+        Folder for ``checkpoints/`` and ``log.jsonl``.
+    identity : mapping
+        What must not change between a run and its resumption; kept in the checkpoint.
+    resume : {'auto', None} or path
+        'auto': from the latest checkpoint if there is one. None: the folder must be new. Else a checkpoint.
+
+    Returns
+    -------
+    dict
+        Summary of the run: steps, spectra, tokens, seconds, last losses, whether it stopped on a signal.
+    """
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    torch.manual_seed(config.seed)
+    accelerator = Accelerator(mixed_precision="bf16" if config.precision == "bf16" else "no")
+    optimizer = make_optimizer(task.module, config)
+    checkpoints = output / "checkpoints"
+    source = find_checkpoint(checkpoints, resume)
+    position, skipped = Position(), 0
+    if source:
+        state = read_state(source)
+        refuse_other_run(source, state["identity"], identity)
+        position, skipped = Position(**state["position"]), state["skipped_steps"]
+    module, optimizer = accelerator.prepare(task.module, optimizer)
+    if source:
+        restore_checkpoint(source, task.module, optimizer.optimizer, accelerator.process_index)
+        logger.info("resumed from %s", source)
+    logs = Logs(output, config, position.step, enabled=accelerator.is_main_process)
+    stop = StopSignal()
+    weights = task.module.weights
+    meter, total = Meter(weights), Meter(weights)
+    validation: dict[str, float] = {}
+    with stop, logs, progress("train", config.steps, unit="steps", done=position.step) as advance:
+        for rows_position, micro_batches, waited in prefetched(task, config.steps, position, accelerator):
+            rate = learning_rate(config, position.step)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            sums, counts, stopping = global_counts(task, micro_batches, stop.requested, accelerator)
+            optimizer.zero_grad(set_to_none=True)
+            for number, micro_batch in enumerate(micro_batches, 1):
+                last = number == len(micro_batches)
+                with nullcontext() if last else accelerator.no_sync(module):
+                    terms = module(micro_batch.to(accelerator.device))
+                    # Divide by counts over all processes; gradients are averaged over processes, hence the factor.
+                    loss = sum(w * terms[k] / counts[k] for k, w in weights.items() if counts[k] > 0)
+                    accelerator.backward(loss * accelerator.num_processes)
+                for name, value in terms.items():
+                    sums[name] += float(value.detach())
+                meter.tokens += micro_batch.num_tokens
+                meter.spectra += len(micro_batch)
+            norm = float(accelerator.clip_grad_norm_(module.parameters(), config.clip_norm))
+            if math.isfinite(norm):
+                optimizer.step()
+            else:
+                skipped += 1
+                logger.warning("step %d: the gradient is not finite; the step is skipped", position.step + 1)
+            position = rows_position
+            meter.waited += waited
+            meter.add(sums, counts)
+            status = ""
+            if position.step % config.log_every == 0 or position.step == config.steps:
+                entry = meter.entry(position, rate, norm, skipped, accelerator)
+                logs.write(entry)
+                total.absorb(meter)
+                meter = Meter(weights)
+                status = f"loss {entry['loss']:.3f}"
+            advance(1, status)
+            done = position.step == config.steps
+            if done or position.step % config.validate_every == 0:
+                validation = validate(task, module, accelerator)
+                if validation:
+                    logs.write({"step": position.step, **{f"validation_{k}": v for k, v in validation.items()}})
+            if done or stopping or position.step % config.checkpoint_every == 0:
+                rng = gather_rng(accelerator)
+                if accelerator.is_main_process:
+                    state = {"step": position.step, "position": vars(position), "identity": dict(identity),
+                             "skipped_steps": skipped}  # fmt: skip
+                    save_checkpoint(checkpoints, task.module, optimizer.optimizer, state, rng, config.keep_checkpoints)
+                accelerator.wait_for_everyone()
+            if stopping and not done:
+                logger.info("stopped on a signal at step %d; go on with --resume auto", position.step)
+                break
+    total.absorb(meter)
+    return {
+        "steps": position.step,
+        "finished": position.step == config.steps,
+        "epochs": position.epoch,
+        "skipped_steps": skipped,
+        "seconds": round(total.elapsed, 1),
+        "spectra_per_second": round(total.spectra / max(total.elapsed, 1e-9), 1),
+        "processes": accelerator.num_processes,
+        "device": str(accelerator.device),
+        "validation": validation,
+    }
+
+
+def make_optimizer(module: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
+    """Return AdamW; weight decay applies to matrices alone."""
+    matrices = [p for p in module.parameters() if p.requires_grad and p.dim() > 1]
+    others = [p for p in module.parameters() if p.requires_grad and p.dim() <= 1]
+    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    beta1, beta2 = config.betas
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(beta1, beta2), fused=True)
+
+
+def learning_rate(config: TrainingConfig, step: int) -> float:
+    """Return the rate of the step after ``step`` steps: linear warm-up, then a half cosine to the final share."""
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    progress_share = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    floor = config.final_learning_rate
+    return config.learning_rate * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress_share)))
+
+
+def find_checkpoint(folder: Path, resume: str | None) -> Path | None:
+    """Return the checkpoint to start from; see `train`."""
+    if resume is None:
+        if folder.exists() and latest_checkpoint(folder):
+            raise InputError(f"{folder.parent}: holds a run already; go on with --resume auto or choose another output")
+        return None
+    return latest_checkpoint(folder) if resume == "auto" else Path(resume)
+
+
+def refuse_other_run(source: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise `InputError` if a run's options differ from those of the checkpoint it is to go on from."""
+    now = json.loads(json.dumps(now))
+    changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
+    if changed:
+        raise InputError(f"{source}: was made with other values of {', '.join(changed)}; restore them or start a new output")
+
+
+def prefetched(
+    task: Task, steps: int, start: Position, accelerator: Accelerator
+) -> Iterator[tuple[Position, Sequence[MicroBatch], float]]:
+    """Yield (position after the step, this process's micro-batches, seconds waited), collated in another thread."""
+    ready: queue.Queue[Any] = queue.Queue(PREFETCH)
+    closing = threading.Event()
+
+    def put(item: Any) -> None:
+        while not closing.is_set():
+            try:
+                return ready.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+
+    def produce() -> None:
+        try:
+            position = start
+            batches = task.epoch_batches(position.epoch)
+            while position.step < steps and not closing.is_set():
+                if position.cursor == len(batches):
+                    position = Position(position.step, position.epoch + 1, 0)
+                    batches = task.epoch_batches(position.epoch)
+                rows = batches[position.cursor]
+                micro = task.micro_batches(rows, position.epoch, accelerator.process_index, accelerator.num_processes)
+                position = Position(position.step + 1, position.epoch, position.cursor + 1)
+                put((position, micro))
+            put(None)
+        except BaseException as error:  # handed to the training thread, which raises it
+            put(error)
+
+    thread = threading.Thread(target=produce, daemon=True)
+    thread.start()
+    try:
+        while True:
+            begun = time.perf_counter()
+            item = ready.get()
+            if item is None:
+                return
+            if isinstance(item, BaseException):
+                raise item
+            yield *item, time.perf_counter() - begun
+    finally:
+        closing.set()
+        thread.join()
+
+
+def global_counts(
+    task: Task, micro_batches: Sequence[MicroBatch], stop: bool, accelerator: Accelerator
+) -> tuple[dict[str, float], dict[str, float], bool]:
+    """Return zeroed sums, the counts of each term over all processes, and whether any process was told to stop."""
+    names = list(task.module.weights)
+    local = [task.counts(micro_batch) for micro_batch in micro_batches]
+    values = [sum(count[name] for count in local) for name in names] + [float(stop)]
+    reduced = accelerator.reduce(torch.tensor(values, dtype=torch.float64, device=accelerator.device), "sum").tolist()
+    return dict.fromkeys(names, 0.0), dict(zip(names, reduced, strict=False)), reduced[-1] > 0
+
+
+def validate(task: Task, module: nn.Module, accelerator: Accelerator) -> dict[str, float]:
+    """Return the mean loss of each term over the validation batches, over all processes."""
+    names = list(task.module.weights)
+    totals = torch.zeros(2, len(names), dtype=torch.float64, device=accelerator.device)
+    module.eval()
+    for rows in task.validation_batches():
+        for micro in task.micro_batches(rows, 0, accelerator.process_index, accelerator.num_processes):
+            with torch.no_grad():
+                terms = task.module(micro.to(accelerator.device))
+            counts = task.counts(micro)
+            totals += torch.tensor([[float(terms[n]) for n in names], [counts[n] for n in names]],
+                                   dtype=torch.float64, device=accelerator.device)  # fmt: skip
+    module.train()
+    sums, counts_all = accelerator.reduce(totals, "sum").tolist()
+    means = {n: s / c for n, s, c in zip(names, sums, counts_all, strict=True) if c > 0}
+    if means:
+        means["loss"] = sum(task.module.weights[n] * v for n, v in means.items())
+    return means
+
+
+def gather_rng(accelerator: Accelerator) -> list[torch.Tensor]:
+    """Return the torch random state of every process."""
+    state = torch.get_rng_state().to(accelerator.device)
+    return list(accelerator.gather(state.unsqueeze(0)).cpu())
+
+
+class Meter:
+    """Sums since the last log line."""
+
+    def __init__(self, weights: Mapping[str, float]) -> None:
+        self.weights = weights
+        self.spectra = self.tokens = 0
+        self.waited = self.elapsed = 0.0
+        self.started = time.perf_counter()
+        self.sums: dict[str, float] = {}
+        self.counts: dict[str, float] = {}
+
+    def add(self, sums: Mapping[str, float], counts: Mapping[str, float]) -> None:
+        """Add a step's own loss sums and its counts over all processes."""
+        for name, value in sums.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+            self.counts[name] = self.counts.get(name, 0.0) + counts[name]
+
+    def entry(self, position: Position, rate: float, norm: float, skipped: int, accelerator: Accelerator) -> dict[str, Any]:
+        """Return one log line: losses over all processes, rates, and the share of time spent waiting for data."""
+        self.elapsed = time.perf_counter() - self.started
+        names = list(self.sums)
+        values = torch.tensor([*self.sums.values(), float(self.tokens), float(self.spectra)], dtype=torch.float64)
+        *sums, tokens, spectra = accelerator.reduce(values.to(accelerator.device), "sum").tolist()
+        self.tokens, self.spectra = int(tokens), int(spectra)
+        losses = {n: s / self.counts[n] for n, s in zip(names, sums, strict=True) if self.counts[n] > 0}
+        return {
+            "step": position.step,
+            "epoch": position.epoch,
+            "loss": sum(self.weights[n] * v for n, v in losses.items()),
+            **losses,
+            "learning_rate": rate,
+            "gradient_norm": norm,
+            "tokens_per_second": round(tokens / self.elapsed, 1),
+            "spectra_per_second": round(spectra / self.elapsed, 1),
+            "data_wait_share": round(self.waited / self.elapsed, 4),
+            "skipped_steps": skipped,
+        }
+
+    def absorb(self, other: Meter) -> None:
+        """Add another meter's work to this one's."""
+        self.spectra += other.spectra
+        self.tokens += other.tokens
+        self.elapsed += other.elapsed
+
+
+class Logs:
+    """``log.jsonl``, always, and TensorBoard where asked for. Lines past a resumed step are dropped."""
+
+    def __init__(self, output: Path, config: TrainingConfig, step: int, *, enabled: bool) -> None:
+        self.enabled = enabled
+        self.path = output / LOG
+        self.tensorboard: Any = None
+        if not enabled:
+            return
+        output.mkdir(parents=True, exist_ok=True)
+        kept = [line for line in _whole_lines(self.path) if json.loads(line)["step"] <= step] if step else []
+        with atomic_file(self.path) as partial:
+            partial.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        if config.tensorboard:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError:
+                raise InputError("training.tensorboard: the package tensorboard is missing; pip install tensorboard") from None
+            self.tensorboard = SummaryWriter(str(output / "tensorboard"), purge_step=step or None)
+
+    def __enter__(self) -> Logs:
+        self.handle = open(self.path, "a", encoding="utf-8") if self.enabled else open(os.devnull, "w", encoding="utf-8")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.handle.close()
+        if self.tensorboard:
+            self.tensorboard.close()
+
+    def write(self, entry: Mapping[str, Any]) -> None:
+        """Append one line."""
+        if not self.enabled:
+            return
+        self.handle.write(json.dumps(entry) + "\n")
+        self.handle.flush()
+        if self.tensorboard:
+            for name, value in entry.items():
+                if name != "step":
+                    self.tensorboard.add_scalar(name, value, entry["step"])
+
+
+def _whole_lines(path: Path) -> list[str]:
+    if not path.exists():
+        return []
+    text = path.read_text(encoding="utf-8")
+    return text[: text.rfind("\n") + 1].splitlines()
+
+
+class StopSignal:
+    """Turns SIGTERM and SIGUSR1 (a cluster's warning before it preempts) into a request to stop after the step."""
+
+    SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> StopSignal:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {s: signal.signal(s, self._request) for s in self.SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        self.requested = True

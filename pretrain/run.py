@@ -1,0 +1,143 @@
+"""Pretrain an encoder: ``ionbed pretrain CONFIG``."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+
+from ..artifacts import atomic_folder, refuse_existing, sha256_of_file, write_manifest
+from ..configs.loading import to_tree
+from ..encoder.batching import token_budget_batches
+from ..encoder.collator import EncoderBatch
+from ..encoder.modeling_ionbed import IonbedModel
+from .config import PretrainConfig
+from .data import TrainingSpectra, epoch_batches
+from .loop import train
+from .masking import masked_batch
+from .objective import MaskedPeakObjective
+
+logger = logging.getLogger("ionbed")
+
+MODEL_FOLDER = "model"
+
+
+class MaskedPeakTask:
+    """Masked-peak modelling of the spectra of a store, as `ionbed.pretrain.loop.train` takes it."""
+
+    def __init__(self, config: PretrainConfig, spectra: TrainingSpectra) -> None:
+        torch.manual_seed(config.training.seed)
+        self.config = config
+        self.spectra = spectra
+        self.encoder = IonbedModel(config.model.encoder_config())
+        self.module = MaskedPeakObjective(self.encoder, config.masking)
+        self.num_tokens = np.minimum(spectra.num_peaks, config.model.max_peaks) + 1
+
+    def epoch_batches(self, epoch: int) -> list[np.ndarray]:
+        """Return the rows of each batch of an epoch."""
+        training = self.config.training
+        return epoch_batches(self.spectra.rows, self.num_tokens, training.batch_tokens, training.seed, epoch)
+
+    def validation_batches(self) -> list[np.ndarray]:
+        """Return the rows of each validation batch."""
+        rows = self.spectra.validation_rows
+        return [rows[b] for b in token_budget_batches(self.num_tokens[rows], self.config.training.batch_tokens)]
+
+    def micro_batches(self, rows: np.ndarray, epoch: int, process: int, processes: int) -> Sequence[EncoderBatch]:
+        """Collate and mask this process's part of a batch."""
+        own = rows[process::processes]
+        config = self.config
+        parts = token_budget_batches(self.num_tokens[own], config.training.micro_batch_tokens)
+        return [
+            masked_batch(self.spectra.columns(own[part]), own[part], self.encoder.config, config.masking,
+                         config.training.seed, epoch)
+            for part in parts
+        ]  # fmt: skip
+
+    def counts(self, micro_batch: EncoderBatch) -> dict[str, float]:
+        """Return the number of masked peaks that each term sums over."""
+        return self.module.counts(micro_batch)
+
+
+def pretrain(config: PretrainConfig, *, resume: str | None = None) -> Path:
+    """Pretrain an encoder by masked-peak modelling and write its model folder.
+
+    Parameters
+    ----------
+    config : PretrainConfig
+    resume : {'auto', None} or path
+        'auto' goes on from the latest checkpoint in ``config.output``, if there is one.
+
+    Returns
+    -------
+    Path
+        ``config.output / 'model'``, loadable by `ionbed.load_model`. A run stopped by a signal leaves a checkpoint
+        and no model folder.
+
+    Raises
+    ------
+    InputError
+        The store, the split, the output or a checkpoint to resume from is unusable.
+    """
+    spectra = open_training_spectra(config.output, resume, lambda cache: TrainingSpectra(config.data, cache))
+    task = MaskedPeakTask(config, spectra)
+    identity = run_identity(config, spectra)
+    summary = train(task, config.training, config.output, identity, resume)
+    return write_model(task.encoder, config.output, "pretrain", to_tree(config), spectra, summary)
+
+
+def open_training_spectra(output: Path, resume: str | None, open_spectra: Any) -> TrainingSpectra:
+    """Check the output folder, then open the training spectra, the main process first (it makes the Arrow files)."""
+    if resume is None:
+        refuse_existing(output)
+    with PartialState().main_process_first():
+        return open_spectra(output / "arrow")
+
+
+def run_identity(config: Any, spectra: TrainingSpectra) -> dict[str, Any]:
+    """Return what decides the weights of a run: options, data and split, but not where or how fast it runs."""
+    tree = to_tree(config)
+    tree.pop("output")
+    for name in ("store", "split"):
+        tree["data"].pop(name)
+    for name in ("threads", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints", "tensorboard",
+                 "micro_batch_tokens"):  # fmt: skip
+        tree["training"].pop(name, None)
+    shards = [shard["sha256"] for shard in spectra.store_manifest["shards"]]
+    return {**tree, "store": shards, "split": spectra.split.hash if spectra.split else None}
+
+
+def write_model(
+    encoder: IonbedModel, output: Path, command: str, tree: dict[str, Any], spectra: TrainingSpectra, summary: dict[str, Any]
+) -> Path:
+    """Write the model folder and the run's manifest, on the main process; see `pretrain`."""
+    folder = output / MODEL_FOLDER
+    state = PartialState()
+    if state.is_main_process and summary["finished"]:
+        with atomic_folder(folder, overwrite=True) as partial:
+            encoder.save_pretrained(partial)
+        manifest = {
+            "command": command,
+            "config": tree,
+            "store": str(tree["data"]["store"]),
+            "store_counts": spectra.store_manifest["counts"],
+            "split_hash": spectra.split.hash if spectra.split else None,
+            "training_spectra": len(spectra.rows),
+            "training_molecules": len({k[:14] for k in spectra.inchikey[spectra.rows] if k}),
+            "model_hash": encoder.model_hash(),
+            "model_sha256": sha256_of_file(folder / "model.safetensors"),
+            "seed": tree["training"]["seed"],
+            "torch": torch.__version__,
+            **summary,
+        }
+        write_manifest(output, manifest)
+        shutil.rmtree(output / "arrow", ignore_errors=True)
+        logger.info("model written to %s", folder)
+    state.wait_for_everyone()
+    return folder
