@@ -28,18 +28,20 @@ DATA, TRAINING, SEARCH, EVALUATION, INSTALLATION = "Data", "Training", "Search",
 
 
 def _examples(*lines: str) -> str:
-    return "\b\n[bold]Examples[/bold]\n" + "\n".join(f"  {line}" for line in lines)
+    """Return lines as they stand, under a heading; a bracket in them is no markup."""
+    return "\b\n[bold]Examples[/bold]\n" + "\n".join(f"  {line}" for line in lines).replace("[", "\\[")
 
 
 app = typer.Typer(
     name="ionbed",
     no_args_is_help=True,
+    add_completion=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=_examples(
-        "ionbed demo                                        the whole pipeline, small, in minutes",
-        "ionbed index build library.msp --out library       an index of a spectral library",
-        "ionbed search library queries.mgf --out hits.tsv   what are these spectra?",
+        "ionbed demo                                       # all of it, small",
+        "ionbed index build library.msp --out library      # a library to search in",
+        "ionbed search library run.mzML --out hits.tsv     # what are these spectra?",
     ),
 )
 index_app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Build or describe a search index.")
@@ -87,6 +89,7 @@ def root(
     epilog=_examples(
         "ionbed prepare massbank.tar.gz --out store",
         "ionbed prepare library.msp run.mzML gnps/ --out store --workers 8",
+        "ionbed prepare massbank.tar.gz --out free --set 'licenses=[CC0, CC BY]'",
     ),
 )
 def prepare(
@@ -97,13 +100,20 @@ def prepare(
         ),
     ],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="The store to write.")],
+    config: Annotated[
+        str, typer.Option(metavar="CONFIG", help="A YAML file, or a name from 'ionbed configs'.")
+    ] = "prepare",
+    overrides: SetOption = None,
     workers: WorkersOption = None,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Read, harmonise, clean and deduplicate spectra into a store of Parquet shards."""
+    from .configs.loading import load_config
+    from .spectra.prepare import PrepareOptions
     from .spectra.prepare import prepare as run
 
-    manifest = run(inputs, out, workers=workers, overwrite=overwrite)
+    options = load_config(PrepareOptions, config, overrides or ())
+    manifest = run(inputs, out, options=options, workers=workers, overwrite=overwrite)
     _say_counts(manifest["counts"], out)
 
 
@@ -133,7 +143,7 @@ def split(
     rich_help_panel=DATA,
     epilog=_examples(
         "ionbed simulate molecules.smi --out predicted.msp",
-        "ionbed simulate molecules.tsv --out predicted.msp --energy 20 --adduct '\\[M+H]+'",
+        "ionbed simulate molecules.tsv --out p.msp --energy 20 --adduct '[M+H]+'",
     ),
 )
 def simulate(
@@ -152,9 +162,9 @@ def simulate(
 @app.command(
     rich_help_panel=TRAINING,
     epilog=_examples(
-        "ionbed pretrain pretrain-small --set data=store --set output=runs/small",
+        "ionbed pretrain pretrain-small --set data.store=store",
         "ionbed pretrain my.yaml --resume auto",
-        "accelerate launch --num_processes 8 -m ionbed pretrain my.yaml",
+        "accelerate launch --num_processes 8 --module ionbed pretrain my.yaml",
     ),
 )
 def pretrain(
@@ -167,13 +177,12 @@ def pretrain(
     from .pretrain.config import PretrainConfig
     from .pretrain.run import pretrain as run
 
-    model = run(load_config(PretrainConfig, config, overrides or ()), resume=resume)
-    logger.info("the model is in %s", model)
+    _say_model(run(load_config(PretrainConfig, config, overrides or ()), resume=resume))
 
 
 @app.command(
     rich_help_panel=TRAINING,
-    epilog=_examples("ionbed finetune finetune-small --set data=store --set model=runs/small/model"),
+    epilog=_examples("ionbed finetune finetune-small --set data.store=store"),
 )
 def finetune(
     config: Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file, or a name from 'ionbed configs'.")],
@@ -185,8 +194,7 @@ def finetune(
     from .finetune.config import FinetuneConfig
     from .finetune.run import finetune as run
 
-    model = run(load_config(FinetuneConfig, config, overrides or ()), resume=resume)
-    logger.info("the model is in %s", model)
+    _say_model(run(load_config(FinetuneConfig, config, overrides or ()), resume=resume))
 
 
 @app.command(
@@ -222,13 +230,9 @@ def index_build(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Embed a library of spectra into an index."""
-    from .artifacts import refuse_existing
-    from .embeddings.encode import open_spectra
-    from .embeddings.index import Index
+    from .embeddings.index import build as run
 
-    refuse_existing(out, overwrite=overwrite)
-    index = Index.build(_load_model(model), open_spectra(source), progress=True)
-    index.save(out, overwrite=overwrite)
+    index = run(source, out, model, overwrite=overwrite)
     logger.info("%s: %s spectra", out, f"{len(index):,}")
 
 
@@ -271,7 +275,7 @@ def search(
 @app.command(
     rich_help_panel=EVALUATION,
     epilog=_examples(
-        "ionbed evaluate evaluate --set dataset=store --set split=split.json --out report",
+        "ionbed evaluate evaluate --set dataset=store --out report",
         "ionbed evaluate runs/small/model store --out report",
     ),
 )
@@ -343,6 +347,13 @@ def _load_model(path_or_id: str | None) -> IonbedModel:
     return load_model(path_or_id)
 
 
+def _say_model(folder: Path) -> None:
+    if folder.is_dir():  # a run that was told to stop has left a checkpoint only
+        logger.info("the model is in %s", folder)
+    else:
+        logger.info("stopped early; go on with --resume auto")
+
+
 def _say_counts(counts: dict[str, Any], out: Path) -> None:
     dropped = {reason: number for reason, number in counts["dropped"].items() if number}
     reasons = ", ".join(f"{number:,} {reason}" for reason, number in sorted(dropped.items(), key=lambda item: -item[1]))
@@ -356,7 +367,12 @@ def _say_counts(counts: dict[str, Any], out: Path) -> None:
 def _print_table(entries: dict[str, Any]) -> None:
     width = max(len(key) for key in entries)
     for key, value in entries.items():
-        print(f"{key:<{width}}  {value:,}" if isinstance(value, int) else f"{key:<{width}}  {value}")
+        if isinstance(value, dict):
+            value = ", ".join(
+                f"{number:,} {name}" if isinstance(number, int) else f"{name}: {number}"
+                for name, number in value.items()
+            )
+        print(f"{key.replace('_', ' '):<{width}}  {value:,}" if isinstance(value, int) else f"{key:<{width}}  {value}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -396,8 +412,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _usage_failed(error: typer.TyperException) -> int:
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "ionbed"
-    message = error.format_message() if hasattr(error, "format_message") else str(error)
-    print(f"ionbed: {_one_line(message).rstrip('.')}; see '{command} --help'", file=sys.stderr)
+    message = _one_line(error.format_message() if hasattr(error, "format_message") else str(error)).rstrip(".")
+    if message:  # it is empty where no command was named and the help was shown
+        print(f"ionbed: {message[0].lower()}{message[1:]}; see '{command} --help'", file=sys.stderr)
     return 2
 
 

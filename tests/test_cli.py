@@ -1,0 +1,299 @@
+"""The command line: its help, its exit codes, and one clear line for every wrong word or input."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+import ionbed
+from ionbed import cli, doctor
+from ionbed.configs.loading import config_text, load_config, shipped_configs
+from ionbed.errors import InputError
+
+COMMANDS = [
+    ["prepare"], ["split"], ["simulate"], ["pretrain"], ["finetune"], ["embed"], ["index"], ["index", "build"],
+    ["index", "info"], ["search"], ["evaluate"], ["demo"], ["doctor"], ["configs"],
+]  # fmt: skip
+
+
+def wrong(capsys, *words: object) -> str:
+    """Run words that are wrong; return the one line on stderr."""
+    code = cli.main([str(word) for word in words])
+    out, err = capsys.readouterr()
+    lines = err.splitlines()
+    assert code == 2, err
+    assert out == ""
+    assert len(lines) == 1, err
+    assert lines[0].startswith("ionbed: ")
+    return lines[0]
+
+
+@pytest.fixture
+def msp(tmp_path) -> Path:
+    path = tmp_path / "library.msp"
+    path.write_text(
+        "NAME: caffeine\nPRECURSORMZ: 195.0877\nPRECURSORTYPE: [M+H]+\nIONMODE: Positive\n"
+        "SMILES: CN1C=NC2=C1C(=O)N(C(=O)N2C)C\nNum Peaks: 3\n69.0447 10\n110.0713 30\n138.0662 100\n\n"
+    )
+    return path
+
+
+@pytest.mark.parametrize("command", [[], *COMMANDS], ids=" ".join)
+def test_help_of_every_command_has_a_summary_and_an_example_that_fits(capsys, monkeypatch, command):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert cli.main([*command, "--help"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert "Usage: ionbed" in out
+    if command != ["index"]:
+        examples = out.split("Examples\n" if "Examples\n" in out else "Examples ")[1].strip().splitlines()
+        assert all(line.strip().startswith(("ionbed", "accelerate")) for line in examples if line.strip()), (
+            "an example is wrapped at 80 columns; shorten it"
+        )
+
+
+def test_the_list_of_commands_is_complete(capsys):
+    assert cli.main(["--help"]) == 0
+    out = capsys.readouterr().out
+    for command in COMMANDS:
+        assert f" {command[0]} " in out
+    for panel in ("Data", "Training", "Search", "Evaluation", "This installation"):
+        assert f"─ {panel} ─" in out
+
+
+def test_version(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"ionbed {ionbed.__version__}\n"
+
+
+def test_no_words_show_the_help(capsys):
+    assert cli.main([]) == 2
+    out, err = capsys.readouterr()
+    assert "Usage: ionbed" in out + err
+    assert "ionbed: ;" not in err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["prepar"], "did you mean 'prepare'"),
+        (["prepare"], "missing"),
+        (["prepare", "a.msp"], "--out"),
+        (["prepare", "a.msp", "--out", "store", "--worker", "2"], "--workers"),
+        (["prepare", "a.msp", "--out", "store", "--workers", "0"], "--workers"),
+        (["prepare", "a.msp", "--out", "store", "--workers", "two"], "--workers"),
+        (["search", "index", "queries.mgf", "--out", "hits.tsv", "--top-k", "0"], "--top-k"),
+        (["index", "buld"], "build"),
+        (["split", "store", "--out", "split.json", "--test", "1.5"], "--test"),
+        (["configs", "a", "b"], "b"),
+    ],
+)
+def test_wrong_words(capsys, words, message):
+    line = wrong(capsys, *words)
+    assert message.lower() in line.lower()
+    assert "--help'" in line
+
+
+def test_prepare_and_split_work(capsys, tmp_path, msp):
+    assert cli.main(["prepare", str(msp), "--out", str(tmp_path / "store"), "--workers", "1"]) == 0
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "1 read, 1 kept, 0 dropped" in err
+    assert cli.main(["split", str(tmp_path / "store"), "--out", str(tmp_path / "split.json")]) == 0
+    assert json.loads((tmp_path / "split.json").read_text())["kind"] == "inchikey-block"
+    assert "already exists" in wrong(capsys, "-q", "prepare", msp, "--out", tmp_path / "store", "--workers", 1)
+    assert cli.main(["-q", "prepare", str(msp), "--out", str(tmp_path / "store"), "--workers", "1", "--overwrite"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "no such file"), (b"", "is empty"), (b"\x89PNG\r\n\x1a\n\x00\x00", "format"), (b"a,b\n1,2\n", "format")],
+)
+def test_unusable_spectra_are_named(capsys, tmp_path, content, message):
+    path = tmp_path / "spectra.dat"
+    if content is not None:
+        path.write_bytes(content)
+    line = wrong(capsys, "prepare", path, "--out", tmp_path / "store", "--workers", 1)
+    assert message in line
+    assert str(path) in line
+    assert not (tmp_path / "store").exists()
+    assert [p.name for p in tmp_path.iterdir()] == (["spectra.dat"] if content is not None else [])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("cleaning.max_peak=3", "did you mean 'cleaning.max_peaks'"),
+        ("cleaning.max_peaks=0", "min_peaks"),
+        ("cleaning.max_peaks=many", "must be a whole number"),
+        ("cleaning", "must read key=value"),
+    ],
+)
+def test_wrong_options_of_prepare(capsys, tmp_path, msp, override, message):
+    assert message in wrong(capsys, "prepare", msp, "--out", tmp_path / "store", "--set", override)
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("command", ["pretrain", "finetune"])
+@pytest.mark.parametrize(
+    ("text", "overrides", "message"),
+    [
+        (None, [], "no such file, and no shipped configuration"),
+        ("trainin: 1", [], "unknown key 'trainin'"),
+        ("[1, 2]", [], "must hold keys and values"),
+        ("{", [], "is not YAML"),
+    ],
+)
+def test_wrong_training_configurations(capsys, tmp_path, command, text, overrides, message):
+    path = tmp_path / "my.yaml"
+    if text is not None:
+        path.write_text(text)
+    assert message in wrong(capsys, command, path, *overrides)
+
+
+@pytest.mark.parametrize("command", ["pretrain", "finetune"])
+def test_impossible_values_of_training(capsys, tmp_path, command):
+    for override, message in (
+        ("training.steps=-1", "steps"),
+        ("training.learning_rate=fast", "must be a number"),
+        ("data.store=" + str(tmp_path / "nothing"), "no such folder"),
+    ):
+        line = wrong(capsys, command, f"{command}-tiny", "--set", f"output={tmp_path / 'run'}", "--set", override)
+        assert message in line
+
+
+def test_missing_and_foreign_folders(capsys, tmp_path, msp):
+    out = tmp_path / "out"
+    assert "no such folder" in wrong(capsys, "split", tmp_path / "nothing", "--out", out)
+    assert "manifest" in wrong(capsys, "split", tmp_path, "--out", out)
+    assert "no such folder" in wrong(capsys, "index", "info", tmp_path / "nothing")
+    assert "no such folder" in wrong(capsys, "search", tmp_path / "nothing", msp, "--out", out)
+    cli.main(["-q", "prepare", str(msp), "--out", str(tmp_path / "store"), "--workers", "1"])
+    assert "ionbed prepare" in wrong(capsys, "index", "info", tmp_path / "store")
+    assert "no such file" in wrong(capsys, "simulate", tmp_path / "nothing.smi", "--out", out)
+    assert "is not a model" in wrong(capsys, "embed", msp, "--out", out, "--model", tmp_path)
+    assert not out.exists()
+
+
+def test_every_shipped_configuration_fits_its_command_and_prints(capsys):
+    from ionbed.finetune.config import FinetuneConfig
+    from ionbed.pretrain.config import PretrainConfig
+    from ionbed.spectra.prepare import PrepareOptions
+
+    schemas = {"pretrain": PretrainConfig, "finetune": FinetuneConfig, "prepare": PrepareOptions}
+    for name in shipped_configs():
+        if (stage := name.split("-")[0]) in schemas:
+            load_config(schemas[stage], name)
+        assert cli.main(["configs", name]) == 0
+        assert yaml.safe_load(capsys.readouterr().out) == yaml.safe_load(config_text(name))
+    assert cli.main(["configs"]) == 0
+    assert capsys.readouterr().out.split() == shipped_configs()
+    assert load_config(PrepareOptions, "prepare") == PrepareOptions()
+    assert "no such file" in wrong(capsys, "configs", "nothing-of-that-name")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (InputError("a.mgf: line 3:\n  no charge"), 2, "ionbed: a.mgf: line 3: no charge"),
+        (OSError(28, "No space left on device", "store"), 1, "No space left on device: 'store'"),
+        (RuntimeError("two\nlines"), 1, "ionbed: RuntimeError: two lines (with --debug: the traceback)"),
+        (KeyboardInterrupt(), 130, "ionbed: interrupted"),
+    ],
+)
+def test_failures_are_one_line_and_a_traceback_only_when_asked(capsys, monkeypatch, error, code, line):
+    def fail() -> list[doctor.Check]:
+        raise error
+
+    monkeypatch.setattr(doctor, "report", fail)
+    assert cli.main(["doctor"]) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert line in err
+    assert len(err.splitlines()) == 1
+    assert cli.main(["--debug", "doctor"]) == code
+    assert ("Traceback" in capsys.readouterr().err) == (code != 130)
+
+
+def test_logging_levels_and_that_main_leaves_no_handler_behind(capsys, monkeypatch):
+    def talk() -> list[doctor.Check]:
+        for level in (logging.DEBUG, logging.INFO, logging.WARNING):
+            logging.getLogger("ionbed").log(level, "line")
+        return []
+
+    monkeypatch.setattr(doctor, "report", talk)
+    before = list(logging.getLogger("ionbed").handlers)
+    for flags, lines in ((["-q"], 1), ([], 2), (["-v"], 3)):
+        assert cli.main([*flags, "doctor"]) == 0
+        assert len(capsys.readouterr().err.splitlines()) == lines
+    assert logging.getLogger("ionbed").handlers == before
+
+
+def test_doctor_reports_and_fails_where_something_needed_is_missing(capsys, monkeypatch):
+    assert cli.main(["doctor", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["works"] is True
+    found = {check["name"]: check for check in result["checks"]}
+    assert {"Python", "cores", "memory", "torch", "faiss-cpu", "rdkit", "GPU", "matchms", "Slurm"} <= {
+        name.removesuffix(" 0") for name in found
+    }
+    assert "GFLOP/s" in found["matrix product, CPU"]["value"]
+
+    monkeypatch.setattr(doctor, "report", lambda: [doctor.Check("faiss-cpu", "missing", "No module", "no search")])
+    assert cli.main(["doctor"]) == 1
+    out = capsys.readouterr().out
+    assert "missing" in out
+    assert out.rstrip().endswith("Missing: faiss-cpu.")
+
+
+def test_doctor_finds_a_module_that_does_not_import(monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", None)  # how Python marks a module that must not be imported
+    check = next(check for check in doctor.report() if check.name == "faiss-cpu")
+    assert check.status == "missing"
+    assert "no search" in check.consequence
+
+
+def run(*words: str, **options) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "ionbed", *words], capture_output=True, text=True, timeout=120, **options
+    )
+
+
+def test_help_starts_at_once_in_a_process_of_its_own():
+    seconds = []
+    for _ in range(3):  # the best of three: other work on the machine is not our cost
+        start = time.perf_counter()
+        done = run("--help")
+        seconds.append(time.perf_counter() - start)
+        assert done.returncode == 0
+    assert min(seconds) < 0.7
+
+
+def test_exit_codes_in_a_process_of_its_own(tmp_path):
+    done = run("prepare", str(tmp_path / "nothing.mgf"), "--out", str(tmp_path / "store"))
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+
+
+def test_a_closed_pipe_ends_quietly():
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "ionbed", "configs", "prepare"],
+            stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60,
+        )  # fmt: skip
+    finally:
+        os.close(writer)
+    assert done.returncode == 1
+    assert done.stderr == ""
