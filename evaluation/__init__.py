@@ -1,0 +1,1 @@
+"""The evaluation that cannot be flattered: tasks, look-ups to beat, metrics, intervals, report."""

@@ -1,0 +1,146 @@
+"""What ranks spectra: the Scorer interface, chance, the precursor alone, and learned embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from ..progress import progress
+from ..spectra.columns import SpectrumColumns
+from .metrics import comparable
+
+Kind = Literal["reference", "look-up", "learned"]
+
+QUERIES_PER_CHUNK = 64
+
+
+class Scorer(Protocol):
+    """Scores pairs of spectra of the data by row number; higher is more alike.
+
+    Attributes
+    ----------
+    label : str
+        Row of the table.
+    kind : 'reference', 'look-up' or 'learned'
+        Learned rows are compared with the best look-up; a reference is printed without verdict.
+    """
+
+    label: str
+    kind: Kind
+
+    def scores(self, queries: np.ndarray, library: np.ndarray) -> np.ndarray:
+        """Return float scores of shape (n_queries, n_library); NaN abstains.
+
+        Parameters
+        ----------
+        queries, library : int64 arrays of rows of the data
+        """
+        ...
+
+
+class Encoder(Protocol):
+    """What a learned row needs of a model: `ionbed.load_model` returns one."""
+
+    def embed(self, spectra: SpectrumColumns, *, progress: bool = False) -> np.ndarray:
+        """Return unit vectors, float32 of shape (n_spectra, dim)."""
+        ...
+
+
+class Chance:
+    """The same score for every pair. With ties in expectation this is drawing at random, exactly."""
+
+    label = "random"
+    kind: Kind = "reference"
+
+    def scores(self, queries: np.ndarray, library: np.ndarray) -> np.ndarray:
+        """Return zeros; see `Scorer`."""
+        return np.zeros((len(queries), len(library)), np.float32)
+
+
+class PrecursorOnly:
+    """The smaller the difference of precursor m/z in ppm, the better: what is known without any fragment."""
+
+    label = "precursor only"
+    kind: Kind = "look-up"
+
+    def __init__(self, columns: SpectrumColumns) -> None:
+        self._precursor_mz = columns.precursor_mz
+
+    def scores(self, queries: np.ndarray, library: np.ndarray) -> np.ndarray:
+        """Return minus the absolute difference in ppm of the query's precursor; see `Scorer`."""
+        centre = self._precursor_mz[queries][:, None]
+        return -np.abs(self._precursor_mz[library][None, :] - centre) / centre * 1e6
+
+
+class Learned:
+    """The inner product of unit embeddings, each spectrum embedded once.
+
+    Parameters
+    ----------
+    label : str
+    model : Encoder
+    columns : SpectrumColumns
+        All spectra of the data.
+    rows : int64 array of shape (n,)
+        The rows that will be scored; only these are embedded.
+    """
+
+    kind: Kind = "learned"
+
+    def __init__(self, label: str, model: Encoder, columns: SpectrumColumns, rows: np.ndarray) -> None:
+        self.label = label
+        self._rows = np.unique(rows)
+        vectors: Any = model.embed(columns.take(self._rows), progress=True)
+        self._vectors = np.asarray(vectors, np.float32)
+        if self._vectors.ndim != 2 or len(self._vectors) != len(self._rows):
+            raise ValueError(f"{label}: embed gave shape {self._vectors.shape} for {len(self._rows)} spectra")
+
+    def scores(self, queries: np.ndarray, library: np.ndarray) -> np.ndarray:
+        """Return inner products; see `Scorer`."""
+        return self._vectors_of(queries) @ self._vectors_of(library).T
+
+    def _vectors_of(self, rows: np.ndarray) -> np.ndarray:
+        return self._vectors[np.searchsorted(self._rows, rows)]
+
+
+def score_pairs(
+    scorer: Scorer, first: np.ndarray, second: np.ndarray, precursor_mz: np.ndarray, *, label: str
+) -> np.ndarray:
+    """Score listed pairs, in blocks of neighbouring precursors so that a matrix scorer does little in vain.
+
+    Parameters
+    ----------
+    first, second : int64 arrays of shape (n_pairs,)
+        Rows of the data.
+    precursor_mz : float64 array
+        Of all rows of the data.
+    label : str
+        Shown with the progress.
+
+    Returns
+    -------
+    float64 array of shape (n_pairs,)
+        As `ionbed.evaluation.metrics.comparable` makes them.
+    """
+    results = np.empty(len(first), np.float64)
+    rows = np.unique(first)
+    rows = rows[np.argsort(precursor_mz[rows], kind="stable")]
+    block_of_row = np.empty(len(precursor_mz), np.int64)
+    block_of_row[rows] = np.arange(len(rows)) // QUERIES_PER_CHUNK
+    block = block_of_row[first]
+    order = np.argsort(block, kind="stable")
+    with progress(label, len(first), unit="pairs") as advance:
+        for members in np.split(order, np.flatnonzero(np.diff(block[order])) + 1) if len(order) else []:
+            queries, query = np.unique(first[members], return_inverse=True)
+            library, candidate = np.unique(second[members], return_inverse=True)
+            results[members] = comparable(scorer.scores(queries, library)[query, candidate])
+            advance(len(members))
+    return results
+
+
+def rows_needed(*groups: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the distinct rows in any of the arrays, int64, ascending."""
+    arrays = [np.asarray(rows, np.int64) for group in groups for rows in group]
+    return np.unique(np.concatenate([np.empty(0, np.int64), *arrays]))
