@@ -47,14 +47,17 @@ class RawRecord:
     position : int
         1-based position of the record in its file.
     fields : dict of str to str
-        Raw text by field name (`FIELDS`); a field that the file does not give is absent. ``retention_time`` carries its unit
-        ('12.3 s', '13.2 min'); a plain number is in seconds. ``spectrum_representation`` is 'centroid' or 'profile'.
+        Raw text by field name (`FIELDS`); a field that the file does not give is absent. ``retention_time`` carries
+        its unit ('12.3 s', '13.2 min'), a plain number is in seconds; ``ms_level`` is in digits where the file gives
+        any; ``spectrum_representation`` is 'centroid' or 'profile'.
     mz, intensity : float64 arrays of shape (n_peaks,)
         As written: not sorted, not scaled, zeros kept. m/z in Da per charge.
     problem : str or None
-        A short reason code where the record is broken and cannot be used ('bad-peak-line', 'no-peaks', 'truncated', ...).
+        A short reason code where the record is broken and cannot be used: 'bad-binary-array', 'bad-peak-line',
+        'deprecated' (withdrawn by its authors), 'malformed-xml', 'no-peaks', 'truncated', 'unknown-format',
+        'unsupported-binary-encoding'.
     repairs : tuple of str
-        Short codes of what the reader had to mend to read it ('decimal-comma', 'peak-count', 'not-utf-8').
+        Short codes of what the reader had to mend: 'decimal-comma', 'not-utf-8', 'peak-count' (not as stated).
     """
 
     source_file: str

@@ -49,11 +49,11 @@ class RecordFormat:
     parse_header : callable
         What the bytes before the first record say about all records.
     parse_record : callable
-        One record: its bytes, the parsed header, the MS levels whose peaks are wanted, and whether it is the last of its
-        file. Never raises on bad input.
+        One record: its bytes, the parsed header, the MS levels whose peaks are wanted, and whether it is the last of
+        its file. Never raises on bad input.
     is_whole : callable or None
-        Given the header, the last record's bytes and the number of records in the file, whether the file ends as it should.
-        None where only the last record can tell.
+        Given the header, the last record's bytes and the number of records in the file, whether the file ends as it
+        should. None where only the last record can tell.
     """
 
     name: str

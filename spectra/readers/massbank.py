@@ -6,7 +6,7 @@ import re
 from collections.abc import Container
 
 from .blocks import Parsed, RecordFormat
-from .text import BadPeakLine, decode, is_wanted, ms_level, parse_peaks
+from .text import BadPeakLineError, decode, is_wanted, ms_level, parse_peaks
 
 _START = re.compile(rb"^ACCESSION:", re.MULTILINE)
 _LABORATORY = re.compile(r"MSBNK-([^-]+)-")
@@ -57,7 +57,7 @@ def _parse_record(data: bytes, _header: None, ms_levels: Container[int], _is_las
         return Parsed(accession, fields, problem="no-peaks")
     try:
         mz, intensity, more = parse_peaks(body, num_columns=3)
-    except BadPeakLine:
+    except BadPeakLineError:
         return Parsed(accession, fields, problem="bad-peak-line")
     if stated.isdecimal() and int(stated) != len(mz):
         more += ("peak-count",)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Container
 
 from .blocks import Parsed, RecordFormat
-from .text import BadPeakLine, decode, is_wanted, ms_level, parse_peaks
+from .text import BadPeakLineError, decode, is_wanted, ms_level, parse_peaks
 
 _START = re.compile(rb"^[ \t]*BEGIN[ \t]+IONS", re.MULTILINE | re.IGNORECASE)
 _END = re.compile(r"^[ \t]*END[ \t]+IONS", re.MULTILINE | re.IGNORECASE)
@@ -90,7 +90,7 @@ def _parse_record(data: bytes, defaults: dict[str, str], ms_levels: Container[in
         return Parsed(native_id, fields, problem="no-peaks")
     try:
         mz, intensity, more = parse_peaks(body)
-    except BadPeakLine:
+    except BadPeakLineError:
         return Parsed(native_id, fields, problem="bad-peak-line")
     return Parsed(native_id, fields, mz, intensity, None, repairs + more)
 

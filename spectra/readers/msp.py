@@ -8,7 +8,7 @@ from collections.abc import Container
 import numpy as np
 
 from .blocks import Parsed, RecordFormat
-from .text import BadPeakLine, decode, is_wanted, ms_level, parse_number, parse_peaks, peak_tokens
+from .text import BadPeakLineError, decode, is_wanted, ms_level, parse_number, parse_peaks, peak_tokens
 
 _HEADER_LINE = re.compile(rb"(?:\A|\n)[ \t]*([A-Za-z$@#][^\n:]{0,80}):[^\n]*")
 _NUM_PEAKS = re.compile(rb"num[ _]?peaks?\s*", re.IGNORECASE)
@@ -61,7 +61,7 @@ _IDS = ("db", "spectrumid", "accession", "id", "nist", "title", "scannumber")
 
 
 def _starts(data: bytes) -> list[int]:
-    """A record starts at a header line that follows a peak, an empty line, or the line with the number of peaks.
+    """Return the offsets of header lines that follow a peak, an empty line, or the line with the number of peaks.
 
     Trusting neither the stated number of peaks nor empty lines alone keeps 'Num Peaks: 0' and wrong counts from
     running one record into the next.
@@ -93,7 +93,7 @@ def _parse_record(data: bytes, _header: None, ms_levels: Container[int], is_last
         return Parsed(native_id, fields, problem="truncated" if num_stated and is_last else "no-peaks")
     try:
         mz, intensity, more = _parse_body(body, num_stated)
-    except BadPeakLine:
+    except BadPeakLineError:
         return Parsed(
             native_id, fields, problem="truncated" if is_last and not data.endswith(b"\n") else "bad-peak-line"
         )
@@ -155,7 +155,7 @@ def _parse_body(body: str, stated: int | None) -> tuple[np.ndarray, np.ndarray, 
         segments = "\n".join(segment.strip() for segment in body.split(";") if segment.strip())
         try:
             return parse_peaks(segments)
-        except BadPeakLine:  # semicolons between the columns, not between the peaks
+        except BadPeakLineError:  # semicolons between the columns, not between the peaks
             return parse_peaks(body)
     if stated is not None and stated > len(body.strip().split("\n")):
         tokens = peak_tokens(body)

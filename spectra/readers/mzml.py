@@ -11,7 +11,7 @@ from lxml import etree
 
 from . import numpress
 from .blocks import Parsed, RecordFormat
-from .runs import BadArray, decode_binary, decode_bytes, encoding_of, parse_fragment
+from .runs import BadArrayError, decode_binary, decode_bytes, encoding_of, parse_fragment
 from .text import is_wanted
 
 _START = re.compile(rb"<spectrum[\s>]")
@@ -126,7 +126,7 @@ def _parse_record(data: bytes, header: _Header, ms_levels: Container[int], _is_l
         return Parsed(native_id, fields)
     try:
         mz, intensity = _peaks(spectrum, header)
-    except BadArray as bad:
+    except BadArrayError as bad:
         return Parsed(native_id, fields, problem=bad.code)
     return Parsed(native_id, fields, mz, intensity, None if len(mz) else "no-peaks")
 
@@ -202,7 +202,7 @@ def _peaks(spectrum: etree._Element, header: _Header) -> tuple[np.ndarray, np.nd
             arrays[kind] = _array(element.findtext("binary") or "", terms)
     mz, intensity = arrays.get(_MZ_ARRAY, np.empty(0)), arrays.get(_INTENSITY_ARRAY, np.empty(0))
     if len(mz) != len(intensity) or not (np.isfinite(mz).all() and np.isfinite(intensity).all()):
-        raise BadArray("bad-binary-array")
+        raise BadArrayError("bad-binary-array")
     return mz, intensity
 
 
@@ -216,16 +216,19 @@ def _array(text: str, terms: Mapping[str, _Term]) -> np.ndarray:
         t for key, t in terms.items() if key not in _ZLIB | {_NO_COMPRESSION} and _COMPRESSION_TERMS.search(t.name)
     ]
     if dtype is None or unknown:
-        raise BadArray("unsupported-binary-encoding")
+        raise BadArrayError("unsupported-binary-encoding")
     return decode_binary(text, dtype, is_zlib=is_zlib)
 
 
 def _is_whole(header: bytes, last: bytes, num_records: int) -> bool:
-    """A whole file closes its list of spectra and holds as many as that list states."""
+    """Return whether the list of spectra is closed, and not empty where it states that it is not.
+
+    A larger number stated than found is no sign of damage: tools that shorten runs leave it as it was.
+    """
     stated = _COUNT.search(header)
-    if stated and num_records < int(stated[1]):
-        return False
-    return b"</spectrumList>" in last or b"</run>" in last or b"<run" not in header
+    if num_records == 0:
+        return stated is not None and int(stated[1]) == 0
+    return b"</spectrumList>" in last
 
 
 MZML = RecordFormat(

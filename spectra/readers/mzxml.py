@@ -10,7 +10,7 @@ import numpy as np
 from lxml import etree
 
 from .blocks import Parsed, RecordFormat
-from .runs import BadArray, decode_binary, encoding_of, parse_fragment
+from .runs import BadArrayError, decode_binary, encoding_of, parse_fragment
 from .text import is_wanted
 
 _START = re.compile(rb"<scan[\s>]")
@@ -56,7 +56,7 @@ def _parse_record(data: bytes, header: _Header, ms_levels: Container[int], is_la
         return Parsed(native_id, fields)
     try:
         mz, intensity = _peaks(scan)
-    except BadArray as bad:
+    except BadArrayError as bad:
         return Parsed(native_id, fields, problem=bad.code)
     return Parsed(native_id, fields, mz, intensity, None if len(mz) else "no-peaks")
 
@@ -97,19 +97,19 @@ def _peaks(scan: etree._Element) -> tuple[np.ndarray, np.ndarray]:
     compression = element.get("compressionType", "none")
     dtype = {"32": ">f4", "64": ">f8"}.get(element.get("precision", "32"))
     if order != "m/z-int" or compression not in {"none", "zlib"} or dtype is None:
-        raise BadArray("unsupported-binary-encoding")
+        raise BadArrayError("unsupported-binary-encoding")
     values = decode_binary(text, dtype, is_zlib=compression == "zlib")
     if len(values) % 2 or not np.isfinite(values).all():
-        raise BadArray("bad-binary-array")
+        raise BadArrayError("bad-binary-array")
     return values[0::2].copy(), values[1::2].copy()
 
 
 def _is_whole(header: bytes, last: bytes, num_records: int) -> bool:
-    """A whole file closes its run and holds as many scans as the run states."""
+    """Return whether the run is closed, and not empty where it states that it is not."""
     stated = _COUNT.search(header)
-    if stated and num_records < int(stated[1]):
-        return False
-    return b"</msRun>" in last or b"</mzXML>" in last
+    if num_records == 0:
+        return stated is not None and int(stated[1]) == 0
+    return b"</msRun>" in last
 
 
 MZXML = RecordFormat(

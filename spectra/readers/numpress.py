@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from .runs import BadArray
+from .runs import BadArrayError
 
 
 def decode_linear(data: bytes) -> np.ndarray:
@@ -15,11 +15,11 @@ def decode_linear(data: bytes) -> np.ndarray:
     if not data:
         return np.empty(0)
     if len(data) < 8:
-        raise BadArray("bad-binary-array")
+        raise BadArrayError("bad-binary-array")
     scale = _fixed_point(data)
     head = data[8:16]
     if len(head) not in (0, 4, 8):
-        raise BadArray("bad-binary-array")
+        raise BadArrayError("bad-binary-array")
     values = list(struct.unpack(f"<{len(head) // 4}i", head))
     if len(values) == 2:
         previous, last = values
@@ -39,14 +39,14 @@ def decode_slof(data: bytes) -> np.ndarray:
     if not data:
         return np.empty(0)
     if len(data) < 8 or len(data) % 2:
-        raise BadArray("bad-binary-array")
+        raise BadArrayError("bad-binary-array")
     return np.exp(np.frombuffer(data, "<u2", offset=8) / _fixed_point(data)) - 1
 
 
 def _fixed_point(data: bytes) -> float:
     scale = struct.unpack(">d", data[:8])[0]
     if not (np.isfinite(scale) and scale > 0):
-        raise BadArray("bad-binary-array")
+        raise BadArrayError("bad-binary-array")
     return float(scale)
 
 
@@ -67,7 +67,7 @@ def _half_byte_integers(data: bytes) -> Iterator[int]:
         value = 0 if first <= 8 else (0xFFFFFFFF << (4 * (8 - num_left_out))) & 0xFFFFFFFF
         num_given = 8 - num_left_out
         if index + num_given > end:
-            raise BadArray("bad-binary-array")
+            raise BadArrayError("bad-binary-array")
         for shift in range(num_given):
             value |= half_bytes[index + shift] << (4 * shift)
         index += num_given

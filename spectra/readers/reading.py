@@ -85,7 +85,7 @@ def _blocks(path: Path, sources: Iterator[SourceFile], passed: list[Block], skip
             _pass_over(path, source, unreadable, skipped)
             yield from unreadable
             continue
-        for piece in cut(record_format, source.name, source.chunks(), lambda source=source: source.is_damaged):
+        for piece in cut(record_format, source.name, source.chunks(), source.found_damaged):
             is_full = waiting_bytes + len(piece.data) > BLOCK_BYTES
             if waiting and (is_full or waiting_format != record_format.name):
                 yield Block(waiting_format, tuple(waiting))
@@ -97,13 +97,13 @@ def _blocks(path: Path, sources: Iterator[SourceFile], passed: list[Block], skip
         yield Block(waiting_format, tuple(waiting))
     if skipped:
         names = ", ".join(skipped[:3]) + (", ..." if len(skipped) > 3 else "")
-        logger.info("%s: left out %d files that are not spectra (%s)", path, len(skipped), names)
+        logger.warning("%s: left out %d files that are not spectra (%s)", path, len(skipped), names)
 
 
 def _pass_over(path: Path, source: SourceFile, unreadable: list[Block], skipped: list[str]) -> bool:
     """Take note of a file of no known format; return whether there may be others."""
-    if source.is_damaged or source.named_format is not None:
-        unreadable.append(Block("", (Piece(source.name, 1, b"", damaged=source.is_damaged),)))
+    if source.found_damaged() or source.named_format is not None:
+        unreadable.append(Block("", (Piece(source.name, 1, b"", damaged=source.found_damaged()),)))
     else:
         skipped.append(source.name)
     return path.name != source.name
@@ -182,7 +182,6 @@ class SpectrumReader:
                 report.dropped[result.reason] += 1
             else:
                 report.kept += 1
-                report.repaired.update(record.repairs)
                 yield result
 
 

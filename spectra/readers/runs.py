@@ -19,7 +19,7 @@ _ENCODING = re.compile(rb"""<\?xml[^>]*encoding\s*=\s*["']([A-Za-z0-9._-]+)["']"
 _UNDECLARED_PREFIX = re.compile(rb"\sxsi:[A-Za-z]+\s*=")
 
 
-class BadArray(ValueError):
+class BadArrayError(ValueError):
     """A binary array cannot be decoded; ``code`` is the reason for the report."""
 
     def __init__(self, code: str) -> None:
@@ -47,12 +47,12 @@ def decode_binary(text: str, dtype: str, *, is_zlib: bool) -> np.ndarray:
 
     Raises
     ------
-    BadArray
+    BadArrayError
         It is not base64, not zlib, or not a whole number of values.
     """
     data = decode_bytes(text, is_zlib=is_zlib)
     if len(data) % np.dtype(dtype).itemsize:
-        raise BadArray("bad-binary-array")
+        raise BadArrayError("bad-binary-array")
     return np.frombuffer(data, dtype).astype(np.float64)
 
 
@@ -62,4 +62,4 @@ def decode_bytes(text: str, *, is_zlib: bool) -> bytes:
         data = base64.b64decode("".join(text.split()), validate=True)
         return zlib.decompress(data) if is_zlib and data else data
     except (binascii.Error, ValueError, zlib.error):
-        raise BadArray("bad-binary-array") from None
+        raise BadArrayError("bad-binary-array") from None

@@ -37,17 +37,15 @@ class SourceFile:
         As its user would recognise it, for example ``archive.tar.gz!folder/member.txt``.
     head : bytes
         The first `HEAD_BYTES` or fewer.
-    is_damaged : bool
-        Whether the file could not be read to its end. Known once `chunks` is used up.
     """
 
-    def __init__(self, name: str, stream: IO[bytes]) -> None:
+    def __init__(self, name: str, stream: IO[bytes] | gzip.GzipFile) -> None:
         self.name = name
-        self.is_damaged = False
+        self._is_damaged = False
         self._stream = stream
         raw = self._read_at_least(HEAD_BYTES)
         if raw.startswith(b"\x1f\x8b"):
-            self._stream = gzip.open(io.BufferedReader(_Rejoined(raw, stream)))  # type: ignore[arg-type]
+            self._stream = gzip.GzipFile(fileobj=io.BufferedReader(_Rejoined(raw, stream)))
             raw = self._read_at_least(HEAD_BYTES)
         self._first = raw.removeprefix(_BYTE_ORDER_MARK)
         self.head = self._first.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
@@ -62,6 +60,10 @@ class SourceFile:
         """The format that the name promises."""
         extension = self.name.lower().removesuffix(".gz").rpartition(".")[2]
         return next((f for f in FORMATS.values() if extension in f.extensions), None)
+
+    def found_damaged(self) -> bool:
+        """Return whether the file could not be read to its end; known once `chunks` is used up."""
+        return self._is_damaged
 
     def chunks(self) -> Iterator[bytes]:
         """Yield the bytes from the start, once."""
@@ -80,7 +82,7 @@ class SourceFile:
         try:
             return read(_CHUNK_BYTES)
         except _DAMAGE:
-            self.is_damaged = True
+            self._is_damaged = True
             return b""
 
     def _read_at_least(self, num_bytes: int) -> bytes:
@@ -94,7 +96,7 @@ class SourceFile:
 class _Rejoined(io.RawIOBase):
     """A stream whose first bytes were taken off and are put back, for streams that cannot seek."""
 
-    def __init__(self, first: bytes, rest: IO[bytes]) -> None:
+    def __init__(self, first: bytes, rest: IO[bytes] | gzip.GzipFile) -> None:
         self._first = memoryview(first)
         self._rest = rest
 
@@ -162,7 +164,7 @@ def _archive_kind(path: Path) -> str | None:
         stream.seek(0)
         if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
             return "zip"
-        unpacked: IO[bytes] = gzip.open(stream) if head.startswith(b"\x1f\x8b") else stream  # type: ignore[assignment]
+        unpacked = gzip.GzipFile(fileobj=stream) if head.startswith(b"\x1f\x8b") else stream
         try:
             block = unpacked.read(512)
         except _DAMAGE:
@@ -190,7 +192,7 @@ def _zip_members(path: Path, stream: IO[bytes]) -> Iterator[SourceFile]:
 def _tar_members(path: Path, stream: IO[bytes]) -> Iterator[SourceFile]:
     is_gzip = stream.read(2) == b"\x1f\x8b"
     stream.seek(0)
-    tar_stream = _ShortReads(gzip.open(stream)) if is_gzip else stream  # type: ignore[arg-type]
+    tar_stream = _ShortReads(gzip.GzipFile(fileobj=stream)) if is_gzip else stream
     try:
         with tarfile.open(fileobj=tar_stream, mode="r|") as archive:  # type: ignore[call-overload]
             for member in archive:
@@ -198,12 +200,12 @@ def _tar_members(path: Path, stream: IO[bytes]) -> Iterator[SourceFile]:
                     opened = archive.extractfile(member)
                     assert opened is not None
                     yield SourceFile(f"{path.name}!{member.name}", opened)
-                archive.members.clear()  # type: ignore[attr-defined]  # an archive may have millions
+                archive.members.clear()  # an archive may have millions
     except _DAMAGE:
         yield _damaged(path.name)
 
 
 def _damaged(name: str) -> SourceFile:
     source = SourceFile(name, io.BytesIO())
-    source.is_damaged = True
+    source._is_damaged = True
     return source

@@ -11,7 +11,7 @@ _NUMBER = re.compile(r"[+-]?(?:\d+(?:[.,]\d*)?|[.,]\d+)(?:[eE][+-]?\d+)?")
 _SEPARATORS = re.compile(r"[\s;]+")
 
 
-class BadPeakLine(ValueError):
+class BadPeakLineError(ValueError):
     """A line that should hold a peak does not."""
 
 
@@ -36,7 +36,7 @@ def parse_peaks(body: str, num_columns: int = 2) -> tuple[np.ndarray, np.ndarray
 
     Raises
     ------
-    BadPeakLine
+    BadPeakLineError
         A line does not begin with two finite numbers.
     """
     lines = body.strip("\n").split("\n")
@@ -63,7 +63,7 @@ def _parse_lines(lines: Sequence[str]) -> tuple[np.ndarray, np.ndarray, tuple[st
             continue
         tokens = peak_tokens(line)
         if len(tokens) < 2:
-            raise BadPeakLine(line)
+            raise BadPeakLineError(line)
         has_comma = has_comma or "," in tokens[0] or "," in tokens[1]
         pairs.append((parse_number(tokens[0]), parse_number(tokens[1])))
     peaks = np.array(pairs, np.float64).reshape(-1, 2)
@@ -86,14 +86,14 @@ def parse_number(text: str) -> float:
 
     Raises
     ------
-    BadPeakLine
+    BadPeakLineError
         It is no finite number.
     """
     if not _NUMBER.fullmatch(text):
-        raise BadPeakLine(text)
+        raise BadPeakLineError(text)
     value = float(text.replace(",", "."))
     if not np.isfinite(value):
-        raise BadPeakLine(text)
+        raise BadPeakLineError(text)
     return value
 
 
