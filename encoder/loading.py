@@ -32,15 +32,23 @@ def load_model(path_or_id: str | os.PathLike[str] | None = None) -> IonbedModel:
     """
     source = default_model_folder() if path_or_id is None else path_or_id
     folder = Path(source)
-    looks_like_path = folder.exists() or os.sep in str(source).strip(os.sep).replace("/", "", 1) or str(source)[:1] in "./~"
+    looks_like_path = (
+        folder.exists() or os.sep in str(source).strip(os.sep).replace("/", "", 1) or str(source)[:1] in "./~"
+    )
     if looks_like_path or path_or_id is None:
         if not (folder / "config.json").is_file() or not (folder / "model.safetensors").is_file():
-            raise InputError(f"{folder}: is not a model folder (config.json and model.safetensors are needed); name one")
+            raise InputError(
+                f"{folder}: is not a model folder (config.json and model.safetensors are needed); name one"
+            )
     try:
         model, report = IonbedModel.from_pretrained(str(source), output_loading_info=True)
     except (OSError, ValueError) as error:
-        raise InputError(f"{source}: cannot be loaded as an ionbed model ({' '.join(str(error).split())[:200]})") from None
+        raise InputError(
+            f"{source}: cannot be loaded as an ionbed model ({' '.join(str(error).split())[:200]})"
+        ) from None
     wrong = sorted({*report["missing_keys"], *report["unexpected_keys"]})
     if wrong:
-        raise InputError(f"{source}: its weights do not fit its config.json ({', '.join(wrong[:3])}...); is it an ionbed model?")
+        raise InputError(
+            f"{source}: its weights do not fit its config.json ({', '.join(wrong[:3])}...); is it an ionbed model?"
+        )
     return model.float().eval()

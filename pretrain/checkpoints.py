@@ -18,7 +18,12 @@ LATEST = "latest"
 
 
 def save_checkpoint(
-    folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any], rng: list[torch.Tensor], keep: int
+    folder: Path,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    state: dict[str, Any],
+    rng: list[torch.Tensor],
+    keep: int,
 ) -> Path:
     """Write ``step-N`` under ``folder``, move the ``latest`` pointer to it, and delete all but the last ``keep``.
 

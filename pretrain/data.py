@@ -33,22 +33,23 @@ class TrainingSpectra:
         The store or the split is unusable, or no spectrum is in the wanted folds.
     """
 
-    def __init__(self, config: DataConfig, cache: Path, extra_columns: tuple[str, ...] = ()) -> None:
+    def __init__(self, config: DataConfig, cache: Path) -> None:
         from datasets import Dataset, disable_progress_bars
 
         store = Store(config.store)
         self.store_manifest = store.manifest
         self.split = Split.load(config.split) if config.split else None
-        columns = ["spectrum_id", "inchikey", "smiles", *SpectrumColumns.TABLE_COLUMNS, *extra_columns]
+        columns = ["inchikey", "smiles", *SpectrumColumns.TABLE_COLUMNS]
         disable_progress_bars()
         self.dataset = Dataset.from_parquet(
-            [str(path) for path in store.shards], cache_dir=str(cache), columns=list(dict.fromkeys(columns))
+            [str(path) for path in store.shards], cache_dir=str(cache), columns=columns
         ).with_format("arrow")
         table = self.dataset.data
         self.num_peaks = pc.list_value_length(table["mz"]).to_numpy().astype(np.int64)
         self.precursor_mz = table["precursor_mz"].to_numpy()
         self.polarity = table["polarity"].fill_null(0).to_numpy().astype(np.int8)
         self.inchikey = np.array(table["inchikey"].to_pylist(), object)
+        self.smiles = np.array(table["smiles"].to_pylist(), object)
         if self.split is None:
             self.rows, self.validation_rows = np.arange(len(self.num_peaks)), np.empty(0, np.int64)
         else:
@@ -59,16 +60,14 @@ class TrainingSpectra:
         if not len(self.rows):
             raise InputError(f"{config.store}: no spectrum is in fold {', '.join(config.folds)} of {config.split}")
 
-    def table(self, names: list[str]) -> dict[str, np.ndarray]:
-        """Return whole text columns as object arrays."""
-        return {name: np.array(self.dataset.data[name].to_pylist(), object) for name in names}
-
     def columns(self, rows: np.ndarray) -> SpectrumColumns:
         """Read the spectra at ``rows``, in that order."""
         return SpectrumColumns.from_table(self.dataset[rows])
 
 
-def epoch_batches(rows: np.ndarray, num_tokens: np.ndarray, batch_tokens: int, seed: int, epoch: int) -> list[np.ndarray]:
+def epoch_batches(
+    rows: np.ndarray, num_tokens: np.ndarray, batch_tokens: int, seed: int, epoch: int
+) -> list[np.ndarray]:
     """Return the batches of one epoch: every row once, in an order that (seed, epoch) alone decides.
 
     Parameters

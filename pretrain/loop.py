@@ -73,7 +73,9 @@ class Position:
     cursor: int = 0
 
 
-def train(task: Task, config: TrainingConfig, output: Path, identity: Mapping[str, Any], resume: str | None) -> dict[str, Any]:
+def train(
+    task: Task, config: TrainingConfig, output: Path, identity: Mapping[str, Any], resume: str | None
+) -> dict[str, Any]:
     """Train ``task.module`` in place.
 
     The sequence of batches is a function of the configuration alone; a process that is killed and resumed at any
@@ -210,7 +212,9 @@ def refuse_other_run(source: Path, before: Mapping[str, Any], now: Mapping[str, 
     now = json.loads(json.dumps(now))
     changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
     if changed:
-        raise InputError(f"{source}: was made with other values of {', '.join(changed)}; restore them or start a new output")
+        raise InputError(
+            f"{source}: was made with other values of {', '.join(changed)}; restore them or start a new output"
+        )
 
 
 def prefetched(
@@ -313,7 +317,9 @@ class Meter:
             self.sums[name] = self.sums.get(name, 0.0) + value
             self.counts[name] = self.counts.get(name, 0.0) + counts[name]
 
-    def entry(self, position: Position, rate: float, norm: float, skipped: int, accelerator: Accelerator) -> dict[str, Any]:
+    def entry(
+        self, position: Position, rate: float, norm: float, skipped: int, accelerator: Accelerator
+    ) -> dict[str, Any]:
         """Return one log line: losses over all processes, rates, and the share of time spent waiting for data."""
         self.elapsed = time.perf_counter() - self.started
         names = list(self.sums)
@@ -358,11 +364,15 @@ class Logs:
             try:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError:
-                raise InputError("training.tensorboard: the package tensorboard is missing; pip install tensorboard") from None
+                raise InputError(
+                    "training.tensorboard: the package tensorboard is missing; pip install tensorboard"
+                ) from None
             self.tensorboard = SummaryWriter(str(output / "tensorboard"), purge_step=step or None)
 
     def __enter__(self) -> Logs:
-        self.handle = open(self.path, "a", encoding="utf-8") if self.enabled else open(os.devnull, "w", encoding="utf-8")
+        self.handle = (
+            open(self.path, "a", encoding="utf-8") if self.enabled else open(os.devnull, "w", encoding="utf-8")
+        )
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -114,7 +114,12 @@ def run_identity(config: Any, spectra: TrainingSpectra) -> dict[str, Any]:
 
 
 def write_model(
-    encoder: IonbedModel, output: Path, command: str, tree: dict[str, Any], spectra: TrainingSpectra, summary: dict[str, Any]
+    encoder: IonbedModel,
+    output: Path,
+    command: str,
+    tree: dict[str, Any],
+    spectra: TrainingSpectra,
+    summary: dict[str, Any],
 ) -> Path:
     """Write the model folder and the run's manifest, on the main process; see `pretrain`."""
     folder = output / MODEL_FOLDER

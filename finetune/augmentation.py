@@ -1,0 +1,52 @@
+"""Changes to spectra that training makes and an embedding must survive, drawn from a hash of seed, epoch and row."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from ..pretrain.masking import uniform_hash
+from ..spectra.columns import SpectrumColumns
+from .config import AugmentationConfig
+
+_PRECURSOR, _PEAK, _SHIFT, _SHIFT_2, _NOISE, _NOISE_2 = range(10, 16)  # streams of the hash
+
+PRECURSOR_MARGIN = 0.5
+"""Peaks from this far below the precursor m/z count as its surviving peak and isotopes, Da."""
+
+
+def augment(
+    columns: SpectrumColumns, rows: np.ndarray, config: AugmentationConfig, seed: int, epoch: int
+) -> SpectrumColumns:
+    """Drop the surviving precursor and some peaks, and shift m/z as calibration and noise do.
+
+    The precursor is a shortcut: it tells most molecules apart. Dropping it leaves the fragments to be learned. The
+    base peak of what remains is 1 again; a spectrum never loses all its peaks.
+    """
+    counts = columns.num_peaks
+    spectrum = np.repeat(np.arange(len(columns)), counts)
+    slot = np.arange(len(spectrum)) - np.repeat(columns.offsets[:-1], counts)
+    peak_row = rows[spectrum]
+    at_precursor = columns.mz > (columns.precursor_mz - PRECURSOR_MARGIN)[spectrum]
+    drop_precursor = uniform_hash(seed, epoch, _PRECURSOR, rows, 0) < config.drop_precursor_peak
+    keep = ~(at_precursor & drop_precursor[spectrum])
+    keep &= uniform_hash(seed, epoch, _PEAK, peak_row, slot) >= config.drop_peaks
+    lost_all = np.bincount(spectrum[keep], minlength=len(columns)) == 0
+    keep |= lost_all[spectrum]
+    sigma = config.mz_jitter_ppm * 1e-6
+    shift = sigma * _normal(seed, epoch, _SHIFT, _SHIFT_2, rows, 0)[spectrum]
+    noise = sigma * _normal(seed, epoch, _NOISE, _NOISE_2, peak_row, slot)
+    mz = (columns.mz * (1 + shift + noise)).astype(np.float32)[keep]
+    kept = np.bincount(spectrum[keep], minlength=len(columns))
+    offsets = np.concatenate([[0], np.cumsum(kept)]).astype(np.int64)
+    base = np.zeros(len(columns), np.float32)
+    np.maximum.at(base, spectrum[keep], columns.intensity[keep])
+    intensity = columns.intensity[keep] / base[spectrum[keep]]
+    return replace(columns, offsets=offsets, mz=mz, intensity=intensity)
+
+
+def _normal(seed: int, epoch: int, stream: int, stream_2: int, row: np.ndarray, item: np.ndarray | int) -> np.ndarray:
+    """Return standard normal numbers from two hashes (Box and Muller 1958)."""
+    radius = np.sqrt(-2 * np.log(uniform_hash(seed, epoch, stream, row, item)))
+    return radius * np.cos(2 * np.pi * uniform_hash(seed, epoch, stream_2, row, item))

@@ -1,0 +1,79 @@
+"""The options of fine-tuning, typed and checked; every key is explained in ``configs/finetune-*.yaml``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from ..pretrain.config import DataConfig, ModelConfig, TrainingConfig
+
+
+@dataclass(frozen=True)
+class InitConfig:
+    """Where the encoder comes from, and what changes about it."""
+
+    model: Path | None = None
+    random: ModelConfig = field(default_factory=ModelConfig)
+    embedding_dim: int = 256
+    dropout: float = 0.1
+    precursor: Literal["full", "relative", "hidden"] = "hidden"
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """What a contrastive batch is made of."""
+
+    anchors: int = 48
+    spectra_per_molecule: int = 4
+    window_ppm: float = 10.0
+    negatives_per_anchor: int = 3
+    analogues_per_anchor: int = 1
+
+    def __post_init__(self) -> None:
+        if self.anchors < 2:
+            raise ValueError(f"anchors is {self.anchors}; a contrast needs at least 2 molecules")
+        if self.spectra_per_molecule < 2:
+            raise ValueError(f"spectra_per_molecule is {self.spectra_per_molecule}; a positive pair needs 2")
+        if self.window_ppm <= 0:
+            raise ValueError(f"window_ppm is {self.window_ppm}; it must be above 0")
+
+
+@dataclass(frozen=True)
+class AugmentationConfig:
+    """Changes to a spectrum that must not change its embedding."""
+
+    drop_precursor_peak: float = 0.5
+    drop_peaks: float = 0.1
+    mz_jitter_ppm: float = 3.0
+    metadata_dropout: float = 0.3
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the terms of the loss, and their temperatures."""
+
+    contrast: float = 1.0
+    window: float = 1.0
+    structure: float = 1.0
+    temperature: float = 0.07
+    structure_temperature: float = 0.07
+
+    def __post_init__(self) -> None:
+        if min(self.contrast, self.window, self.structure) < 0 or self.contrast + self.window + self.structure == 0:
+            raise ValueError("the weights contrast, window and structure must not be negative, nor all 0")
+        if self.temperature <= 0 or self.structure_temperature <= 0:
+            raise ValueError("temperatures must be above 0")
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """Everything `ionbed.finetune.run.finetune` needs."""
+
+    output: Path
+    data: DataConfig
+    training: TrainingConfig
+    init: InitConfig = field(default_factory=InitConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    loss: LossConfig = field(default_factory=LossConfig)

@@ -1,0 +1,90 @@
+"""Contrastive losses over a batch of spectra, and the gathering of embeddings from all processes.
+
+Shape suffixes: A anchors (this process's spectra), N spectra of the whole batch, E embedding dimensions.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed
+import torch.nn.functional as F
+
+
+def contrastive_loss(
+    similarity_AN: torch.Tensor, positive_AN: torch.Tensor, allowed_AN: torch.Tensor, temperature: torch.Tensor | float
+) -> torch.Tensor:
+    """Return the supervised contrastive loss (Khosla et al. 2020, L_out), summed over anchors.
+
+    Parameters
+    ----------
+    similarity_AN : float tensor
+        Cosine of each anchor with each spectrum.
+    positive_AN : bool tensor
+        Spectra of the anchor's molecule, not the anchor itself.
+    allowed_AN : bool tensor
+        Spectra in the denominator; positives are added to it. An anchor counts only with at least one positive
+        and one other allowed spectrum.
+    """
+    allowed_AN = allowed_AN | positive_AN
+    used_A = contrast_anchors(positive_AN, allowed_AN)
+    logits_AN = (similarity_AN / temperature).masked_fill(~allowed_AN, float("-inf"))[used_A]
+    positive_AN = positive_AN[used_A]
+    log_share_AN = logits_AN - logits_AN.logsumexp(1, keepdim=True)
+    return -(log_share_AN.masked_fill(~positive_AN, 0).sum(1) / positive_AN.sum(1)).sum()
+
+
+def contrast_anchors(positive_AN: torch.Tensor, allowed_AN: torch.Tensor) -> torch.Tensor:
+    """Return which anchors count in `contrastive_loss`, a bool tensor (A,)."""
+    return positive_AN.any(1) & (allowed_AN & ~positive_AN).any(1)
+
+
+def structure_loss(
+    similarity_AN: torch.Tensor,
+    tanimoto_AN: torch.Tensor,
+    other_AN: torch.Tensor,
+    temperature: torch.Tensor | float,
+    target_temperature: float,
+) -> torch.Tensor:
+    """Return the cross-entropy between neighbours by structure and by embedding, summed over anchors.
+
+    The target of an anchor is a distribution over spectra of *other* molecules, proportional to
+    exp(Tanimoto / target_temperature): with the molecule itself absent, the closest analogue shall come first.
+    """
+    used_A = other_AN.any(1)
+    blocked_AN = ~other_AN[used_A]
+    target_AN = (tanimoto_AN[used_A] / target_temperature).masked_fill(blocked_AN, float("-inf")).softmax(1)
+    logits_AN = (similarity_AN[used_A] / temperature).masked_fill(blocked_AN, float("-inf"))
+    log_share_AN = F.log_softmax(logits_AN, 1).masked_fill(blocked_AN, 0)
+    return -(target_AN * log_share_AN).sum()
+
+
+class _Gather(torch.autograd.Function):
+    """All processes' rows, in order of process; the gradient of a row is the sum over all processes' losses."""
+
+    @staticmethod
+    def forward(ctx: Any, own_AE: torch.Tensor, sizes: list[int]) -> torch.Tensor:
+        rank = torch.distributed.get_rank()
+        ctx.start, ctx.stop = sum(sizes[:rank]), sum(sizes[: rank + 1])
+        padded = F.pad(own_AE, (0, 0, 0, max(sizes) - len(own_AE)))
+        parts = [torch.empty_like(padded) for _ in sizes]
+        torch.distributed.all_gather(parts, padded.contiguous())
+        return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
+        total = gradients[0].contiguous()
+        torch.distributed.all_reduce(total)
+        return total[ctx.start : ctx.stop], None
+
+
+def gather_embeddings(own_AE: torch.Tensor, sizes: list[int]) -> torch.Tensor:
+    """Return the embeddings of the whole batch, (N, E), with gradients into every process's encoder.
+
+    ``sizes`` are the numbers of rows of each process, in order.
+    """
+    if len(sizes) == 1:
+        return own_AE
+    gathered: torch.Tensor = _Gather.apply(own_AE, sizes)
+    return gathered

@@ -1,0 +1,212 @@
+"""Fine-tune an encoder for retrieval by supervised contrast: ``ionbed finetune CONFIG``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..configs.loading import to_tree
+from ..encoder.batching import token_budget_batches
+from ..encoder.collator import EncoderBatch, collate
+from ..encoder.configuration_ionbed import IonbedConfig
+from ..encoder.loading import load_model
+from ..encoder.modeling_ionbed import IonbedModel
+from ..errors import InputError
+from ..pretrain.data import TrainingSpectra
+from ..pretrain.loop import train
+from ..pretrain.masking import hide_metadata
+from ..pretrain.run import open_training_spectra, run_identity, write_model
+from ..spectra.molecules import tanimoto_matrix
+from .augmentation import augment
+from .config import FinetuneConfig, InitConfig
+from .losses import contrast_anchors, contrastive_loss, gather_embeddings, structure_loss
+from .sampling import MoleculeBatches, molecule_fingerprints
+
+
+@dataclass(frozen=True, eq=False)
+class ContrastiveBatch:
+    """This process's A spectra of a batch of N, in parts of about equal length, and how the batch is related.
+
+    Attributes
+    ----------
+    parts : list of EncoderBatch
+    order : int64 tensor of shape (A,)
+        Position of each embedded spectrum (part after part) among this process's spectra.
+    sizes : list of int
+        Spectra of each process.
+    positive_AN, window_AN, other_AN : bool tensors
+        Same molecule (not itself); another molecule within the precursor window; another molecule.
+    tanimoto_AN : float32 tensor
+    """
+
+    parts: list[EncoderBatch]
+    order: torch.Tensor
+    sizes: list[int]
+    positive_AN: torch.Tensor
+    window_AN: torch.Tensor
+    other_AN: torch.Tensor
+    tanimoto_AN: torch.Tensor
+
+    def __len__(self) -> int:
+        """Return the number of this process's spectra."""
+        return len(self.positive_AN)
+
+    @property
+    def num_tokens(self) -> int:
+        """Number of real tokens."""
+        return sum(part.num_tokens for part in self.parts)
+
+    def to(self, device: torch.device) -> ContrastiveBatch:
+        """Return the batch on ``device``."""
+        moved = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name not in {"parts", "sizes"}}
+        return replace(self, parts=[part.to(device) for part in self.parts], **moved)
+
+
+class ContrastiveObjective(nn.Module):
+    """The encoder with a learned temperature, as `ionbed.pretrain.loop.train` takes it."""
+
+    def __init__(self, encoder: IonbedModel, config: FinetuneConfig) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.config = config.loss
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(config.loss.temperature)))
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weight of each term of the loss."""
+        loss = self.config
+        weights = {"contrast": loss.contrast, "window": loss.window, "structure": loss.structure}
+        return {name: weight for name, weight in weights.items() if weight > 0}
+
+    def forward(self, batch: ContrastiveBatch) -> dict[str, torch.Tensor]:
+        """Return the summed loss of each term over this process's anchors; see `ionbed.finetune.losses`."""
+        embedded_AE = torch.cat([self.encoder.embed_batch(part) for part in batch.parts])
+        own_AE = torch.empty_like(embedded_AE).index_copy(0, batch.order, embedded_AE)
+        similarity_AN = own_AE @ gather_embeddings(own_AE, batch.sizes).T
+        temperature = self.log_temperature.clamp(math.log(0.01), math.log(1.0)).exp()
+        positive, window, other = batch.positive_AN, batch.window_AN, batch.other_AN
+        terms = {
+            "contrast": lambda: contrastive_loss(similarity_AN, positive, other, temperature),
+            "window": lambda: contrastive_loss(similarity_AN, positive, window, temperature),
+            "structure": lambda: structure_loss(
+                similarity_AN, batch.tanimoto_AN, other, temperature, self.config.structure_temperature
+            ),
+        }
+        return {name: terms[name]() for name in self.weights}
+
+
+class ContrastiveTask:
+    """Contrastive training on the labelled spectra of a store, as `ionbed.pretrain.loop.train` takes it."""
+
+    def __init__(self, config: FinetuneConfig, spectra: TrainingSpectra) -> None:
+        torch.manual_seed(config.training.seed)
+        self.config = config
+        self.spectra = spectra
+        self.encoder = initial_encoder(config.init)
+        self.module = ContrastiveObjective(self.encoder, config)
+        self.num_tokens = np.minimum(spectra.num_peaks, self.encoder.config.max_peaks) + 1
+        self.molecule, self.fingerprints = molecule_fingerprints(spectra.inchikey, spectra.smiles)
+        self.batches = self._sampler(spectra.rows)
+        labelled = np.count_nonzero(self.molecule[spectra.validation_rows] >= 0)
+        self.validation = self._sampler(spectra.validation_rows) if labelled else None
+
+    def _sampler(self, rows: np.ndarray) -> MoleculeBatches:
+        spectra, sampling = self.spectra, self.config.sampling
+        rows = rows[self.molecule[rows] >= 0]
+        if not len(rows):
+            raise InputError(
+                f"{self.config.data.store}: no spectrum of the training folds has a structure to learn from"
+            )
+        num_molecules = len(np.unique(self.molecule[rows]))
+        if rows is not spectra.rows and num_molecules < sampling.anchors and num_molecules >= 2:
+            sampling = replace(sampling, anchors=num_molecules)
+        return MoleculeBatches(rows, self.molecule, spectra.precursor_mz, spectra.polarity, self.fingerprints, sampling)
+
+    def epoch_batches(self, epoch: int) -> list[np.ndarray]:
+        """Return the rows of each batch of an epoch."""
+        return self.batches.epoch(self.config.training.seed, epoch)
+
+    def validation_batches(self) -> list[np.ndarray]:
+        """Return the rows of each validation batch, the same every time."""
+        return self.validation.epoch(self.config.training.seed, 0) if self.validation else []
+
+    def micro_batches(self, rows: np.ndarray, epoch: int, process: int, processes: int) -> Sequence[ContrastiveBatch]:
+        """Collate this process's part of a batch, augmented; the losses need the whole batch, so there is one."""
+        shares = [rows[p::processes] for p in range(processes)]
+        own, everyone = shares[process], np.concatenate(shares)
+        seed, augmentation = self.config.training.seed, self.config.augmentation
+        groups = token_budget_batches(self.num_tokens[own], self.config.training.micro_batch_tokens)
+        parts = []
+        for group in groups:
+            columns = augment(self.spectra.columns(own[group]), own[group], augmentation, seed, epoch)
+            batch = collate(columns, self.encoder.config)
+            parts.append(hide_metadata(batch, own[group], augmentation.metadata_dropout, seed, epoch))
+        same = self.molecule[own][:, None] == self.molecule[everyone]
+        itself = own[:, None] == everyone
+        precursor, polarity = self.spectra.precursor_mz, self.spectra.polarity
+        near = (
+            np.abs(np.log(precursor[own])[:, None] - np.log(precursor[everyone]))
+            <= self.config.sampling.window_ppm * 1e-6
+        )
+        near &= polarity[own][:, None] == polarity[everyone]
+        fingerprints = self.fingerprints
+        tanimoto = tanimoto_matrix(fingerprints[self.molecule[own]], fingerprints[self.molecule[everyone]])
+        return [
+            ContrastiveBatch(
+                parts=parts,
+                order=torch.from_numpy(np.concatenate(groups)),
+                sizes=[len(share) for share in shares],
+                positive_AN=torch.from_numpy(same & ~itself),
+                window_AN=torch.from_numpy(near & ~same),
+                other_AN=torch.from_numpy(~same),
+                tanimoto_AN=torch.from_numpy(tanimoto.astype(np.float32)),
+            )
+        ]
+
+    def counts(self, micro_batch: ContrastiveBatch) -> dict[str, float]:
+        """Return the number of anchors that each term sums over."""
+        positive, window, other = micro_batch.positive_AN, micro_batch.window_AN, micro_batch.other_AN
+        counts = {
+            "contrast": contrast_anchors(positive, other | positive),
+            "window": contrast_anchors(positive, window | positive),
+            "structure": other.any(1),
+        }
+        return {name: float(counts[name].sum()) for name in self.module.weights}
+
+
+def initial_encoder(config: InitConfig) -> IonbedModel:
+    """Return the encoder that fine-tuning starts from, with its projection new and the configured changes."""
+    source = load_model(config.model) if config.model is not None else None
+    before = source.config if source is not None else config.random.encoder_config()
+    options = {f.name: getattr(before, f.name) for f in fields(type(config.random))}
+    options |= {"embedding_dim": config.embedding_dim, "dropout": config.dropout, "precursor": config.precursor}
+    encoder = IonbedModel(IonbedConfig(**options))
+    if source is not None:
+        weights = {k: v for k, v in source.state_dict().items() if not k.startswith("projection.")}
+        result = encoder.load_state_dict(weights, strict=False)
+        assert not result.unexpected_keys and all(k.startswith("projection.") for k in result.missing_keys)
+    return encoder.train()
+
+
+def finetune(config: FinetuneConfig, *, resume: str | None = None) -> Path:
+    """Fine-tune an encoder by supervised contrast and write its model folder.
+
+    Positives are spectra of one molecule (first InChIKey block); negatives include its isobars within the precursor
+    window. See `ionbed.pretrain.run.pretrain` for the parameters, the result and the errors.
+    """
+    spectra = open_training_spectra(config.output, resume, lambda cache: TrainingSpectra(config.data, cache))
+    task = ContrastiveTask(config, spectra)
+    tree = to_tree(config)
+    identity = run_identity(config, spectra)
+    identity["init"] = {
+        **identity["init"],
+        "model": load_model(config.init.model).model_hash() if config.init.model else None,
+    }
+    summary = train(task, config.training, config.output, identity, resume)
+    return write_model(task.encoder, config.output, "finetune", tree, spectra, summary)
