@@ -129,6 +129,22 @@ def sha256_of_file(path: str | os.PathLike[str]) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
+def describe_input(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return path, SHA-256 and size of an input, for a manifest.
+
+    The hash of a folder is over the relative name and the hash of each of its files.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return {"path": str(path), "sha256": sha256_of_file(path), "bytes": path.stat().st_size}
+    digest, size = hashlib.sha256(), 0
+    for file in sorted(file for file in path.rglob("*") if file.is_file()):
+        name = file.relative_to(path).as_posix()
+        digest.update(f"{name}\t{sha256_of_file(file)}\n".encode("utf-8", "surrogateescape"))
+        size += file.stat().st_size
+    return {"path": str(path), "sha256": digest.hexdigest(), "bytes": size}
+
+
 def sha256_of_json(value: Any) -> str:
     """Return the SHA-256 of a value's canonical JSON (sorted keys, no white space)."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

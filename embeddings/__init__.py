@@ -1,0 +1,1 @@
+"""Vectors of spectra: encode, index, search."""

@@ -1,0 +1,113 @@
+"""What goes into a search and what comes out: embedded queries, and their hits by number and by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+HIT_METADATA = (
+    "spectrum_id",
+    "name",
+    "formula",
+    "smiles",
+    "inchikey",
+    "adduct",
+    "precursor_mz",
+    "polarity",
+    "collision_energy",
+    "license",
+    "predicted",
+    "source_file",
+)
+"""What a hit tells about its library spectrum; the index keeps every column of the store."""
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddedQueries:
+    """Queries that were embedded before.
+
+    Attributes
+    ----------
+    vectors : float32 array of shape (n_queries, dim)
+        Rows of unit length, from the model of the index.
+    precursor_mz : float64 array of shape (n_queries,)
+    polarity : int8 array of shape (n_queries,)
+        +1, -1, or 0 where unknown.
+    """
+
+    vectors: np.ndarray
+    precursor_mz: np.ndarray
+    polarity: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One library spectrum found for one query.
+
+    Attributes
+    ----------
+    rank : int
+        From 1.
+    row : int
+        In the index; `Index.spectra` gives its peaks.
+    score : float
+        Cosine of the two embeddings.
+    precursor_error_ppm : float
+        ``(query - library) / library * 1e6``.
+    metadata : mapping of str to object
+        Of the library spectrum, by the names of `HIT_METADATA`; None where unknown.
+    """
+
+    rank: int
+    row: int
+    score: float
+    precursor_error_ppm: float
+    metadata: Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Hits:
+    """The hits of ``n_queries`` queries, best first; ``hits[i]`` lists those of query i by name.
+
+    Attributes
+    ----------
+    rows : int64 array of shape (n_queries, k)
+        Rows of the index, -1 where there are fewer than k hits.
+    scores : float32 array of shape (n_queries, k)
+        Cosine of the embeddings, NaN where there is no hit.
+    precursor_error_ppm : float64 array of shape (n_queries, k)
+        ``(query - library) / library * 1e6``, NaN where there is no hit.
+    num_in_window : int64 array of shape (n_queries,)
+        Library spectra within the precursor window, those of the other polarity included.
+    library : pyarrow.Table
+        `HIT_METADATA` of every row of the index.
+    """
+
+    rows: np.ndarray
+    scores: np.ndarray
+    precursor_error_ppm: np.ndarray
+    num_in_window: np.ndarray
+    library: pa.Table = field(repr=False)
+
+    def __len__(self) -> int:
+        """Return the number of queries."""
+        return len(self.rows)
+
+    def __getitem__(self, query: int) -> list[Hit]:
+        """Return the hits of one query by name."""
+        rows = self.rows[query][self.rows[query] >= 0]
+        scores, errors = self.scores[query].tolist(), self.precursor_error_ppm[query].tolist()
+        return [
+            Hit(rank=place + 1, row=row, score=scores[place], precursor_error_ppm=errors[place], metadata=metadata)
+            for place, (row, metadata) in enumerate(
+                zip(rows.tolist(), self.library.take(pa.array(rows)).to_pylist(), strict=True)
+            )
+        ]
+
+    def __iter__(self) -> Iterator[list[Hit]]:
+        """Yield the hits of one query after the other."""
+        return (self[query] for query in range(len(self)))

@@ -1,0 +1,462 @@
+"""The index: unit vectors of a spectral library in precursor order, searched within a precursor window or openly."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ..artifacts import (
+    MANIFEST,
+    atomic_folder,
+    describe_input,
+    read_manifest,
+    refuse_existing,
+    sha256_of_file,
+    write_manifest,
+)
+from ..errors import InputError
+from ..progress import Advance
+from ..progress import progress as show_progress
+from ..spectra.columns import SpectrumColumns
+from ..spectra.deduplication import UniqueNames
+from ..spectra.spectrum import Spectrum
+from ..spectra.store import SCHEMA, Store, spectra_from_table, table_from_spectra, write_shard
+from .hits import HIT_METADATA, EmbeddedQueries, Hits
+from .nearest import Nearest, nearest_in_windows, nearest_of_all, precursor_windows
+
+if TYPE_CHECKING:
+    import faiss
+
+COMMAND = "index build"
+VECTORS = "vectors.faiss"
+METADATA = "metadata.parquet"
+MODEL = "model"
+
+SMALL_FILE = 1 << 20
+"""Bytes up to which a file's checksum is compared whenever an index is opened; `Index.verify` compares all."""
+
+UNIT_TOLERANCE = 1e-3
+
+
+class Embedder(Protocol):
+    """What an index asks of a model; `ionbed.load_model` gives one."""
+
+    def embed(self, spectra: Iterable[Spectrum] | SpectrumColumns, *, progress: bool = False) -> np.ndarray:
+        """Return unit vectors, float32 of shape (n_spectra, dim)."""
+
+    def model_hash(self) -> str:
+        """Return a hash over weights and configuration."""
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str]) -> object:
+        """Write the model as a folder."""
+
+
+class Index:
+    """A spectral library, embedded.
+
+    Rows are ordered by precursor m/z, then by spectrum id, so that a precursor window is a slice of the vectors.
+    Make one with `Index.build`, keep it with `save`, and get it back with `Index.open`.
+
+    Attributes
+    ----------
+    vectors : float32 array of shape (n_spectra, dim)
+        Rows of unit length, read-only.
+    precursor_mz : float64 array of shape (n_spectra,)
+        Ascending.
+    polarity : int8 array of shape (n_spectra,)
+        +1, -1, or 0 where unknown.
+    manifest : dict
+        What made the index, from what, with which counts.
+    folder : Path or None
+        Where it is saved.
+    """
+
+    def __init__(
+        self,
+        vectors: faiss.IndexFlatIP,
+        library: pa.Table | None,
+        manifest: Mapping[str, Any],
+        *,
+        model: Embedder | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        import faiss
+
+        self._faiss = vectors
+        self._library = library
+        self._model = model
+        self.folder = folder
+        self.manifest = dict(manifest)
+        self.vectors = faiss.rev_swig_ptr(vectors.get_xb(), vectors.ntotal * vectors.d).reshape(-1, vectors.d)
+        self.vectors.flags.writeable = False
+        numeric = self._columns(["precursor_mz", "polarity"])
+        self.precursor_mz: np.ndarray = numeric["precursor_mz"].to_numpy()
+        self.polarity: np.ndarray = numeric["polarity"].fill_null(0).to_numpy().astype(np.int8)
+
+    @classmethod
+    def build(cls, model: Embedder, spectra: Iterable[Spectrum] | Store | pa.Table, *, progress: bool = False) -> Index:
+        """Embed a library.
+
+        Parameters
+        ----------
+        model : IonbedModel
+        spectra : iterable of Spectrum, a store, or a table of its schema
+            Spectra without peaks are left out and counted in the manifest.
+        progress : bool
+            Show the progress on stderr.
+
+        Raises
+        ------
+        InputError
+            No spectrum with peaks is among them.
+        """
+        import faiss
+
+        table = _gather(spectra, progress)
+        num_read = len(table)
+        table = table.filter(pc.greater(pc.list_value_length(table["mz"]), 0))
+        if not len(table):
+            raise InputError("no spectrum to index; at least one with a precursor m/z and peaks is needed")
+        order = pc.sort_indices(table, sort_keys=[("precursor_mz", "ascending"), ("spectrum_id", "ascending")])
+        table = table.take(order).combine_chunks()
+        vectors = _checked_vectors(model.embed(SpectrumColumns.from_table(table), progress=progress), len(table))
+        index = faiss.IndexFlatIP(vectors.shape[1])
+        index.add(vectors)
+        dropped = {"no-peaks": num_read - len(table)} if num_read > len(table) else {}
+        manifest = {
+            "command": COMMAND,
+            "model_hash": model.model_hash(),
+            "embedding_dim": vectors.shape[1],
+            "inputs": [],
+            "counts": {"read": num_read, "kept": len(table), "dropped": dropped},
+        }
+        return cls(index, table, manifest, model=model)
+
+    def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Write the index and a copy of its model as a folder, whole or not at all.
+
+        Raises
+        ------
+        InputError
+            The folder exists and is not empty (unless ``overwrite``).
+        """
+        import faiss
+
+        with atomic_folder(folder, overwrite=overwrite) as partial:
+            faiss.write_index(self._faiss, str(partial / VECTORS))
+            # In one form and one piece, so that equal libraries give equal bytes.
+            write_shard(self._columns(SCHEMA.names).cast(SCHEMA).combine_chunks(), partial / METADATA)
+            self.model.save_pretrained(partial / MODEL)
+            files = {
+                file.relative_to(partial).as_posix(): {"bytes": file.stat().st_size, "sha256": sha256_of_file(file)}
+                for file in sorted(partial.rglob("*"))
+                if file.is_file()
+            }
+            manifest = {**self.manifest, "files": files}
+            manifest.pop("ionbed_version", None)
+            write_manifest(partial, manifest)
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str], model: Embedder | None = None) -> Index:
+        """Open a saved index; its vectors stay on disk and are mapped into memory.
+
+        Parameters
+        ----------
+        folder : path
+        model : IonbedModel, optional
+            To embed queries with. By default the copy within the folder, loaded when it is first needed.
+
+        Raises
+        ------
+        InputError
+            The folder is no index or is damaged, or ``model`` is not the model that the index was built with.
+        """
+        import faiss
+
+        folder = Path(folder)
+        manifest = read_manifest(folder, made_by=COMMAND)
+        _compare_files(folder, manifest, largest=SMALL_FILE)
+        if model is not None:
+            _refuse_other_model(folder, manifest, model)
+        try:
+            # IO_FLAG_MMAP alone maps inverted lists only, a flat index it reads into memory.
+            vectors = faiss.read_index(str(folder / VECTORS), faiss.IO_FLAG_MMAP_IFC)
+            if not isinstance(vectors, faiss.IndexFlatIP):
+                raise InputError(f"{folder / VECTORS}: is not an index of inner products; build the index again")
+            index = cls(vectors, None, manifest, model=model, folder=folder)
+        except (RuntimeError, OSError, KeyError, pa.ArrowException) as error:
+            raise InputError(f"{folder}: is damaged ({_one_line(error)}); build the index again") from None
+        if not len(index) == len(index.precursor_mz) == manifest["counts"]["kept"]:
+            raise InputError(f"{folder}: its vectors, metadata and manifest differ in number; build the index again")
+        return index
+
+    def __len__(self) -> int:
+        """Return the number of library spectra."""
+        return len(self.vectors)
+
+    @property
+    def model(self) -> Embedder:
+        """The model that the index was built with; loaded from its folder when first asked for."""
+        if self._model is None:
+            from ..encoder.loading import load_model
+
+            assert self.folder is not None, "an index that was not opened from a folder has its model"
+            model = load_model(self.folder / MODEL)
+            _refuse_other_model(self.folder, self.manifest, model)
+            self._model = model
+        return self._model
+
+    @cached_property
+    def metadata(self) -> pa.Table:
+        """`HIT_METADATA` of every row."""
+        return self._columns(HIT_METADATA).combine_chunks()
+
+    def spectra(self, rows: Sequence[int] | np.ndarray) -> list[Spectrum]:
+        """Return library spectra with their peaks, in the order of ``rows``; only the parts needed are read."""
+        rows = np.asarray(rows, np.int64)
+        if not len(rows):
+            return []
+        if rows.min() < 0 or rows.max() >= len(self):
+            raise IndexError(f"rows must lie between 0 and {len(self) - 1}")
+        if self._library is not None:
+            return list(spectra_from_table(self._library.take(pa.array(rows))))
+        file = pq.ParquetFile(self._metadata_path, memory_map=True)
+        sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+        ends = np.cumsum(sizes)
+        groups, group_of_row = np.unique(np.searchsorted(ends, rows, side="right"), return_inverse=True)
+        first_in_file = (ends - sizes)[groups]
+        first_in_table = np.concatenate([[0], np.cumsum(np.array(sizes)[groups])[:-1]])
+        table = file.read_row_groups(groups.tolist())
+        return list(spectra_from_table(table.take(pa.array(rows - (first_in_file - first_in_table)[group_of_row]))))
+
+    def embed(self, spectra: Sequence[Spectrum], *, progress: bool = False) -> EmbeddedQueries:
+        """Embed queries with the model of the index.
+
+        Raises
+        ------
+        InputError
+            A spectrum has no peaks.
+        """
+        for spectrum in spectra:
+            if not len(spectrum):
+                raise InputError(f"query {spectrum.spectrum_id}: has no peaks; leave it out")
+        columns = SpectrumColumns.from_spectra(spectra)
+        vectors = self.model.embed(columns, progress=progress) if len(columns) else self.vectors[:0]
+        return EmbeddedQueries(vectors, columns.precursor_mz, columns.polarity)
+
+    def search(
+        self, queries: Sequence[Spectrum] | EmbeddedQueries, k: int = 10, precursor_ppm: float | None = 10.0
+    ) -> Hits:
+        """Find the library spectra nearest to each query.
+
+        The search is exact, and a query's hits do not depend on the queries beside it. Equal scores are ranked by row.
+        A library spectrum of the other polarity is never a hit where both polarities are known.
+
+        Parameters
+        ----------
+        queries : sequence of Spectrum, or EmbeddedQueries
+        k : int
+            Hits per query, at most.
+        precursor_ppm : float or None
+            Largest difference of the precursors in ppm of the library's; None to search the whole library.
+
+        Raises
+        ------
+        InputError
+            ``k`` or ``precursor_ppm`` is out of range, or the vectors are not of this index's model.
+        """
+        check_search_options(k, precursor_ppm)
+        if not isinstance(queries, EmbeddedQueries):
+            queries = self.embed(queries)
+        num_queries = len(queries.precursor_mz)
+        vectors = _checked_vectors(queries.vectors, num_queries, dim=self.vectors.shape[1])
+        precursor_mz = np.asarray(queries.precursor_mz, np.float64)
+        polarity = np.asarray(queries.polarity, np.int8)
+        if polarity.shape != (num_queries,):
+            raise InputError(f"{num_queries} precursors and {len(polarity)} polarities; give one of each per query")
+        k_possible = min(k, len(self))
+        if precursor_ppm is None:
+            found = nearest_of_all(self._faiss, self.vectors, self.polarity, vectors, polarity, k_possible)
+            num_in_window = np.full(num_queries, len(self), np.int64)
+        else:
+            start, stop = precursor_windows(self.precursor_mz, precursor_mz, precursor_ppm)
+            found = nearest_in_windows(self.vectors, self.polarity, vectors, polarity, start, stop, k_possible)
+            num_in_window = stop - start
+        padded = Nearest.empty(num_queries, k)
+        padded.rows[:, :k_possible], padded.scores[:, :k_possible] = found.rows, found.scores
+        library_mz = np.where(padded.rows >= 0, self.precursor_mz[padded.rows], np.nan)
+        error = (precursor_mz[:, None] - library_mz) / library_mz * 1e6
+        return Hits(padded.rows, padded.scores, error, num_in_window, library=self.metadata)
+
+    def info(self) -> dict[str, Any]:
+        """Return what the index holds, for a person to read: counts, precursor range, model, licences, inputs."""
+        blocks = {key[:14] for key in self.metadata["inchikey"].to_pylist() if key}
+        return {
+            "folder": None if self.folder is None else str(self.folder),
+            "ionbed_version": self.manifest.get("ionbed_version"),
+            "spectra": len(self),
+            "structures": len(blocks),
+            "predicted_spectra": pc.sum(self.metadata["predicted"]).as_py(),
+            "positive": int((self.polarity > 0).sum()),
+            "negative": int((self.polarity < 0).sum()),
+            "polarity_unknown": int((self.polarity == 0).sum()),
+            "lowest_precursor_mz": float(self.precursor_mz[0]),
+            "highest_precursor_mz": float(self.precursor_mz[-1]),
+            "embedding_dim": self.vectors.shape[1],
+            "model_hash": self.manifest["model_hash"],
+            "licenses": dict(Counter(text or "unknown" for text in self.metadata["license"].to_pylist()).most_common()),
+            "counts": self.manifest["counts"],
+            "inputs": self.manifest["inputs"],
+            "bytes": sum(entry["bytes"] for entry in self.manifest.get("files", {}).values()),
+        }
+
+    def verify(self) -> None:
+        """Compare every file with its checksum.
+
+        Raises
+        ------
+        InputError
+            A file was changed after the index was built, or the index is not saved.
+        """
+        if self.folder is None:
+            raise InputError("this index is not saved; there are no files to verify")
+        _compare_files(self.folder, self.manifest, largest=None)
+
+    @property
+    def _metadata_path(self) -> Path:
+        assert self.folder is not None, "an index without its table in memory was opened from a folder"
+        return self.folder / METADATA
+
+    def _columns(self, names: Sequence[str]) -> pa.Table:
+        if self._library is not None:
+            return self._library.select(list(names))
+        return pq.read_table(self._metadata_path, columns=list(names), memory_map=True)
+
+
+def build(
+    input: str | os.PathLike[str], out: str | os.PathLike[str], model: Embedder, *, overwrite: bool = False
+) -> Index:
+    """Build an index of a prepared store, or of anything that `ionbed.read` reads, and save it.
+
+    Parameters
+    ----------
+    input : path
+    out : path
+        The folder to write.
+    model : IonbedModel
+    overwrite : bool
+        Replace what is in ``out``.
+
+    Returns
+    -------
+    Index
+        As `Index.open` gives it.
+
+    Raises
+    ------
+    InputError
+        The input cannot be read or holds no usable spectrum, or ``out`` is taken.
+    """
+    from ..spectra.readers import read
+
+    refuse_existing(out, overwrite=overwrite)
+    source = Store(input) if is_store(input) else read(input)
+    index = Index.build(model, source, progress=True)
+    index.manifest["inputs"] = [describe_input(input)]
+    if not isinstance(source, Store):
+        report = source.report
+        dropped = Counter(index.manifest["counts"]["dropped"]) + report.dropped
+        index.manifest["counts"] |= {
+            "read": report.read,
+            "dropped": dict(sorted(dropped.items())),
+            "repaired": dict(sorted(report.repaired.items())),
+        }
+    index.save(out, overwrite=overwrite)
+    return Index.open(out, model)
+
+
+def is_store(path: str | os.PathLike[str]) -> bool:
+    """Return whether ``path`` is a folder with a manifest, which only our own commands write."""
+    return (Path(path) / MANIFEST).is_file()
+
+
+def check_search_options(k: int, precursor_ppm: float | None) -> None:
+    """Raise `InputError` if the number of hits or the precursor window is out of range."""
+    if k < 1:
+        raise InputError(f"the number of hits is {k}; it must be at least 1")
+    if precursor_ppm is not None and not 0 < precursor_ppm < 1e6:
+        raise InputError(f"the precursor window is {precursor_ppm} ppm; it must be more than 0 and less than 1,000,000")
+
+
+def _gather(spectra: Iterable[Spectrum] | Store | pa.Table, progress: bool) -> pa.Table:
+    """Return spectra as one table of the store's schema with unique ids, few at a time as Python objects."""
+    if isinstance(spectra, Store):
+        spectra = spectra.table()
+    if isinstance(spectra, pa.Table):
+        table = spectra.select(SCHEMA.names).cast(SCHEMA)
+    else:
+        tables = [SCHEMA.empty_table()]
+        remaining = iter(spectra)
+        with show_progress("read", None) if progress else _unseen() as advance:
+            while chunk := list(itertools.islice(remaining, 4096)):
+                tables.append(table_from_spectra(chunk))
+                advance(len(chunk))
+        table = pa.concat_tables(tables)
+    names = UniqueNames()
+    ids = pa.array([names.assign(name) for name in table["spectrum_id"].to_pylist()], pa.string())
+    return table.set_column(0, SCHEMA.field("spectrum_id"), ids)
+
+
+def _checked_vectors(vectors: np.ndarray, count: int, *, dim: int | None = None) -> np.ndarray:
+    vectors = np.ascontiguousarray(vectors, np.float32)
+    if vectors.ndim != 2 or len(vectors) != count or (dim is not None and vectors.shape[1] != dim):
+        raise InputError(f"embeddings have the shape {vectors.shape}; ({count}, {dim or 'dim'}) is needed")
+    lengths = np.linalg.norm(vectors, axis=1)
+    if count and not np.abs(lengths - 1).max() <= UNIT_TOLERANCE:
+        row = int(np.argmax(~(np.abs(lengths - 1) <= UNIT_TOLERANCE)))
+        raise InputError(f"embedding {row} has the length {lengths[row]:g}; unit vectors of finite numbers are needed")
+    return vectors
+
+
+def _refuse_other_model(folder: Path, manifest: Mapping[str, Any], model: Embedder) -> None:
+    needed, given = manifest["model_hash"], model.model_hash()
+    if needed != given:
+        raise InputError(
+            f"{folder}: was built with the model {needed[:12]}, not with {given[:12]}; name no model "
+            f"(its own copy in {folder / MODEL} is then used), or build the index again with the other one"
+        )
+
+
+def _compare_files(folder: Path, manifest: Mapping[str, Any], *, largest: int | None) -> None:
+    """Compare sizes with the manifest, and checksums of the files up to ``largest`` bytes (None: of all)."""
+    mend = "build the index again"
+    if not {"model_hash", "counts", "files"} <= manifest.keys() or not {VECTORS, METADATA} <= manifest["files"].keys():
+        raise InputError(f"{folder}: its manifest is not one of an index; {mend}")
+    for name, entry in manifest["files"].items():
+        path = folder / name
+        if not path.is_file():
+            raise InputError(f"{path}: is missing though the manifest names it; {mend}")
+        if path.stat().st_size != entry["bytes"]:
+            raise InputError(f"{path}: has {path.stat().st_size:,} bytes, not {entry['bytes']:,} as when built; {mend}")
+        if (largest is None or entry["bytes"] <= largest) and sha256_of_file(path) != entry["sha256"]:
+            raise InputError(f"{path}: was changed after the index was built (its checksum differs); {mend}")
+
+
+@contextmanager
+def _unseen() -> Iterator[Advance]:
+    yield lambda items, status="": None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
