@@ -156,7 +156,7 @@ def _implied_charge(terms: dict[str, int]) -> int:
 
 
 def _rewrite(terms: dict[str, int], charge: int) -> None:
-    """Bring equal compositions to equal terms: an acid that lost its proton is the anion, an OH lost is H2O lost from MH+."""
+    """Bring equal compositions to equal terms: an acid less its proton is its anion, MH less H2O is M less OH."""
     for acid, anion in (("HCOOH", "HCOO"), ("CH3COOH", "CH3COO"), ("CF3COOH", "CF3COO")):
         pairs = min(terms.get(acid, 0), -terms.get("H", 0))
         if charge < 0 and pairs > 0:

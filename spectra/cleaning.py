@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,17 +14,17 @@ class CleaningOptions:
     Attributes
     ----------
     merge_tolerance : float
-        In Da. Peaks that lie within this span of one another are one peak written twice (0.001 Da is below what an Orbitrap at
-        resolution 100,000 separates at m/z 100). 0 merges equal m/z only.
+        In Da. Peaks within this span of one another are one peak written twice (an Orbitrap at resolution 100,000 just
+        separates 0.001 Da at m/z 100). 0 merges equal m/z only.
     min_relative_intensity : float
-        Peaks below this share of the base peak are dropped. 0.001 is the least that integer libraries (base peak 999) can
-        write.
+        Peaks below this share of the base peak are dropped. 0.001 is the least that libraries with whole numbers and a
+        base peak of 999 can write.
     max_peaks : int
         The most intense peaks that are kept.
     margin_above_precursor : float or None
-        In Da. Peaks above the heaviest possible fragment (m/z of the precursor times its charges) plus this
-        margin are dropped; the margin leaves room for isotopes and for ions that take up water in the collision cell. Nothing is dropped
-        where the charge is not known, nor where None.
+        In Da. Peaks above the heaviest possible fragment (m/z of the precursor times its charges) plus this margin are
+        dropped; the margin leaves room for isotopes and for ions that take up water in the collision cell. Nothing is
+        dropped where the charge is not known, nor where None.
     min_peaks : int
         A spectrum with fewer peaks after all this is dropped. 1 keeps spectra of stable ions, which have one peak.
     """
@@ -51,19 +50,22 @@ class CleaningOptions:
             )
 
 
+DEFAULT_CLEANING = CleaningOptions()
+
+
 def clean_peaks(
     mz: np.ndarray,
     intensity: np.ndarray,
     *,
     precursor_mz: float | None = None,
     charge: int | None = None,
-    options: CleaningOptions = CleaningOptions(),
+    options: CleaningOptions = DEFAULT_CLEANING,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the cleaned peaks of one centroided spectrum.
 
     Drops peaks whose m/z or intensity is not finite or not positive, merges duplicates (summed intensity, mean m/z
-    weighted by intensity), drops what `CleaningOptions` says, and scales the base peak to 1.0. May return no peak at all;
-    ``min_peaks`` is for the caller to check.
+    weighted by intensity), drops what `CleaningOptions` says, and scales the base peak to 1.0. May return no peak at
+    all; ``min_peaks`` is for the caller to check.
 
     Parameters
     ----------
@@ -104,8 +106,28 @@ def clean_peaks(
     return mz.astype(np.float32)[visible], rounded[visible]
 
 
+def looks_like_profile(mz: np.ndarray, intensity: np.ndarray) -> bool:
+    """Whether the peaks are points of a profile that nobody centroided, though no field of the record says so.
+
+    Two signs together: at least 40% of the points lie evenly spaced between two neighbours (gaps below 0.25 Da that
+    differ by less than a third), and a neighbour of the base peak reaches a quarter of its intensity. The first alone
+    would also catch the side lobes of a Fourier transform around a sharp peak. Fewer than 10 points are no profile.
+    """
+    order = np.argsort(mz, kind="stable")
+    gaps = np.diff(mz[order])
+    if len(gaps) < 9:
+        return False
+    left, right = gaps[:-1], gaps[1:]
+    even = (left > 0) & (left < 0.25) & (right < 0.25) & (3 * right < 4 * left) & (3 * left < 4 * right)
+    if even.sum() < 0.4 * len(mz):
+        return False
+    base = int(np.argmax(intensity[order]))
+    near = [i for i in (base - 1, base + 1) if 0 <= i < len(order) and gaps[min(i, base)] < 0.25]
+    return any(intensity[order[i]] >= 0.25 * intensity[order[base]] for i in near)
+
+
 def _merge(mz: np.ndarray, intensity: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
-    """Merge ascending peaks within ``tolerance`` of the first of their group, so that no chain grows longer than that."""
+    """Merge ascending peaks within ``tolerance`` of the first of their group, so that no chain grows longer."""
     near = np.diff(mz) <= tolerance
     if not near.any():
         return mz, intensity

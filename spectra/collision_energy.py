@@ -37,20 +37,20 @@ def collision_energy_in_ev(
 
     The rule, in this order:
 
-    1. *Which number.* One number is itself; steps (``20,40,60 (stepped)``, ``20/40 eV``) and ramps (``Ramp 5-60 V``) are their
-       mean, so a ramp of two ends its midpoint: the energy that a merged spectrum was made with on average. The sign (an offset written
-       as ``-20``) is dropped. A choice that is left open (``15, 30 or 45``), a formula (``160-0.41mz``) or any word
-       not known here gives None.
+    1. *Which number.* One number is itself. Steps (``20,40,60 (stepped)``, ``20/40 eV``) and ramps (``Ramp 5-60 V``)
+       are their mean, so a ramp of two ends its midpoint: the energy of the merged spectrum on average. A
+       sign (the offset ``-20``) is dropped. A choice left open (``15, 30 or 45``), a formula (``160-0.41mz``) or any
+       word not known here gives None.
     2. *Resonant traps have none.* In an ion trap (IT, QIT, LTQ; also the trap of ITFT and ITTOF) ions are heated by
-       resonance, and neither volts nor per cent are a laboratory-frame energy: None, unless ``activation`` says HCD.
-    3. *A stated unit wins.* eV is eV; V counts as eV (as by the contributors, whatever the charge); kV and keV give None (the
-       high-energy regime of sector instruments is another scale). ``%`` and NCE are normalised collision energy, which gives None where the
-       instrument is a time-of-flight or triple quadrupole, which have no such setting.
-    4. *No unit* (a bare number, or ``30 (nominal)``), as MassBank contributors use it: NCE on Orbitraps, eV on
-       time-of-flight instruments and quadrupoles, None where the instrument is not stated.
+       resonance, and neither volts nor per cent are a laboratory-frame energy: None, unless the activation is HCD.
+    3. *A stated unit wins.* eV is eV, and V counts as eV, as contributors use it. kV and keV give None: the high-energy
+       regime of sector instruments is another scale. ``%`` and NCE are normalised collision energy, which gives None on
+       time-of-flight instruments and triple quadrupoles, which have no such setting.
+    4. *No unit* (``35``, ``30 (nominal)``): as MassBank contributors use it, NCE on Orbitraps and eV on time-of-flight
+       instruments and quadrupoles; None where the instrument is not stated.
 
-    Normalised collision energy becomes eV = NCE * m/z / 500 * factor(charge), the factor being `CHARGE_FACTORS`; a
-    precursor of unknown charge counts as singly charged, as the instruments take it. 0 is an energy; None is 'not known'.
+    Normalised collision energy becomes eV = NCE * m/z / 500 * factor, the factor being one of `CHARGE_FACTORS`; a precursor
+    of unknown charge counts as singly charged, as instruments take it. 0 is an energy; None is 'not known'.
 
     Parameters
     ----------
@@ -91,10 +91,9 @@ def _analyser(text: str | None) -> str | None:
 
 @lru_cache(maxsize=4096)
 def _parse(text: str) -> tuple[float, str | None] | None:
-    """Return the mean of the numbers and the unit ('ev', 'nce', 'kv' or None), or None where the text is not understood."""
-    text = text.split("with stepped")[
-        0
-    ]  # '42% (nominal) with stepped collision energies 30% and 55%': the mean stands first
+    """Return the mean of the numbers and the unit ('ev', 'nce', 'kv' or None); None for a text not understood."""
+    # '42% (nominal) with stepped collision energies 30% and 55%': the mean stands first
+    text = text.partition("with stepped")[0]
     text = re.sub(r"(?<![\d,.])(\d+),(\d)(?![\d,])", r"\1.\2", text)  # a decimal comma: one digit behind it
     numbers: list[float] = []
     units: set[str] = set()

@@ -15,12 +15,12 @@ _SAME_IN_COPIES = (
 
 
 def measurement_key(spectrum: Spectrum) -> bytes:
-    """Return 16 bytes that two spectra share if they are copies of one measurement.
+    """Return 16 bytes that two cleaned spectra share if they are copies of one measurement.
 
-    Copies agree in every peak, the precursor m/z, the retention time, the conditions (polarity, adduct, collision energy as written,
-    instrument) and the molecule (by its name where nothing better is given); they may differ in what a library adds:
-    identifiers, source, class, laboratory, licence. Peaks alone do not say it: two molecules, or two energies, can give the
-    same single peak.
+    Copies agree in every peak, the precursor m/z, the retention time, the conditions (polarity, adduct, collision
+    energy as written, instrument) and the molecule (by its name where nothing better is given). They may differ in what
+    a library adds: identifiers, source, class, laboratory, licence. Peaks alone do not say it: two molecules, or two
+    energies, can give the same single peak.
     """
     digest = hashlib.blake2b(digest_size=16)
     metadata = tuple(getattr(spectrum, name) for name in _SAME_IN_COPIES)
@@ -50,7 +50,7 @@ class FirstSeen:
 
 
 class UniqueNames:
-    """Gives every spectrum an id of its own: the id it asks for, or that id with ``#2``, ``#3``... where it is taken."""
+    """Gives every spectrum an id of its own: the one it asks for, or ``ID#2``, ``ID#3``... where that is taken."""
 
     def __init__(self) -> None:
         self._taken: set[str] = set()

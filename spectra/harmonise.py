@@ -1,4 +1,4 @@
-"""From a record as written to a `Spectrum`: metadata in normal form, labels that agree, clean peaks, or a reason why not."""
+"""From a record as written to a `Spectrum`: normal forms, labels that agree, clean peaks; or the reason why not."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
 from .adducts import Adduct, adduct_mz, normalise_adduct, parse_charge
-from .cleaning import CleaningOptions, clean_peaks
+from .cleaning import DEFAULT_CLEANING, CleaningOptions, clean_peaks, looks_like_profile
 from .collision_energy import collision_energy_in_ev
 from .molecules import Molecule, is_formula, is_inchikey, same_formula, standardise
 from .record import RawRecord
@@ -52,7 +52,8 @@ class Dropped:
     Attributes
     ----------
     reason : str
-        Short and fixed: a problem of the reader (`RawRecord.problem`), or 'ms-level', 'profile', 'no-precursor-mz', 'too-few-peaks'.
+        Short and fixed: a problem of the reader (`RawRecord.problem`), or 'ms-level', 'profile', 'no-precursor-mz',
+        'too-few-peaks'.
     detail : str
         What was found, for a person.
     """
@@ -70,16 +71,17 @@ class _Labels:
 
 def harmonise(
     record: RawRecord,
-    options: CleaningOptions = CleaningOptions(),
+    options: CleaningOptions = DEFAULT_CLEANING,
     repaired: Counter[str] | None = None,
     *,
     ms_levels: Container[int] = (2,),
 ) -> Spectrum | Dropped:
     """Return the spectrum of a record, or why there is none.
 
-    Where statements disagree, what was set on the instrument is believed before what was concluded from the data: the polarity before the
-    adduct's; the adduct's number of charges before a bare charge; the structure (SMILES, else InChI) before the InChIKey and the
-    formula written beside it. A precursor m/z that is not given is computed from structure and adduct.
+    Where statements disagree, what was set on the instrument is believed before what was concluded from the data: the
+    polarity before the adduct; the adduct's number of charges before a bare charge; the structure (SMILES, else InChI)
+    before the InChIKey and the formula written beside it. A precursor m/z that is not given is computed from structure
+    and adduct.
 
     Parameters
     ----------
@@ -89,8 +91,8 @@ def harmonise(
     repaired : Counter, optional
         Counts, for a spectrum that is returned, what was mended: 'adduct-against-polarity', 'adduct-unreadable',
         'charge-from-adduct', 'charge-sign', 'decimal-comma', 'formula-from-structure', 'inchikey-from-smiles',
-        'inchikey-stereo-from-smiles', 'precursor-mz-from-adduct', 'structure-from-inchi', 'structure-unreadable', and the repairs of
-        the reader.
+        'inchikey-stereo-from-smiles', 'precursor-mz-from-adduct', 'structure-from-inchi', 'structure-unreadable', and
+        the repairs of the reader.
     ms_levels : container of int
         The levels that are wanted. A record that does not state its level is taken.
 
@@ -111,7 +113,9 @@ def harmonise(
     if level_text and (ms_level is None or ms_level not in ms_levels):
         return Dropped("ms-level", f"MS level {level_text}")
     if fields.get("spectrum_representation") == "profile":
-        return Dropped("profile", "peaks are not centroided")
+        return Dropped("profile", "the file says that it is not centroided")
+    if looks_like_profile(record.mz, record.intensity):
+        return Dropped("profile", "evenly spaced points that form hills")
 
     notes = dict.fromkeys(record.repairs)  # in order, each once
     adduct, polarity, charge = _ion(fields, notes)

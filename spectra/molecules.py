@@ -46,8 +46,8 @@ class Molecule:
 def standardise(structure: str) -> Molecule | None:
     """Return the molecule of a SMILES or an InChI, or None where RDKit cannot read it.
 
-    Functional groups are drawn in one way (RDKit's ``Normalize``), explicit hydrogens and atom maps are removed. Salts, charges and
-    tautomers stay as drawn: they belong to what was measured.
+    Functional groups are drawn in one way (RDKit's ``Normalize``), explicit hydrogens and atom maps are removed. Salts,
+    charges and tautomers stay as drawn: they belong to what was measured.
     """
     from rdkit import Chem, rdBase
     from rdkit.Chem.MolStandardize import rdMolStandardize
@@ -149,8 +149,10 @@ def _require(smiles: str) -> Mol:
 
 
 def _bare_formula(text: str) -> str:
+    """Return a formula without isotope marks, outer brackets and charge ('[C5H14NO]2+', 'C5H14NO+2')."""
     text = re.sub(r"\[(\d+)([A-Z][a-z]?)\]", r"\2", re.sub(r"\[\d+\](?=[A-Z])", "", text.replace(" ", "")))
-    return re.sub(r"\]?\d*[-+]*$" if text.rstrip().endswith(("+", "-")) else r"$", "", text).strip("[]")
+    bracketed = re.fullmatch(r"\[(.*)\]\d*[-+]*", text)
+    return bracketed[1] if bracketed else re.sub(r"[-+]+\d*$", "", text)
 
 
 def _atoms(formula: str) -> dict[str, int]:

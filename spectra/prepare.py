@@ -46,8 +46,8 @@ class PrepareOptions:
         The MS levels that are kept; a record that does not state its level is taken.
     cleaning : CleaningOptions
     licenses : tuple of str or None
-        The licences that are kept, as the records write them (``CC BY``, ``CC0``); a version number (``4.0``), case, blanks
-        and hyphens do not matter. A record without a licence is then dropped. None keeps all.
+        The licences that are kept, as the records write them (``CC BY``, ``CC0``); a version number (``4.0``), case,
+        blanks and hyphens do not matter. A record without a licence is then dropped. None keeps all.
     rows_per_shard : int
         Spectra in one Parquet file.
     """
@@ -74,11 +74,11 @@ def prepare(
     workers: int | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
-    """Read spectra, bring them to one form, drop exact duplicates, and write a store (see `ionbed.spectra.store.Store`).
+    """Read spectra, bring them to one form, drop exact duplicates, and write a store (`ionbed.spectra.store.Store`).
 
     The folder appears whole or not at all, and its bytes depend on the inputs and the options only, not on the
-    number of workers. With more than one worker, processes are started by ``spawn``: a script that calls this needs the usual
-    ``if __name__ == "__main__":``.
+    number of workers. With more than one worker, processes are started by ``spawn``: a script that calls this needs the
+    usual ``if __name__ == "__main__":``.
 
     Parameters
     ----------
