@@ -8,10 +8,9 @@ from collections.abc import Container
 from .blocks import Parsed, RecordFormat
 from .text import BadPeakLineError, decode, is_wanted, ms_level, parse_peaks
 
-_START = re.compile(rb"^ACCESSION:", re.MULTILINE)
 _LABORATORY = re.compile(r"MSBNK-([^-]+)-")
-_PEAKS = re.compile(r"^PK\$PEAK:.*\n", re.MULTILINE)
-_END = re.compile(r"^//[ \t]*$", re.MULTILINE)
+_CHEMONT_ID = re.compile(r"CHEMONTID:\d+;?\s*")
+_START, _PEAKS, _END = b"\nACCESSION:", "\nPK$PEAK:", "\n//"
 
 _TAGS = {
     "CH$NAME": "name",
@@ -23,36 +22,41 @@ _TAGS = {
     "AC$INSTRUMENT_TYPE": "instrument_type",
 }
 _SUBTAGS = {
-    ("AC$MASS_SPECTROMETRY", "MS_TYPE"): "ms_level",
-    ("AC$MASS_SPECTROMETRY", "ION_MODE"): "polarity",
-    ("AC$MASS_SPECTROMETRY", "COLLISION_ENERGY"): "collision_energy",
-    ("AC$MASS_SPECTROMETRY", "FRAGMENTATION_MODE"): "activation",
-    ("AC$CHROMATOGRAPHY", "RETENTION_TIME"): "retention_time",
-    ("MS$FOCUSED_ION", "PRECURSOR_M/Z"): "precursor_mz",
-    ("MS$FOCUSED_ION", "PRECURSOR_TYPE"): "adduct",
-    ("MS$FOCUSED_ION", "ION_TYPE"): "ion_type",
-    ("CH$LINK", "INCHIKEY"): "inchikey",
-    ("CH$LINK", "ChemOnt"): "chemical_class",
+    "AC$MASS_SPECTROMETRY": {
+        "MS_TYPE": "ms_level",
+        "ION_MODE": "polarity",
+        "COLLISION_ENERGY": "collision_energy",
+        "FRAGMENTATION_MODE": "activation",
+    },
+    "AC$CHROMATOGRAPHY": {"RETENTION_TIME": "retention_time"},
+    "MS$FOCUSED_ION": {"PRECURSOR_M/Z": "precursor_mz", "PRECURSOR_TYPE": "adduct", "ION_TYPE": "ion_type"},
+    "CH$LINK": {"INCHIKEY": "inchikey", "ChemOnt": "chemical_class"},
 }
 
 
 def _starts(data: bytes) -> list[int]:
-    return [match.start() for match in _START.finditer(data)]
+    starts = [0] if data.startswith(_START[1:]) else []
+    found = data.find(_START)
+    while found >= 0:
+        starts.append(found + 1)
+        found = data.find(_START, found + 1)
+    return starts
 
 
 def _parse_record(data: bytes, _header: None, ms_levels: Container[int], _is_last: bool) -> Parsed:
     text, repairs = decode(data)
-    peaks = _PEAKS.search(text)
-    head = text[: peaks.start()] if peaks else text
+    head, has_peaks, peaks = text.partition(_PEAKS)
+    if not has_peaks:
+        head, peaks = text, text
     accession, fields, stated = _parse_head(head)
     if "\nDEPRECATED:" in head:
         return Parsed(accession, fields, problem="deprecated")
-    end = _END.search(text, peaks.end() if peaks else 0)
-    if end is None:
+    peaks, end, _ = peaks.partition(_END)
+    if not end:
         return Parsed(accession, fields, problem="truncated")
     if not is_wanted(fields, ms_levels):
         return Parsed(accession, fields)
-    body = text[peaks.end() : end.start()] if peaks else ""
+    body = peaks.partition("\n")[2] if has_peaks else ""
     if not body.strip():
         return Parsed(accession, fields, problem="no-peaks")
     try:
@@ -67,25 +71,22 @@ def _parse_record(data: bytes, _header: None, ms_levels: Container[int], _is_las
 def _parse_head(head: str) -> tuple[str, dict[str, str], str]:
     """Return the accession, the fields, and the number of peaks as stated."""
     fields: dict[str, str] = {}
-    accession = num_peaks = ""
+    accession = ""
     comments = []
-    for line in head.split("\n"):
-        if line.startswith(" "):  # an annotation or the peaks themselves
-            continue
+    metadata, _, peak_lines = head.partition("\nPK$")
+    num_peaks = peak_lines.rpartition("NUM_PEAK:")[2].strip()
+    for line in metadata.split("\n"):
         tag, _, value = line.partition(": ")
-        value = value.strip()
-        if tag in _TAGS:
-            fields.setdefault(_TAGS[tag], value)  # of several names the first
-        elif tag == "COMMENT":
-            comments.append(value)
-        elif tag == "ACCESSION":
-            accession = value
-        elif tag == "PK$NUM_PEAK":
-            num_peaks = value
-        elif value:
+        if tag in _SUBTAGS:
             subtag, _, value = value.partition(" ")
-            if name := _SUBTAGS.get((tag, subtag)):
+            if name := _SUBTAGS[tag].get(subtag):
                 fields.setdefault(name, value.strip())
+        elif tag in _TAGS:
+            fields.setdefault(_TAGS[tag], value.strip())  # of several names the first
+        elif tag == "COMMENT":
+            comments.append(value.strip())
+        elif tag == "ACCESSION":
+            accession = value.strip()
     return accession, _interpret(fields, accession, comments), num_peaks
 
 
@@ -97,7 +98,7 @@ def _interpret(fields: dict[str, str], accession: str, comments: list[str]) -> d
     if ion_type := fields.pop("ion_type", ""):
         fields.setdefault("adduct", ion_type)
     if "chemical_class" in fields:  # 'CHEMONTID:0000053; Organic compounds; Organoheterocyclic compounds; ...'
-        path = re.sub(r"^CHEMONTID:\d+;?\s*", "", fields.pop("chemical_class"))
+        path = _CHEMONT_ID.sub("", fields.pop("chemical_class"), count=1)
         if path:
             fields["chemical_class"] = path
     if comments:

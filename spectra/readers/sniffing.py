@@ -19,7 +19,7 @@ from .msp import MSP
 from .mzml import MZML
 from .mzxml import MZXML
 
-FORMATS: dict[str, RecordFormat] = {f.name: f for f in (MZML, MZXML, MASSBANK, MGF, MSP)}
+FORMATS: dict[str, RecordFormat] = {f.name: f for f in (MASSBANK, MZML, MZXML, MGF, MSP)}
 """By name, in the order in which their marks are looked for: the surest first."""
 
 HEAD_BYTES = 1 << 16
