@@ -77,7 +77,7 @@ def lookup_scorers(columns: SpectrumColumns, options: LookupOptions) -> list[Sco
         FlashCosine("cosine", "fragment", peaks, columns.precursor_mz, options),
         FlashCosine("modified cosine", "hybrid", peaks, columns.precursor_mz, options),
         FlashEntropy("spectral entropy", "open", peaks, columns.precursor_mz, options),
-        FlashEntropy("hybrid spectral entropy", "hybrid", peaks, columns.precursor_mz, options),
+        FlashEntropy("hybrid entropy", "hybrid", peaks, columns.precursor_mz, options),
     ]
 
 
@@ -160,7 +160,7 @@ class FlashCosine:
         references = [self._spectrum(row) for row in queries]
         searched = [self._spectrum(row) for row in library]
         with contextlib.redirect_stderr(io.StringIO()):  # matchms draws a bar of its own for every call
-            return self._similarity.matrix(references, searched, n_jobs=1).astype(np.float32)
+            return np.asarray(self._similarity.matrix(references, searched, n_jobs=1), np.float32)
 
     def _spectrum(self, row: int) -> Any:
         from matchms import Spectrum

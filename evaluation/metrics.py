@@ -90,7 +90,8 @@ def hit_at_k(num_better: np.ndarray, num_tied: np.ndarray, k: int) -> np.ndarray
     -------
     float64 array of shape (n,)
     """
-    return np.clip((k - np.asarray(num_better)) / np.asarray(num_tied), 0.0, 1.0)
+    chance: np.ndarray = np.clip((k - np.asarray(num_better)) / np.asarray(num_tied), 0.0, 1.0)
+    return chance
 
 
 def value_of_best(scores: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -71,7 +71,8 @@ class PrecursorOnly:
     def scores(self, queries: np.ndarray, library: np.ndarray) -> np.ndarray:
         """Return minus the absolute difference in ppm of the query's precursor; see `Scorer`."""
         centre = self._precursor_mz[queries][:, None]
-        return -np.abs(self._precursor_mz[library][None, :] - centre) / centre * 1e6
+        difference: np.ndarray = np.abs(self._precursor_mz[library][None, :] - centre)
+        return -difference / centre * 1e6
 
 
 class Learned:
@@ -99,7 +100,8 @@ class Learned:
 
     def scores(self, queries: np.ndarray, library: np.ndarray) -> np.ndarray:
         """Return inner products; see `Scorer`."""
-        return self._vectors_of(queries) @ self._vectors_of(library).T
+        products: np.ndarray = self._vectors_of(queries) @ self._vectors_of(library).T
+        return products
 
     def _vectors_of(self, rows: np.ndarray) -> np.ndarray:
         return self._vectors[np.searchsorted(self._rows, rows)]

@@ -98,7 +98,8 @@ def resampled_means(values: np.ndarray, molecule: np.ndarray, weights: np.ndarra
     num_molecules = weights.shape[1]
     sums = np.bincount(molecule, weights=values, minlength=num_molecules)
     counts = np.bincount(molecule, minlength=num_molecules)
-    return (weights @ sums) / (weights @ counts.astype(np.float64))
+    means: np.ndarray = (weights @ sums) / (weights @ counts.astype(np.float64))
+    return means
 
 
 def pair_weights(first: np.ndarray, second: np.ndarray, weights: np.ndarray) -> Iterator[np.ndarray]:

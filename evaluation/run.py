@@ -1,0 +1,153 @@
+"""`ionbed evaluate`: measure models beside the look-ups on three tasks, and write the report."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from ..artifacts import atomic_folder, refuse_existing, write_manifest
+from ..configs.loading import to_tree
+from ..errors import InputError
+from ..spectra.split import Split
+from ..spectra.store import Store
+from .dataset import EvaluationData, load_evaluation_data
+from .lookups import LookupOptions, lookup_scorers, require_lookups
+from .measure import (
+    ORACLE,
+    BootstrapOptions,
+    TaskResult,
+    measure_analogue_search,
+    measure_library_search,
+    measure_same_molecule,
+)
+from .report import results_tree, write_report
+from .scorers import Chance, Encoder, Learned, PrecursorOnly, Scorer, rows_needed
+from .tasks import (
+    AnalogueSearchOptions,
+    LibrarySearchOptions,
+    SameMoleculeOptions,
+    analogue_search_task,
+    library_search_task,
+    same_molecule_task,
+)
+
+logger = logging.getLogger("ionbed")
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Everything an evaluation depends on; ``configs/evaluate.yaml`` explains each key.
+
+    Attributes
+    ----------
+    dataset : Path
+        A store written by ``ionbed prepare``.
+    split : Path
+        A split file. Trained models must have been trained with the same one.
+    fold : str
+        Fold whose molecules are the queries.
+    models : dict of str to str
+        Path or id of a model by its label, in the order of the table.
+    loss_logs : dict of str to Path
+        Training logs (``log.jsonl``) by label, drawn as curves in the report.
+    seed : int
+        Of every draw: pairs, queries, resamples.
+    """
+
+    dataset: Path
+    split: Path
+    fold: Literal["test", "validation"] = "test"
+    models: dict[str, str] = field(default_factory=dict)
+    loss_logs: dict[str, Path] = field(default_factory=dict)
+    seed: int = 0
+    same_molecule: SameMoleculeOptions = field(default_factory=SameMoleculeOptions)
+    library_search: LibrarySearchOptions = field(default_factory=LibrarySearchOptions)
+    analogue_search: AnalogueSearchOptions = field(default_factory=AnalogueSearchOptions)
+    lookups: LookupOptions = field(default_factory=LookupOptions)
+    bootstrap: BootstrapOptions = field(default_factory=BootstrapOptions)
+
+
+def evaluate(config: EvaluationConfig, out: str | os.PathLike[str], *, overwrite: bool = False) -> dict[str, Any]:
+    """Measure every model and every look-up, and write the report folder.
+
+    The folder holds ``report.html``, ``results.json``, ``table.md``, one Parquet file per task with every query's
+    outcome, figures, and ``manifest.json``.
+
+    Returns
+    -------
+    dict
+        The content of ``results.json``.
+
+    Raises
+    ------
+    InputError
+        ``out`` is taken, an input is missing or unusable, or the look-ups are not installed.
+    """
+    refuse_existing(out, overwrite=overwrite)
+    require_lookups()
+    for label, log in config.loss_logs.items():
+        if not log.is_file():
+            raise InputError(f"{log}: no such file; it is the training log named '{label}' in 'loss_logs'")
+    split = Split.load(config.split)
+    data = load_evaluation_data(Store(config.dataset), split)
+    if not len(data.rows_in(config.fold)):
+        raise InputError(f"{config.split}: no evaluable spectrum is in fold '{config.fold}'; make a larger split")
+    models = {label: _load(source) for label, source in config.models.items()}
+    results = run_tasks(data, models, config)
+    tree = results_tree(
+        results,
+        config=to_tree(config),
+        inputs={
+            "spectra": len(data),
+            "molecules": len(data.inchikey_block),
+            "predicted spectra": data.num_predicted,
+            "spectra left out": data.excluded,
+            "split": {"kind": split.kind, "seed": split.seed, "hash": split.hash},
+            "models": {label: {"source": config.models[label], "hash": _hash(m)} for label, m in models.items()},
+        },
+    )
+    with atomic_folder(out, overwrite=overwrite) as folder:
+        write_report(folder, tree, results, data, loss_logs=config.loss_logs, seed=config.seed)
+        write_manifest(folder, {"command": "evaluate", "config": tree["config"], "inputs": tree["inputs"]})
+    return tree
+
+
+def run_tasks(data: EvaluationData, models: Mapping[str, Encoder], config: EvaluationConfig) -> list[TaskResult]:
+    """Run the three tasks on ``data`` with every look-up and every model; the result of each, in order."""
+    same_molecule = same_molecule_task(data, config.fold, config.same_molecule, seed=config.seed)
+    library_search = library_search_task(data, config.fold, config.library_search, seed=config.seed)
+    analogue_search = analogue_search_task(data, config.fold, config.analogue_search, seed=config.seed)
+    scorers: list[Scorer] = [Chance(), PrecursorOnly(data.columns), *lookup_scorers(data.columns, config.lookups)]
+    for taken in {scorer.label for scorer in scorers} | {ORACLE}:
+        if taken in models:
+            raise InputError(f"models: '{taken}' is the label of a row that is always there; choose another")
+    if models:
+        rows = rows_needed(
+            (same_molecule.first, same_molecule.second),
+            (library_search.queries, library_search.library),
+            analogue_search.queries,
+            analogue_search.libraries,
+        )
+        for label, model in models.items():
+            logger.info("embedding %s spectra with '%s'", f"{len(rows):,}", label)
+            scorers.append(Learned(label, model, data.columns, rows))
+    return [
+        measure_same_molecule(data, same_molecule, scorers, config.bootstrap, seed=config.seed),
+        measure_library_search(data, library_search, scorers, config.bootstrap, seed=config.seed),
+        measure_analogue_search(data, analogue_search, scorers, config.bootstrap, seed=config.seed),
+    ]
+
+
+def _load(source: str) -> Encoder:
+    from ..encoder.loading import load_model
+
+    return load_model(source)
+
+
+def _hash(model: Encoder) -> str | None:
+    model_hash = getattr(model, "model_hash", None)
+    return None if model_hash is None else str(model_hash())
