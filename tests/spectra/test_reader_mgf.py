@@ -1,0 +1,220 @@
+"""MGF as it is found in the wild: every trap that ends the file, or loses a record silently, in other readers."""
+
+from __future__ import annotations
+
+import gzip
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ionbed.spectra.readers import read_records
+
+GOOD = "BEGIN IONS\nTITLE=good\nPEPMASS=200.1\nCHARGE=1+\n50.5 10\n60.25 20.5\nEND IONS\n"
+
+
+def records_of(tmp_path, text, name="library.mgf"):
+    path = tmp_path / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return list(read_records(path))
+
+
+def record(*lines, peaks=("50.5 10", "60.25 20.5")):
+    return "\n".join(["BEGIN IONS", *lines, *peaks, "END IONS", ""])
+
+
+def assert_good(parsed):
+    assert parsed.problem is None
+    np.testing.assert_array_equal(parsed.mz, [50.5, 60.25])
+    np.testing.assert_array_equal(parsed.intensity, [10, 20.5])
+
+
+def test_a_plain_record(tmp_path):
+    (parsed,) = records_of(tmp_path, GOOD)
+    assert_good(parsed)
+    assert (parsed.native_id, parsed.position, parsed.source_file) == ("good", 1, "library.mgf")
+    assert parsed.fields == {"precursor_mz": "200.1", "charge": "1+"}
+    assert parsed.mz.dtype == parsed.intensity.dtype == np.float64
+
+
+def test_records_without_title_or_with_the_same_title_are_all_read(tmp_path):
+    text = record("PEPMASS=100") + record("PEPMASS=101") + record("TITLE=a") + record("TITLE=a")
+    parsed = records_of(tmp_path, text)
+    assert [p.native_id for p in parsed] == ["", "", "a", "a"]
+    assert [p.position for p in parsed] == [1, 2, 3, 4]
+    for p in parsed:
+        assert_good(p)
+
+
+@pytest.mark.parametrize("line", ["CHARGE=N/A", "PEPMASS=N/A", "RTINSECONDS=N/A", "CHARGE=", "nonsense without a sign"])
+def test_a_value_that_is_no_number_costs_nothing_here(tmp_path, line):
+    parsed = records_of(tmp_path, record(line) + GOOD)
+    assert len(parsed) == 2
+    for p in parsed:
+        assert_good(p)
+    key, _, value = line.partition("=")
+    name = {"CHARGE": "charge", "PEPMASS": "precursor_mz", "RTINSECONDS": "retention_time"}.get(key)
+    if name and value:
+        assert parsed[0].fields[name] == "N/A"
+
+
+@pytest.mark.parametrize(
+    "peaks",
+    [
+        ("50,5 10", "60,25 20,5"),
+        ("50,5\t10", "60,25\t20,5"),
+        ("50,5;10", "60,25;20,5"),
+    ],
+)
+def test_decimal_commas_are_read_and_reported(tmp_path, peaks):
+    first, second = records_of(tmp_path, record("PEPMASS=200,1", peaks=peaks) + GOOD)
+    assert_good(first)
+    assert first.repairs == ("decimal-comma",)
+    assert first.fields["precursor_mz"] == "200,1"
+    assert_good(second)
+    assert second.repairs == ()
+
+
+@pytest.mark.parametrize(
+    "peaks",
+    [
+        ("50.5 10 1+", "60.25 20.5 2+"),
+        ("50.5 10 C3H5+ 0.1", "60.25 20.5 ? 0.3"),
+        ('50.5 10 "y2/0.5; b3"', "60.25 20.5"),
+        ("50.5 10 7", "60.25 20.5 8"),  # six numbers on two lines are not three peaks
+        ("50.5\t10\t7", "60.25\t20.5"),
+        ("  50.5   10  ", "\t60.25 20.5\t"),
+        ("", "50.5 10", "", "60.25 20.5", ""),
+        ("# a comment", "50.5 10", "; another", "60.25 20.5"),
+        ("50.5,10", "60.25,20.5"),
+        ("50.5, 10", "60.25, 20.5"),
+        ("5.05e1 1E+01", "+60.25 20.5"),
+    ],
+)
+def test_shapes_of_peak_lines(tmp_path, peaks):
+    first, second = records_of(tmp_path, record("TITLE=a", peaks=peaks) + GOOD)
+    assert_good(first)
+    assert_good(second)
+
+
+@pytest.mark.parametrize("line", ["60.25", "60.25 abc", "60.25 nan", "60.25 inf", "1_0 20", "6x 20", "1,000.5 20", "1e999 5"])
+def test_a_bad_peak_line_costs_its_record_only(tmp_path, line):
+    first, bad, last = records_of(tmp_path, GOOD + record("TITLE=bad", peaks=("50.5 10", line)) + GOOD)
+    assert_good(first)
+    assert_good(last)
+    assert (bad.problem, bad.native_id, len(bad)) == ("bad-peak-line", "bad", 0)
+
+
+def test_no_peaks_and_missing_end(tmp_path):
+    text = record("TITLE=empty", peaks=()) + GOOD.replace("END IONS\n", "") + GOOD
+    assert [p.problem for p in records_of(tmp_path, text)] == ["no-peaks", "truncated", None]
+
+
+def test_a_cut_last_record_is_told_and_the_others_stay(tmp_path):
+    parsed = records_of(tmp_path, GOOD + GOOD[: GOOD.index("60.25") + 3])
+    assert_good(parsed[0])
+    assert [p.problem for p in parsed] == [None, "truncated"]
+
+
+def test_latin_1_bytes_cost_neither_their_record_nor_the_file(tmp_path):
+    bad = record("TITLE=1 \xb5M caf\xe9").encode("latin-1")
+    first, second = records_of(tmp_path, bad + GOOD.encode())
+    assert_good(first)
+    assert (first.native_id, first.repairs) == ("1 \xb5M caf\xe9", ("not-utf-8",))
+    assert (second.native_id, second.repairs) == ("good", ())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: b"\xef\xbb\xbf" + text,
+        lambda text: text.replace(b"\n", b"\r\n"),
+        lambda text: text.replace(b"\n", b"\r"),
+        lambda text: b"\xef\xbb\xbf" + text.replace(b"\n", b"\r\n"),
+        lambda text: text.replace(b"BEGIN IONS", b" Begin Ions ").replace(b"END IONS", b"end ions"),
+        lambda text: text.removesuffix(b"\n"),
+        lambda text: b"# written by hand\n\n" + text.replace(b"BEGIN", b"\n\nBEGIN"),
+        gzip.compress,
+    ],
+)
+def test_encodings_of_the_file(tmp_path, change):
+    parsed = records_of(tmp_path, change((GOOD + GOOD).encode()))
+    assert len(parsed) == 2
+    for p in parsed:
+        assert_good(p)
+        assert (p.native_id, p.repairs) == ("good", ())
+
+
+def test_parameters_before_the_first_record_hold_for_all(tmp_path):
+    parsed = records_of(tmp_path, "COM=a run\nCHARGE=2+\n" + record("PEPMASS=1") + record("PEPMASS=2", "CHARGE=3+"))
+    assert [p.fields["charge"] for p in parsed] == ["2+", "3+"]
+
+
+def test_parameters_after_the_peaks_are_parameters(tmp_path):
+    (parsed,) = records_of(tmp_path, record(peaks=("50.5 10", "60.25 20.5", "CHARGE=2+")))
+    assert_good(parsed)
+    assert parsed.fields["charge"] == "2+"
+
+
+def test_precursor_with_intensity_and_charge(tmp_path):
+    (parsed,) = records_of(tmp_path, record("PEPMASS=200.1 35000 2+"))
+    assert parsed.fields == {"precursor_mz": "200.1", "charge": "2+"}
+
+
+def test_a_library_record_of_gnps(tmp_path):
+    lines = (
+        "PEPMASS=183.057", "CHARGE=1", "MSLEVEL=2", "SOURCE_INSTRUMENT=Orbitrap", "IONMODE=negative",
+        "NAME=Fuberidazole M-H", "PI=Somebody", "SMILES=CC=O", "INCHI=InChI=1S/C2H4O/c1-2-3/h2H,1H3", "INCHIAUX=N/A",
+        "SPECTRUMID=CCMSLIB00001058235", "TITLE=other", "SCANS=675", "RTINSECONDS=12.5", "TAGS=",
+    )  # fmt: skip
+    (parsed,) = records_of(tmp_path, record(*lines))
+    assert parsed.native_id == "CCMSLIB00001058235"
+    assert parsed.fields == {
+        "precursor_mz": "183.057", "charge": "1", "ms_level": "2", "instrument": "Orbitrap", "polarity": "negative",
+        "name": "Fuberidazole", "adduct": "M-H", "laboratory": "Somebody", "smiles": "CC=O",
+        "inchi": "InChI=1S/C2H4O/c1-2-3/h2H,1H3", "retention_time": "12.5",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["Vitamin M", "M+H", "C5-M-ether", "2-M"])
+def test_a_name_that_ends_like_an_adduct_but_is_none_stays(tmp_path, name):
+    (parsed,) = records_of(tmp_path, record(f"NAME={name}"))
+    assert parsed.fields["name"] == name
+    assert "adduct" not in parsed.fields
+
+
+def test_minutes_are_marked(tmp_path):
+    (parsed,) = records_of(tmp_path, record("RTINMINUTES=2.5"))
+    assert parsed.fields["retention_time"] == "2.5 min"
+
+
+def test_survey_scans_have_their_level_and_no_peaks(tmp_path):
+    path = tmp_path / "a.mgf"
+    path.write_text(record("MSLEVEL=1") + record("MSLEVEL=2"))
+    assert [(p.fields["ms_level"], len(p), p.problem) for p in read_records(path)] == [("1", 0, None), ("2", 2, None)]
+    assert [len(p) for p in read_records(path, ms_levels=(1,))] == [2, 0]
+
+
+NUMBERS = st.floats(min_value=0, max_value=1e9, allow_nan=False)
+
+
+@given(st.lists(st.lists(st.tuples(NUMBERS, NUMBERS), min_size=1, max_size=20), min_size=1, max_size=10))
+def test_what_is_written_is_read(tmp_path_factory, spectra):
+    path = tmp_path_factory.mktemp("mgf") / "a.mgf"
+    path.write_text("".join(record(peaks=[f"{mz!r} {i!r}" for mz, i in peaks]) for peaks in spectra))
+    parsed = list(read_records(path))
+    assert len(parsed) == len(spectra)
+    for p, peaks in zip(parsed, spectra, strict=True):
+        assert p.problem is None
+        np.testing.assert_array_equal(np.column_stack([p.mz, p.intensity]), peaks)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_between_two_records_leave_them_whole(tmp_path_factory, noise):
+    path = tmp_path_factory.mktemp("mgf") / "a.mgf"
+    path.write_bytes(GOOD.encode() + b"BEGIN IONS\nTITLE=noise\n" + noise + b"\nEND IONS\n" + GOOD.encode())
+    parsed = list(read_records(path))
+    assert_good(parsed[0])
+    assert_good(parsed[-1])
+    assert parsed[0].native_id == parsed[-1].native_id == "good"
