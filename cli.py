@@ -129,14 +129,11 @@ def split(
     seed: Annotated[int, typer.Option(help="Of the random choice of molecules.")] = 0,
 ) -> None:
     """Divide the molecules of a store, by first InChIKey block, into train, validation and test."""
-    from .finetune.splits import split_by_inchikey_block
-    from .spectra.store import Store
+    from .finetune.splits import split_store
 
-    inchikeys = Store(store).table(["inchikey"])["inchikey"].to_pylist()
-    result = split_by_inchikey_block(inchikeys, seed=seed, test=test, validation=validation)
-    result.save(out)
-    sizes = {fold: sum(f == fold for f in result.folds.values()) for fold in ("train", "validation", "test")}
-    logger.info("%s: %s", out, ", ".join(f"{n:,} molecules in {fold}" for fold, n in sizes.items()))
+    counts = split_store(store, out, seed=seed, test=test, validation=validation)
+    folds = (f"{fold} {n['molecules']:,} molecules ({n['spectra']:,} spectra)" for fold, n in counts.items())
+    logger.info("%s: %s", out, ", ".join(folds))
 
 
 @app.command(
@@ -232,7 +229,7 @@ def index_build(
     """Embed a library of spectra into an index."""
     from .embeddings.index import build as run
 
-    index = run(source, out, model, overwrite=overwrite)
+    index = run(source, out, _load_model(model), overwrite=overwrite)
     logger.info("%s: %s spectra", out, f"{len(index):,}")
 
 
@@ -266,17 +263,17 @@ def search(
     open_search: Annotated[bool, typer.Option("--open", help="Candidates of any precursor m/z.")] = False,
 ) -> None:
     """Find the library spectra that are most like each query."""
-    from .embeddings.search import search_to_tsv
+    from .embeddings.search import search as run
 
-    count = search_to_tsv(index, queries, out, k=top_k, precursor_ppm=None if open_search else precursor_ppm)
-    logger.info("%s: %s queries", out, f"{count:,}")
+    summary = run(index, queries, out, k=top_k, precursor_ppm=None if open_search else precursor_ppm)
+    logger.info("%s: %s", out, summary)
 
 
 @app.command(
     rich_help_panel=EVALUATION,
     epilog=_examples(
-        "ionbed evaluate evaluate --set dataset=store --out report",
-        "ionbed evaluate runs/small/model store --out report",
+        "ionbed evaluate my.yaml --out report",
+        "ionbed evaluate runs/small/model store --set split=split.json --out report",
     ),
 )
 def evaluate(
@@ -289,20 +286,17 @@ def evaluate(
     *,
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="The report to write.")],
     overrides: SetOption = None,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Measure models next to the plain look-ups that they have to beat."""
     from .configs.loading import load_config
     from .evaluation.run import EvaluationConfig
     from .evaluation.run import evaluate as run
 
-    if dataset is None:
-        config = load_config(EvaluationConfig, what, overrides or ())
-    else:
-        config = load_config(
-            EvaluationConfig, "evaluate", [f"dataset={dataset}", f"models={{model: {what}}}", *(overrides or ())]
-        )
-    run(config, out)
-    logger.info("the report is in %s", out)
+    named = [] if dataset is None else [f"dataset={dataset}", f"models.model={what}"]
+    config = what if dataset is None else "evaluate"
+    run(load_config(EvaluationConfig, config, [*named, *(overrides or ())]), out, overwrite=overwrite)
+    logger.info("%s: the report is report.html, the numbers are in results.json", out)
 
 
 @app.command(rich_help_panel=EVALUATION, epilog=_examples("ionbed demo", "ionbed demo --out report --threads 2"))
