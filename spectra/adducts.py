@@ -88,6 +88,7 @@ def normalise_adduct(text: str | None) -> Adduct | None:
     if not text:
         return None
     text = re.sub(r"\s+", "", text.translate(_CHARGE_SIGNS)).replace("Cat", "M")
+    text = re.sub(r"\+?[.*](?=\])", "", text)  # the radical of [M+.]+
     match = _BRACKETED.match(text) or _BARE.match(text)
     if not match or _UNCLEAR_CHARGE.search(text):
         return None
@@ -98,7 +99,7 @@ def normalise_adduct(text: str | None) -> Adduct | None:
     terms = _net_terms(body["terms"])
     if terms is None or num_molecules == 0:
         return None
-    charge = _parse_charge(match["charge"]) or _implied_charge(terms)
+    charge = _parse_charge(match["charge"]) if match["charge"].strip(".*") else _implied_charge(terms)
     if not charge:
         return None
     _rewrite(terms, charge)

@@ -83,7 +83,8 @@ def clean_peaks(
     mz = np.asarray(mz, np.float64)
     intensity = np.asarray(intensity, np.float64)
     with np.errstate(over="ignore", under="ignore"):
-        usable = (mz > 0) & (intensity > 0) & np.isfinite(mz.astype(np.float32)) & np.isfinite(intensity)
+        rounded_mz = mz.astype(np.float32)
+    usable = (rounded_mz > 0) & (intensity > 0) & np.isfinite(rounded_mz) & np.isfinite(intensity)
     if options.margin_above_precursor is not None and precursor_mz is not None and charge:
         usable &= mz <= precursor_mz * abs(charge) + options.margin_above_precursor
     mz, intensity = mz[usable], intensity[usable]

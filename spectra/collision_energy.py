@@ -17,6 +17,7 @@ _TOKEN = re.compile(
     r"|(?P<space>\s+)"
     r"|(?P<unknown>.)"
 )
+_UNIT_KIND = {"%": "nce", "nce": "nce", "normalized": "nce", "normalised": "nce", "kv": "kv", "kev": "kv"}
 _RESONANT_TRAP = re.compile(r"(?<![a-z])(?:[lq]?it|itft|q?ittof|ion[ -]?trap|ltq)(?![a-z])", re.IGNORECASE)
 _TIME_OF_FLIGHT_OR_QUADRUPOLE = re.compile(
     r"tof|(?<![a-z])(?:q{2,3}|qqq|triple|tq)(?![a-z])|triple|quadrupole", re.IGNORECASE
@@ -49,8 +50,8 @@ def collision_energy_in_ev(
     4. *No unit* (``35``, ``30 (nominal)``): as MassBank contributors use it, NCE on Orbitraps and eV on time-of-flight
        instruments and quadrupoles; None where the instrument is not stated.
 
-    Normalised collision energy becomes eV = NCE * m/z / 500 * factor, the factor being one of `CHARGE_FACTORS`; a precursor
-    of unknown charge counts as singly charged, as instruments take it. 0 is an energy; None is 'not known'.
+    Normalised collision energy becomes eV = NCE * m/z / 500 * factor (one of `CHARGE_FACTORS`); a precursor of unknown
+    charge counts as singly charged, as instruments take it. 0 is an energy; None is 'not known'.
 
     Parameters
     ----------
@@ -113,6 +114,3 @@ def _parse(text: str) -> tuple[float, str | None] | None:
     if not numbers or len(units) > 1:
         return None
     return sum(numbers) / len(numbers), units.pop() if units else None
-
-
-_UNIT_KIND = {"%": "nce", "nce": "nce", "normalized": "nce", "normalised": "nce", "kv": "kv", "kev": "kv"}

@@ -62,7 +62,7 @@ def standardise(structure: str) -> Molecule | None:
                 atom.SetAtomMapNum(0)
             mol = Chem.RemoveHs(rdMolStandardize.Normalize(mol))
             smiles = Chem.MolToSmiles(mol)
-            inchikey = Chem.MolToInchiKey(mol)
+            inchikey = Chem.MolToInchiKey(mol)  # type: ignore[no-untyped-call]
         except (ValueError, RuntimeError):  # RDKit raises both, for structures it read but cannot work on
             return None
         if not inchikey:
@@ -112,7 +112,8 @@ def tanimoto_matrix(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
     shared = a @ b.T  # counts below 2**24 are exact in float32
     united = a.sum(axis=1)[:, None] + b.sum(axis=1)[None, :] - shared
-    return np.divide(shared, united, out=np.zeros_like(shared), where=united > 0)
+    similarity: np.ndarray = np.divide(shared, united, out=np.zeros_like(shared), where=united > 0)
+    return similarity
 
 
 def murcko_scaffold(smiles: str) -> str:
@@ -127,7 +128,8 @@ def murcko_scaffold(smiles: str) -> str:
     from rdkit.Chem.Scaffolds.MurckoScaffold import GetScaffoldForMol
 
     with rdBase.BlockLogs():
-        return str(Chem.MolToSmiles(GetScaffoldForMol(_require(smiles)), isomericSmiles=False))
+        scaffold = GetScaffoldForMol(_require(smiles))  # type: ignore[no-untyped-call]
+        return Chem.MolToSmiles(scaffold, isomericSmiles=False)
 
 
 def _read(structure: str) -> Mol | None:
@@ -135,7 +137,7 @@ def _read(structure: str) -> Mol | None:
 
     text = structure.strip()
     if text.startswith("InChI="):
-        mol = Chem.MolFromInchi(text)
+        mol = Chem.MolFromInchi(text)  # type: ignore[no-untyped-call]
     else:
         mol = Chem.MolFromSmiles(text)
     return mol if mol is not None and mol.GetNumAtoms() else None
