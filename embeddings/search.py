@@ -7,22 +7,26 @@ import dataclasses
 import itertools
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..artifacts import atomic_file
+from ..errors import InputError
 from ..progress import progress
 from ..spectra.deduplication import UniqueNames
+from ..spectra.record import RawRecord
 from ..spectra.spectrum import Spectrum
 from ..spectra.store import Store
 from .index import Index, check_search_options, is_store
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import RenderableType
 
 QUERIES_AT_ONCE = 2048
-_NO_PEAKS = frozenset({"no-peaks", "too-few-peaks"})
+NO_PEAKS = "no usable peaks"
+_NO_PEAKS_REASONS = frozenset({"no-peaks", "too-few-peaks"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,7 @@ class HitRow:
     note: str = ""
 
 
+_FROM_METADATA = ("name", "formula", "smiles", "inchikey", "adduct", "collision_energy", "predicted")
 COLUMNS = tuple(f.name for f in dataclasses.fields(HitRow))
 """Columns of the table of hits, in order."""
 
@@ -117,8 +122,17 @@ def search(
 ) -> SearchSummary:
     """Search every spectrum of ``queries`` and write the hits as tab-separated text, whole or not at all.
 
-    The columns are `COLUMNS`. See `find` for the queries and what is raised.
+    The columns are `COLUMNS`. See `find` for the queries.
+
+    Raises
+    ------
+    InputError
+        As `find`, or ``out`` is a folder or the file of the queries.
     """
+    if Path(out).is_dir():
+        raise InputError(f"{out}: is a folder; name the file to write the hits to")
+    if Path(out).exists() and Path(out).resolve() == Path(queries).resolve():
+        raise InputError(f"{out}: holds the queries; name another file to write the hits to")
     summary = SearchSummary()
     rows = find(index, queries, k=k, precursor_ppm=precursor_ppm)
     with atomic_file(out) as partial, open(partial, "w", encoding="utf-8", newline="") as handle:
@@ -159,63 +173,68 @@ def find(
     """
     check_search_options(k, precursor_ppm)
     opened = index if isinstance(index, Index) else Index.open(index)
-    return _find(opened, _queries(queries), k, precursor_ppm)
+    if is_store(queries):
+        store = Store(queries)
+        return _find(opened, map(_query, store), len(store), k, precursor_ppm)
+    return _find(opened, _queries_of_file(queries), None, k, precursor_ppm)
 
 
-def format_hits(rows: Iterable[HitRow], *, max_queries: int = 50) -> Table:
-    """Return the hits as a table for a terminal.
+def format_hits(rows: Iterable[HitRow], *, max_queries: int = 50) -> RenderableType:
+    """Return the hits for a terminal: a line for each query, and a table of its hits below.
 
     Parameters
     ----------
     rows : iterable of HitRow
         As `find` yields them; all are consumed.
     max_queries : int
-        Queries shown; how many are left out stands below the table.
+        Queries shown; the last line says how many are not.
     """
-    from rich.console import RenderableType
+    from rich.console import Group
+    from rich.text import Text
+
+    parts: list[RenderableType] = []
+    num_queries = 0
+    for _, of_query in itertools.groupby(rows, key=lambda row: row.query_id):
+        num_queries += 1
+        if num_queries > max_queries:
+            continue
+        hits = list(of_query)
+        title = Text(hits[0].query_id, style="bold")
+        if hits[0].query_precursor_mz is not None:
+            title.append(f"  m/z {hits[0].query_precursor_mz:.4f}", style="not bold")
+        parts += [title, Text(f"  {hits[0].note}", style="dim") if hits[0].note else _table_of(hits), Text("")]
+    if num_queries > max_queries:
+        parts.append(Text(f"and {num_queries - max_queries:,} more queries", style="dim"))
+    elif not num_queries:
+        parts.append(Text("no queries", style="dim"))
+    return Group(*parts)
+
+
+def _table_of(hits: Sequence[HitRow]) -> RenderableType:
+    """Return the hits of one query; the widths are fixed, so that the tables of several queries align."""
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for header, options in {
-        "query": {"overflow": "fold"},
-        "m/z": {"justify": "right"},
-        "#": {"justify": "right"},
-        "score": {"justify": "right"},
-        "ppm": {"justify": "right"},
-        "name": {"overflow": "fold"},
-        "formula": {},
-        "adduct": {},
-        "eV": {"justify": "right"},
-        "library id": {"overflow": "fold"},
-    }.items():
-        table.add_column(header, **options)  # type: ignore[arg-type]
-    num_queries = 0
-    for row in rows:
-        first = row.rank is None or row.rank == 1
-        num_queries += first
-        if num_queries > max_queries:
-            continue
-        if first and num_queries > 1:
-            table.add_section()
-        query = (row.query_id, _shown(row.query_precursor_mz, ".4f")) if first else ("", "")
-        cells: list[RenderableType]
-        if row.rank is None:
-            cells = ["", "", "", Text(row.note, style="dim"), "", "", "", ""]
-        else:
-            cells = [
-                str(row.rank),
-                _shown(row.score, ".3f"),
-                _shown(row.precursor_error_ppm, "+.1f"),
-                Text((row.name or "") + (" (predicted)" if row.predicted else "")),
-                row.formula or "",
-                Text(row.adduct or ""),
-                _shown(row.collision_energy, ".0f"),
-                Text(row.library_id or ""),
-            ]
-        table.add_row(Text(query[0]), query[1], *cells)
-    if num_queries > max_queries:
-        table.caption = f"and {num_queries - max_queries:,} more queries; --out FILE.tsv writes them all"
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", expand=True)
+    table.add_column("   #", justify="right", width=4)
+    table.add_column("score", justify="right", width=6)
+    table.add_column("ppm", justify="right", width=9)
+    table.add_column("name", ratio=3, overflow="fold")
+    table.add_column("formula", width=14, overflow="fold")
+    table.add_column("adduct", width=10, overflow="fold")
+    table.add_column("eV", justify="right", width=4)
+    table.add_column("library id", ratio=2, overflow="fold")
+    for hit in hits:
+        table.add_row(
+            str(hit.rank),
+            _shown(hit.score, ".3f"),
+            _shown(hit.precursor_error_ppm, "+.1f"),
+            Text((hit.name or "") + (" (predicted)" if hit.predicted else "")),
+            Text(hit.formula or ""),
+            Text(hit.adduct or ""),
+            _shown(hit.collision_energy, ".0f"),
+            Text(hit.library_id or ""),
+        )
     return table
 
 
@@ -226,36 +245,37 @@ class _Query:
     note: str = ""
 
 
-def _queries(path: str | os.PathLike[str]) -> Iterator[_Query]:
+def _queries_of_file(path: str | os.PathLike[str]) -> Iterator[_Query]:
     """Return the queries of a file, those that cannot be used with a note; a bad path is told at the call."""
-    if is_store(path):
-        return (_query(spectrum) for spectrum in Store(path))
-    from ..spectra.harmonise import Dropped, harmonise
     from ..spectra.readers import read_records
 
-    def of_records() -> Iterator[_Query]:
-        for record in records:
-            result = harmonise(record)
-            if not isinstance(result, Dropped):
-                yield _query(result)
-            elif result.reason != "ms-level":
-                reason = "no usable peaks" if result.reason in _NO_PEAKS else f"not usable: {result.reason}"
-                query_id = record.native_id or f"{record.source_file}#{record.position}"
-                yield _Query(query_id, None, f"{reason} ({result.detail})" if result.detail else reason)
+    return (query for record in read_records(path) if (query := _query_of_record(record)) is not None)
 
-    records = read_records(path)
-    return of_records()
+
+def _query_of_record(record: RawRecord) -> _Query | None:
+    from ..spectra.harmonise import Dropped, harmonise
+
+    result = harmonise(record)
+    if not isinstance(result, Dropped):
+        return _query(result)
+    if result.reason == "ms-level":
+        return None
+    reason = NO_PEAKS if result.reason in _NO_PEAKS_REASONS else f"not usable: {result.reason}"
+    query_id = record.native_id or f"{record.source_file}#{record.position}"
+    return _Query(query_id, None, f"{reason} ({result.detail})" if result.detail else reason)
 
 
 def _query(spectrum: Spectrum) -> _Query:
     if not len(spectrum):
-        return _Query(spectrum.spectrum_id, None, "no usable peaks")
+        return _Query(spectrum.spectrum_id, None, NO_PEAKS)
     return _Query(spectrum.spectrum_id, spectrum)
 
 
-def _find(index: Index, queries: Iterator[_Query], k: int, precursor_ppm: float | None) -> Iterator[HitRow]:
+def _find(
+    index: Index, queries: Iterator[_Query], total: int | None, k: int, precursor_ppm: float | None
+) -> Iterator[HitRow]:
     names = UniqueNames()
-    with progress("search", None, unit="queries") as advance:
+    with progress("search", total, unit="queries") as advance:
         while block := list(itertools.islice(queries, QUERIES_AT_ONCE)):
             hits = index.search([q.spectrum for q in block if q.spectrum is not None], k, precursor_ppm)
             results = iter(zip(hits, hits.num_in_window.tolist(), strict=True))
@@ -279,9 +299,6 @@ def _find(index: Index, queries: Iterator[_Query], k: int, precursor_ppm: float 
                         **{name: hit.metadata[name] for name in _FROM_METADATA},
                     )
             advance(len(block))
-
-
-_FROM_METADATA = ("name", "formula", "smiles", "inchikey", "adduct", "collision_energy", "predicted")
 
 
 def _why_none(num_in_window: int, precursor_ppm: float | None) -> str:

@@ -1,0 +1,192 @@
+"""The table of hits: every query has its line, with a hit or with the reason why there is none."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from ionbed import InputError
+from ionbed.embeddings import search as search_module
+from ionbed.embeddings.index import Index
+from ionbed.embeddings.search import COLUMNS, HitRow, find, format_hits, search
+from ionbed.spectra.spectrum import Spectrum
+
+
+def spectrum(spectrum_id, precursor_mz, peaks, **fields):
+    mz, intensity = np.array(peaks, np.float32).T
+    return Spectrum(spectrum_id, precursor_mz, mz=mz, intensity=intensity / intensity.max(), **fields)
+
+
+@pytest.fixture
+def index(model):
+    return Index.build(
+        model,
+        [
+            spectrum("glucose-20", 180.0634, [(60.02, 10), (85.03, 100)], polarity=1, name="Glucose", adduct="[M+H]+",
+                     formula="C6H12O6", smiles="OCC1OC(O)C(O)C(O)C1O", inchikey="WQZGKKKJIJFFOK-UHFFFAOYSA-N",
+                     collision_energy=20.0),
+            spectrum("fructose", 180.0634, [(57.03, 100), (97.03, 40)], polarity=1,
+                     name='D-"Fructose"\tand\nmore', predicted=True),
+            spectrum("anion", 250.1, [(88.04, 100)], polarity=-1, name="[x]"),
+        ],
+    )  # fmt: skip
+
+
+def record(title, pepmass, charge, *peaks):
+    lines = ["BEGIN IONS", f"TITLE={title}", f"PEPMASS={pepmass}", f"CHARGE={charge}", *peaks, "END IONS", ""]
+    return "\n".join(lines)
+
+
+@pytest.fixture
+def queries(tmp_path):
+    path = tmp_path / "queries.mgf"
+    path.write_text(
+        record("both", 180.0643, "1+", "60.02 10", "85.03 100")
+        + record("far", 555.5, "1+", "60.02 10")
+        + record("cation", 250.1, "1+", "88.04 100")
+        + record("mute", 180.0634, "1+")
+        + record("massless", "N/A", "1+", "60.02 10")
+        + record("both", 180.0634, "1+", "57.03 100", "97.03 40")
+    )
+    return path
+
+
+def read_table(path):
+    with open(path, encoding="utf-8", newline="") as handle:
+        return list(csv.DictReader(handle, dialect="excel-tab"))
+
+
+def test_every_query_has_its_lines_in_the_order_of_the_file(index, queries, tmp_path):
+    summary = search(index, queries, tmp_path / "hits.tsv", k=5)
+    rows = read_table(tmp_path / "hits.tsv")
+    assert tuple(rows[0]) == COLUMNS
+    assert [(r["query_id"], r["rank"], r["library_id"]) for r in rows] == [
+        ("both", "1", "glucose-20"),
+        ("both", "2", "fructose"),
+        ("far", "", ""),
+        ("cation", "", ""),
+        ("mute", "", ""),
+        ("massless", "", ""),
+        ("both#2", "1", "fructose"),
+        ("both#2", "2", "glucose-20"),
+    ]
+    assert (summary.queries, summary.with_hits, summary.without_hits.total()) == (6, 2, 4)
+
+
+def test_a_hit_says_what_it_is(index, queries, tmp_path):
+    search(index, queries, tmp_path / "hits.tsv", k=1)
+    [best] = [r for r in read_table(tmp_path / "hits.tsv") if r["query_id"] == "both"]
+    assert best == {
+        "query_id": "both",
+        "query_precursor_mz": "180.064300",
+        "rank": "1",
+        "score": "1.000000",
+        "precursor_error_ppm": f"{(180.0643 - 180.0634) / 180.0634 * 1e6:.4f}",
+        "name": "Glucose",
+        "formula": "C6H12O6",
+        "smiles": "OCC1OC(O)C(O)C(O)C1O",
+        "inchikey": "WQZGKKKJIJFFOK-UHFFFAOYSA-N",
+        "library_id": "glucose-20",
+        "adduct": "[M+H]+",
+        "collision_energy": "20",
+        "predicted": "false",
+        "note": "",
+    }
+
+
+def test_tabs_and_line_ends_in_a_name_do_not_break_the_table(index, queries, tmp_path):
+    search(index, queries, tmp_path / "hits.tsv", k=1)
+    last = read_table(tmp_path / "hits.tsv")[-1]
+    assert (last["name"], last["predicted"], last["smiles"]) == ('D-"Fructose" and more', "true", "")
+    assert len((tmp_path / "hits.tsv").read_text().splitlines()) == 7
+
+
+def test_a_query_without_a_hit_says_why(index, queries):
+    notes = {row.query_id: row.note for row in find(index, queries, precursor_ppm=12.5)}
+    assert notes["far"] == "no library spectrum within 12.5 ppm"
+    assert notes["cation"] == "every library spectrum within 12.5 ppm has the other polarity"
+    assert notes["mute"].startswith("no usable peaks")
+    assert "no-precursor-mz" in notes["massless"]
+    assert notes["both"] == ""
+
+
+def test_open_search_finds_any_precursor(index, queries, model):
+    rows = [row for row in find(index, queries, precursor_ppm=None) if row.query_id == "far"]
+    assert {row.library_id for row in rows} == {"glucose-20", "fructose"}
+    only_anion = Index.build(model, [spectrum("anion", 250.1, [(88.04, 1)], polarity=-1)])
+    notes = {row.query_id: row.note for row in find(only_anion, queries, precursor_ppm=None)}
+    assert notes["far"] == "every library spectrum has the other polarity"
+
+
+def test_the_table_does_not_depend_on_how_many_are_searched_at_once(index, queries, tmp_path, monkeypatch):
+    search(index, queries, tmp_path / "a.tsv")
+    monkeypatch.setattr(search_module, "QUERIES_AT_ONCE", 2)
+    search(index, queries, tmp_path / "b.tsv")
+    assert (tmp_path / "a.tsv").read_bytes() == (tmp_path / "b.tsv").read_bytes()
+
+
+def test_survey_scans_are_no_queries(index, tmp_path):
+    path = tmp_path / "queries.mgf"
+    survey = record("survey", 180.0634, "1+", "60.02 10").replace("CHARGE", "MSLEVEL=1\nCHARGE")
+    path.write_text(survey + record("fragments", 180.0634, "1+", "60.02 10"))
+    assert {row.query_id for row in find(index, path)} == {"fragments"}
+
+
+def test_a_prepared_store_can_be_the_queries(index, queries, tmp_path):
+    from ionbed.spectra.prepare import prepare
+
+    prepare([queries], tmp_path / "store", workers=1)
+    rows = list(find(index, tmp_path / "store", k=1))
+    assert [row.query_id for row in rows] == ["both", "far", "cation", "both#2"]
+
+
+def test_bad_words_are_told_at_once_and_nothing_is_written(index, queries, tmp_path):
+    with pytest.raises(InputError, match="ppm"):
+        find(index, queries, precursor_ppm=-1)
+    with pytest.raises(InputError, match="hits"):
+        find(index, queries, k=0)
+    with pytest.raises(InputError, match=r"nowhere\.mgf"):
+        search(index, tmp_path / "nowhere.mgf", tmp_path / "hits.tsv")
+    with pytest.raises(InputError, match="no such folder"):
+        search(tmp_path / "no-index", queries, tmp_path / "hits.tsv")
+    with pytest.raises(InputError, match="is a folder"):
+        search(index, queries, tmp_path)
+    with pytest.raises(InputError, match="holds the queries"):
+        search(index, queries, queries)
+    assert [path.name for path in tmp_path.iterdir()] == ["queries.mgf"]
+
+
+def test_a_search_that_fails_leaves_no_table(index, queries, tmp_path, monkeypatch):
+    monkeypatch.setattr(Index, "search", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        search(index, queries, tmp_path / "hits.tsv")
+    assert [path.name for path in tmp_path.iterdir()] == ["queries.mgf"]
+
+
+def shown(rows, **options):
+    console = Console(width=120, color_system=None)
+    with console.capture() as capture:
+        console.print(format_hits(rows, **options))
+    return capture.get()
+
+
+def test_people_see_hits_and_reasons(index, queries):
+    text = shown(find(index, queries))
+    assert "both  m/z 180.0643" in text
+    assert "   1   1.000       +5.0  Glucose" in text
+    assert "(predicted)" in text
+    assert "no library spectrum within 10 ppm" in text
+    assert "massless\n  not usable: no-precursor-mz" in text
+
+
+def test_people_see_brackets_and_are_told_what_is_left_out():
+    rows = [HitRow(f"[q{i}]", 100.0, 1, 0.5, -0.2, name="[bold]", adduct="[M+H]+", library_id="[l]") for i in range(5)]
+    text = shown(rows, max_queries=2)
+    assert "[q1]" in text
+    assert "[q2]" not in text
+    assert text.count("[bold]") == text.count("[M+H]+") == text.count("[l]") == 2
+    assert "and 3 more queries" in text
+    assert "no queries" in shown([])
