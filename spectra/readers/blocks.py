@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -143,10 +144,12 @@ def parse_piece(
     header = record_format.parse_header(piece.header)
     starts = record_format.starts(piece.data)
     problem, last = None, b""
-    for start, stop in zip(starts, [*starts[1:], len(piece.data)], strict=True):
+    for start, stop in pairwise([*starts, len(piece.data)]):
         last = piece.data[start:stop]
         is_last = piece.ends_file and stop == len(piece.data)
         parsed = record_format.parse_record(last, header, ms_levels, is_last)
+        if is_last and piece.damaged and not last.endswith(b"\n"):  # its last number may be cut
+            parsed = Parsed(parsed.native_id, parsed.fields, problem="truncated")
         problem = parsed.problem
         yield RawRecord(source_file, parsed.native_id, position, *parsed[1:])
         position += 1

@@ -90,7 +90,7 @@ def _parse_record(data: bytes, _header: None, ms_levels: Container[int], is_last
     stated = entries.get("numpeaks", entries.get("numpeak", ""))
     num_stated = int(stated) if stated.isdecimal() else None
     if not body.strip():
-        return Parsed(native_id, fields, problem="truncated" if num_stated and is_last else "no-peaks")
+        return Parsed(native_id, fields, problem="truncated" if is_last and num_stated != 0 else "no-peaks")
     try:
         mz, intensity, more = _parse_body(body, num_stated)
     except BadPeakLineError:

@@ -40,7 +40,10 @@ def decode_slof(data: bytes) -> np.ndarray:
         return np.empty(0)
     if len(data) < 8 or len(data) % 2:
         raise BadArrayError("bad-binary-array")
-    return np.exp(np.frombuffer(data, "<u2", offset=8) / _fixed_point(data)) - 1
+    logarithms = np.frombuffer(data, "<u2", offset=8) / _fixed_point(data)
+    if logarithms.size and logarithms.max() > 700:  # no float64 is that large
+        raise BadArrayError("bad-binary-array")
+    return np.exp(logarithms) - 1
 
 
 def _fixed_point(data: bytes) -> float:

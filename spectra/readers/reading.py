@@ -41,9 +41,9 @@ def read_blocks(path: str | os.PathLike[str]) -> Iterator[Block]:
     for source in sources:
         if source.format is not None:
             return _blocks(path, chain([source], sources), passed, skipped)
-        if not _pass_over(path, source, passed, skipped):
-            break
-    raise InputError(_why_nothing(path, skipped + [p.source_file for block in passed for p in block.pieces]))
+        if unreadable := _pass_over(source, skipped):
+            passed.append(Block("", (unreadable,)))
+    raise InputError(_why_nothing(path, skipped + [block.pieces[0].source_file for block in passed]))
 
 
 def parse_block(block: Block, *, ms_levels: Container[int] = MS_LEVELS) -> list[RawRecord]:
@@ -77,22 +77,22 @@ def _blocks(path: Path, sources: Iterator[SourceFile], passed: list[Block], skip
     yield from passed
     waiting: list[Piece] = []
     waiting_bytes, waiting_format = 0, ""
-
     for source in sources:
         record_format = source.format
-        if record_format is None:
-            unreadable: list[Block] = []
-            _pass_over(path, source, unreadable, skipped)
-            yield from unreadable
+        if record_format is not None:
+            pieces = cut(record_format, source.name, source.chunks(), source.found_damaged)
+        elif unreadable := _pass_over(source, skipped):
+            pieces = iter([unreadable])
+        else:
             continue
-        for piece in cut(record_format, source.name, source.chunks(), source.found_damaged):
-            is_full = waiting_bytes + len(piece.data) > BLOCK_BYTES
-            if waiting and (is_full or waiting_format != record_format.name):
+        name = record_format.name if record_format else ""
+        for piece in pieces:
+            if waiting and (waiting_bytes + len(piece.data) > BLOCK_BYTES or waiting_format != name):
                 yield Block(waiting_format, tuple(waiting))
                 waiting, waiting_bytes = [], 0
             waiting.append(piece)
             waiting_bytes += len(piece.data)
-            waiting_format = record_format.name
+            waiting_format = name
     if waiting:
         yield Block(waiting_format, tuple(waiting))
     if skipped:
@@ -100,13 +100,12 @@ def _blocks(path: Path, sources: Iterator[SourceFile], passed: list[Block], skip
         logger.warning("%s: left out %d files that are not spectra (%s)", path, len(skipped), names)
 
 
-def _pass_over(path: Path, source: SourceFile, unreadable: list[Block], skipped: list[str]) -> bool:
-    """Take note of a file of no known format; return whether there may be others."""
+def _pass_over(source: SourceFile, skipped: list[str]) -> Piece | None:
+    """Return what stands for a file that should hold spectra and cannot be read; take note of any other."""
     if source.found_damaged() or source.named_format is not None:
-        unreadable.append(Block("", (Piece(source.name, 1, b"", damaged=source.found_damaged()),)))
-    else:
-        skipped.append(source.name)
-    return path.name != source.name
+        return Piece(source.name, 1, b"", damaged=source.found_damaged())
+    skipped.append(source.name)
+    return None
 
 
 def _why_nothing(path: Path, names: list[str]) -> str:
@@ -177,11 +176,13 @@ class SpectrumReader:
         report = self.report = ReadReport()
         for record in records:
             report.read += 1
-            result = harmonise(record, self.options, report.repaired)
+            repaired: Counter[str] = Counter()
+            result = harmonise(record, self.options, repaired)
             if isinstance(result, Dropped):
                 report.dropped[result.reason] += 1
             else:
                 report.kept += 1
+                report.repaired.update(repaired.keys())
                 yield result
 
 

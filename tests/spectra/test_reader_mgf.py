@@ -98,7 +98,9 @@ def test_shapes_of_peak_lines(tmp_path, peaks):
     assert_good(second)
 
 
-@pytest.mark.parametrize("line", ["60.25", "60.25 abc", "60.25 nan", "60.25 inf", "1_0 20", "6x 20", "1,000.5 20", "1e999 5"])
+@pytest.mark.parametrize(
+    "line", ["60.25", "60.25 abc", "60.25 nan", "60.25 inf", "1_0 20", "6x 20", "1,000.5 20", "1e999 5"]
+)
 def test_a_bad_peak_line_costs_its_record_only(tmp_path, line):
     first, bad, last = records_of(tmp_path, GOOD + record("TITLE=bad", peaks=("50.5 10", line)) + GOOD)
     assert_good(first)

@@ -148,7 +148,14 @@ def test_mona_hides_fields_in_its_comment(tmp_path):
     (parsed,) = records_of(tmp_path, f"Name: a\nSMILES: C\nComments: {comment}\nNum Peaks: 1\n50 1\n")
     assert parsed.native_id == "JP1"
     assert (len(parsed), parsed.problem) == (0, None)  # a survey spectrum: counted, not read
-    expected = {"name": "a", "smiles": "C", "license": "CC BY", "ms_level": "1", "adduct": "[M]+*", "polarity": "positive"}
+    expected = {
+        "name": "a",
+        "smiles": "C",
+        "license": "CC BY",
+        "ms_level": "1",
+        "adduct": "[M]+*",
+        "polarity": "positive",
+    }
     assert {**parsed.fields, "comment": ""} == {**expected, "comment": ""}
 
 

@@ -1,0 +1,199 @@
+"""Files, folders and archives: format by content, blocks at record borders, and what a user is told."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import pickle
+import tarfile
+import zipfile
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import ionbed
+from ionbed.errors import InputError
+from ionbed.spectra.readers import Block, blocks, parse_block, read_blocks, read_records, sniffing
+
+MGF = "BEGIN IONS\nTITLE={0}\nPEPMASS=200.1\nCHARGE=1+\n50.5 10\n60.25 20.5\nEND IONS\n\n"
+MSP = "Name: {0}\nPrecursorMZ: 200.1\nNum Peaks: 2\n50.5 10\n60.25 20.5\n\n"
+MASSBANK = (
+    "ACCESSION: {0}\nCH$NAME: x\nMS$FOCUSED_ION: PRECURSOR_M/Z 200.1\nPK$NUM_PEAK: 2\nPK$PEAK: m/z int. rel.int.\n"
+    "  50.5 10 5\n  60.25 20.5 9\n//\n"
+)
+MZXML = '<mzXML><msRun><scan num="{0}" msLevel="1"><peaks></peaks></scan></msRun></mzXML>'
+
+
+def several(template, count):
+    return "".join(template.format(f"r{n}") for n in range(count)).encode()
+
+
+def ids(path):
+    return [record.native_id for record in read_records(path)]
+
+
+@pytest.mark.parametrize("template", [MGF, MSP, MASSBANK])
+@pytest.mark.parametrize("name", ["spectra", "spectra.dat", "wrong.mzML"])
+def test_content_tells_the_format_whatever_the_name(tmp_path, template, name):
+    (tmp_path / name).write_bytes(several(template, 3))
+    records = list(read_records(tmp_path / name))
+    assert [(r.position, len(r), r.source_file) for r in records] == [(n, 2, name) for n in (1, 2, 3)]
+
+
+def members():
+    return {
+        "set/a.txt": several(MASSBANK, 1),
+        "set/b.txt": several(MASSBANK, 2),
+        "set/c.mgf.gz": gzip.compress(several(MGF, 2)),
+        "set/d.msp": several(MSP, 1),
+        "set/e.mzXML": MZXML.format(5).encode(),
+        "set/f.txt": b"no record at all",
+        "set/readme.md": b"# about",
+    }
+
+
+EXPECTED = [
+    ("set/a.txt", 1, None), ("set/b.txt", 1, None), ("set/b.txt", 2, None), ("set/c.mgf.gz", 1, None),
+    ("set/c.mgf.gz", 2, None), ("set/d.msp", 1, None), ("set/e.mzXML", 1, None), ("set/f.txt", 1, "unknown-format"),
+]  # fmt: skip
+
+
+def tar_bytes(contents, mode="w"):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode=mode) as archive:
+        for name, data in contents.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def found(path):
+    return [(r.source_file, r.position, r.problem) for r in read_records(path)]
+
+
+def test_a_folder(tmp_path, caplog):
+    for name, data in {**members(), "set/.hidden.mgf": several(MGF, 1)}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    assert found(tmp_path / "set") == EXPECTED
+    assert "left out 1 files that are not spectra (set/readme.md)" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"), [("x.tar", "w"), ("x.tar.gz", "w:gz"), ("x.tgz", "w:gz"), ("no-extension", "w:gz")]
+)
+def test_a_tar_archive(tmp_path, name, mode):
+    (tmp_path / name).write_bytes(tar_bytes(members(), mode))
+    assert found(tmp_path / name) == [(f"{name}!{member}", n, problem) for member, n, problem in EXPECTED]
+
+
+def test_a_zip_archive(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members().items():
+            archive.writestr(name, data)
+    assert found(tmp_path / "x.zip") == [(f"x.zip!{member}", n, problem) for member, n, problem in EXPECTED]
+
+
+def test_a_damaged_member_of_a_zip_archive_costs_only_itself(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:  # stored, so that the byte is found
+        for name in ("a", "b", "c"):
+            archive.writestr(f"{name}.txt", MASSBANK.format(f"record-{name}"))
+    data = (tmp_path / "x.zip").read_bytes()
+    (tmp_path / "x.zip").write_bytes(data.replace(b"ACCESSION: record-b", b"ACCESSION: record-B", 1))
+    records = list(read_records(tmp_path / "x.zip"))
+    assert [r.source_file for r in records if not r.problem] == ["x.zip!a.txt", "x.zip!c.txt"]
+    assert [(r.source_file, r.problem) for r in records if r.problem] == [("x.zip!b.txt", "truncated")]
+
+
+def test_a_cut_tar_archive_gives_what_is_whole_and_says_so(tmp_path):
+    contents = {f"{n}.txt": MASSBANK.format(f"r{n}").encode() + np.random.default_rng(n).bytes(2000) for n in range(50)}
+    packed = tar_bytes(contents, "w:gz")
+    path = tmp_path / "x.tar.gz"
+    path.write_bytes(packed[: len(packed) // 2])
+    records = list(read_records(path))
+    whole = [r.native_id for r in records if not r.problem]
+    assert 20 <= len(whole) <= 25
+    assert whole == [f"r{n}" for n in range(len(whole))]
+    assert records[-1].problem == "truncated"
+
+
+@pytest.mark.parametrize("template", [MGF, MSP, MASSBANK])
+def test_a_cut_gzip_file_gives_what_is_whole_and_says_so(tmp_path, template):
+    text = "".join(template.format(np.random.default_rng(n).bytes(50).hex()) for n in range(200)).encode()
+    packed = gzip.compress(text)
+    (tmp_path / "x.gz").write_bytes(packed[: len(packed) // 2])
+    records = list(read_records(tmp_path / "x.gz"))
+    assert 50 < len(records) < 150
+    assert [r.problem for r in records[:-1]] == [None] * (len(records) - 1)
+    assert records[-1].problem == "truncated"
+
+
+@pytest.mark.parametrize("template", [MGF, MSP, MASSBANK])
+@given(
+    block_bytes=st.integers(1, 400), chunk_bytes=st.integers(1, 300), ending=st.sampled_from([b"\n", b"\r\n", b"\r"])
+)
+def test_blocks_of_any_size_give_the_same_records(tmp_path_factory, template, block_bytes, chunk_bytes, ending):
+    path = tmp_path_factory.mktemp("blocks") / "x"
+    path.write_bytes(several(template, 7).replace(b"\n", ending))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blocks, "BLOCK_BYTES", block_bytes)
+        patch.setattr(sniffing, "_CHUNK_BYTES", chunk_bytes)
+        patch.setattr(sniffing, "HEAD_BYTES", 200)
+        records = list(read_records(path))
+    assert [(r.position, len(r), r.problem, r.repairs) for r in records] == [(n, 2, None, ()) for n in range(1, 8)]
+
+
+def test_small_files_share_a_block_and_a_block_pickles(tmp_path):
+    (tmp_path / "x.tar.gz").write_bytes(tar_bytes({f"{n}.txt": several(MASSBANK, 1) for n in range(30)}, "w:gz"))
+    (block,) = read_blocks(tmp_path / "x.tar.gz")
+    assert isinstance(block, Block)
+    assert (block.format, len(block.pieces)) == ("MassBank", 30)
+    again = parse_block(pickle.loads(pickle.dumps(block)))
+    assert [r.source_file for r in again] == [r.source_file for r in parse_block(block)]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "words"),
+    [
+        ("missing.mgf", None, "no such file"),
+        ("empty.mgf", b"", "is empty"),
+        ("table.csv", b"mz,intensity\n1,2\n", "of no format that ionbed reads"),
+        ("wrong.mgf", b"hello", "of no format that ionbed reads"),
+        ("wide.mgf", MGF.encode("utf-16"), "UTF-16"),
+        ("empty.gz", gzip.compress(b""), "of no format that ionbed reads"),
+        ("cut.gz", gzip.compress(b"x" * 1000)[:5], "of no format that ionbed reads"),
+        ("broken.zip", b"PK\x03\x04 and no more", "damaged zip"),
+        ("none.tar", tar_bytes({"a.md": b"x", "b.txt": b"y"}), "holds 2 files, none of a known format"),
+    ],
+)
+def test_what_cannot_be_read_is_told_at_the_call_in_one_line(tmp_path, name, data, words):
+    if data is not None:
+        (tmp_path / name).write_bytes(data)
+    for call in (read_records, read_blocks, ionbed.read):
+        with pytest.raises(InputError, match=words) as caught:
+            call(tmp_path / name)
+        assert name in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_an_empty_folder_is_told(tmp_path):
+    with pytest.raises(InputError, match="holds no files"):
+        read_records(tmp_path)
+
+
+def test_the_reader_is_lazy_can_be_repeated_and_its_report_adds_up(tmp_path):
+    text = several(MGF, 3) + MGF.replace("60.25", "x").encode() + MGF.replace("CHARGE", "MSLEVEL=1\nCHARGE").encode()
+    (tmp_path / "x.mgf").write_bytes(text + MGF.format("comma").replace("50.5", "50,5").encode())
+    reader = ionbed.read(tmp_path / "x.mgf")
+    for _ in range(2):
+        spectra = list(reader)
+        assert [s.spectrum_id for s in spectra] == ["r0", "r1", "r2", "comma"]
+        assert (reader.report.read, reader.report.kept) == (6, 4)
+        assert reader.report.dropped == {"bad-peak-line": 1, "ms-level": 1}
+        assert reader.report.repaired == {"decimal-comma": 1}
+    assert str(reader.report) == (
+        "6 read, 4 kept, 1 dropped (bad-peak-line), 1 dropped (ms-level), 1 repaired (decimal-comma)"
+    )
