@@ -117,7 +117,7 @@ def harmonise(
     if looks_like_profile(record.mz, record.intensity):
         return Dropped("profile", "evenly spaced points that form hills")
 
-    notes = dict.fromkeys(record.repairs)  # in order, each once
+    notes = set(record.repairs)
     adduct, polarity, charge = _ion(fields, notes)
     labels = _labels(fields, notes)
     precursor_mz = _number(fields.get("precursor_mz"), notes) or _computed_precursor(labels.molecule, adduct, notes)
@@ -164,11 +164,11 @@ def harmonise(
     )
 
 
-def _ion(fields: Mapping[str, str], notes: dict[str, None]) -> tuple[Adduct | None, int | None, int | None]:
+def _ion(fields: Mapping[str, str], notes: set[str]) -> tuple[Adduct | None, int | None, int | None]:
     """Return adduct, polarity and signed charge, made to agree."""
     adduct = normalise_adduct(fields.get("adduct"))
     if adduct is None and "adduct" in fields:
-        notes["adduct-unreadable"] = None
+        notes.add("adduct-unreadable")
     stated = parse_charge(fields.get("charge"))
     if stated is not None and abs(stated) > 100:
         stated = None
@@ -179,12 +179,12 @@ def _ion(fields: Mapping[str, str], notes: dict[str, None]) -> tuple[Adduct | No
         elif stated and ("+" in fields["charge"] or stated < 0):
             polarity = 1 if stated > 0 else -1
     elif adduct and adduct.polarity != polarity:
-        notes["adduct-against-polarity"] = None
+        notes.add("adduct-against-polarity")
         adduct = None
     if adduct and stated and abs(stated) != abs(adduct.charge):
-        notes["charge-from-adduct"] = None
+        notes.add("charge-from-adduct")
     elif stated and polarity and stated * polarity < 0:
-        notes["charge-sign"] = None
+        notes.add("charge-sign")
     if adduct:
         return adduct, polarity, adduct.charge
     return None, polarity, polarity * abs(stated) if polarity and stated else None
@@ -195,28 +195,28 @@ def _polarity(text: str | None) -> int | None:
     return _POLARITIES.get(words[0]) if words else None
 
 
-def _labels(fields: Mapping[str, str], notes: dict[str, None]) -> _Labels:
+def _labels(fields: Mapping[str, str], notes: set[str]) -> _Labels:
     """Return the structure and the identifiers that follow from it, or those written where there is no structure."""
     molecule = standardise(fields["smiles"]) if "smiles" in fields else None
     if molecule is None and "inchi" in fields:
         molecule = standardise(fields["inchi"])
         if molecule is not None and "smiles" in fields:
-            notes["structure-from-inchi"] = None
+            notes.add("structure-from-inchi")
     if molecule is None and ("smiles" in fields or "inchi" in fields):
-        notes["structure-unreadable"] = None
+        notes.add("structure-unreadable")
     inchikey = fields.get("inchikey", "").strip().removeprefix("InChIKey=").upper()
     formula = fields.get("formula", "").strip()
     if molecule is None:
         return _Labels(None, inchikey if is_inchikey(inchikey) else None, formula if is_formula(formula) else None)
     if is_inchikey(inchikey) and inchikey != molecule.inchikey:
         same_skeleton = inchikey[:14] == molecule.inchikey[:14]
-        notes["inchikey-stereo-from-smiles" if same_skeleton else "inchikey-from-smiles"] = None
+        notes.add("inchikey-stereo-from-smiles" if same_skeleton else "inchikey-from-smiles")
     if is_formula(formula) and not same_formula(formula, molecule.formula):
-        notes["formula-from-structure"] = None
+        notes.add("formula-from-structure")
     return _Labels(molecule, molecule.inchikey, molecule.formula)
 
 
-def _number(text: str | None, notes: dict[str, None]) -> float | None:
+def _number(text: str | None, notes: set[str]) -> float | None:
     """Return the one positive number that a text is, or None."""
     text = (text or "").strip()
     if not _DECIMAL.fullmatch(text):
@@ -225,11 +225,11 @@ def _number(text: str | None, notes: dict[str, None]) -> float | None:
     if not 0.0 < value < _LARGEST_MZ:
         return None
     if "," in text:
-        notes["decimal-comma"] = None
+        notes.add("decimal-comma")
     return value
 
 
-def _computed_precursor(molecule: Molecule | None, adduct: Adduct | None, notes: dict[str, None]) -> float | None:
+def _computed_precursor(molecule: Molecule | None, adduct: Adduct | None, notes: set[str]) -> float | None:
     """Return the precursor m/z that structure and adduct imply, where the two fit together."""
     if molecule is None or adduct is None:
         return None
@@ -239,7 +239,7 @@ def _computed_precursor(molecule: Molecule | None, adduct: Adduct | None, notes:
     mz = adduct_mz(molecule.exact_mass, adduct)
     if not 0.0 < mz < _LARGEST_MZ:
         return None
-    notes["precursor-mz-from-adduct"] = None
+    notes.add("precursor-mz-from-adduct")
     return mz
 
 

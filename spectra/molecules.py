@@ -30,7 +30,8 @@ class Molecule:
     formula : str
         In Hill order, with the formal charge where there is one (``C5H14NO+``).
     exact_mass : float
-        Monoisotopic mass in Da, isotopes as drawn, electrons not counted off.
+        Monoisotopic mass in Da of all atoms as neutral ones, isotopes as drawn: a charge moves it not. (RDKit's
+        ``CalcExactMolWt`` takes the missing electrons off, which an adduct's m/z would then do again.)
     charge : int
         Net formal charge.
     """
@@ -51,7 +52,7 @@ def standardise(structure: str) -> Molecule | None:
     """
     from rdkit import Chem, rdBase
     from rdkit.Chem.MolStandardize import rdMolStandardize
-    from rdkit.Chem.rdMolDescriptors import CalcExactMolWt, CalcMolFormula
+    from rdkit.Chem.rdMolDescriptors import CalcMolFormula
 
     with rdBase.BlockLogs():
         mol = _read(structure)
@@ -67,7 +68,7 @@ def standardise(structure: str) -> Molecule | None:
             return None
         if not inchikey:
             return None
-        return Molecule(smiles, inchikey, CalcMolFormula(mol), CalcExactMolWt(mol), Chem.GetFormalCharge(mol))
+        return Molecule(smiles, inchikey, CalcMolFormula(mol), _mass_of_atoms(mol), Chem.GetFormalCharge(mol))
 
 
 def is_inchikey(text: str) -> bool:
@@ -141,6 +142,18 @@ def _read(structure: str) -> Mol | None:
     else:
         mol = Chem.MolFromSmiles(text)
     return mol if mol is not None and mol.GetNumAtoms() else None
+
+
+def _mass_of_atoms(mol: Mol) -> float:
+    from rdkit.Chem import GetPeriodicTable
+
+    table = GetPeriodicTable()
+    mass = 0.0
+    for atom in mol.GetAtoms():
+        number, isotope = atom.GetAtomicNum(), atom.GetIsotope()
+        mass += table.GetMassForIsotope(number, isotope) if isotope else table.GetMostCommonIsotopeMass(number)
+        mass += atom.GetTotalNumHs() * table.GetMostCommonIsotopeMass(1)
+    return mass
 
 
 def _require(smiles: str) -> Mol:

@@ -42,6 +42,7 @@ def test_charge_isotopes_and_stereochemistry_stay() -> None:
     choline = standardise("C[N+](C)(C)CCO")
     assert choline is not None
     assert (choline.charge, choline.formula) == (1, "C5H14NO+")
+    assert choline.exact_mass == pytest.approx(104.107539, abs=1e-6)  # C5H14NO, no electron taken off
     heavy, light = standardise("[13CH3]O"), standardise("CO")
     assert heavy is not None
     assert light is not None
