@@ -24,6 +24,16 @@ def matched_peaks(upper_mz: np.ndarray, lower_mz: np.ndarray, tolerance_da: floa
     return np.asarray(close.any(axis=1)), np.asarray(close.any(axis=0))
 
 
+def annotated_peaks(spectrum: Spectrum) -> list[int]:
+    """Return the highest peaks that stand far enough apart for their m/z to be read, the highest first."""
+    chosen: list[int] = []
+    clearance = 0.06 * max(float(np.ptp(spectrum.mz)), 1.0) if len(spectrum) else 0.0
+    for peak in np.argsort(-spectrum.intensity, kind="stable"):
+        if len(chosen) < NUM_ANNOTATED and all(abs(spectrum.mz[peak] - spectrum.mz[o]) > clearance for o in chosen):
+            chosen.append(int(peak))
+    return chosen
+
+
 def mirror_figure(
     upper: Spectrum,
     lower: Spectrum,
@@ -62,7 +72,7 @@ def mirror_figure(
         axes.vlines(spectrum.mz[~matched], 0, heights[~matched], colors=colour, linewidth=1.2)
         axes.vlines(spectrum.mz[matched], 0, heights[matched], colors=MATCHED, linewidth=1.6)
         axes.plot([spectrum.precursor_mz], [0], marker="v" if sign > 0 else "^", color=colour, markersize=5)
-        for peak in np.argsort(-spectrum.intensity, kind="stable")[:NUM_ANNOTATED]:
+        for peak in annotated_peaks(spectrum):
             axes.annotate(
                 f"{spectrum.mz[peak]:.4f}",
                 (spectrum.mz[peak], heights[peak]),

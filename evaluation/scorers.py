@@ -72,7 +72,8 @@ class PrecursorOnly:
         """Return minus the absolute difference in ppm of the query's precursor; see `Scorer`."""
         centre = self._precursor_mz[queries][:, None]
         difference: np.ndarray = np.abs(self._precursor_mz[library][None, :] - centre)
-        return -difference / centre * 1e6
+        difference *= -1e6 / centre
+        return difference
 
 
 class Learned:

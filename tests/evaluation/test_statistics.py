@@ -1,0 +1,132 @@
+"""Intervals that cover what they claim to, and verdicts that do not see what is not there."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ionbed.evaluation.metrics import roc_auc
+from ionbed.evaluation.statistics import (
+    Measured,
+    compare,
+    estimate,
+    molecule_weights,
+    pair_weights,
+    resampled_means,
+    resampled_roc_aucs,
+)
+
+
+def test_every_resample_draws_as_many_molecules_as_there_are() -> None:
+    weights = molecule_weights(7, resamples=50, seed=0)
+    assert (weights.sum(axis=1) == 7).all()
+    assert np.array_equal(weights, molecule_weights(7, resamples=50, seed=0))
+    assert not np.array_equal(weights, molecule_weights(7, resamples=50, seed=1))
+
+
+def test_a_resampled_mean_is_the_mean_of_the_repeated_queries() -> None:
+    values, molecule = np.array([1.0, 2.0, 4.0, 8.0]), np.array([0, 0, 1, 2])
+    weights = np.array([[2, 0, 1], [0, 3, 0]], np.float32)
+    expected = [np.mean([1, 2, 1, 2, 8]), 4.0]
+    assert resampled_means(values, molecule, weights) == pytest.approx(expected)
+
+
+def test_pairs_of_two_molecules_weigh_their_product_and_pairs_within_one_its_copies() -> None:
+    weights = np.array([[2, 3, 0]], np.float32)
+    assert list(next(pair_weights(np.array([0, 0, 1]), np.array([0, 1, 2]), weights))) == [2, 6, 0]
+
+
+def test_resampled_areas_are_those_of_the_weighted_pairs() -> None:
+    rng = np.random.default_rng(0)
+    first, second = rng.integers(0, 6, 80), rng.integers(0, 6, 80)
+    scores, positive = rng.integers(0, 5, 80), first == second
+    weights = molecule_weights(6, resamples=20, seed=0)
+    found = resampled_roc_aucs({"a": scores}, positive, first, second, weights)["a"]
+    expected = [roc_auc(scores, positive, pairs) for pairs in pair_weights(first, second, weights)]
+    assert found == pytest.approx(expected, nan_ok=True)
+
+
+def coverage(simulate, truth: float, *, trials: int = 200) -> float:
+    covered = 0
+    for trial in range(trials):
+        found = simulate(np.random.default_rng(trial), trial)
+        assert found.low is not None
+        covered += found.low <= truth <= found.high
+    return covered / trials
+
+
+def test_intervals_of_means_cover_the_truth_though_queries_of_a_molecule_agree() -> None:
+    def simulate(rng: np.random.Generator, seed: int):
+        difficulty = rng.normal(0.5, 0.2, 60)
+        molecule = np.repeat(np.arange(60), rng.integers(1, 6, 60))
+        values = difficulty[molecule] + rng.normal(0, 0.02, len(molecule))
+        weights = molecule_weights(60, resamples=200, seed=seed)
+        return estimate(Measured(float(values.mean()), resampled_means(values, molecule, weights), 60))
+
+    assert 0.88 <= coverage(simulate, 0.5) <= 0.99
+
+
+def test_intervals_of_the_area_cover_the_truth_though_pairs_share_molecules() -> None:
+    size = 40
+
+    def draw(rng: np.random.Generator, molecules: int):
+        """Every pair of neighbours on a ring, and each molecule with itself thrice; scores share molecule effects."""
+        effect = rng.normal(0, 0.7, molecules)
+        own = np.arange(molecules)
+        first = np.concatenate([np.repeat(own, 3), own, own])
+        second = np.concatenate([np.repeat(own, 3), (own + 1) % molecules, (own + 2) % molecules])
+        scores = effect[first] + effect[second] + rng.normal(0, 0.7, len(first)) + (first == second)
+        return scores, first, second
+
+    scores, first, second = draw(np.random.default_rng(999), 60_000)
+    truth = roc_auc(scores, first == second)
+
+    def simulate(rng: np.random.Generator, seed: int):
+        scores, first, second = draw(rng, size)
+        weights = molecule_weights(size, resamples=200, seed=seed)
+        resampled = resampled_roc_aucs({"a": scores}, first == second, first, second, weights)["a"]
+        return estimate(Measured(roc_auc(scores, first == second), resampled, size))
+
+    assert 0.88 <= coverage(simulate, truth) <= 0.995
+
+
+def planted(effect: float, *, num_molecules: int = 80, seed: int = 0):
+    rng = np.random.default_rng(seed)
+    base = rng.normal(0.5, 0.2, num_molecules)
+    other = base + effect + rng.normal(0, 0.05, num_molecules)
+    weights = molecule_weights(num_molecules, resamples=400, seed=seed)
+    molecule = np.arange(num_molecules)
+    rows = [Measured(float(v.mean()), resampled_means(v, molecule, weights), num_molecules) for v in (other, base)]
+    return compare(*rows, against="base")
+
+
+@pytest.mark.parametrize(("effect", "verdict"), [(0.05, "beats"), (-0.05, "loses"), (0.0, "unresolved")])
+def test_the_verdict_is_that_of_the_planted_effect(effect: float, verdict: str) -> None:
+    assert planted(effect).verdict == verdict
+
+
+def test_pairing_resolves_what_two_separate_intervals_cannot() -> None:
+    found = planted(0.05)
+    width_of_difference = found.estimate.high - found.estimate.low
+    assert width_of_difference < 0.03 < 0.08  # the rows themselves spread by 0.2 / sqrt(80), some 0.09 wide
+
+
+def test_no_effect_is_seldom_called_one() -> None:
+    verdicts = [planted(0.0, seed=seed).verdict for seed in range(100)]
+    assert verdicts.count("unresolved") >= 88
+
+
+def test_a_row_is_never_better_than_itself() -> None:
+    rng = np.random.default_rng(0)
+    row = Measured(0.5, rng.normal(0.5, 0.1, 100), 50)
+    assert compare(row, row, "itself").verdict == "unresolved"
+
+
+def test_too_few_molecules_give_no_interval_and_no_verdict() -> None:
+    row, other = (Measured(value, np.full(100, value), 3) for value in (0.9, 0.1))
+    assert estimate(row).low is None
+    assert compare(row, other, "other").verdict == "unresolved"
+
+
+def test_nothing_measured_is_no_value() -> None:
+    assert estimate(Measured(float("nan"), np.full(10, np.nan), 20)).value is None
