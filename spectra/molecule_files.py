@@ -1,0 +1,132 @@
+"""Read names and structures from the files that chemists keep them in: .smi, .tsv, .csv, .sdf."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import InputError
+
+_SMILES_HEADERS = {"smiles", "canonicalsmiles", "isomericsmiles", "structure"}
+_NAME_HEADERS = {"name", "compoundname", "compound", "title", "id", "identifier"}
+_ROWS_TO_JUDGE = 20
+
+
+@dataclass(frozen=True)
+class NamedStructure:
+    """One entry of a file of molecules: what is written there, not yet interpreted.
+
+    Attributes
+    ----------
+    name : str
+        '' where the file gives none.
+    smiles : str or None
+        None where the file's own structure (an SDF record) cannot be read.
+    position : int
+        Line of a text file, or record of an SDF, from 1.
+    """
+
+    name: str
+    smiles: str | None
+    position: int
+
+
+def read_molecules(path: Path) -> list[NamedStructure]:
+    """Return the entries of a .smi, .tsv, .csv or .txt file (columns by header, else by what parses) or an .sdf file.
+
+    Raises
+    ------
+    InputError
+        The file is missing, empty or not text, or no column holds SMILES.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; name a .smi, .tsv, .csv or .sdf file of molecules")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path}: is empty; it should hold one molecule per line, as SMILES and name")
+    entries = list(_read_sdf(path)) if path.suffix.lower() in {".sdf", ".mol"} else list(_read_text(path))
+    if not entries:
+        raise InputError(f"{path}: holds no molecules; it should hold one per line, as SMILES and name")
+    return entries
+
+
+def _read_sdf(path: Path) -> Iterator[NamedStructure]:
+    from rdkit import Chem, rdBase
+
+    with rdBase.BlockLogs(), open(path, "rb") as handle:
+        for position, mol in enumerate(Chem.ForwardSDMolSupplier(handle), start=1):
+            if mol is None:
+                yield NamedStructure("", None, position)
+                continue
+            name = mol.GetProp("_Name").strip() if mol.HasProp("_Name") else ""
+            properties = {_header(key): mol.GetProp(key) for key in mol.GetPropNames()}
+            name = name or next((properties[key].strip() for key in _NAME_HEADERS if key in properties), "")
+            yield NamedStructure(name, Chem.MolToSmiles(mol), position)
+
+
+def _read_text(path: Path) -> Iterator[NamedStructure]:
+    data = path.read_bytes()
+    if b"\0" in data:
+        raise InputError(f"{path}: is not a text file; name a .smi, .tsv, .csv or .sdf file of molecules")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = data.decode("latin-1")
+    rows = [(number, cells) for number, cells in _rows(path, text) if any(cells)]
+    if not rows:
+        return
+    headers = [_header(cell) for cell in rows[0][1]]
+    smiles_column = next((i for i, header in enumerate(headers) if header in _SMILES_HEADERS), None)
+    if smiles_column is not None:
+        name_column = next((i for i, header in enumerate(headers) if header in _NAME_HEADERS), None)
+        rows = rows[1:]
+    else:
+        smiles_column = _column_that_parses(path, [cells for _, cells in rows[:_ROWS_TO_JUDGE]])
+        width = max(len(cells) for _, cells in rows[:_ROWS_TO_JUDGE])
+        name_column = next((i for i in range(width) if i != smiles_column), None)
+    for number, cells in rows:
+        smiles = cells[smiles_column] if smiles_column < len(cells) else ""
+        name = cells[name_column] if name_column is not None and name_column < len(cells) else ""
+        yield NamedStructure(name, smiles, number)
+
+
+def _rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield line number and cells; .smi lines hold SMILES, blanks and a name, which may have blanks itself."""
+    lines = text.splitlines()
+    if path.suffix.lower() in {".smi", ".smiles", ".ism"} and not any("\t" in line for line in lines[:_ROWS_TO_JUDGE]):
+        for number, line in enumerate(lines, start=1):
+            if not line.startswith("#"):
+                yield number, line.split(None, 1)
+        return
+    delimiter = "\t" if "\t" in lines[0] else ";" if ";" in lines[0] and "," not in lines[0] else ","
+    reader = csv.reader(
+        io.StringIO(text), delimiter=delimiter, quoting=csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
+    )
+    try:
+        for cells in reader:
+            yield reader.line_num, [cell.strip() for cell in cells]
+    except csv.Error as error:
+        raise InputError(f"{path}: line {reader.line_num} is no table row ({error}); mend the file") from None
+
+
+def _column_that_parses(path: Path, rows: Sequence[Sequence[str]]) -> int:
+    from rdkit import Chem, rdBase
+
+    counts: dict[int, int] = {}
+    with rdBase.BlockLogs():
+        for cells in rows:
+            for column, cell in enumerate(cells):
+                counts[column] = counts.get(column, 0) + (bool(cell) and Chem.MolFromSmiles(cell) is not None)
+    column = max(counts, key=lambda c: (counts[c], -c))
+    if not counts[column]:
+        raise InputError(
+            f"{path}: no column holds SMILES; name one 'smiles' in the first line, or give SMILES and name per line"
+        )
+    return column
+
+
+def _header(cell: str) -> str:
+    return cell.strip().lower().replace("_", "").replace(" ", "").replace("-", "")
