@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
@@ -26,10 +27,13 @@ class SameMoleculeOptions:
         Two spectra are a pair if their precursors differ by at most this, in ppm of the lighter.
     max_pairs_per_molecule_pair : int
         Spectrum pairs drawn for each pair of molecules (a molecule with itself included).
+    partners : 'fold' or 'all'
+        Whether both spectra of a pair are of the fold (structure-disjoint), or at least one.
     """
 
     precursor_ppm: float = 10.0
     max_pairs_per_molecule_pair: int = 20
+    partners: Literal["fold", "all"] = "fold"
 
     def __post_init__(self) -> None:
         _require_positive(self, "precursor_ppm", "max_pairs_per_molecule_pair")
@@ -140,9 +144,10 @@ def same_molecule_task(data: EvaluationData, fold: str, options: SameMoleculeOpt
     there is nothing to tell apart. A pair of identical peak lists is one measurement deposited twice and is left out,
     whatever its label.
     """
-    rows = data.rows_in(fold)
+    in_fold = np.zeros(len(data), bool)
+    in_fold[data.rows_in(fold)] = True
     has_same, has_other = np.zeros(len(data), bool), np.zeros(len(data), bool)
-    for first, second in _window_pairs(data, rows, options.precursor_ppm):
+    for first, second in _window_pairs(data, in_fold, options):
         same = data.molecule[first] == data.molecule[second]
         for spectra in (first, second):
             has_same[spectra[same]] = True
@@ -151,7 +156,7 @@ def same_molecule_task(data: EvaluationData, fold: str, options: SameMoleculeOpt
 
     rng = np.random.default_rng(seed)
     kept = [np.empty((3, 0))]
-    for first, second in _window_pairs(data, rows, options.precursor_ppm):
+    for first, second in _window_pairs(data, in_fold, options):
         matters = contested[first] | contested[second]
         pairs = np.stack([first[matters], second[matters], rng.random(int(matters.sum()))])
         kept.append(_cap(data, pairs, options.max_pairs_per_molecule_pair))
@@ -267,18 +272,21 @@ def _require_positive(options: object, *names: str) -> None:
             raise ValueError(f"'{name}' is {getattr(options, name)}; it must be above 0")
 
 
-def _window_pairs(data: EvaluationData, rows: np.ndarray, ppm: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield, in chunks, every pair of ``rows`` once: one polarity, precursors within ``ppm``, peaks not identical."""
+def _window_pairs(
+    data: EvaluationData, in_fold: np.ndarray, options: SameMoleculeOptions
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield, in chunks, every pair that is allowed once: one polarity, precursors close, peaks not identical."""
+    rows = np.flatnonzero(in_fold) if options.partners == "fold" else np.arange(len(data))
     for polarity in (1, -1):
         spectra = rows[data.columns.polarity[rows] == polarity]
         spectra = spectra[np.argsort(data.columns.precursor_mz[spectra], kind="stable")]
         mz = data.columns.precursor_mz[spectra]
         starts = np.arange(1, len(spectra) + 1)
-        stops = np.searchsorted(mz, mz * (1 + ppm * 1e-6), side="right")
+        stops = np.searchsorted(mz, mz * (1 + options.precursor_ppm * 1e-6), side="right")
         for anchors, positions in _ranges(starts, stops):
             first, second = spectra[anchors], spectra[positions]
-            distinct = data.peaks[first] != data.peaks[second]
-            yield first[distinct], second[distinct]
+            allowed = (in_fold[first] | in_fold[second]) & (data.peaks[first] != data.peaks[second])
+            yield first[allowed], second[allowed]
 
 
 def _candidate_pairs(
