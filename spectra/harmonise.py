@@ -122,7 +122,7 @@ def harmonise(
     labels = _labels(fields, notes)
     precursor_mz = _number(fields.get("precursor_mz"), notes) or _computed_precursor(labels.molecule, adduct, notes)
     if precursor_mz is None:
-        return Dropped("no-precursor-mz", fields.get("precursor_mz", "not given"))
+        return Dropped("no-precursor-mz", record.fields.get("precursor_mz", "not given"))
     mz, intensity = clean_peaks(record.mz, record.intensity, precursor_mz=precursor_mz, charge=charge, options=options)
     if len(mz) < options.min_peaks:
         return Dropped("too-few-peaks", f"{len(mz)} of {len(record.mz)} peaks are left after cleaning")

@@ -30,8 +30,8 @@ class Molecule:
     formula : str
         In Hill order, with the formal charge where there is one (``C5H14NO+``).
     exact_mass : float
-        Monoisotopic mass in Da of all atoms as neutral ones, isotopes as drawn: a charge moves it not. (RDKit's
-        ``CalcExactMolWt`` takes the missing electrons off, which an adduct's m/z would then do again.)
+        Monoisotopic mass in Da of the atoms as drawn, whatever the charge. (RDKit's ``CalcExactMolWt`` takes missing
+        electrons off, and the m/z of an adduct would then do so again.)
     charge : int
         Net formal charge.
     """
@@ -63,7 +63,7 @@ def standardise(structure: str) -> Molecule | None:
                 atom.SetAtomMapNum(0)
             mol = Chem.RemoveHs(rdMolStandardize.Normalize(mol))
             smiles = Chem.MolToSmiles(mol)
-            inchikey = Chem.MolToInchiKey(mol)  # type: ignore[no-untyped-call]
+            inchikey = Chem.MolToInchiKey(mol)
         except (ValueError, RuntimeError):  # RDKit raises both, for structures it read but cannot work on
             return None
         if not inchikey:
@@ -129,7 +129,7 @@ def murcko_scaffold(smiles: str) -> str:
     from rdkit.Chem.Scaffolds.MurckoScaffold import GetScaffoldForMol
 
     with rdBase.BlockLogs():
-        scaffold = GetScaffoldForMol(_require(smiles))  # type: ignore[no-untyped-call]
+        scaffold = GetScaffoldForMol(_require(smiles))
         return Chem.MolToSmiles(scaffold, isomericSmiles=False)
 
 
@@ -138,7 +138,7 @@ def _read(structure: str) -> Mol | None:
 
     text = structure.strip()
     if text.startswith("InChI="):
-        mol = Chem.MolFromInchi(text)  # type: ignore[no-untyped-call]
+        mol = Chem.MolFromInchi(text)
     else:
         mol = Chem.MolFromSmiles(text)
     return mol if mol is not None and mol.GetNumAtoms() else None

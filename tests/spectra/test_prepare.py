@@ -1,0 +1,258 @@
+"""prepare: counts that add up, the same bytes from any number of workers, and nothing half-written after a kill."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from ionbed.errors import InputError
+from ionbed.spectra.cleaning import CleaningOptions
+from ionbed.spectra.prepare import PrepareOptions, prepare
+from ionbed.spectra.store import Store
+
+SMILES = ["CCO", "CCN", "CC(=O)O", "c1ccccc1O", "Cn1c(=O)c2c(ncn2C)n(C)c1=O", "C[C@H](N)C(=O)O"]
+SMALL_SHARDS = PrepareOptions(rows_per_shard=25)
+
+
+def ions(title: str, **parameters: str) -> str:
+    fields = {"TITLE": title, "PEPMASS": "195.0877", "CHARGE": "1+", "MSLEVEL": "2", **parameters}
+    peaks = fields.pop("peaks", f"110.071 200\n138.066 1000\n{150 + len(title)}.5 {len(title)}0")
+    return "BEGIN IONS\n" + "".join(f"{key}={value}\n" for key, value in fields.items()) + f"{peaks}\nEND IONS\n\n"
+
+
+def write_library(path: Path, first: int, count: int = 20) -> Path:
+    """Write spectra that differ, with labels, and one of each fault."""
+    records = [
+        ions(
+            f"spectrum {i}",
+            SMILES=SMILES[i % len(SMILES)],
+            PEPMASS=f"{100 + i}.5",
+            IONMODE=["positive", "negative"][i % 2],
+        )
+        for i in range(first, first + count)
+    ]
+    records[3:3] = [
+        ions("no precursor", PEPMASS="N/A"),
+        ions("survey scan", MSLEVEL="1"),
+        ions("broken", peaks="110.0 200\nnonsense here"),
+        ions("nothing left", peaks="110.0 0"),
+    ]
+    path.write_text("".join(records), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def libraries(tmp_path: Path) -> list[Path]:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    # each shares five spectra with the one before
+    return [write_library(folder / f"library-{i}.mgf", first=15 * i) for i in range(5)]
+
+
+def content(folder: Path) -> dict[str, str]:
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.iterdir())}
+
+
+def test_counts_add_up_and_every_drop_has_its_reason(libraries: list[Path], tmp_path: Path) -> None:
+    manifest = prepare(libraries, tmp_path / "store", options=SMALL_SHARDS, workers=1)
+    counts = manifest["counts"]
+    assert counts["read"] == 5 * 24
+    assert counts["dropped"] == {
+        "duplicate": 20, "bad-peak-line": 5, "ms-level": 5, "no-precursor-mz": 5, "too-few-peaks": 5,
+    }  # fmt: skip
+    assert counts["kept"] == 80 == counts["read"] - sum(counts["dropped"].values())
+    assert counts["repaired"]["charge-sign"] == 40  # negative mode with CHARGE=1+; duplicates do not count
+    with open(tmp_path / "store" / "dropped.tsv", encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream, delimiter="\t"))
+    assert len(rows) == 40
+    assert rows[0] == {
+        "source_file": "library-0.mgf", "position": "4", "native_id": "no precursor", "reason": "no-precursor-mz",
+        "detail": "N/A",
+    }  # fmt: skip
+    assert json.loads((tmp_path / "store" / "manifest.json").read_text())["counts"] == counts
+
+
+def test_the_store_holds_what_was_written(libraries: list[Path], tmp_path: Path) -> None:
+    prepare(libraries, tmp_path / "store", options=SMALL_SHARDS, workers=1)
+    store = Store(tmp_path / "store")
+    assert [shard["spectra"] for shard in store.manifest["shards"]] == [25, 25, 25, 5]
+    spectra = list(store)
+    assert [s.native_id for s in spectra] == [f"spectrum {i}" for i in range(80)]
+    assert spectra[1].polarity == -1
+    assert spectra[1].charge == -1
+    assert spectra[4].smiles == "Cn1c(=O)c2c(ncn2C)n(C)c1=O"
+    assert store.manifest["inputs"][0]["sha256"] == hashlib.sha256(libraries[0].read_bytes()).hexdigest()
+
+
+def test_any_number_of_workers_writes_the_same_bytes(libraries: list[Path], tmp_path: Path) -> None:
+    for workers in (1, 2, 3):
+        prepare(libraries, tmp_path / f"store-{workers}", options=SMALL_SHARDS, workers=workers)
+    one = content(tmp_path / "store-1")
+    assert len(one) == 6  # four shards, the list of dropped records, the manifest
+    assert one == content(tmp_path / "store-2") == content(tmp_path / "store-3")
+
+
+def test_ids_are_unique_even_where_titles_are_not(tmp_path: Path) -> None:
+    library = tmp_path / "a.mgf"
+    library.write_text(
+        ions("same")
+        + ions("same", PEPMASS="200.1")
+        + ions("same#2", PEPMASS="201.1")
+        + ions("other").replace("TITLE=other\n", "")
+    )
+    prepare([library], tmp_path / "store", workers=1)
+    ids = [spectrum.spectrum_id for spectrum in Store(tmp_path / "store")]
+    assert ids == ["same", "same#2", "same#2#2", "a.mgf#4"]
+
+
+def test_license_list(tmp_path: Path) -> None:
+    library = tmp_path / "a.mgf"
+    licenses = ["CC BY", "cc-by-4.0", "CC BY-NC-SA", "CC0", "CC BY-SA"]
+    library.write_text(
+        "".join(ions(text, LICENSE=text, PEPMASS=f"{200 + i}.1") for i, text in enumerate(licenses)) + ions("without")
+    )
+    options = PrepareOptions(licenses=("CC BY", "CC0"))
+    manifest = prepare([library], tmp_path / "store", options=options, workers=1)
+    assert [s.license for s in Store(tmp_path / "store")] == ["CC BY", "cc-by-4.0", "CC0"]
+    assert manifest["counts"]["dropped"] == {"license": 3}
+    assert manifest["options"]["licenses"] == ["CC BY", "CC0"]
+
+
+def test_options_reach_the_workers(libraries: list[Path], tmp_path: Path) -> None:
+    options = PrepareOptions(ms_levels=(1,), cleaning=CleaningOptions(max_peaks=2))
+    manifest = prepare(libraries, tmp_path / "store", options=options, workers=2)
+    assert manifest["counts"]["kept"] == 1  # one survey scan, written five times
+    assert len(next(iter(Store(tmp_path / "store")))) == 2
+
+
+def test_wrong_input_is_one_line_and_leaves_nothing(libraries: list[Path], tmp_path: Path) -> None:
+    out = tmp_path / "store"
+    useless = tmp_path / "useless.mgf"
+    useless.write_text(ions("a", PEPMASS="N/A") * 3)
+    wrong: list[tuple[list[Path], Path, str]] = [
+        ([], out, "no input"),
+        ([*libraries, tmp_path / "missing.mgf"], out, "missing.mgf"),
+        ([useless], out, r"none of 3 records can be used \(no-precursor-mz: 3\)"),
+        ([libraries[0].parent], libraries[0].parent / "store", "lies inside the input"),
+    ]
+    for inputs, target, message in wrong:
+        with pytest.raises(InputError, match=message) as caught:
+            prepare(inputs, target, workers=1)
+        assert "\n" not in str(caught.value)
+        assert not target.exists()
+    assert not list(tmp_path.glob(".*"))
+    with pytest.raises(InputError, match="workers"):
+        prepare(libraries, out, workers=0)
+    out.mkdir()
+    (out / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match="not empty"):
+        prepare(libraries, out, workers=1)
+    assert content(out).keys() == {"thesis.txt"}
+
+
+@pytest.mark.parametrize("wrong", [{"ms_levels": ()}, {"ms_levels": (0,)}, {"licenses": ()}, {"rows_per_shard": 0}])
+def test_impossible_options_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        PrepareOptions(**wrong)
+
+
+KILLED = """
+import multiprocessing, os, signal, sys
+from pathlib import Path
+import ionbed.spectra.prepare as module
+
+def die(*_):
+    print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def die_in(name, call):
+    original, calls = getattr(module, name), 0
+    def replacement(*arguments, **keywords):
+        nonlocal calls
+        calls += 1
+        result = original(*arguments, **keywords)
+        if calls == call:
+            die()
+        return result
+    setattr(module, name, replacement)
+
+if __name__ == "__main__":
+    name, call, out, *inputs = sys.argv[1:]
+    die_in(name, int(call))
+    options = module.PrepareOptions(rows_per_shard=25)
+    module.prepare([Path(p) for p in inputs], Path(out), options=options, workers=2, overwrite=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("moment", "before"),
+    [
+        (("write_shard", "1"), "nothing"),  # the workers are at work
+        (("write_shard", "4"), "an older store"),
+        (("write_manifest", "1"), "an older store"),
+    ],
+)
+def test_a_killed_run_leaves_what_was_there_and_a_rerun_finishes(
+    libraries: list[Path], tmp_path: Path, moment: tuple[str, str], before: str
+) -> None:
+    out = tmp_path / "store"
+    if before == "an older store":
+        prepare(libraries[:1], out, workers=1)
+    older = content(out) if out.exists() else None
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED)
+    run = subprocess.run(
+        [sys.executable, script, *moment, out, *libraries], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert run.returncode == -9, run.stderr
+    assert (content(out) if out.exists() else None) == older
+    workers = [int(pid) for pid in run.stdout.split()]
+    assert bool(workers) == (moment == ("write_shard", "1"))
+    deadline = time.monotonic() + 20
+    while any(is_running(pid) for pid in workers):
+        assert time.monotonic() < deadline, "a worker outlives its killed parent"
+        time.sleep(0.05)
+
+    prepare(libraries, out, options=SMALL_SHARDS, workers=1, overwrite=True)
+    prepare(libraries, tmp_path / "reference", options=SMALL_SHARDS, workers=1)
+    assert content(out) == content(tmp_path / "reference")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in", "killed.py", "reference", "store"]
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_a_dead_worker_is_an_error_not_a_hang(libraries: list[Path], tmp_path: Path) -> None:
+    script = tmp_path / "crash.py"
+    script.write_text(
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "import ionbed.spectra.prepare as module\n"
+        "def crash(block, options):\n"
+        "    os._exit(9)\n"
+        "if __name__ == '__main__':\n"
+        "    module._prepare_block = crash\n"
+        "    try:\n"
+        "        module.prepare([Path(p) for p in sys.argv[2:]], Path(sys.argv[1]), workers=2)\n"
+        "    except RuntimeError as error:\n"
+        "        print(error)\n"
+    )
+    out = tmp_path / "store"
+    run = subprocess.run(
+        [sys.executable, script, out, *libraries], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert "fewer --workers" in run.stdout, run.stderr
+    assert not out.exists()
