@@ -2,7 +2,7 @@
 #   make demo    the whole pipeline, small, on a CPU
 #   make test    the test suite
 #   make lint    format, lint and types
-#   make bench   the timed benchmarks
+#   make bench   the timed benchmarks; IONBED_STORE=FOLDER for real spectra
 # Another interpreter: make test PYTHON=python3.12
 
 PYTHON ?= python3
@@ -47,7 +47,7 @@ format: $(READY)
 	$(BIN)/ruff check --fix
 
 bench: $(READY)
-	@set -e; for benchmark in $(BENCHMARKS); do echo "== $$benchmark"; $(BIN)/python $$benchmark $(BENCH_ARGS); done
+	@set -e; for benchmark in $(BENCHMARKS); do echo "== $$benchmark"; $(BIN)/python $$benchmark; done
 
 clean:
 	rm -rf $(VENV) build dist ionbed.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

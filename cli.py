@@ -144,7 +144,9 @@ def split(
     ),
 )
 def simulate(
-    molecules: Annotated[Path, typer.Argument(metavar="MOLECULES", help="A .smi or .tsv file of names and SMILES.")],
+    molecules: Annotated[
+        Path, typer.Argument(metavar="MOLECULES", help="Names and structures: .smi, .tsv, .csv or .sdf.")
+    ],
     out: Annotated[Path, typer.Option(metavar="FILE.msp", help="The library to write.")],
     energy: Annotated[list[float] | None, typer.Option(help="Collision energy in eV; may be repeated.")] = None,
     adduct: Annotated[list[str] | None, typer.Option(help="Adduct, as '[M+H]+'; may be repeated.")] = None,
@@ -153,7 +155,8 @@ def simulate(
     from .spectra.simulate import simulate as run
 
     given: dict[str, Any] = {"energies": tuple(energy or ()), "adducts": tuple(adduct or ())}
-    run(molecules, out, **{name: values for name, values in given.items() if values})
+    counts = run(molecules, out, **{name: values for name, values in given.items() if values})
+    logger.info("%s: %s predicted spectra of %s molecules", out, f"{counts['spectra']:,}", f"{counts['predicted']:,}")
 
 
 @app.command(

@@ -2,15 +2,17 @@
 
     python benchmarks/embed_speed.py --store STORE [--size small] [--model FOLDER] [--spectra 4000] [--rounds 5]
 
-A round measures the peak, embeds the spectra, and measures the peak again; the median round counts. Use an idle machine: the
-peak is the best of many short products, the embedding one long run. The weights do not change the speed, so a size is
-enough. Without --store the spectra are random, with lengths like those of public libraries (log-normal, median 11 peaks).
+A round measures the peak, embeds the spectra, and measures the peak again; the median round counts. Use an idle
+machine: the peak is the best of many short products, the embedding one long run. The weights do not change the speed,
+so a size is enough. Without a store (--store, or the variable IONBED_STORE) the spectra are random, with lengths like
+those of public libraries (log-normal, median 11 peaks).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import time
 from datetime import date
@@ -36,9 +38,8 @@ BATCH_TOKENS = 4096
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--store", type=Path, help="a folder written by 'ionbed prepare'; random spectra where left out"
-    )
+    store = os.environ.get("IONBED_STORE")
+    parser.add_argument("--store", type=Path, default=store, help="a folder written by 'ionbed prepare'")
     parser.add_argument("--size", default="small", help="tiny, small or base")
     parser.add_argument("--model", type=Path, help="a model folder, instead of a size")
     parser.add_argument("--spectra", type=int, default=4000)
