@@ -6,7 +6,7 @@ import re
 from collections.abc import Container
 
 from .blocks import Parsed, RecordFormat
-from .text import BadPeakLineError, decode, is_wanted, ms_level, parse_peaks
+from .text import BadPeakLineError, decode, is_wanted, ms_level, parse_peaks, whole_number
 
 _LABORATORY = re.compile(r"MSBNK-([^-]+)-")
 _CHEMONT_ID = re.compile(r"CHEMONTID:\d+;?\s*")
@@ -63,7 +63,7 @@ def _parse_record(data: bytes, _header: None, ms_levels: Container[int], _is_las
         mz, intensity, more = parse_peaks(body, num_columns=3)
     except BadPeakLineError:
         return Parsed(accession, fields, problem="bad-peak-line")
-    if stated.isdecimal() and int(stated) != len(mz):
+    if whole_number(stated) not in (None, len(mz)):
         more += ("peak-count",)
     return Parsed(accession, fields, mz, intensity, None, repairs + more)
 

@@ -8,7 +8,7 @@ from collections.abc import Container
 import numpy as np
 
 from .blocks import Parsed, RecordFormat
-from .text import BadPeakLineError, decode, is_wanted, ms_level, parse_number, parse_peaks, peak_tokens
+from .text import BadPeakLineError, decode, is_wanted, ms_level, parse_number, parse_peaks, peak_tokens, whole_number
 
 _HEADER_LINE = re.compile(rb"(?:\A|\n)[ \t]*([A-Za-z$@#][^\n:]{0,80}):[^\n]*")
 _NUM_PEAKS = re.compile(rb"num[ _]?peaks?\s*", re.IGNORECASE)
@@ -87,8 +87,7 @@ def _parse_record(data: bytes, _header: None, ms_levels: Container[int], is_last
     native_id, fields = _interpret(entries)
     if not is_wanted(fields, ms_levels):
         return Parsed(native_id, fields)
-    stated = entries.get("numpeaks", entries.get("numpeak", ""))
-    num_stated = int(stated) if stated.isdecimal() else None
+    num_stated = whole_number(entries.get("numpeaks", entries.get("numpeak", "")))
     if not body.strip():
         return Parsed(native_id, fields, problem="truncated" if is_last and num_stated != 0 else "no-peaks")
     try:

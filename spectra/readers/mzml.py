@@ -11,15 +11,15 @@ from lxml import etree
 
 from . import numpress
 from .blocks import Parsed, RecordFormat
-from .runs import BadArrayError, decode_binary, decode_bytes, encoding_of, parse_fragment
-from .text import is_wanted
+from .runs import BadArrayError, decode_binary, decode_bytes, encoding_of, parse_fragment, parse_open_document
+from .text import is_wanted, ms_level
 
 _START = re.compile(rb"<spectrum[\s>]")
 _END = b"</spectrum>"
 _ID = re.compile(rb"""\sid\s*=\s*["']([^"']*)["']""")
 _COUNT = re.compile(rb"""<spectrumList\s[^>]*?count\s*=\s*["'](\d+)["']""")
 
-_MS_LEVEL, _POSITIVE, _NEGATIVE = "MS:1000511", "MS:1000130", "MS:1000129"
+_MS_LEVEL, _MS1_SPECTRUM, _POSITIVE, _NEGATIVE = "MS:1000511", "MS:1000579", "MS:1000130", "MS:1000129"
 _REPRESENTATION = {"MS:1000127": "centroid", "MS:1000128": "profile"}
 _SCAN_TIME, _FILTER, _MINUTE = "MS:1000016", "MS:1000512", "UO:0000031"
 _SELECTED_MZ, _ISOLATION_MZ, _CHARGE = "MS:1000744", "MS:1000827", "MS:1000041"
@@ -79,11 +79,7 @@ def _starts(data: bytes) -> list[int]:
 
 def _parse_header(header: bytes) -> _Header:
     encoding = encoding_of(header)
-    root = (
-        etree.fromstring(header, etree.XMLParser(recover=True, resolve_entities=False, no_network=True))
-        if header
-        else None
-    )
+    root = parse_open_document(header)
     if root is None:
         return _Header(encoding)
     groups = {
@@ -137,7 +133,9 @@ def _fields(spectrum: etree._Element, header: _Header) -> dict[str, str]:
     scan = spectrum.find("scanList/scan")
     scan_terms = _terms(scan, header.groups) if scan is not None else {}
     if _MS_LEVEL in terms:
-        fields["ms_level"] = terms[_MS_LEVEL].value
+        fields["ms_level"] = ms_level(terms[_MS_LEVEL].value)
+    elif _MS1_SPECTRUM in terms:
+        fields["ms_level"] = "1"
     for accession, polarity in ((_POSITIVE, "positive"), (_NEGATIVE, "negative")):
         if accession in terms or accession in scan_terms:
             fields["polarity"] = polarity
@@ -227,7 +225,7 @@ def _is_whole(header: bytes, last: bytes, num_records: int) -> bool:
     """
     stated = _COUNT.search(header)
     if num_records == 0:
-        return stated is not None and int(stated[1]) == 0
+        return stated is not None and stated[1] == b"0"
     return b"</spectrumList>" in last
 
 

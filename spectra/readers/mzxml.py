@@ -11,7 +11,7 @@ from lxml import etree
 
 from .blocks import Parsed, RecordFormat
 from .runs import BadArrayError, decode_binary, encoding_of, parse_fragment
-from .text import is_wanted
+from .text import is_wanted, ms_level
 
 _START = re.compile(rb"<scan[\s>]")
 _ID = re.compile(rb"""\snum\s*=\s*["']([^"']*)["']""")
@@ -66,6 +66,8 @@ def _fields(scan: etree._Element, header: _Header) -> dict[str, str]:
     for attribute, name in (("msLevel", "ms_level"), ("collisionEnergy", "collision_energy")):
         if value := scan.get(attribute):
             fields[name] = value
+    if "ms_level" in fields:
+        fields["ms_level"] = ms_level(fields["ms_level"])
     if polarity := {"+": "positive", "-": "negative"}.get(scan.get("polarity", "")):
         fields["polarity"] = polarity
     centroided = scan.get("centroided")
@@ -108,7 +110,7 @@ def _is_whole(header: bytes, last: bytes, num_records: int) -> bool:
     """Return whether the run is closed, and not empty where it states that it is not."""
     stated = _COUNT.search(header)
     if num_records == 0:
-        return stated is not None and int(stated[1]) == 0
+        return stated is not None and stated[1] == b"0"
     return b"</msRun>" in last
 
 

@@ -16,7 +16,6 @@ import numpy as np
 from lxml import etree
 
 _ENCODING = re.compile(rb"""<\?xml[^>]*encoding\s*=\s*["']([A-Za-z0-9._-]+)["']""")
-_UNDECLARED_PREFIX = re.compile(rb"\sxsi:[A-Za-z]+\s*=")
 
 
 class BadArrayError(ValueError):
@@ -34,10 +33,21 @@ def encoding_of(header: bytes) -> bytes:
 
 
 def parse_fragment(fragment: bytes, encoding: bytes) -> etree._Element | None:
-    """Return the element that ``fragment`` is, None where it is not well-formed XML."""
-    parser = etree.XMLParser(huge_tree=True, resolve_entities=False, no_network=True, remove_comments=True)
+    """Return the element that ``fragment`` is, None where it is not well-formed XML in that encoding."""
+    return _parse(b'<?xml version="1.0" encoding="' + encoding + b'"?>' + fragment, recover=False)
+
+
+def parse_open_document(header: bytes) -> etree._Element | None:
+    """Return the root of a document of which only the beginning is there, None where there is none."""
+    return _parse(header, recover=True)
+
+
+def _parse(text: bytes, *, recover: bool) -> etree._Element | None:
+    parser = etree.XMLParser(
+        huge_tree=True, recover=recover, resolve_entities=False, no_network=True, remove_comments=True, remove_pis=True
+    )
     try:
-        return etree.fromstring(b'<?xml version="1.0" encoding="' + encoding + b'"?>' + fragment, parser)
+        return etree.fromstring(text, parser)
     except etree.XMLSyntaxError:
         return None
 

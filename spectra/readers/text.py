@@ -99,7 +99,7 @@ def parse_number(text: str) -> float:
 
 def ms_level(text: str) -> str:
     """Return the MS level as digits ('MS' is '1', 'MS2' is '2'); text without one comes back as it is."""
-    digits = re.search(r"\d+", text)
+    digits = re.search(r"\d{1,3}", text, re.ASCII)
     if digits:
         return digits[0]
     return "1" if text.strip().upper() in {"MS", "FULL MS", "FULL SCAN"} else text
@@ -107,5 +107,10 @@ def ms_level(text: str) -> str:
 
 def is_wanted(fields: dict[str, str], ms_levels: Container[int]) -> bool:
     """Return whether a record's peaks are to be read; True where the record does not give its level."""
-    level = fields.get("ms_level", "")
-    return not level.isdecimal() or int(level) in ms_levels
+    level = whole_number(fields.get("ms_level", ""))
+    return level is None or level in ms_levels
+
+
+def whole_number(text: str) -> int | None:
+    """Return the count that ``text`` is, None where it is none (or longer than any file could hold)."""
+    return int(text) if text.isdecimal() and len(text) < 16 else None

@@ -45,7 +45,7 @@ def test_a_wrong_number_of_peaks_swallows_nothing(tmp_path, stated, gap):
     assert second.repairs == ()
 
 
-@pytest.mark.parametrize("stated", ["many", "-1", "2.0", ""])
+@pytest.mark.parametrize("stated", ["many", "-1", "2.0", "", pytest.param("9" * 5000, id="5000 digits")])
 def test_a_number_of_peaks_that_is_no_number_is_not_needed(tmp_path, stated):
     first, second = records_of(tmp_path, GOOD.replace("Peaks: 2", f"Peaks: {stated}") + GOOD)
     assert_good(first)

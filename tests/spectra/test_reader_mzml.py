@@ -245,3 +245,15 @@ def test_damage_anywhere_in_a_spectrum_leaves_the_others(tmp_path_factory, start
     assert_good(parsed[0])
     assert_good(parsed[-1])
     assert (parsed[0].native_id, parsed[-1].native_id) == ("scan=1", "scan=3")
+
+
+def test_comments_an_unknown_encoding_and_a_level_by_its_term_only(tmp_path):
+    data = run(spectrum(1).replace("MS:1000511", "MS:1000579"), spectrum(2)).replace(
+        b"<run ", b"<!-- a --><?b c?><run "
+    )
+    data = data.replace(b"<scanList", b"<!-- d --><scanList")
+    first, second = records_of(tmp_path, data)
+    assert (first.fields["ms_level"], len(first)) == ("1", 0)
+    assert_good(second)
+    parsed = records_of(tmp_path, data.replace(b'encoding="utf-8"', b'encoding="no-such"'))
+    assert [p.problem for p in parsed] == ["malformed-xml", "malformed-xml"]
