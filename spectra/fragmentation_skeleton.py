@@ -122,8 +122,10 @@ class Skeleton:
             self._neighbours[a] |= 1 << b
             self._neighbours[b] |= 1 << a
         self._donors = self._hydrogen_donors(mol)
-        self._cuts = list(self._chain_cuts(mol)) + list(self._ring_cuts(mol))
-        self._extrusions = list(self._find_extrusions(mol))
+        self._cuts = self._chain_cuts(mol) + self._ring_cuts(mol)
+        self._extrusions = self._find_extrusions(mol)
+        self._joined_by = {leaving: (a, b) for leaving, a, b, _ in self._extrusions}
+        self._known_sides: dict[tuple[int, ...], dict[int, tuple[Any, ...]]] = {}
 
     def _set_elements(self, table: Any, symbols: list[str]) -> None:
         others = sorted(set(symbols) - {"C", "H"})
@@ -135,7 +137,7 @@ class Skeleton:
         self._is_element = np.array([[symbol == e for e in self.elements] for symbol in symbols], np.int64)
 
     def _hydrogen_donors(self, mol: Any) -> dict[tuple[int, int], bool]:
-        """Return for each bond end (atom, atom across) whether a neighbour can give a hydrogen and form a double bond."""
+        """Return for each bond end (atom, atom across) whether a neighbour can give a hydrogen to a double bond."""
         single: list[list[int]] = [[] for _ in range(self.num_atoms)]
         for bond in mol.GetBonds():
             if not bond.GetIsAromatic() and self._orders[bond.GetIdx()] == 1:
@@ -209,7 +211,7 @@ class Skeleton:
         return np.unpackbits(packed, axis=1, count=self.num_atoms, bitorder="little").astype(bool)
 
     def open_valences(self, atoms: np.ndarray) -> np.ndarray:
-        """Return the valences of each part (rows of ``atoms``) towards the rest of the molecule, int64, shape (n_parts,)."""
+        """Return the valences of each part (rows of ``atoms``) to the rest of the molecule, int64, shape (n_parts,)."""
         if not self._ends:
             return np.zeros(len(atoms), np.int64)
         ends = np.array(self._ends)
@@ -240,7 +242,7 @@ class Skeleton:
                 inside = part & cut.side
                 if not inside or inside == part or inside in seen:
                     continue
-                crossed = [b for b in cut.bonds if part >> self._ends[b][0] & part >> self._ends[b][1] & 1]
+                crossed = tuple(b for b in cut.bonds if part >> self._ends[b][0] & part >> self._ends[b][1] & 1)
                 if not crossed:
                     continue
                 if cut.ring and (len(crossed) == 2 or cut.ring & extruded) and cut.ring & ~part & ~extruded:
@@ -249,7 +251,11 @@ class Skeleton:
                     continue  # the other side of the ring is closed by the bond that formed
                 seen.add(inside)
                 seen.add(part ^ inside)
-                rows.extend(self._sides(source, inside, part ^ inside, crossed, extruded))
+                for end, side in self._sides(crossed).items():
+                    kept, lost = (inside, part ^ inside) if inside >> end & 1 else (part ^ inside, inside)
+                    # The bond that formed where atoms left from the middle counts where both its ends are kept.
+                    joined = bool(extruded) and all(kept >> atom & 1 for atom in self._joined_by[extruded])
+                    rows.append((source, kept, lost, extruded if joined else 0, int(joined), *side))
             if not extruded:
                 for leaving, a, b, energy in self._extrusions:
                     if leaving & part == leaving and part >> a & part >> b & 1:
@@ -258,29 +264,26 @@ class Skeleton:
                         )
         return _as_breaks(rows)
 
-    def _sides(self, source: int, one: int, other: int, crossed: list[int], extruded: int) -> list[tuple[Any, ...]]:
+    def _sides(self, crossed: tuple[int, ...]) -> dict[int, tuple[Any, ...]]:
+        """Return, for either end of the first bond, what a break across ``crossed`` is with that end's side kept."""
+        if crossed in self._known_sides:
+            return self._known_sides[crossed]
         costs = sorted((self._energy[b] for b in crossed), reverse=True)
-        energy = costs[0] + (RING_SECOND_BOND * costs[1] if len(costs) == 2 else 0.0)
+        energy = costs[0] + RING_SECOND_BOND * sum(costs[1:])
         order = int(sum(self._orders[b] for b in crossed))
         homolysis = self._homolysis[crossed[0]] if len(crossed) == 1 else np.inf
-        sides = []
-        for kept, lost in ((one, other), (other, one)):
-            pairs = [self._ends[b] if kept >> self._ends[b][0] & 1 else self._ends[b][::-1] for b in crossed]
-            stability, end = max((self._end_stability[near], near) for near, _ in pairs)
-            donor_kept = any(self._donors[near, far] for near, far in pairs) or len(pairs) == 2
-            donor_lost = any(self._donors[far, near] for near, far in pairs) or len(pairs) == 2
-            joined = 0
-            if extruded:  # the formed bond counts where both its ends are kept
-                joined = int(all(kept >> atom & 1 for atom in self._joined_by[extruded]))
-            sides.append(
-                (source, kept, lost, extruded if joined else 0, joined, order, energy, homolysis, stability, end,
-                 donor_kept, donor_lost)
-            )  # fmt: skip
+        first, second = self._ends[crossed[0]]
+        side = self._reach(first, crossed) if len(crossed) == 2 else 1 << first
+        in_ring = len(crossed) == 2
+        sides = {}
+        for near, is_kept in ((first, lambda atom: side >> atom & 1), (second, lambda atom: not side >> atom & 1)):
+            pairs = [self._ends[b] if is_kept(self._ends[b][0]) else self._ends[b][::-1] for b in crossed]
+            stability, end = max((self._end_stability[kept], kept) for kept, _ in pairs)
+            donor_kept = in_ring or self._donors[pairs[0]]
+            donor_lost = in_ring or self._donors[pairs[0][::-1]]
+            sides[near] = (order, energy, homolysis, stability, end, donor_kept, donor_lost)
+        self._known_sides[crossed] = sides
         return sides
-
-    @property
-    def _joined_by(self) -> dict[int, tuple[int, int]]:
-        return {leaving: (a, b) for leaving, a, b, _ in self._extrusions}
 
 
 def _as_breaks(rows: list[tuple[Any, ...]]) -> Breaks:

@@ -1,12 +1,13 @@
 """Predict the fragments of a molecule in collision-induced dissociation by systematic bond disconnection.
 
-The method is that of the combinatorial fragmenters (MetFrag: Wolf et al., BMC Bioinformatics 2010, 11:148; MAGMa: Ridder
-et al., Rapid Commun. Mass Spectrom. 2012, 26:2461): a fragment is a connected set of heavy atoms with its hydrogens. Every
-single or double bond outside rings, and every two bonds of one ring, are broken; either part may keep the charge, with the
-hydrogen shifts that leave ion and neutral with closed shells (and the few radical losses that are common). CO and SO2 may
-also leave from the middle. This is done twice. Then a cascade gives intensities: every ion, the precursor first, survives
-or breaks at rates that fall with the energy of the bond, and rise with the stability of the charge in the fragment and with
-the collision energy per size. The intensities rank fragments; they are no measurement and no substitute for one.
+The method is that of the combinatorial fragmenters (MetFrag: Wolf et al., BMC Bioinformatics 2010, 11:148; MAGMa:
+Ridder et al., Rapid Commun. Mass Spectrom. 2012, 26:2461): a fragment is a connected set of heavy atoms with its
+hydrogens. Every single or double bond outside rings, and every two bonds of one ring, are broken; either part may keep
+the charge, with the hydrogen shifts that leave ion and neutral with closed shells (and the few radical losses that are
+common). CO and SO2 may also leave from the middle. This is done twice. Then a cascade gives intensities: every ion, the
+precursor first, survives or breaks at rates that fall with the energy of the bond, and rise with the stability of the
+charge in the fragment and with the collision energy per size. The intensities rank fragments; they are no measurement
+and no substitute for one.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ TEMPERATURE_AT_REST = 0.2
 TEMPERATURE_PER_EV = 0.006
 LOG_TIME = 4.5
 COOLING = 0.6
-# What a step costs beside its bonds (eV), and the share of the charge's stability that lowers it. These and the four above
-# were set by a coarse search on measured Orbitrap and Q-TOF spectra of some hundred molecules; the optimum is flat.
+# What a step costs beside its bonds (eV), and the share of the charge's stability that lowers it. These and the four
+# above were set by a coarse search on measured Orbitrap and Q-TOF spectra of some hundred molecules.
 CHARGE_WEIGHT = 0.35
 HYDROGEN_SHIFT = 0.1
 NO_DONOR = 1.6
@@ -89,13 +90,14 @@ class FragmentationGraph:
         return text + ("+" if self.charge > 0 else "-")
 
     def abundances(self, collision_energy: float) -> np.ndarray:
-        """Return each formula's share of the ion current at ``collision_energy`` (eV), float64 of shape (n_formulas,)."""
+        """Return each formula's share of the ion current at ``collision_energy`` (eV), of shape (n_formulas,)."""
         # What drives dissociation is the energy per degree of freedom: 20 eV do less to a larger ion. Hence the scaling
         # to m/z 500, the same as that of a normalised collision energy.
         scaled = max(collision_energy, 0.0) * 500.0 / self.precursor_mz
         temperature = TEMPERATURE_AT_REST + TEMPERATURE_PER_EV * scaled
         num_ions = len(self.ion_formula)
-        current, settled = np.zeros(num_ions), np.zeros(num_ions)
+        current: np.ndarray = np.zeros(num_ions)
+        settled: np.ndarray = np.zeros(num_ions)
         current[0] = 1.0
         for depth, cooling in ((1, 1.0), (2, COOLING)):
             steps = self.depth == depth
@@ -123,22 +125,22 @@ class FragmentationGraph:
         min_mz : float
             Where the scan starts, in Da per charge.
         """
-        amounts = np.where(self.mz >= min_mz, self.abundances(collision_energy), 0.0)
+        amounts: np.ndarray = np.where(self.mz >= min_mz, self.abundances(collision_energy), 0.0)
         if not amounts.any():
             return []
-        amounts /= amounts.max()
+        amounts = amounts / amounts.max()
         rows = np.flatnonzero(amounts >= min_intensity)
         rows = rows[np.lexsort((self.mz[rows], -amounts[rows]))][:max_peaks]
         rows = rows[np.argsort(self.mz[rows], kind="stable")]
-        return [FragmentPeak(float(self.mz[r]), float(amounts[r]), self.formula(r)) for r in rows]
+        return [FragmentPeak(float(self.mz[r]), float(amounts[r]), self.formula(r)) for r in rows.tolist()]
 
 
 @dataclass(frozen=True, eq=False)
 class _Ions:
     """Distinct ions. ``shift``: hydrogens against the same atoms in the molecule, the charging proton not counted.
 
-    ``unsaturated_at``: the atom where a bond broke and a double bond or charge replaced it; ``charged_at``: the atom that
-    a broken bond left charged, with ``stability`` in eV; -1 for none.
+    ``unsaturated_at``: the atom where a bond broke and a double bond or charge replaced it; ``charged_at``: the atom
+    that a broken bond left charged, with ``stability`` in eV; -1 for none.
     """
 
     masks: list[int]
@@ -209,8 +211,8 @@ def fragmentation_graph(mol: Any, polarity: int) -> FragmentationGraph:
     )
 
 
-# For the order of the broken bonds together: how the double bonds that replace them fall to the kept and to the lost part
-# (halves are two radicals), and how many hydrogens have to cross for it. Order 0 is a loss from the middle.
+# For the order of the broken bonds together: how the double bonds that replace them fall to the kept and to the lost
+# part (halves are two radicals), and how many hydrogens have to cross for it. Order 0 is a loss from the middle.
 _OUTCOMES: dict[int, tuple[tuple[float, float, int], ...]] = {
     0: ((0.0, 0.0, 0),),
     1: ((1.0, 0.0, 0), (0.0, 1.0, 1), (0.5, 0.5, 0)),
@@ -300,7 +302,7 @@ def _outcome(
     order: int,
     outcome: tuple[float, float, int],
 ) -> tuple[np.ndarray, ...]:
-    """Return (break, shift, unsaturation, energy, stability, charged atom) of the breaks that can end in one outcome."""
+    """Return break, shift, unsaturation, energy, stability, charged atom of the breaks that can have one outcome."""
     in_kept, in_lost, moved = outcome
     radical = in_kept == 0.5
     unsaturation = before.unsaturation_kept + in_kept
@@ -308,9 +310,9 @@ def _outcome(
     energy = breaks.homolysis if radical else breaks.energy + moved * HYDROGEN_SHIFT
     if in_lost > in_kept:
         energy = energy + np.where(breaks.donor_lost, 0.0, NO_DONOR)
-    # The charge sits on the best group of the fragment or where an earlier break left it; to form a double bond meanwhile,
-    # the fragment must give a hydrogen. Or the broken bond itself leaves the charge: a cation on the part that loses the
-    # electrons of the bond, an anion on the part that keeps them.
+    # The charge sits on the best group of the fragment or where an earlier break left it; to form a double bond
+    # meanwhile, the fragment must give a hydrogen. Or the broken bond itself leaves the charge: a cation on the part
+    # that loses the electrons of the bond, an anion on the part that keeps them.
     stability = np.maximum(before.best_site, before.stability)
     charged_at = np.where(before.stability >= before.best_site, before.charged_at, -1)
     if in_kept > in_lost:

@@ -7,8 +7,12 @@ import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import InputError
+
+if TYPE_CHECKING:
+    from rdkit.Chem import Mol
 
 _SMILES_HEADERS = {"smiles", "canonicalsmiles", "isomericsmiles", "structure"}
 _NAME_HEADERS = {"name", "compoundname", "compound", "title", "id", "identifier"}
@@ -57,7 +61,8 @@ def _read_sdf(path: Path) -> Iterator[NamedStructure]:
     from rdkit import Chem, rdBase
 
     with rdBase.BlockLogs(), open(path, "rb") as handle:
-        for position, mol in enumerate(Chem.ForwardSDMolSupplier(handle), start=1):
+        supplier: Iterator[Mol | None] = iter(Chem.ForwardSDMolSupplier(handle))  # RDKit's stubs forget the None
+        for position, mol in enumerate(supplier, start=1):
             if mol is None:
                 yield NamedStructure("", None, position)
                 continue
