@@ -6,8 +6,10 @@ import os
 from importlib import resources
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from ..errors import InputError
-from .modeling_ionbed import IonbedModel
+from .modeling_ionbed import IonbedModel, without_progress_bars
 
 DEFAULT_MODEL = "small"
 
@@ -41,11 +43,11 @@ def load_model(path_or_id: str | os.PathLike[str] | None = None) -> IonbedModel:
                 f"{folder}: is not a model folder (config.json and model.safetensors are needed); name one"
             )
     try:
-        model, report = IonbedModel.from_pretrained(str(source), output_loading_info=True)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{source}: cannot be loaded as an ionbed model ({' '.join(str(error).split())[:200]})"
-        ) from None
+        with without_progress_bars():
+            model, report = IonbedModel.from_pretrained(str(source), output_loading_info=True)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{source}: cannot be loaded as an ionbed model ({reason}); name a model folder") from None
     wrong = sorted({*report["missing_keys"], *report["unexpected_keys"]})
     if wrong:
         raise InputError(

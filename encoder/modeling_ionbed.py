@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers.utils import logging as transformers_logging
 
 from ..progress import progress as show_progress
 from ..spectra.columns import SpectrumColumns
@@ -269,6 +272,11 @@ class IonbedModel(PreTrainedModel):
             self.train(was_training)
         return result
 
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **options: Any) -> None:
+        """Write ``config.json`` and ``model.safetensors``, as `transformers.PreTrainedModel.save_pretrained` does."""
+        with without_progress_bars():
+            super().save_pretrained(save_directory, **options)
+
     def model_hash(self) -> str:
         """Return SHA-256 over the weights and the configuration: two models with one hash embed alike."""
         digest = hashlib.sha256(json.dumps(self._identity(), sort_keys=True).encode())
@@ -296,6 +304,18 @@ class IonbedModel(PreTrainedModel):
         if torch.is_autocast_enabled(device_type):
             return torch.get_autocast_dtype(device_type)
         return self.dtype
+
+
+@contextmanager
+def without_progress_bars() -> Iterator[None]:
+    """Keep transformers from drawing its own bars for the few files of a model."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
 
 
 class _silence:

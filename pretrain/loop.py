@@ -38,11 +38,14 @@ class MicroBatch(Protocol):
     """What one forward and backward pass takes."""
 
     @property
-    def num_tokens(self) -> int: ...
+    def num_tokens(self) -> int:
+        """Number of real tokens."""
 
-    def to(self, device: torch.device) -> MicroBatch: ...
+    def to(self, device: torch.device) -> MicroBatch:
+        """Return it on ``device``."""
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        """Return the number of spectra."""
 
 
 class Task(Protocol):
@@ -88,7 +91,7 @@ def train(
     identity : mapping
         What must not change between a run and its resumption; kept in the checkpoint.
     resume : {'auto', None} or path
-        'auto': from the latest checkpoint if there is one. None: the folder must be new. Else a checkpoint.
+        'auto': from the latest checkpoint if there is one. None: from the start. Else a checkpoint.
 
     Returns
     -------
@@ -201,8 +204,6 @@ def learning_rate(config: TrainingConfig, step: int) -> float:
 def find_checkpoint(folder: Path, resume: str | None) -> Path | None:
     """Return the checkpoint to start from; see `train`."""
     if resume is None:
-        if folder.exists() and latest_checkpoint(folder):
-            raise InputError(f"{folder.parent}: holds a run already; go on with --resume auto or choose another output")
         return None
     return latest_checkpoint(folder) if resume == "auto" else Path(resume)
 
@@ -227,7 +228,8 @@ def prefetched(
     def put(item: Any) -> None:
         while not closing.is_set():
             try:
-                return ready.put(item, timeout=0.1)
+                ready.put(item, timeout=0.1)
+                return
             except queue.Full:
                 continue
 

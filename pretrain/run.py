@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from accelerate import PartialState
 
-from ..artifacts import atomic_folder, refuse_existing, sha256_of_file, write_manifest
+from ..artifacts import atomic_folder, sha256_of_file, write_manifest
 from ..configs.loading import to_tree
 from ..encoder.batching import token_budget_batches
 from ..encoder.collator import EncoderBatch
 from ..encoder.modeling_ionbed import IonbedModel
+from ..errors import InputError
 from .config import PretrainConfig
 from .data import TrainingSpectra, epoch_batches
 from .loop import train
@@ -94,9 +95,11 @@ def pretrain(config: PretrainConfig, *, resume: str | None = None) -> Path:
 
 def open_training_spectra(output: Path, resume: str | None, open_spectra: Any) -> TrainingSpectra:
     """Check the output folder, then open the training spectra, the main process first (it makes the Arrow files)."""
-    if resume is None:
-        refuse_existing(output)
-    with PartialState().main_process_first():
+    state = PartialState()
+    taken = output.exists() and (not output.is_dir() or any(output.iterdir()))
+    if resume is None and taken and state.is_main_process:  # the others may come when it has begun to write
+        raise InputError(f"{output}: already exists; go on with its run by --resume auto, or choose another output")
+    with state.main_process_first():
         return open_spectra(output / "arrow")
 
 

@@ -1,4 +1,4 @@
-"""What holds for all tests: no network, and the same examples on every run, however busy the machine is."""
+"""What holds for all tests: no network, the same examples on every run; and a small store that several rooms use."""
 
 from __future__ import annotations
 
@@ -7,7 +7,87 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 
+from pathlib import Path
+
+import numpy as np
+import pytest
 from hypothesis import HealthCheck, settings
+
+from ionbed.spectra.spectrum import Spectrum
 
 settings.register_profile("ionbed", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("ionbed")
+
+
+SMILES = (
+    "CC(=O)Nc1ccc(O)cc1", "CC(C)Cc1ccc(cc1)C(C)C(=O)O", "Cn1cnc2c1c(=O)n(C)c(=O)n2C", "CC(=O)Oc1ccccc1C(=O)O",
+    "NC(Cc1ccccc1)C(=O)O", "NC(Cc1ccc(O)cc1)C(=O)O", "NC(Cc1c[nH]c2ccccc12)C(=O)O", "NCCc1ccc(O)c(O)c1",
+    "NCCc1c[nH]c2ccc(O)cc12", "CNCC(O)c1ccc(O)c(O)c1", "OC(=O)c1cccnc1", "NC(=O)c1cccnc1", "OC(=O)c1ccncc1",
+    "OC(=O)c1ccccn1", "CC(N)Cc1ccccc1", "CNC(C)Cc1ccccc1", "CC(C)NCC(O)COc1cccc2ccccc12", "NCCS(=O)(=O)O",
+    "OC(=O)CCC(=O)O", "CSCCC(N)C(=O)O", "CC(C)CC(N)C(=O)O", "CCC(C)C(N)C(=O)O", "NCCCCC(N)C(=O)O",
+    "NC(CCC(=O)O)C(=O)O",
+)  # fmt: skip
+"""Two dozen small molecules, isomers among them (leucine and isoleucine; the three pyridinecarboxylic acids)."""
+
+
+def make_spectra(per_molecule: int = 6, seed: int = 0) -> list[Spectrum]:
+    """Return made-up spectra of `SMILES`: every molecule has peaks of its own, with noise, at several energies."""
+    from ionbed.spectra.molecules import standardise
+
+    rng = np.random.default_rng(seed)
+    spectra = []
+    for number, smiles in enumerate(SMILES):
+        molecule = standardise(smiles)
+        assert molecule is not None
+        own = np.random.default_rng(number).uniform(40, molecule.exact_mass, 12)
+        for copy in range(per_molecule):
+            shown = rng.random(len(own)) < 0.8
+            mz = np.sort(own[shown] * (1 + rng.normal(0, 2e-6, shown.sum()))).astype(np.float32)
+            mz = mz if len(mz) else np.array([50.0], np.float32)
+            intensity = rng.uniform(0.01, 1, len(mz)).astype(np.float32)
+            spectra.append(
+                Spectrum(
+                    spectrum_id=f"S{number:02d}-{copy}",
+                    precursor_mz=molecule.exact_mass + 1.00728,
+                    mz=mz,
+                    intensity=intensity / intensity.max(),
+                    polarity=1,
+                    charge=1,
+                    adduct="[M+H]+",
+                    collision_energy=(10.0, 20.0, 40.0)[copy % 3],
+                    smiles=molecule.smiles,
+                    inchikey=molecule.inchikey,
+                    formula=molecule.formula,
+                    name=f"molecule {number}",
+                    laboratory=("A", "B")[copy % 2],
+                )
+            )
+    return spectra
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of 144 spectra of 24 molecules in two shards, as 'ionbed prepare' would write it."""
+    from ionbed.artifacts import sha256_of_file, write_manifest
+    from ionbed.spectra.store import SHARD_NAME, table_from_spectra, write_shard
+
+    folder = tmp_path_factory.mktemp("data") / "store"
+    folder.mkdir()
+    spectra, shards = make_spectra(), []
+    for number, part in enumerate((spectra[:80], spectra[80:])):
+        name = SHARD_NAME.format(number)
+        write_shard(table_from_spectra(part), folder / name)
+        shards.append({"file": name, "spectra": len(part), "sha256": sha256_of_file(folder / name)})
+    counts = {"read": len(spectra), "kept": len(spectra), "dropped": {}, "repaired": {}}
+    write_manifest(folder, {"command": "prepare", "inputs": [], "options": {}, "counts": counts, "shards": shards})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def split(store: Path) -> Path:
+    """A split of that store with molecules in every fold."""
+    from ionbed.finetune.splits import split_store
+
+    path = store.parent / "split.json"
+    split_store(store, path, seed=1, test=0.2, validation=0.15)
+    return path

@@ -1,0 +1,69 @@
+"""Which peaks the model reads, and batches by token budget."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ionbed.encoder.batching import padding_share, token_budget_batches
+from ionbed.encoder.collator import analyser, collate, select_peaks
+from ionbed.encoder.configuration_ionbed import IonbedConfig
+from ionbed.spectra.columns import SpectrumColumns
+from ionbed.spectra.spectrum import Spectrum
+
+
+def spectrum(mz, intensity, **fields) -> Spectrum:
+    return Spectrum(spectrum_id="s", precursor_mz=500.0, mz=np.array(mz, np.float32),
+                    intensity=np.array(intensity, np.float32), **fields)  # fmt: skip
+
+
+def test_the_most_intense_peaks_are_kept_in_order_of_mz():
+    columns = SpectrumColumns.from_spectra(
+        [
+            spectrum([50, 60, 70, 80, 90], [0.5, 0.0005, 1.0, 0.2, 0.3]),
+            spectrum([], []),
+            spectrum([55, 65], [1.0, 0.1]),
+        ]
+    )
+    kept, peaks = select_peaks(columns, IonbedConfig(max_peaks=3, min_intensity=0.001))
+    assert kept.mz.tolist() == [50, 70, 90, 55, 65]
+    assert kept.num_peaks.tolist() == [3, 0, 2]
+    assert peaks.tolist() == [0, 2, 4, 5, 6]
+
+
+def test_a_batch_holds_the_precursor_first_and_a_mask():
+    batch = collate(
+        SpectrumColumns.from_spectra([spectrum([50, 60], [1, 0.5], polarity=-1, charge=-2), spectrum([70], [1])]),
+        IonbedConfig(),
+    )
+    assert batch.mz_BL.tolist() == [[500, 50, 60], [500, 70, 0]]
+    assert batch.intensity_BL.tolist() == [[0, 1, 0.5], [0, 1, 0]]
+    assert batch.mask_BL.tolist() == [[True, True, True], [True, True, False]]
+    assert batch.num_tokens == 5
+    assert batch.polarity_B.tolist() == [2, 0]
+    assert batch.charge_B.tolist() == [2, 0]
+
+
+def test_the_analyser_is_the_last_part_of_the_instrument_type():
+    assert [analyser(text) for text in ("LC-ESI-QTOF", "ESI-itft", "QQQ")] == ["QTOF", "ITFT", "QQQ"]
+
+
+@given(st.lists(st.integers(1, 65), max_size=200), st.integers(1, 500))
+def test_batches_hold_every_row_once_within_the_budget(lengths, budget):
+    num_tokens = np.array(lengths, np.int64)
+    batches = token_budget_batches(num_tokens, budget)
+    assert sorted(np.concatenate([*batches, np.empty(0, np.int64)]).tolist()) == list(range(len(lengths)))
+    for rows in batches:
+        assert len(rows) == 1 or num_tokens[rows].max() * len(rows) <= budget
+    assert 0 <= padding_share(num_tokens, batches) < 1
+
+
+@given(st.lists(st.lists(st.floats(50, 900, width=32), max_size=8), max_size=6), st.data())
+def test_taking_rows_equals_taking_spectra(peaks, data):
+    spectra = [spectrum(sorted(mz), [1.0] * len(mz)) for mz in peaks]
+    rows = data.draw(st.lists(st.integers(0, len(spectra) - 1), max_size=8)) if spectra else []
+    taken = SpectrumColumns.from_spectra(spectra).take(np.array(rows, np.int64))
+    expected = SpectrumColumns.from_spectra([spectra[i] for i in rows])
+    np.testing.assert_array_equal(taken.offsets, expected.offsets)
+    np.testing.assert_array_equal(taken.mz, expected.mz)

@@ -1,0 +1,179 @@
+"""Pretraining as a whole: it learns, it resumes exactly after any kill, and two processes do what one does."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import ionbed
+from ionbed.configs.loading import load_config
+from ionbed.pretrain.checkpoints import latest_checkpoint
+from ionbed.pretrain.config import PretrainConfig, TrainingConfig
+from ionbed.pretrain.loop import learning_rate
+from ionbed.pretrain.run import pretrain
+
+SMALL = (
+    "model.hidden_size=32", "model.num_layers=2", "model.num_heads=4", "model.num_mz_wavelengths=16",
+    "training.steps=12", "training.batch_tokens=400", "training.micro_batch_tokens=200", "training.warmup_steps=2",
+    "training.log_every=1", "training.validate_every=6", "training.checkpoint_every=3", "training.threads=1",
+)  # fmt: skip
+
+
+def config_for(store: Path, split: Path, output: Path, *changes: str) -> PretrainConfig:
+    return load_config(PretrainConfig, "pretrain-tiny", overrides(store, split, output, *changes))
+
+
+def overrides(store: Path, split: Path, output: Path, *changes: str) -> list[str]:
+    return [*SMALL, f"data.store={store}", f"data.split={split}", f"output={output}", *changes]
+
+
+def command(store: Path, split: Path, output: Path, *changes: str, launcher: tuple[str, ...] = ()) -> list[str]:
+    sets = [word for item in overrides(store, split, output, *changes) for word in ("--set", item)]
+    return [sys.executable, *launcher, "-m", "ionbed", "pretrain", "pretrain-tiny", *sets]
+
+
+def log_of(output: Path) -> list[dict]:
+    return [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+
+
+def weights_of(output: Path) -> dict[str, torch.Tensor]:
+    return load_file(output / "model" / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def whole_run(store, split, tmp_path_factory) -> Path:
+    output = tmp_path_factory.mktemp("runs") / "whole"
+    pretrain(config_for(store, split, output))
+    return output
+
+
+def assert_same_run(output: Path, expected: Path) -> None:
+    mine, theirs = weights_of(output), weights_of(expected)
+    assert mine.keys() == theirs.keys()
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+    steps = [entry["step"] for entry in log_of(output) if "loss" in entry]
+    assert steps == list(range(1, 13))
+    losses = [[entry["loss"] for entry in log_of(run) if "loss" in entry] for run in (output, expected)]
+    assert losses[0] == losses[1]
+
+
+def test_a_run_leaves_a_model_a_log_and_a_manifest(whole_run, store, split):
+    model = ionbed.load_model(whole_run / "model")
+    manifest = json.loads((whole_run / "manifest.json").read_text())
+    assert manifest["command"] == "pretrain"
+    assert manifest["model_hash"] == model.model_hash()
+    assert manifest["steps"] == 12 and manifest["finished"]
+    assert 0 < manifest["training_molecules"] < 24  # the other folds are held out
+    log = log_of(whole_run)
+    assert {"step", "loss", "mz_bin", "mz_offset", "intensity", "tokens_per_second", "data_wait_share"} <= log[0].keys()
+    assert [entry["step"] for entry in log if "validation_loss" in entry] == [6, 12]
+    assert sorted(p.name for p in (whole_run / "checkpoints").glob("step-*")) == ["step-00000009", "step-00000012"]
+
+
+def test_the_loss_falls(store, split, tmp_path):
+    config = config_for(store, split, tmp_path / "run", "training.steps=120", "training.checkpoint_every=120",
+                        "training.validate_every=120", "training.learning_rate=0.003")  # fmt: skip
+    pretrain(config)
+    losses = [entry["loss"] for entry in log_of(tmp_path / "run") if "loss" in entry]
+    assert sum(losses[-10:]) < 0.75 * sum(losses[:10])
+
+
+def test_a_killed_run_resumes_to_the_same_bits(store, split, whole_run, tmp_path):
+    output = tmp_path / "killed"
+    kills = 0
+    for step in (2, 7):  # before the first checkpoint, and between two
+        process = subprocess.Popen([*command(store, split, output), "--resume", "auto"], stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline:
+            log = output / "log.jsonl"
+            if log.exists() and f'"step": {step},' in log.read_text():
+                process.send_signal(signal.SIGKILL)
+                kills += process.wait() == -signal.SIGKILL
+            time.sleep(0.002)
+        assert process.poll() is not None
+    assert kills >= 1
+    pretrain(config_for(store, split, output), resume="auto")
+    assert_same_run(output, whole_run)
+
+
+def test_a_signal_leaves_a_checkpoint_to_go_on_from(store, split, whole_run, tmp_path):
+    output = tmp_path / "signalled"
+    process = subprocess.Popen([*command(store, split, output)], stderr=subprocess.PIPE, text=True)
+    while not (output / "log.jsonl").exists() or not (output / "log.jsonl").read_text():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.002)
+    process.send_signal(signal.SIGUSR1)
+    assert process.wait(timeout=120) == 0
+    assert latest_checkpoint(output / "checkpoints") is not None
+    pretrain(config_for(store, split, output), resume="auto")
+    assert_same_run(output, whole_run)
+
+
+def test_two_processes_give_the_loss_of_one(store, split, whole_run, tmp_path):
+    output = tmp_path / "two"
+    launcher = ("-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone")
+    words = command(store, split, output, launcher=launcher)
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((output / "manifest.json").read_text())["processes"] == 2
+    one, two = ([entry["loss"] for entry in log_of(run) if "loss" in entry] for run in (whole_run, output))
+    assert one == pytest.approx(two, abs=1e-4)
+    validation = [[e["validation_loss"] for e in log_of(run) if "validation_loss" in e] for run in (whole_run, output)]
+    assert validation[0] == pytest.approx(validation[1], abs=1e-4)
+
+
+def test_a_run_does_not_overwrite_or_continue_another(store, split, whole_run, tmp_path):
+    with pytest.raises(ionbed.InputError, match="--resume auto"):
+        pretrain(config_for(store, split, whole_run))
+    with pytest.raises(ionbed.InputError, match="other values of training"):
+        pretrain(config_for(store, split, whole_run, "training.learning_rate=0.5"), resume="auto")
+    assert_same_run(whole_run, whole_run)
+
+
+def test_a_damaged_checkpoint_is_named(store, split, whole_run, tmp_path):
+    import shutil
+
+    output = tmp_path / "damaged"
+    shutil.copytree(whole_run, output)
+    weights = output / "checkpoints" / "step-00000012" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(ionbed.InputError, match=r"step-00000012: cannot be restored"):
+        pretrain(config_for(store, split, output), resume="auto")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("training.stepz=3", "did you mean 'training.steps'"),
+        ("training.warmup_steps=99", "fewer than steps"),
+        ("masking.share=7", "between 0 and 1"),
+        ("model.num_heads=5", "multiple of"),
+        ("training.precision=fp8", "fp32, bf16"),
+        ("data.split=nowhere.json", "no such file"),
+        ("data.store=nowhere", "no such folder"),
+        ("data.folds=[holdout]", "no spectrum is in fold"),
+    ],
+)
+def test_what_cannot_be_is_told_in_one_line(store, split, tmp_path, change, words):
+    with pytest.raises(ionbed.InputError, match=words) as caught:
+        pretrain(config_for(store, split, tmp_path / "run", change))
+    assert "\n" not in str(caught.value)
+
+
+def test_the_learning_rate_warms_up_and_decays():
+    config = TrainingConfig(steps=100, warmup_steps=10, learning_rate=1.0, final_learning_rate=0.1)
+    rates = [learning_rate(config, step) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1) and rates[9] == rates[10] == 1.0
+    assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
+    assert rates[-1] == pytest.approx(0.1, abs=1e-3)
