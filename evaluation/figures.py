@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..spectra.spectrum import Spectrum
-from .measure import AUC, HITS, LIBRARY_SEARCH, SAME_MOLECULE, TANIMOTO, TaskResult
+from .measure import AUC, HITS, LIBRARY_SEARCH, SAME_MOLECULE, SAME_MOLECULE_ANY_PARTNER, TANIMOTO, TaskResult
 from .metrics import roc_curve
 from .mirror import mirror_figure
 
@@ -29,10 +29,10 @@ def task_figures(results: Sequence[TaskResult]) -> dict[str, str]:
     for result in results:
         if not result.rows:
             continue
-        if result.name == SAME_MOLECULE:
+        if result.name in (SAME_MOLECULE, SAME_MOLECULE_ANY_PARTNER):
             if AUC in result.rows[0].estimates:
-                drawn["Scores of pairs of one molecule and of two"] = score_distributions(result)
-                drawn["ROC curves"] = roc_curves(result)
+                drawn[f"{result.name}: scores of pairs of one molecule and of two"] = score_distributions(result)
+                drawn[f"{result.name}: ROC curves"] = roc_curves(result)
         elif result.name == LIBRARY_SEARCH:
             drawn["Library search: share of queries whose molecule is among the first k"] = intervals(
                 result, [f"hit@{k}" for k in HITS]

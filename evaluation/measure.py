@@ -24,7 +24,8 @@ from .statistics import (
 )
 from .tasks import AnalogueSearchTask, LibrarySearchTask, SameMoleculeTask
 
-SAME_MOLECULE, LIBRARY_SEARCH, ANALOGUE_SEARCH = "same molecule", "library search", "analogue search"
+SAME_MOLECULE, SAME_MOLECULE_ANY_PARTNER = "same molecule", "same molecule, any partner"
+LIBRARY_SEARCH, ANALOGUE_SEARCH = "library search", "analogue search"
 AUC, AUC_BETWEEN_LABORATORIES, TANIMOTO = "AUC", "AUC between laboratories", "mean Tanimoto"
 HITS = (1, 5, 20)
 ORACLE = "nearest-neighbour oracle"
@@ -95,12 +96,18 @@ class TaskResult:
 
 
 def measure_same_molecule(
-    data: EvaluationData, task: SameMoleculeTask, scorers: Sequence[Scorer], bootstrap: BootstrapOptions, *, seed: int
+    data: EvaluationData,
+    task: SameMoleculeTask,
+    scorers: Sequence[Scorer],
+    bootstrap: BootstrapOptions,
+    *,
+    seed: int,
+    name: str = SAME_MOLECULE,
 ) -> TaskResult:
     """Return the ROC AUC of every scorer over all pairs, and over the pairs between two laboratories."""
     scores = {
         scorer.label: score_pairs(
-            scorer, task.first, task.second, data.columns.precursor_mz, label=f"{SAME_MOLECULE}: {scorer.label}"
+            scorer, task.first, task.second, data.columns.precursor_mz, label=f"{name}: {scorer.label}"
         )
         for scorer in scorers
     }
@@ -130,7 +137,7 @@ def measure_same_molecule(
         **{f"score: {label}": values for label, values in scores.items()},
     }
     return TaskResult(
-        name=SAME_MOLECULE,
+        name=name,
         metrics=(AUC, AUC_BETWEEN_LABORATORIES),
         counts=task.counts,
         rows=_rows(scorers, measured, bootstrap),

@@ -60,7 +60,9 @@ def write_report(
         partial.write_text(json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
     (folder / "table.md").write_text(markdown(tree), encoding="utf-8")
     for result in results:
-        pq.write_table(result.per_query, folder / f"{result.name.replace(' ', '-')}.parquet", compression="zstd")
+        pq.write_table(
+            result.per_query, folder / f"{result.name.replace(',', '').replace(' ', '-')}.parquet", compression="zstd"
+        )
     drawn = figures.task_figures(results)
     if loss_logs:
         drawn["Loss during training"] = figures.loss_curves(loss_logs)

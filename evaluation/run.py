@@ -1,4 +1,4 @@
-"""`ionbed evaluate`: measure models beside the look-ups on three tasks, and write the report."""
+"""`ionbed evaluate`: measure models beside the look-ups on the tasks, and write the report."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ from ..errors import InputError
 from ..spectra.split import Split
 from ..spectra.store import Store
 from .dataset import EvaluationData, load_evaluation_data
+from .figures import read_losses
 from .lookups import LookupOptions, lookup_scorers, require_lookups
 from .measure import (
     ORACLE,
+    SAME_MOLECULE,
+    SAME_MOLECULE_ANY_PARTNER,
     BootstrapOptions,
     TaskResult,
     measure_analogue_search,
@@ -92,6 +95,7 @@ def evaluate(config: EvaluationConfig, out: str | os.PathLike[str], *, overwrite
     for label, log in config.loss_logs.items():
         if not log.is_file():
             raise InputError(f"{log}: no such file; it is the training log named '{label}' in 'loss_logs'")
+        read_losses(log)  # a log that cannot be drawn is refused before the long work, not after
     split = Split.load(config.split)
     data = load_evaluation_data(Store(config.dataset), split)
     if not len(data.rows_in(config.fold)):
@@ -117,8 +121,13 @@ def evaluate(config: EvaluationConfig, out: str | os.PathLike[str], *, overwrite
 
 
 def run_tasks(data: EvaluationData, models: Mapping[str, Encoder], config: EvaluationConfig) -> list[TaskResult]:
-    """Run the three tasks on ``data`` with every look-up and every model; the result of each, in order."""
-    same_molecule = same_molecule_task(data, config.fold, config.same_molecule, seed=config.seed)
+    """Run the tasks on ``data`` with every look-up and every model; the result of each, in order."""
+    pairs = {
+        SAME_MOLECULE: same_molecule_task(data, config.fold, config.same_molecule, seed=config.seed),
+        SAME_MOLECULE_ANY_PARTNER: same_molecule_task(
+            data, config.fold, config.same_molecule, seed=config.seed, partners="all"
+        ),
+    }
     library_search = library_search_task(data, config.fold, config.library_search, seed=config.seed)
     analogue_search = analogue_search_task(data, config.fold, config.analogue_search, seed=config.seed)
     scorers: list[Scorer] = [Chance(), PrecursorOnly(data.columns), *lookup_scorers(data.columns, config.lookups)]
@@ -127,7 +136,7 @@ def run_tasks(data: EvaluationData, models: Mapping[str, Encoder], config: Evalu
             raise InputError(f"models: '{taken}' is the label of a row that is always there; choose another")
     if models:
         rows = rows_needed(
-            (same_molecule.first, same_molecule.second),
+            *((task.first, task.second) for task in pairs.values()),
             (library_search.queries, library_search.library),
             analogue_search.queries,
             analogue_search.libraries,
@@ -136,7 +145,10 @@ def run_tasks(data: EvaluationData, models: Mapping[str, Encoder], config: Evalu
             logger.info("embedding %s spectra with '%s'", f"{len(rows):,}", label)
             scorers.append(Learned(label, model, data.columns, rows))
     return [
-        measure_same_molecule(data, same_molecule, scorers, config.bootstrap, seed=config.seed),
+        *(
+            measure_same_molecule(data, task, scorers, config.bootstrap, seed=config.seed, name=name)
+            for name, task in pairs.items()
+        ),
         measure_library_search(data, library_search, scorers, config.bootstrap, seed=config.seed),
         measure_analogue_search(data, analogue_search, scorers, config.bootstrap, seed=config.seed),
     ]

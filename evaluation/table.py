@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 TITLES = {
-    "same molecule": "Same molecule or not, precursors within the window (ROC AUC)",
+    "same molecule": "Same molecule or not, precursors within the window, both molecules held out (ROC AUC)",
+    "same molecule, any partner": "Same molecule or not, one molecule held out, the other of any fold (ROC AUC)",
     "library search": "Library search: the true molecule among the first k",
     "analogue search": "Analogue search: Tanimoto of the best hit, the query's molecule not in the library",
 }

@@ -14,6 +14,8 @@ import numpy as np
 
 from .dataset import EvaluationData
 
+Partners = Literal["fold", "all"]
+
 PAIRS_PER_CHUNK = 4_000_000
 
 
@@ -27,13 +29,10 @@ class SameMoleculeOptions:
         Two spectra are a pair if their precursors differ by at most this, in ppm of the lighter.
     max_pairs_per_molecule_pair : int
         Spectrum pairs drawn for each pair of molecules (a molecule with itself included).
-    partners : 'fold' or 'all'
-        Whether both spectra of a pair are of the fold (structure-disjoint), or at least one.
     """
 
     precursor_ppm: float = 10.0
     max_pairs_per_molecule_pair: int = 20
-    partners: Literal["fold", "all"] = "fold"
 
     def __post_init__(self) -> None:
         _require_positive(self, "precursor_ppm", "max_pairs_per_molecule_pair")
@@ -137,17 +136,26 @@ class AnalogueSearchTask:
     counts: dict[str, float]
 
 
-def same_molecule_task(data: EvaluationData, fold: str, options: SameMoleculeOptions, *, seed: int) -> SameMoleculeTask:
+def same_molecule_task(
+    data: EvaluationData, fold: str, options: SameMoleculeOptions, *, seed: int, partners: Partners = "fold"
+) -> SameMoleculeTask:
     """Draw the pairs of spectra of ``fold`` that lie in one precursor window.
 
     A pair is kept only if it lies in a window (the pairs that share one of its spectra) with both labels: elsewhere
     there is nothing to tell apart. A pair of identical peak lists is one measurement deposited twice and is left out,
     whatever its label.
+
+    Parameters
+    ----------
+    partners : 'fold' or 'all'
+        With 'fold' both spectra are of ``fold``: no model has met either molecule. With 'all' at least one is: few
+        held-out molecules share a precursor with another, so this gives far more unlike pairs and narrower
+        intervals, but a model may have met the structure of the partner.
     """
     in_fold = np.zeros(len(data), bool)
     in_fold[data.rows_in(fold)] = True
     has_same, has_other = np.zeros(len(data), bool), np.zeros(len(data), bool)
-    for first, second in _window_pairs(data, in_fold, options):
+    for first, second in _window_pairs(data, in_fold, options.precursor_ppm, partners):
         same = data.molecule[first] == data.molecule[second]
         for spectra in (first, second):
             has_same[spectra[same]] = True
@@ -156,7 +164,7 @@ def same_molecule_task(data: EvaluationData, fold: str, options: SameMoleculeOpt
 
     rng = np.random.default_rng(seed)
     kept = [np.empty((3, 0))]
-    for first, second in _window_pairs(data, in_fold, options):
+    for first, second in _window_pairs(data, in_fold, options.precursor_ppm, partners):
         matters = contested[first] | contested[second]
         pairs = np.stack([first[matters], second[matters], rng.random(int(matters.sum()))])
         kept.append(_cap(data, pairs, options.max_pairs_per_molecule_pair))
@@ -273,16 +281,16 @@ def _require_positive(options: object, *names: str) -> None:
 
 
 def _window_pairs(
-    data: EvaluationData, in_fold: np.ndarray, options: SameMoleculeOptions
+    data: EvaluationData, in_fold: np.ndarray, ppm: float, partners: Partners
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield, in chunks, every pair that is allowed once: one polarity, precursors close, peaks not identical."""
-    rows = np.flatnonzero(in_fold) if options.partners == "fold" else np.arange(len(data))
+    rows = np.flatnonzero(in_fold) if partners == "fold" else np.arange(len(data))
     for polarity in (1, -1):
         spectra = rows[data.columns.polarity[rows] == polarity]
         spectra = spectra[np.argsort(data.columns.precursor_mz[spectra], kind="stable")]
         mz = data.columns.precursor_mz[spectra]
         starts = np.arange(1, len(spectra) + 1)
-        stops = np.searchsorted(mz, mz * (1 + options.precursor_ppm * 1e-6), side="right")
+        stops = np.searchsorted(mz, mz * (1 + ppm * 1e-6), side="right")
         for anchors, positions in _ranges(starts, stops):
             first, second = spectra[anchors], spectra[positions]
             allowed = (in_fold[first] | in_fold[second]) & (data.peaks[first] != data.peaks[second])

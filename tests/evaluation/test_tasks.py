@@ -179,7 +179,7 @@ def test_impossible_choices_are_refused(options, values) -> None:
 def test_partners_of_all_folds_never_pair_two_spectra_from_outside(build: SimpleNamespace, make_data) -> None:
     spectra, _ = build.isomers(16)
     data = make_data(spectra, {molecule: "test" if molecule % 2 else "train" for molecule in range(16)})
-    task = same_molecule_task(data, "test", SameMoleculeOptions(partners="all"), seed=0)
+    task = same_molecule_task(data, "test", SameMoleculeOptions(), seed=0, partners="all")
     is_test = data.molecule_fold[data.molecule] == "test"
     assert (is_test[task.first] | is_test[task.second]).all()
     assert not (is_test[task.first] & is_test[task.second]).all()
