@@ -108,6 +108,12 @@ def test_a_bad_peak_line_costs_its_record_only(tmp_path, line):
     assert (bad.problem, bad.native_id, len(bad)) == ("bad-peak-line", "bad", 0)
 
 
+def test_columns_that_only_add_up_over_the_lines_are_not_peaks(tmp_path):
+    bad, good = records_of(tmp_path, record(peaks=("50.5 10 7", "60.25")) + GOOD)
+    assert bad.problem == "bad-peak-line"
+    assert_good(good)
+
+
 def test_no_peaks_and_missing_end(tmp_path):
     text = record("TITLE=empty", peaks=()) + GOOD.replace("END IONS\n", "") + GOOD
     assert [p.problem for p in records_of(tmp_path, text)] == ["no-peaks", "truncated", None]

@@ -7,6 +7,7 @@ import io
 import pickle
 import tarfile
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -129,6 +130,19 @@ def test_a_cut_gzip_file_gives_what_is_whole_and_says_so(tmp_path, template):
     assert 50 < len(records) < 150
     assert [r.problem for r in records[:-1]] == [None] * (len(records) - 1)
     assert records[-1].problem == "truncated"
+
+
+def test_a_stream_damaged_between_two_records_says_so(tmp_path):
+    (tmp_path / "x.mgf.gz").write_bytes(gzip.compress(several(MGF, 3)) + gzip.compress(several(MGF, 3))[:12])
+    records = list(read_records(tmp_path / "x.mgf.gz"))
+    assert [(r.position, r.problem) for r in records] == [(1, None), (2, None), (3, None), (4, "truncated")]
+
+
+def test_a_stream_cut_within_the_last_number_does_not_give_that_number(tmp_path):
+    stream = zlib.compressobj(wbits=31)
+    text = several(MSP, 2).rstrip().removesuffix(b"0.5")  # '20.5' became '2'
+    (tmp_path / "x.msp.gz").write_bytes(stream.compress(text) + stream.flush(zlib.Z_SYNC_FLUSH))
+    assert [(len(r), r.problem) for r in read_records(tmp_path / "x.msp.gz")] == [(2, None), (0, "truncated")]
 
 
 @pytest.mark.parametrize("template", [MGF, MSP, MASSBANK])
