@@ -364,12 +364,17 @@ def _say_counts(counts: dict[str, Any], out: Path) -> None:
 def _print_table(entries: dict[str, Any]) -> None:
     width = max(len(key) for key in entries)
     for key, value in entries.items():
-        if isinstance(value, dict):
-            value = ", ".join(
-                f"{number:,} {name}" if isinstance(number, int) else f"{name}: {number}"
-                for name, number in value.items()
-            )
-        print(f"{key.replace('_', ' '):<{width}}  {value:,}" if isinstance(value, int) else f"{key:<{width}}  {value}")
+        print(f"{key.replace('_', ' '):<{width}}  {_plain(value)}")
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {_plain(inner)}" for name, inner in value.items()) or "none"
+    if isinstance(value, list):
+        return "; ".join(map(_plain, value)) or "none"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
