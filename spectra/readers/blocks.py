@@ -55,6 +55,8 @@ class RecordFormat:
     is_whole : callable or None
         Given the header, the last record's bytes and the number of records in the file, whether the file ends as it
         should. None where only the last record can tell.
+    marks_ends : bool
+        Whether a record that is cut short can be told from a whole one by its end.
     """
 
     name: str
@@ -64,6 +66,7 @@ class RecordFormat:
     parse_header: Callable[[bytes], Any]
     parse_record: Callable[[bytes, Any, Container[int], bool], Parsed]
     is_whole: Callable[[bytes, bytes, int], bool] | None = None
+    marks_ends: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +151,9 @@ def parse_piece(
         last = piece.data[start:stop]
         is_last = piece.ends_file and stop == len(piece.data)
         parsed = record_format.parse_record(last, header, ms_levels, is_last)
-        if is_last and piece.damaged and not last.endswith(b"\n"):  # its last number may be cut
+        if (
+            is_last and piece.damaged and not record_format.marks_ends and not last.endswith(b"\n")
+        ):  # its last number may be cut
             parsed = Parsed(parsed.native_id, parsed.fields, problem="truncated")
         problem = parsed.problem
         yield RawRecord(source_file, parsed.native_id, position, *parsed[1:])

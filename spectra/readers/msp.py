@@ -52,6 +52,7 @@ _NAMES = {  # keys in lower case without blanks, '_' and '#'
     "compoundclass": "chemical_class",
     "chemicalclass": "chemical_class",
     "license": "license",
+    "laboratory": "laboratory",
     "usi": "usi",
     "predicted": "predicted",
     "comment": "comment",
@@ -171,4 +172,5 @@ MSP = RecordFormat(
     starts=_starts,
     parse_header=lambda header: None,
     parse_record=_parse_record,
+    marks_ends=False,
 )
