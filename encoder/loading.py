@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from importlib import resources
 from pathlib import Path
 
@@ -34,14 +35,9 @@ def load_model(path_or_id: str | os.PathLike[str] | None = None) -> IonbedModel:
     """
     source = default_model_folder() if path_or_id is None else path_or_id
     folder = Path(source)
-    looks_like_path = (
-        folder.exists() or os.sep in str(source).strip(os.sep).replace("/", "", 1) or str(source)[:1] in "./~"
-    )
-    if looks_like_path or path_or_id is None:
-        if not (folder / "config.json").is_file() or not (folder / "model.safetensors").is_file():
-            raise InputError(
-                f"{folder}: is not a model folder (config.json and model.safetensors are needed); name one"
-            )
+    is_hub_id = path_or_id is not None and not folder.exists() and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", str(source))
+    if not is_hub_id and not all((folder / name).is_file() for name in ("config.json", "model.safetensors")):
+        raise InputError(f"{folder}: is not a model folder (config.json and model.safetensors are needed); name one")
     try:
         with without_progress_bars():
             model, report = IonbedModel.from_pretrained(str(source), output_loading_info=True)

@@ -11,7 +11,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -263,7 +263,7 @@ class IonbedModel(PreTrainedModel):
         was_training = self.training
         self.eval()
         try:
-            with show_progress("embed", len(columns)) if progress else _silence() as advance:
+            with show_progress("embed", len(columns)) if progress else nullcontext(_unseen) as advance:
                 for rows in batches:
                     batch = collate(columns.take(rows), self.config, peaks_selected=True).to(self.device)
                     result[rows] = self.embed_batch(batch).float().cpu().numpy()
@@ -318,14 +318,8 @@ def without_progress_bars() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-class _silence:
-    """Stands in for a progress display where none is wanted."""
-
-    def __enter__(self) -> Any:
-        return lambda items, status="": None
-
-    def __exit__(self, *_: object) -> None:
-        pass
+def _unseen(items: int, status: str = "") -> None:
+    """Stand in for a progress display where none is wanted."""
 
 
 AutoConfig.register("ionbed", IonbedConfig)

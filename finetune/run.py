@@ -31,7 +31,7 @@ from .sampling import MoleculeBatches, molecule_fingerprints
 
 @dataclass(frozen=True, eq=False)
 class ContrastiveBatch:
-    """This process's A spectra of a batch of N, in parts of about equal length, and how the batch is related.
+    """The A spectra of this process in a batch of N, in parts of about equal length, and how the batch is related.
 
     Attributes
     ----------

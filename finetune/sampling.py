@@ -75,13 +75,11 @@ class MoleculeBatches:
             window = np.arange(self.window_start[place], self.window_stop[place])
             window = window[self.molecule[window] != anchor]
             isobars = self._draw(np.unique(self.molecule[window]), config.negatives_per_anchor, generator)
-            for isobar in isobars.tolist():
-                chosen.append(
-                    self._draw(window[self.molecule[window] == isobar], config.spectra_per_molecule // 2, generator)
-                )
+            half = config.spectra_per_molecule // 2
+            chosen += [self._draw(window[self.molecule[window] == m], half, generator) for m in isobars.tolist()]
             near = self.neighbours.get(anchor, np.empty(0, np.int64))
-            for analogue in self._draw(near, config.analogues_per_anchor, generator).tolist():
-                chosen.append(self._draw(self.places[analogue], config.spectra_per_molecule // 2, generator))
+            analogues = self._draw(near, config.analogues_per_anchor, generator)
+            chosen += [self._draw(self.places[m], half, generator) for m in analogues.tolist()]
         return np.sort(self.rows[np.unique(np.concatenate(chosen))])
 
     @staticmethod
@@ -101,7 +99,7 @@ class MoleculeBatches:
 
 
 def molecule_fingerprints(inchikey: np.ndarray, smiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Number the molecules (first InChIKey blocks) of all rows and compute their Morgan fingerprints.
+    """Give each molecule (first InChIKey block) a number, and compute the Morgan fingerprints of all.
 
     Returns
     -------

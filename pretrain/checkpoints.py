@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -90,7 +91,7 @@ def restore_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Opt
                     key: tensors[f"{name}|{key}"].to("cpu" if key == "step" else parameter.device)
                     for key in ("exp_avg", "exp_avg_sq", "step")
                 }
-    except (OSError, KeyError, RuntimeError, ValueError) as error:
+    except (OSError, KeyError, RuntimeError, ValueError, SafetensorError) as error:
         message = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: cannot be restored ({message}); resume from an earlier step-N") from None
     if f"process_{process}" in rng:  # another number of processes: their dropout starts afresh

@@ -19,7 +19,8 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
+from accelerate.utils import parse_flag_from_env
 from torch import nn
 
 from ..artifacts import atomic_file
@@ -101,7 +102,7 @@ def train(
     if config.threads:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
-    accelerator = Accelerator(mixed_precision="bf16" if config.precision == "bf16" else "no")
+    accelerator = Accelerator(mixed_precision="bf16" if config.precision == "bf16" else "no", cpu=on_cpu())
     optimizer = make_optimizer(task.module, config)
     checkpoints = output / "checkpoints"
     source = find_checkpoint(checkpoints, resume)
@@ -181,6 +182,16 @@ def train(
         "device": str(accelerator.device),
         "validation": validation,
     }
+
+
+def on_cpu() -> bool:
+    """Return whether to train on the CPU: where there is no accelerator, or accelerate is told to."""
+    return not torch.accelerator.is_available() or parse_flag_from_env("ACCELERATE_USE_CPU")
+
+
+def process_state() -> PartialState:
+    """Return this process's place among those of the run, before there is an `Accelerator`."""
+    return PartialState(cpu=on_cpu())
 
 
 def make_optimizer(module: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:

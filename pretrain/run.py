@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
 
 from ..artifacts import atomic_folder, sha256_of_file, write_manifest
 from ..configs.loading import to_tree
@@ -20,7 +19,7 @@ from ..encoder.modeling_ionbed import IonbedModel
 from ..errors import InputError
 from .config import PretrainConfig
 from .data import TrainingSpectra, epoch_batches
-from .loop import train
+from .loop import process_state, train
 from .masking import masked_batch
 from .objective import MaskedPeakObjective
 
@@ -95,7 +94,7 @@ def pretrain(config: PretrainConfig, *, resume: str | None = None) -> Path:
 
 def open_training_spectra(output: Path, resume: str | None, open_spectra: Any) -> TrainingSpectra:
     """Check the output folder, then open the training spectra, the main process first (it makes the Arrow files)."""
-    state = PartialState()
+    state = process_state()
     taken = output.exists() and (not output.is_dir() or any(output.iterdir()))
     if resume is None and taken and state.is_main_process:  # the others may come when it has begun to write
         raise InputError(f"{output}: already exists; go on with its run by --resume auto, or choose another output")
@@ -126,7 +125,7 @@ def write_model(
 ) -> Path:
     """Write the model folder and the run's manifest, on the main process; see `pretrain`."""
     folder = output / MODEL_FOLDER
-    state = PartialState()
+    state = process_state()
     if state.is_main_process and summary["finished"]:
         with atomic_folder(folder, overwrite=True) as partial:
             encoder.save_pretrained(partial)

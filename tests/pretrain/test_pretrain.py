@@ -123,7 +123,7 @@ def test_two_processes_give_the_loss_of_one(store, split, whole_run, tmp_path):
     output = tmp_path / "two"
     launcher = ("-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone")
     words = command(store, split, output, launcher=launcher)
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert json.loads((output / "manifest.json").read_text())["processes"] == 2
