@@ -42,6 +42,7 @@ class JitteredVectors:
         self.directions = self.rng.normal(size=(len(molecule_mz), dim)).astype(np.float32)
 
     def embed(self, spectra: Iterable[Spectrum] | SpectrumColumns, *, progress: bool = False) -> np.ndarray:
+        """Return one vector per spectrum, by its precursor."""
         columns = spectra if isinstance(spectra, SpectrumColumns) else SpectrumColumns.from_spectra(list(spectra))
         edges = (self.molecule_mz[1:] + self.molecule_mz[:-1]) / 2
         vectors = self.directions[np.searchsorted(edges, columns.precursor_mz)]
@@ -49,9 +50,11 @@ class JitteredVectors:
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
     def model_hash(self) -> str:
+        """Return a fixed text: nothing else is compared with it."""
         return "jittered vectors"
 
     def save_pretrained(self, save_directory: str | os.PathLike[str]) -> object:
+        """Refuse: an index of made-up vectors is of no use to anyone."""
         raise NotImplementedError("an index of made-up vectors is not saved")
 
 
@@ -188,7 +191,8 @@ def main() -> None:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     print(
         f"{options.spectra:,} library spectra of {NUM_PEAKS} peaks, vectors of {options.dim} dimensions, "
-        f"{K} hits; {processor()}, {cores} cores usable, Python {platform.python_version()}, {time.strftime('%Y-%m-%d')}\n"
+        f"{K} hits; {processor()}, {cores} cores usable, Python {platform.python_version()}, "
+        f"{time.strftime('%Y-%m-%d')}\n"
     )
     print(f"| ms per query | one at a time (median) | {options.queries:,} at once |\n|---|---:|---:|")
     for label, one, together in rows:
