@@ -118,7 +118,7 @@ def _required() -> Iterator[Check]:
         ("faiss-cpu", "faiss", "no index and no search"),
         ("rdkit", "rdkit.Chem", "no molecules: structures are neither read nor compared"),
         ("pyarrow", "pyarrow.parquet", "no store"),
-        ("pyteomics", "pyteomics.mzml", "mzML and mzXML cannot be read"),
+        ("lxml", "lxml.etree", "mzML and mzXML cannot be read"),
     ):
         version, problem = _import(distribution, module)
         if problem:
@@ -162,7 +162,6 @@ def _optional() -> Iterator[Check]:
     for distribution, extra, consequence in (
         ("matchms", "evaluate", "no cosine and modified cosine rows in evaluate and demo"),
         ("ms_entropy", "evaluate", "no spectral-entropy rows in evaluate and demo"),
-        ("scikit-learn", "evaluate", "evaluate and demo do not run"),
         ("tensorboard", "cluster", "training logs to log.jsonl only"),
         ("fastapi", "serve", "no HTTP service"),
     ):
