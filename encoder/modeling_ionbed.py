@@ -12,6 +12,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -276,6 +277,10 @@ class IonbedModel(PreTrainedModel):
         """Write ``config.json`` and ``model.safetensors``, as `transformers.PreTrainedModel.save_pretrained` does."""
         with without_progress_bars():
             super().save_pretrained(save_directory, **options)
+        mask = os.umask(0)
+        os.umask(mask)
+        for weights in Path(save_directory).glob("*.safetensors"):
+            weights.chmod(0o666 & ~mask)  # safetensors makes them private to the user, who may want to share a model
 
     def model_hash(self) -> str:
         """Return SHA-256 over the weights and the configuration: two models with one hash embed alike."""

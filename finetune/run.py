@@ -191,6 +191,8 @@ def initial_encoder(config: InitConfig) -> IonbedModel:
         weights = {k: v for k, v in source.state_dict().items() if not k.startswith("projection.")}
         result = encoder.load_state_dict(weights, strict=False)
         assert not result.unexpected_keys and all(k.startswith("projection.") for k in result.missing_keys)
+    for parameter in (encoder.peak_embedding.hidden_mz, encoder.peak_embedding.hidden_intensity):
+        parameter.requires_grad_(False)  # of masked-peak modelling alone; unused parameters stop distributed training
     return encoder.train()
 
 

@@ -132,7 +132,7 @@ def train(
                 with nullcontext() if last else accelerator.no_sync(module):
                     terms = module(micro_batch.to(accelerator.device))
                     # Divide by counts over all processes; gradients are averaged over processes, hence the factor.
-                    loss = sum(w * terms[k] / counts[k] for k, w in weights.items() if counts[k] > 0)
+                    loss = sum(w * terms[k] / max(counts[k], 1) for k, w in weights.items())
                     accelerator.backward(loss * accelerator.num_processes)
                 for name, value in terms.items():
                     sums[name] += float(value.detach())

@@ -178,7 +178,8 @@ def test_spectra_without_peaks_and_no_spectra_at_all():
 def test_a_saved_model_embeds_the_same(tmp_path):
     model, spectra = small_model(), random_spectra(5)
     model.save_pretrained(tmp_path / "m")
-    assert (tmp_path / "m" / "model.safetensors").is_file()
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "m").iterdir()}
+    assert modes["model.safetensors"] == modes["config.json"]
     loaded = ionbed.load_model(tmp_path / "m")
     assert loaded.model_hash() == model.model_hash()
     np.testing.assert_array_equal(loaded.embed(spectra), model.embed(spectra))

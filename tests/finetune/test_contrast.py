@@ -1,0 +1,179 @@
+"""Losses against plain loops, batches with what they promise, augmentation, and gradients across processes."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import ionbed
+from ionbed.finetune.augmentation import augment
+from ionbed.finetune.config import AugmentationConfig, LossConfig, SamplingConfig
+from ionbed.finetune.losses import contrastive_loss, structure_loss
+from ionbed.finetune.sampling import MoleculeBatches, molecule_fingerprints
+from ionbed.spectra.columns import SpectrumColumns
+from ionbed.spectra.molecules import tanimoto_matrix
+from ionbed.spectra.spectrum import Spectrum
+
+
+@pytest.fixture
+def batch():
+    generator = torch.Generator().manual_seed(0)
+    vectors = torch.nn.functional.normalize(torch.randn(9, 4, generator=generator), dim=1)
+    label = torch.tensor([0, 0, 0, 1, 1, 2, 3, 3, 3])
+    same = label[:, None] == label
+    return vectors @ vectors.T, same & ~torch.eye(9, dtype=torch.bool), ~same
+
+
+def test_contrastive_loss_is_its_definition(batch):
+    similarity, positive, other = batch
+    window = other.clone()
+    window[:, ::2] = False
+    for allowed in (other, window):
+        expected = 0.0
+        for i in range(9):
+            positives = [j for j in range(9) if positive[i, j]]
+            pool = positives + [j for j in range(9) if allowed[i, j]]
+            if not positives or len(pool) == len(positives):
+                continue
+            total = math.log(sum(math.exp(similarity[i, j].item() / 0.1) for j in pool))
+            expected -= sum(similarity[i, j].item() / 0.1 - total for j in positives) / len(positives)
+        assert contrastive_loss(similarity, positive, allowed, 0.1).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_structure_loss_is_least_where_the_order_is_that_of_structures(batch):
+    _, _, other = batch
+    tanimoto = torch.rand(9, 9, generator=torch.Generator().manual_seed(1))
+    matching = structure_loss(tanimoto, tanimoto, other, 0.1, 0.1)
+    entropy = 0.0
+    for i in range(9):
+        target = (tanimoto[i, other[i]] / 0.1).softmax(0)
+        entropy -= (target * target.log()).sum().item()
+    assert matching.item() == pytest.approx(entropy, rel=1e-5)  # a cross-entropy is at least the entropy
+    assert structure_loss(-tanimoto, tanimoto, other, 0.1, 0.1) > matching
+
+
+def test_losses_without_a_usable_anchor_are_zero_with_a_gradient():
+    similarity = torch.eye(3, requires_grad=True)
+    none = torch.zeros(3, 3, dtype=torch.bool)
+    loss = contrastive_loss(similarity, none, none, 0.1) + structure_loss(similarity, similarity, none, 0.1, 0.1)
+    loss.backward()
+    assert loss.item() == 0 and torch.equal(similarity.grad, torch.zeros(3, 3))
+
+
+@pytest.fixture(scope="module")
+def sampler(make_columns):
+    columns, inchikey, smiles = make_columns
+    molecule, fingerprints = molecule_fingerprints(inchikey, smiles)
+    config = SamplingConfig(anchors=6, spectra_per_molecule=4, negatives_per_anchor=2, analogues_per_anchor=1)
+    batches = MoleculeBatches(
+        np.arange(len(molecule)), molecule, columns.precursor_mz, columns.polarity, fingerprints, config
+    )
+    return batches, molecule, columns, fingerprints
+
+
+def test_batches_have_positives_isobars_and_analogues(sampler):
+    batches, molecule, columns, fingerprints = sampler
+    epoch = batches.epoch(0, 0)
+    assert len(epoch) == 4  # 24 molecules, 6 anchors each
+    similarity = tanimoto_matrix(fingerprints, fingerprints)
+    np.fill_diagonal(similarity, -1)
+    for rows in epoch:
+        assert len(np.unique(rows)) == len(rows)
+        numbers, counts = np.unique(molecule[rows], return_counts=True)
+        assert (counts >= 4).sum() >= 6
+        assert set(numbers) & set(similarity[numbers].argmax(1))
+    mass = np.array([columns.precursor_mz[molecule == i][0] for i in range(24)])
+    isobars = {i for i in range(24) if (np.abs(mass - mass[i]) < 1e-6).sum() > 1}
+    assert len(isobars) >= 5  # (iso)leucine, the pyridinecarboxylic acids
+    together = [i for rows in epoch for i in isobars if i in molecule[rows]]
+    assert len(together) > len(isobars)  # drawn as negatives as well as as anchors
+    assert all(np.array_equal(a, b) for a, b in zip(epoch, batches.epoch(0, 0), strict=True))
+    assert not all(np.array_equal(a, b) for a, b in zip(epoch, batches.epoch(0, 1), strict=True))
+
+
+def test_too_few_molecules_are_refused(sampler):
+    batches, molecule, columns, fingerprints = sampler
+    config, rows = SamplingConfig(anchors=25), np.arange(len(molecule))
+    with pytest.raises(ionbed.InputError, match="only 24 molecules"):
+        MoleculeBatches(
+            np.arange(len(molecule)), molecule, columns.precursor_mz, columns.polarity, fingerprints, config
+        )
+
+
+def test_augmentation_drops_precursors_and_peaks_and_moves_mz():
+    mz, intensity = np.array([100, 200, 299.8, 300.5, 301.0], np.float32), np.array([0.5, 0.2, 1, 0.1, 0.1], np.float32)
+    spectra = [Spectrum(spectrum_id=str(i), precursor_mz=300.0, mz=mz, intensity=intensity) for i in range(2000)]
+    spectra.append(dataclasses.replace(spectra[0], mz=mz[2:3], intensity=intensity[2:3]))
+    columns, rows = SpectrumColumns.from_spectra(spectra), np.arange(2001)
+    config = AugmentationConfig(drop_precursor_peak=0.5, drop_peaks=0.0, mz_jitter_ppm=0.0)
+    changed = augment(columns, rows, config, 0, 0)
+    counts = changed.num_peaks[:-1]
+    assert set(counts.tolist()) == {2, 5} and abs((counts == 2).mean() - 0.5) < 0.05
+    assert changed.num_peaks[-1] == 1  # never all of them
+    assert all(changed.intensity[a:b].max() == 1 for a, b in zip(changed.offsets, changed.offsets[1:], strict=False))
+    part = augment(columns.take(np.array([5, 9])), np.array([5, 9]), config, 0, 0)
+    assert part.num_peaks.tolist() == changed.num_peaks[[5, 9]].tolist()
+    jittered = augment(columns, rows, AugmentationConfig(0.0, 0.0, 3.0), 0, 0)
+    error = (jittered.mz.astype(float) - columns.mz) / columns.mz * 1e6
+    assert 3.8 < error.std() < 4.7  # a shift of the spectrum and noise of each peak, 3 ppm each
+    thinned = augment(columns, rows, AugmentationConfig(0.0, 0.2, 0.0), 0, 0)
+    assert abs(1 - len(thinned.mz) / len(columns.mz) - 0.2) < 0.02
+
+
+def test_impossible_options_are_refused():
+    for make in (
+        lambda: SamplingConfig(anchors=1),
+        lambda: SamplingConfig(spectra_per_molecule=1),
+        lambda: LossConfig(contrast=0, window=0, structure=0),
+        lambda: LossConfig(temperature=0),
+    ):
+        with pytest.raises(ValueError):
+            make()
+
+
+GATHER = """
+import sys, torch, torch.distributed as dist
+from ionbed.finetune.losses import contrastive_loss, gather_embeddings
+
+dist.init_process_group("gloo")
+rank, sizes = dist.get_rank(), [4, 3]
+everything = torch.nn.functional.normalize(torch.randn(7, 5, generator=torch.Generator().manual_seed(0)), dim=1)
+label = torch.tensor([0, 1, 0, 2, 1, 0, 2])
+start, stop = sum(sizes[:rank]), sum(sizes[: rank + 1])
+
+def loss(own, rows, sizes):
+    similarity = own @ gather_embeddings(own, sizes).T
+    same = label[rows][:, None] == label
+    return contrastive_loss(similarity, same & (rows[:, None] != torch.arange(7)), ~same, 0.1)
+
+alone = everything.clone().requires_grad_()
+loss(alone, torch.arange(7), [7]).backward()
+own = everything[start:stop].clone().requires_grad_()
+loss(own, torch.arange(start, stop), sizes).backward()
+torch.testing.assert_close(own.grad, alone.grad[start:stop])
+"""
+
+
+def test_gradients_reach_the_negatives_of_other_processes(tmp_path):
+    script = tmp_path / "gather.py"
+    script.write_text(GATHER)
+    words = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", str(script)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_window_of_a_spectrum_ends_at_ten_ppm(sampler):
+    batches, _, columns, _ = sampler
+    moved = dataclasses.replace(columns, precursor_mz=columns.precursor_mz)
+    assert (batches.window_stop > batches.window_start).all()
+    for place in range(0, len(batches.rows), 17):
+        row = batches.rows[place]
+        error = np.abs(moved.precursor_mz / moved.precursor_mz[row] - 1) * 1e6
+        window = set(batches.rows[batches.window_start[place] : batches.window_stop[place]].tolist())
+        assert window == set(np.flatnonzero((error <= 10) & (columns.polarity == columns.polarity[row])).tolist())

@@ -1,0 +1,155 @@
+"""Fine-tuning as a whole: it separates molecules, resumes exactly, and two processes do what one does."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import ionbed
+from ionbed.configs.loading import load_config
+from ionbed.finetune.config import FinetuneConfig
+from ionbed.finetune.run import finetune
+from ionbed.pretrain.config import PretrainConfig
+from ionbed.pretrain.run import pretrain
+from ionbed.spectra.split import Split
+from ionbed.spectra.store import Store
+
+SIZE = ("hidden_size=32", "num_layers=2", "num_heads=4", "num_mz_wavelengths=16")
+SMALL = (
+    "training.steps=8", "training.warmup_steps=2", "training.log_every=1", "training.validate_every=4",
+    "training.checkpoint_every=3", "training.threads=1", "training.micro_batch_tokens=300", "sampling.anchors=6",
+    "init.embedding_dim=16", "init.dropout=0",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def pretrained(store, split, tmp_path_factory) -> Path:
+    output = tmp_path_factory.mktemp("pretrained") / "run"
+    training = ("training.steps=3", "training.warmup_steps=1", "training.threads=1", "training.batch_tokens=400")
+    paths = (f"data.store={store}", f"data.split={split}", f"output={output}")
+    changes = [*(f"model.{size}" for size in SIZE), *training, *paths]
+    return pretrain(load_config(PretrainConfig, "pretrain-tiny", changes))
+
+
+def overrides(store: Path, split: Path, model: Path | None, output: Path, *changes: str) -> list[str]:
+    paths = [f"data.store={store}", f"data.split={split}", f"output={output}", f"init.model={model or 'null'}"]
+    return [*SMALL, *paths, *changes]
+
+
+def run(store: Path, split: Path, model: Path | None, output: Path, *changes: str, resume: str | None = None) -> Path:
+    return finetune(
+        load_config(FinetuneConfig, "finetune-tiny", overrides(store, split, model, output, *changes)), resume=resume
+    )
+
+
+def losses_of(output: Path, name: str = "loss") -> list[float]:
+    entries = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+    return [entry[name] for entry in entries if name in entry]
+
+
+@pytest.fixture(scope="module")
+def whole_run(store, split, pretrained, tmp_path_factory) -> Path:
+    output = tmp_path_factory.mktemp("finetuned") / "whole"
+    run(store, split, pretrained, output)
+    return output
+
+
+def test_fine_tuning_starts_from_the_pretrained_encoder(whole_run, pretrained):
+    before, after = load_file(pretrained / "model.safetensors"), load_file(whole_run / "model" / "model.safetensors")
+    assert after.keys() - before.keys() == {"projection.weight", "projection.bias"}
+    name = "layers.0.qkv.weight"
+    assert 0 < (after[name] - before[name]).abs().max() < 0.05
+    config = ionbed.load_model(whole_run / "model").config
+    assert (config.embedding_dim, config.precursor, config.hidden_size) == (16, "hidden", 32)
+    assert {"contrast", "window", "structure"} <= json.loads(
+        (whole_run / "log.jsonl").read_text().splitlines()[0]
+    ).keys()
+
+
+def test_spectra_of_one_molecule_come_together(store, split, tmp_path):
+    size = ", ".join(item.replace("=", ": ") for item in SIZE)
+    training = ("steps=150", "learning_rate=0.003", "validate_every=150", "checkpoint_every=150")
+    changes = [f"init.random={{{size}}}", "sampling.anchors=16", *(f"training.{item}" for item in training)]
+    model = ionbed.load_model(run(store, split, None, tmp_path / "run", *changes))
+    table = Store(store).table()
+    train = Split.load(split).rows_in(table["inchikey"].to_pylist(), ["train"])
+    molecule = np.array(table["inchikey"].to_pylist())[train]
+    vectors = model.embed(Store(store).spectra(train))
+    similarity = vectors @ vectors.T
+    same = molecule[:, None] == molecule
+    itself = np.eye(len(same), dtype=bool)
+    assert similarity[same & ~itself].mean() > similarity[~same].mean() + 0.5
+    losses = losses_of(tmp_path / "run")
+    assert sum(losses[-10:]) < 0.7 * sum(losses[:10])
+
+
+def test_stopped_and_resumed_equals_uninterrupted(store, split, pretrained, whole_run, tmp_path, monkeypatch):
+    from ionbed.pretrain import loop
+
+    output, saves = tmp_path / "run", []
+
+    def save_then_die(*arguments):
+        saves.append(loop_save(*arguments))
+        if len(saves) == 2:
+            raise KeyboardInterrupt
+
+    loop_save = loop.save_checkpoint
+    monkeypatch.setattr(loop, "save_checkpoint", save_then_die)
+    with pytest.raises(KeyboardInterrupt):
+        run(store, split, pretrained, output)
+    monkeypatch.undo()
+    assert not (output / "model").exists()
+    run(store, split, pretrained, output, resume="auto")
+    mine, theirs = (load_file(folder / "model" / "model.safetensors") for folder in (output, whole_run))
+    assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
+    assert losses_of(output) == losses_of(whole_run)
+
+
+def test_two_processes_give_the_loss_of_one(store, split, pretrained, whole_run, tmp_path):
+    output = tmp_path / "two"
+    sets = [word for item in overrides(store, split, pretrained, output) for word in ("--set", item)]
+    words = [
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node=2",
+        "--standalone",
+        "-m",
+        "ionbed",
+        "finetune",
+        "finetune-tiny",
+    ]
+    done = subprocess.run([sys.executable, *words, *sets], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert losses_of(output) == pytest.approx(losses_of(whole_run), abs=1e-4)
+    assert losses_of(output, "validation_loss") == pytest.approx(losses_of(whole_run, "validation_loss"), abs=1e-3)
+
+
+def test_another_pretrained_model_is_another_run(store, split, whole_run, pretrained):
+    with pytest.raises(ionbed.InputError, match="other values of init"):
+        run(store, split, whole_run / "model", whole_run, resume="auto")
+
+
+def test_unlabelled_spectra_cannot_be_fine_tuned_on(store, split, tmp_path):
+    import pyarrow as pa
+
+    from ionbed.artifacts import sha256_of_file, write_manifest
+    from ionbed.spectra.store import SHARD_NAME, write_shard
+
+    folder = tmp_path / "unlabelled"
+    folder.mkdir()
+    table = Store(store).table()
+    for name in ("inchikey", "smiles"):
+        table = table.set_column(table.column_names.index(name), name, pa.nulls(len(table), pa.string()))
+    path = folder / SHARD_NAME.format(0)
+    write_shard(table, path)
+    shard = {"file": path.name, "spectra": len(table), "sha256": sha256_of_file(path)}
+    write_manifest(folder, {"command": "prepare", "counts": {}, "shards": [shard]})
+    with pytest.raises(ionbed.InputError, match="no spectrum of the training folds has a structure"):
+        run(folder, split, None, tmp_path / "run")
