@@ -57,6 +57,8 @@ def atomic_folder(path: str | os.PathLike[str], *, overwrite: bool = False) -> I
     with open(lock_path, "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not lock_path.exists() or os.fstat(lock.fileno()).st_ino != lock_path.stat().st_ino:
+                raise BlockingIOError  # its holder has just removed the file that we opened
         except OSError:
             raise InputError(f"{path}: another process is writing this folder; wait for it or choose another") from None
         try:

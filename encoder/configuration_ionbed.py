@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transformers import PretrainedConfig
@@ -40,6 +41,10 @@ class IonbedConfig(PretrainedConfig):
         Metadata that the precursor token carries, of 'polarity', 'charge', 'collision_energy', 'adduct', 'instrument'.
     adducts, instruments : sequence of str
         Vocabularies of the last two; others count as unknown.
+    training : sequence of dict
+        What the weights were trained on, one entry per stage: command, split (its hash, or None), folds, numbers of
+        spectra and molecules, store (hashes of its shards). A record, not an option: it does not enter the model's
+        hash, and an evaluation reads it to see whether a test is fair.
 
     Raises
     ------
@@ -68,6 +73,7 @@ class IonbedConfig(PretrainedConfig):
         adducts: tuple[str, ...] = (),
         instruments: tuple[str, ...] = (),
         initializer_range: float = 0.02,
+        training: Sequence[Mapping[str, Any]] = (),
         **kwargs: Any,
     ) -> None:
         if hidden_size % (2 * num_heads):
@@ -93,14 +99,15 @@ class IonbedConfig(PretrainedConfig):
         self.max_peaks = max_peaks
         self.min_intensity = min_intensity
         self.num_mz_wavelengths = num_mz_wavelengths
-        self.mz_wavelengths = tuple(mz_wavelengths)
-        self.rotary_wavelengths = tuple(rotary_wavelengths)
+        self.mz_wavelengths = (float(mz_wavelengths[0]), float(mz_wavelengths[1]))
+        self.rotary_wavelengths = (float(rotary_wavelengths[0]), float(rotary_wavelengths[1]))
         self.rotary_fraction = rotary_fraction
         self.precursor = precursor
         self.conditioning = tuple(conditioning)
         self.adducts = tuple(adducts)
         self.instruments = tuple(instruments)
         self.initializer_range = initializer_range
+        self.training = [dict(stage) for stage in training]
         super().__init__(**kwargs)
 
     @property

@@ -6,6 +6,7 @@ import os
 import re
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
@@ -40,10 +41,12 @@ def load_model(path_or_id: str | os.PathLike[str] | None = None) -> IonbedModel:
         raise InputError(f"{folder}: is not a model folder (config.json and model.safetensors are needed); name one")
     try:
         with without_progress_bars():
-            model, report = IonbedModel.from_pretrained(str(source), output_loading_info=True)
+            loaded: Any = IonbedModel.from_pretrained(str(source), output_loading_info=True)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{source}: cannot be loaded as an ionbed model ({reason}); name a model folder") from None
+    model: IonbedModel
+    model, report = loaded
     wrong = sorted({*report["missing_keys"], *report["unexpected_keys"]})
     if wrong:
         raise InputError(

@@ -185,6 +185,7 @@ class IonbedModel(PreTrainedModel):
     Loadable by ``transformers.AutoModel.from_pretrained`` once ``ionbed.encoder.modeling_ionbed`` is imported.
     """
 
+    config: IonbedConfig
     config_class = IonbedConfig
     base_model_prefix = "ionbed"
 
@@ -273,10 +274,10 @@ class IonbedModel(PreTrainedModel):
             self.train(was_training)
         return result
 
-    def save_pretrained(self, save_directory: str | os.PathLike[str], **options: Any) -> None:
+    def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **options: Any) -> None:
         """Write ``config.json`` and ``model.safetensors``, as `transformers.PreTrainedModel.save_pretrained` does."""
         with without_progress_bars():
-            super().save_pretrained(save_directory, **options)
+            super().save_pretrained(save_directory, *args, **options)
         mask = os.umask(0)
         os.umask(mask)
         for weights in Path(save_directory).glob("*.safetensors"):
@@ -294,7 +295,7 @@ class IonbedModel(PreTrainedModel):
         import inspect
 
         names = inspect.signature(IonbedConfig.__init__).parameters
-        return {name: getattr(self.config, name) for name in names if name not in {"self", "kwargs"}}
+        return {name: getattr(self.config, name) for name in names if name not in {"self", "training", "kwargs"}}
 
     def _positions(self, batch: EncoderBatch) -> torch.Tensor:
         """Return the m/z that each token rotates by: 0 where the model must not know it."""

@@ -110,6 +110,7 @@ class ContrastiveTask:
         self.spectra = spectra
         self.encoder = initial_encoder(config.init)
         self.module = ContrastiveObjective(self.encoder, config)
+        self.weights = self.module.weights
         self.num_tokens = np.minimum(spectra.num_peaks, self.encoder.config.max_peaks) + 1
         self.molecule, self.fingerprints = molecule_fingerprints(spectra.inchikey, spectra.smiles)
         self.batches = self._sampler(spectra.rows)
@@ -177,7 +178,7 @@ class ContrastiveTask:
             "window": contrast_anchors(positive, window | positive),
             "structure": other.any(1),
         }
-        return {name: float(counts[name].sum()) for name in self.module.weights}
+        return {name: float(counts[name].sum()) for name in self.weights}
 
 
 def initial_encoder(config: InitConfig) -> IonbedModel:
@@ -186,7 +187,7 @@ def initial_encoder(config: InitConfig) -> IonbedModel:
     before = source.config if source is not None else config.random.encoder_config()
     options = {f.name: getattr(before, f.name) for f in fields(type(config.random))}
     options |= {"embedding_dim": config.embedding_dim, "dropout": config.dropout, "precursor": config.precursor}
-    encoder = IonbedModel(IonbedConfig(**options))
+    encoder = IonbedModel(IonbedConfig(**options, training=before.training))
     if source is not None:
         weights = {k: v for k, v in source.state_dict().items() if not k.startswith("projection.")}
         result = encoder.load_state_dict(weights, strict=False)

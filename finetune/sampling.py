@@ -87,7 +87,7 @@ class MoleculeBatches:
         return generator.permutation(items)[:most]
 
     def _neighbours(self, fingerprints: np.ndarray) -> dict[int, np.ndarray]:
-        result = {}
+        result: dict[int, np.ndarray] = {}
         most = min(NUM_NEIGHBOURS, len(self.present) - 1)
         for start in range(0, len(self.present), 512):
             part = self.present[start : start + 512]

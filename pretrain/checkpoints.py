@@ -99,7 +99,7 @@ def restore_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Opt
 
 
 def _optimizer_tensors(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    names = {parameter: name for name, parameter in module.named_parameters()}
+    names: dict[torch.Tensor, str] = {parameter: name for name, parameter in module.named_parameters()}
     tensors = {}
     for parameter, values in optimizer.state.items():
         for key, value in values.items():

@@ -52,8 +52,13 @@ class MicroBatch(Protocol):
 class Task(Protocol):
     """What a stage of training brings to the loop."""
 
-    module: nn.Module
-    """``module(micro_batch)`` returns the summed loss of each term; ``module.weights`` their weights."""
+    @property
+    def module(self) -> nn.Module:
+        """What is trained: ``module(micro_batch)`` returns the summed loss of each term."""
+
+    @property
+    def weights(self) -> Mapping[str, float]:
+        """Weight of each term of the loss."""
 
     def epoch_batches(self, epoch: int) -> list[np.ndarray]:
         """Return the rows of each batch of an epoch, over all processes; a function of seed and epoch alone."""
@@ -61,7 +66,7 @@ class Task(Protocol):
     def micro_batches(self, rows: np.ndarray, epoch: int, process: int, processes: int) -> Sequence[MicroBatch]:
         """Collate this process's part of a batch."""
 
-    def counts(self, micro_batch: MicroBatch) -> dict[str, float]:
+    def counts(self, micro_batch: Any) -> dict[str, float]:
         """Return over how many items each term's sum goes."""
 
     def validation_batches(self) -> list[np.ndarray]:
@@ -117,7 +122,7 @@ def train(
         logger.info("resumed from %s", source)
     logs = Logs(output, config, position.step, enabled=accelerator.is_main_process)
     stop = StopSignal()
-    weights = task.module.weights
+    weights = task.weights
     meter, total = Meter(weights), Meter(weights)
     validation: dict[str, float] = {}
     with stop, logs, progress("train", config.steps, unit="steps", done=position.step) as advance:
@@ -280,7 +285,7 @@ def global_counts(
     task: Task, micro_batches: Sequence[MicroBatch], stop: bool, accelerator: Accelerator
 ) -> tuple[dict[str, float], dict[str, float], bool]:
     """Return zeroed sums, the counts of each term over all processes, and whether any process was told to stop."""
-    names = list(task.module.weights)
+    names = list(task.weights)
     local = [task.counts(micro_batch) for micro_batch in micro_batches]
     values = [sum(count[name] for count in local) for name in names] + [float(stop)]
     reduced = accelerator.reduce(torch.tensor(values, dtype=torch.float64, device=accelerator.device), "sum").tolist()
@@ -289,7 +294,7 @@ def global_counts(
 
 def validate(task: Task, module: nn.Module, accelerator: Accelerator) -> dict[str, float]:
     """Return the mean loss of each term over the validation batches, over all processes."""
-    names = list(task.module.weights)
+    names = list(task.weights)
     totals = torch.zeros(2, len(names), dtype=torch.float64, device=accelerator.device)
     module.eval()
     for rows in task.validation_batches():
@@ -303,7 +308,7 @@ def validate(task: Task, module: nn.Module, accelerator: Accelerator) -> dict[st
     sums, counts_all = accelerator.reduce(totals, "sum").tolist()
     means = {n: s / c for n, s, c in zip(names, sums, counts_all, strict=True) if c > 0}
     if means:
-        means["loss"] = sum(task.module.weights[n] * v for n, v in means.items())
+        means["loss"] = sum(task.weights[n] * v for n, v in means.items())
     return means
 
 

@@ -37,6 +37,7 @@ class MaskedPeakTask:
         self.spectra = spectra
         self.encoder = IonbedModel(config.model.encoder_config())
         self.module = MaskedPeakObjective(self.encoder, config.masking)
+        self.weights = self.module.weights
         self.num_tokens = np.minimum(spectra.num_peaks, config.model.max_peaks) + 1
 
     def epoch_batches(self, epoch: int) -> list[np.ndarray]:
@@ -126,17 +127,23 @@ def write_model(
     """Write the model folder and the run's manifest, on the main process; see `pretrain`."""
     folder = output / MODEL_FOLDER
     state = process_state()
+    stage = {
+        "command": command,
+        "split": spectra.split.hash if spectra.split else None,
+        "folds": list(tree["data"]["folds"]) if spectra.split else [],
+        "spectra": len(spectra.rows),
+        "molecules": len({k[:14] for k in spectra.inchikey[spectra.rows] if k}),
+        "store": [shard["sha256"] for shard in spectra.store_manifest["shards"]],
+    }
+    encoder.config.training = [*encoder.config.training, stage]
     if state.is_main_process and summary["finished"]:
         with atomic_folder(folder, overwrite=True) as partial:
             encoder.save_pretrained(partial)
         manifest = {
             "command": command,
             "config": tree,
-            "store": str(tree["data"]["store"]),
             "store_counts": spectra.store_manifest["counts"],
-            "split_hash": spectra.split.hash if spectra.split else None,
-            "training_spectra": len(spectra.rows),
-            "training_molecules": len({k[:14] for k in spectra.inchikey[spectra.rows] if k}),
+            "training": stage,
             "model_hash": encoder.model_hash(),
             "model_sha256": sha256_of_file(folder / "model.safetensors"),
             "seed": tree["training"]["seed"],

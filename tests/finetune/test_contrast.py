@@ -98,12 +98,10 @@ def test_batches_have_positives_isobars_and_analogues(sampler):
 
 
 def test_too_few_molecules_are_refused(sampler):
-    batches, molecule, columns, fingerprints = sampler
+    _, molecule, columns, fingerprints = sampler
     config, rows = SamplingConfig(anchors=25), np.arange(len(molecule))
     with pytest.raises(ionbed.InputError, match="only 24 molecules"):
-        MoleculeBatches(
-            np.arange(len(molecule)), molecule, columns.precursor_mz, columns.polarity, fingerprints, config
-        )
+        MoleculeBatches(rows, molecule, columns.precursor_mz, columns.polarity, fingerprints, config)
 
 
 def test_augmentation_drops_precursors_and_peaks_and_moves_mz():

@@ -68,6 +68,7 @@ def test_fine_tuning_starts_from_the_pretrained_encoder(whole_run, pretrained):
     assert 0 < (after[name] - before[name]).abs().max() < 0.05
     config = ionbed.load_model(whole_run / "model").config
     assert (config.embedding_dim, config.precursor, config.hidden_size) == (16, "hidden", 32)
+    assert [stage["command"] for stage in config.training] == ["pretrain", "finetune"]
     assert {"contrast", "window", "structure"} <= json.loads(
         (whole_run / "log.jsonl").read_text().splitlines()[0]
     ).keys()

@@ -21,6 +21,7 @@ from ionbed.pretrain.checkpoints import latest_checkpoint
 from ionbed.pretrain.config import PretrainConfig, TrainingConfig
 from ionbed.pretrain.loop import learning_rate
 from ionbed.pretrain.run import pretrain
+from ionbed.spectra.split import Split
 
 SMALL = (
     "model.hidden_size=32", "model.num_layers=2", "model.num_heads=4", "model.num_mz_wavelengths=16",
@@ -73,7 +74,9 @@ def test_a_run_leaves_a_model_a_log_and_a_manifest(whole_run, store, split):
     assert manifest["command"] == "pretrain"
     assert manifest["model_hash"] == model.model_hash()
     assert manifest["steps"] == 12 and manifest["finished"]
-    assert 0 < manifest["training_molecules"] < 24  # the other folds are held out
+    assert 0 < manifest["training"]["molecules"] < 24  # the other folds are held out
+    assert model.config.training == [manifest["training"]]
+    assert manifest["training"]["split"] == Split.load(split).hash
     log = log_of(whole_run)
     assert {"step", "loss", "mz_bin", "mz_offset", "intensity", "tokens_per_second", "data_wait_share"} <= log[0].keys()
     assert [entry["step"] for entry in log if "validation_loss" in entry] == [6, 12]
