@@ -84,7 +84,7 @@ def epoch_batches(
     pool = np.cumsum(tokens) // (POOL_BATCHES * batch_tokens)
     batches = []
     for part in np.split(shuffled, np.flatnonzero(np.diff(pool)) + 1):
-        cut = token_budget_batches(num_tokens[part], batch_tokens)
+        cut = token_budget_batches(num_tokens[part], batch_tokens, even=False)
         if len(cut) > 1 and num_tokens[part[cut[-1]]].sum() < batch_tokens // 4:  # no tiny batch with a full-sized step
             cut[-2:] = [np.concatenate(cut[-2:])]
         batches += [part[batch] for batch in cut]

@@ -49,14 +49,23 @@ def test_the_analyser_is_the_last_part_of_the_instrument_type():
     assert [analyser(text) for text in ("LC-ESI-QTOF", "ESI-itft", "QQQ")] == ["QTOF", "ITFT", "QQQ"]
 
 
-@given(st.lists(st.integers(1, 65), max_size=200), st.integers(1, 500))
-def test_batches_hold_every_row_once_within_the_budget(lengths, budget):
+@given(st.lists(st.integers(1, 65), max_size=200), st.integers(1, 500), st.booleans())
+def test_batches_hold_every_row_once_within_the_budget(lengths, budget, even):
     num_tokens = np.array(lengths, np.int64)
-    batches = token_budget_batches(num_tokens, budget)
+    batches = token_budget_batches(num_tokens, budget, even=even)
     assert sorted(np.concatenate([*batches, np.empty(0, np.int64)]).tolist()) == list(range(len(lengths)))
     for rows in batches:
         assert len(rows) == 1 or num_tokens[rows].max() * len(rows) <= budget
     assert 0 <= padding_share(num_tokens, batches) < 1
+
+
+def test_even_batches_hold_little_padding():
+    """Lengths as real spectra have them: many short, few long."""
+    num_tokens = np.minimum(np.random.default_rng(0).lognormal(2.5, 1.0, 5000).astype(np.int64), 64) + 1
+    assert padding_share(num_tokens, token_budget_batches(num_tokens, 4096)) < 0.05
+    few = num_tokens[:300]
+    even, full = (token_budget_batches(few, 8192, even=even) for even in (True, False))
+    assert padding_share(few, even) < 0.2 < 0.3 < padding_share(few, full)
 
 
 @given(st.lists(st.lists(st.floats(50, 900, width=32), max_size=8), max_size=6), st.data())
