@@ -9,16 +9,6 @@ from functools import lru_cache
 ELECTRON_MASS = 5.485799090e-4
 """In Da (CODATA 2018)."""
 
-ELEMENT_MASSES = {
-    "H": 1.00782503223, "D": 2.01410177812, "Li": 7.0160034366, "B": 11.00930536, "C": 12.0, "N": 14.00307400443,
-    "O": 15.99491461957, "F": 18.99840316273, "Na": 22.9897692820, "Mg": 23.985041697, "Al": 26.98153853,
-    "Si": 27.97692653465, "P": 30.97376199842, "S": 31.9720711744, "Cl": 34.968852682, "K": 38.9637064864,
-    "Ca": 39.962590863, "Cr": 51.94050623, "Mn": 54.93804391, "Fe": 55.93493633, "Co": 58.93319429, "Ni": 57.93534241,
-    "Cu": 62.92959772, "Zn": 63.92914201, "As": 74.92159457, "Se": 79.9165218, "Br": 78.9183376, "Rb": 84.9117897379,
-    "Ag": 106.9050916, "I": 126.9044719, "Cs": 132.905451961,
-}  # fmt: skip
-"""Mass in Da of the most abundant isotope of the elements that occur in adducts (NIST, after AME2012)."""
-
 _CARRIER_CHARGES = {
     "H": 1, "D": 1, "Li": 1, "Na": 1, "K": 1, "Rb": 1, "Cs": 1, "Ag": 1, "NH4": 1, "Mg": 2, "Ca": 2, "Cu": 2, "Zn": 2,
     "Fe": 2, "F": -1, "Cl": -1, "Br": -1, "I": -1, "NO3": -1, "HSO4": -1, "H2PO4": -1, "HCO3": -1, "HCOO": -1,
@@ -45,7 +35,7 @@ _BARE = re.compile(r"(?P<body>\d*M(?:[-+]\d*[A-Za-z][A-Za-z0-9]*)*)(?P<charge>(?
 _BODY = re.compile(r"(?P<count>\d*)M(?P<terms>(?:[-+]\d*[A-Za-z][A-Za-z0-9]*)*)$")
 _UNCLEAR_CHARGE = re.compile(r"[-+]\d*H\d[-+]+$")  # M+2H2+: is the 2 a count or a charge?
 _TERM = re.compile(r"(?P<sign>[-+])(?P<count>\d*)(?P<part>[A-Za-z][A-Za-z0-9]*)")
-_ELEMENT = re.compile(r"([A-Z][a-z]?)(\d*)")
+_DEUTERIUM = re.compile(r"D(?![a-z])")
 
 
 @dataclass(frozen=True)
@@ -103,7 +93,11 @@ def normalise_adduct(text: str | None) -> Adduct | None:
     if not charge:
         return None
     _rewrite(terms, charge)
-    shift = sum(count * _part_mass(part) for part, count in terms.items())
+    shift = 0.0
+    for part, count in terms.items():
+        mass = _formula_mass(part)
+        assert mass is not None, part  # _net_terms has refused what is no formula
+        shift += count * mass
     return Adduct(_name(num_molecules, terms, charge), num_molecules, charge, shift)
 
 
@@ -142,7 +136,7 @@ def _net_terms(text: str) -> dict[str, int] | None:
     terms: dict[str, int] = {}
     for term in _TERM.finditer(text):
         part = _SPELLINGS.get(term["part"].upper(), term["part"])
-        if not _is_formula(part):
+        if _formula_mass(part) is None:
             return None
         count = int(term["count"] or 1) * (1 if term["sign"] == "+" else -1)
         if hydrogens := re.fullmatch(r"H(\d+)", part):
@@ -184,11 +178,13 @@ def _name(num_molecules: int, terms: dict[str, int], charge: int) -> str:
     return f"[{num_molecules if num_molecules > 1 else ''}M{body}]{size if size > 1 else ''}{sign}"
 
 
-def _is_formula(part: str) -> bool:
-    atoms = _ELEMENT.findall(part)
-    return "".join(map("".join, atoms)) == part and all(symbol in ELEMENT_MASSES for symbol, _ in atoms)
+@lru_cache(maxsize=4096)
+def _formula_mass(formula: str) -> float | None:
+    """Return the monoisotopic mass in Da (NIST) of a formula such as ``CH3COO``, None where it is no formula."""
+    from pyteomics.auxiliary import PyteomicsError  # here, for the import takes most of a second
+    from pyteomics.mass import calculate_mass
 
-
-def _part_mass(part: str) -> float:
-    """Return the mass in Da of a formula such as ``CH3COO``."""
-    return sum(ELEMENT_MASSES[symbol] * int(count or 1) for symbol, count in _ELEMENT.findall(part))
+    try:
+        return float(calculate_mass(formula=_DEUTERIUM.sub("H[2]", formula)))
+    except PyteomicsError:
+        return None

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ionbed.spectra.adducts import ELEMENT_MASSES, adduct_mz, neutral_mass, normalise_adduct, parse_charge
+from ionbed.spectra.adducts import ELECTRON_MASS, adduct_mz, neutral_mass, normalise_adduct, parse_charge
 
 SPELLINGS = {
     "[M+H]+": ["[M+H]+", "M+H", "M+H+", "[M+H]", "(M+H)+", "[M+H]1+", "[M+H]+1", " [M + H]+ ", "[M+H]⁺", "[M+H]+*"],
@@ -87,10 +87,30 @@ def test_charge(text: str | None, charge: int | None) -> None:
     assert parse_charge(text) == charge
 
 
-def test_element_masses_are_those_of_rdkit() -> None:
+@pytest.mark.parametrize(
+    "symbol",
+    ["H", "Li", "B", "C", "N", "O", "F", "Na", "Mg", "Al", "Si", "P", "S", "Cl", "K", "Ca", "Cr", "Mn", "Fe", "Co",
+     "Ni", "Cu", "Zn", "As", "Se", "Br", "Rb", "Ag", "I", "Cs"],
+)  # fmt: skip
+def test_element_masses_are_those_of_rdkit(symbol: str) -> None:
     from rdkit.Chem import GetPeriodicTable
 
-    table = GetPeriodicTable()
-    for symbol, mass in ELEMENT_MASSES.items():
-        if symbol != "D":
-            assert mass == pytest.approx(table.GetMostCommonIsotopeMass(symbol), abs=1e-5)
+    adduct = normalise_adduct(f"[M+{symbol}]+")
+    assert adduct is not None
+    assert adduct.mass_shift == pytest.approx(GetPeriodicTable().GetMostCommonIsotopeMass(symbol), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("text", "shift"),
+    [("[M+D]+", 2.0141018), ("[M+2D]2+", 4.0282036), ("[M+D2O+H]+", 21.0309428), ("[M+DMSO+H]+", 79.021761)],
+)
+def test_deuterium_is_an_element_and_dmso_is_not_of_it(text: str, shift: float) -> None:
+    adduct = normalise_adduct(text)
+    assert adduct is not None
+    assert adduct.mass_shift == pytest.approx(shift, abs=2e-6)
+
+
+def test_the_electron_weighs_what_the_table_of_masses_says() -> None:
+    from pyteomics.mass import nist_mass
+
+    assert pytest.approx(nist_mass["e*"][0][0], abs=1e-11) == ELECTRON_MASS
