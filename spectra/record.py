@@ -57,7 +57,8 @@ class RawRecord:
         'deprecated' (withdrawn by its authors), 'malformed-xml', 'no-peaks', 'truncated', 'unknown-format',
         'unsupported-binary-encoding'.
     repairs : tuple of str
-        Short codes of what the reader had to mend: 'decimal-comma', 'not-utf-8', 'peak-count' (not as stated).
+        Short codes of what the reader had to mend: 'decimal-comma', 'not-utf-8', 'peak-count' (not as stated),
+        'retention-time-without-unit' (left out).
     """
 
     source_file: str

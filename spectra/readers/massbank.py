@@ -49,6 +49,9 @@ def _parse_record(data: bytes, _header: None, ms_levels: Container[int], _is_las
     if not has_peaks:
         head, peaks = text, text
     accession, fields, stated = _parse_head(head)
+    if _lacks_unit(fields.get("retention_time", "")):
+        del fields["retention_time"]  # most records without a unit mean minutes, some seconds: which cannot be told
+        repairs += ("retention-time-without-unit",)
     if "\nDEPRECATED:" in head:
         return Parsed(accession, fields, problem="deprecated")
     peaks, end, _ = peaks.partition(_END)
@@ -66,6 +69,10 @@ def _parse_record(data: bytes, _header: None, ms_levels: Container[int], _is_las
     if whole_number(stated) not in (None, len(mz)):
         more += ("peak-count",)
     return Parsed(accession, fields, mz, intensity, None, repairs + more)
+
+
+def _lacks_unit(text: str) -> bool:
+    return re.search(r"\d", text) is not None and re.search(r"[A-Za-z]", text) is None
 
 
 def _parse_head(head: str) -> tuple[str, dict[str, str], str]:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import ionbed
 from ionbed.spectra.readers import read_records
 
 RECORD = """\
@@ -64,6 +65,28 @@ def test_every_field(tmp_path):
         "ms_level": "2", "polarity": "POSITIVE", "activation": "HCD", "collision_energy": "15 % (nominal)",
         "retention_time": "13.2 min", "precursor_mz": "90.055", "adduct": "[M+H]+", "laboratory": "Some_Lab",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("written", "kept", "repairs"),
+    [
+        ("13.2 min", "13.2 min", ()),
+        ("792.0 sec", "792.0 sec", ()),
+        ("N/A min", "N/A min", ()),
+        ("-", "-", ()),
+        ("13.2", None, ("retention-time-without-unit",)),
+        (" 13,2", None, ("retention-time-without-unit",)),
+        ("1.0, 2.0", None, ("retention-time-without-unit",)),
+    ],
+)
+def test_a_retention_time_without_unit_is_unknown(tmp_path, written, kept, repairs):
+    (parsed,) = records_of(tmp_path, RECORD.replace("RETENTION_TIME 13.2 min", f"RETENTION_TIME {written}"))
+    assert parsed.fields.get("retention_time") == kept
+    assert parsed.repairs == repairs
+    reader = ionbed.read(tmp_path / "record.txt")
+    (spectrum,) = reader
+    assert (spectrum.retention_time is None) == (kept in (None, "N/A min", "-"))
+    assert dict(reader.report.repaired) == dict.fromkeys(repairs, 1)
 
 
 def test_older_accessions_name_no_laboratory(tmp_path):
