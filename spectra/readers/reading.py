@@ -176,13 +176,11 @@ class SpectrumReader:
         report = self.report = ReadReport()
         for record in records:
             report.read += 1
-            repaired: Counter[str] = Counter()
-            result = harmonise(record, self.options, repaired)
+            result = harmonise(record, self.options, report.repaired)
             if isinstance(result, Dropped):
                 report.dropped[result.reason] += 1
             else:
                 report.kept += 1
-                report.repaired.update(repaired.keys())
                 yield result
 
 

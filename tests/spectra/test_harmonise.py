@@ -188,6 +188,14 @@ def test_repairs_of_the_reader_count() -> None:
     assert repaired == {"peak-count": 1, "decimal-comma": 1}
 
 
+def test_one_counter_counts_each_record_once_per_kind() -> None:
+    repaired: Counter[str] = Counter()
+    for _ in range(3):
+        harmonise(record(repairs=("decimal-comma", "decimal-comma"), precursor_mz="195,1"), repaired=repaired)
+    harmonise(record(), repaired=repaired)
+    assert repaired == {"decimal-comma": 3}
+
+
 def test_a_record_without_id_is_named_by_its_place() -> None:
     result = harmonise(record(native_id=""))
     assert isinstance(result, Spectrum)

@@ -198,6 +198,19 @@ def test_an_empty_folder_is_told(tmp_path):
         read_records(tmp_path)
 
 
+def test_the_report_counts_each_repair_of_a_record_once(tmp_path):
+    """The reader mends the peaks of three records, harmonisation the precursor of two of them and of a fourth."""
+    texts = [MGF.format(f"r{n}") for n in range(5)]
+    for n in (0, 1, 2):
+        texts[n] = texts[n].replace("50.5", "50,5")
+    for n in (0, 1, 3):
+        texts[n] = texts[n].replace("PEPMASS=200.1", "PEPMASS=200,1")
+    (tmp_path / "x.mgf").write_text("".join(texts))
+    reader = ionbed.read(tmp_path / "x.mgf")
+    assert len(list(reader)) == 5
+    assert reader.report.repaired == {"decimal-comma": 4}
+
+
 def test_the_reader_is_lazy_can_be_repeated_and_its_report_adds_up(tmp_path):
     text = several(MGF, 3) + MGF.replace("60.25", "x").encode() + MGF.replace("CHARGE", "MSLEVEL=1\nCHARGE").encode()
     (tmp_path / "x.mgf").write_bytes(text + MGF.format("comma").replace("50.5", "50,5").encode())
