@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import multiprocessing
 import os
 import re
@@ -22,7 +21,7 @@ from typing import Any, TextIO
 
 import pyarrow as pa
 
-from ..artifacts import atomic_folder, refuse_existing, sha256_of_file, write_manifest
+from ..artifacts import atomic_folder, describe_input, refuse_existing, sha256_of_file, write_manifest
 from ..errors import InputError
 from ..progress import progress
 from .cleaning import CleaningOptions
@@ -120,7 +119,7 @@ def prepare(
             raise InputError(_nothing_kept(inputs, writer.counts))
         manifest = {
             "command": "prepare",
-            "inputs": [_describe(path) for path in inputs],
+            "inputs": [describe_input(path) for path in inputs],
             "options": _plain(options),
             "counts": writer.counts,
             "shards": writer.shards,
@@ -298,19 +297,6 @@ def _license_key(text: str | None) -> str:
     """Return what two spellings of one licence share: 'CC BY 4.0', 'cc-by' -> 'cc-by'."""
     key = re.sub(r"[\s_-]+", "-", (text or "").strip().lower())
     return re.sub(r"-\d\.\d$", "", key) if key.startswith("cc") else key
-
-
-def _describe(path: Path) -> dict[str, Any]:
-    """Return path, SHA-256 and size of an input; for a folder the hash is over each file's relative name and hash."""
-    if not path.is_dir():
-        return {"path": str(path), "sha256": sha256_of_file(path), "bytes": path.stat().st_size}
-    digest, size = hashlib.sha256(), 0
-    for file in sorted(file for file in path.rglob("*") if file.is_file()):
-        digest.update(
-            f"{file.relative_to(path).as_posix()}\t{sha256_of_file(file)}\n".encode("utf-8", "surrogateescape")
-        )
-        size += file.stat().st_size
-    return {"path": str(path), "sha256": digest.hexdigest(), "bytes": size}
 
 
 def _plain(options: PrepareOptions) -> dict[str, Any]:
