@@ -5,13 +5,22 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from lxml import etree
 
 from . import numpress
 from .blocks import Parsed, RecordFormat
-from .runs import BadArrayError, decode_binary, decode_bytes, encoding_of, parse_fragment, parse_open_document
+from .runs import (
+    BadArrayError,
+    decode_binary,
+    decode_bytes,
+    encoding_of,
+    is_whole_run,
+    parse_fragment,
+    parse_open_document,
+)
 from .text import is_wanted, ms_level
 
 _START = re.compile(rb"<spectrum[\s>]")
@@ -218,17 +227,6 @@ def _array(text: str, terms: Mapping[str, _Term]) -> np.ndarray:
     return decode_binary(text, dtype, is_zlib=is_zlib)
 
 
-def _is_whole(header: bytes, last: bytes, num_records: int) -> bool:
-    """Return whether the list of spectra is closed, and not empty where it states that it is not.
-
-    A larger number stated than found is no sign of damage: tools that shorten runs leave it as it was.
-    """
-    stated = _COUNT.search(header)
-    if num_records == 0:
-        return stated is not None and stated[1] == b"0"
-    return b"</spectrumList>" in last
-
-
 MZML = RecordFormat(
     name="mzML",
     extensions=("mzml",),
@@ -236,5 +234,5 @@ MZML = RecordFormat(
     starts=_starts,
     parse_header=_parse_header,
     parse_record=_parse_record,
-    is_whole=_is_whole,
+    is_whole=partial(is_whole_run, count=_COUNT, end=b"</spectrumList>"),
 )

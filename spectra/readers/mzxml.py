@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from lxml import etree
 
 from .blocks import Parsed, RecordFormat
-from .runs import BadArrayError, decode_binary, encoding_of, parse_fragment
+from .runs import BadArrayError, decode_binary, encoding_of, is_whole_run, parse_fragment
 from .text import is_wanted, ms_level
 
 _START = re.compile(rb"<scan[\s>]")
@@ -106,14 +107,6 @@ def _peaks(scan: etree._Element) -> tuple[np.ndarray, np.ndarray]:
     return values[0::2].copy(), values[1::2].copy()
 
 
-def _is_whole(header: bytes, last: bytes, num_records: int) -> bool:
-    """Return whether the run is closed, and not empty where it states that it is not."""
-    stated = _COUNT.search(header)
-    if num_records == 0:
-        return stated is not None and stated[1] == b"0"
-    return b"</msRun>" in last
-
-
 MZXML = RecordFormat(
     name="mzXML",
     extensions=("mzxml",),
@@ -121,5 +114,5 @@ MZXML = RecordFormat(
     starts=_starts,
     parse_header=_parse_header,
     parse_record=_parse_record,
-    is_whole=_is_whole,
+    is_whole=partial(is_whole_run, count=_COUNT, end=b"</msRun>"),
 )

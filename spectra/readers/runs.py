@@ -42,6 +42,18 @@ def parse_open_document(header: bytes) -> etree._Element | None:
     return _parse(header, recover=True)
 
 
+def is_whole_run(header: bytes, last: bytes, num_records: int, *, count: re.Pattern[bytes], end: bytes) -> bool:
+    """Return whether ``end`` follows the last record; of a run without records, whether it states that it has none.
+
+    A larger number stated, where ``count`` finds it in the header, than found is no sign of damage: tools that shorten
+    runs leave it as it was.
+    """
+    if num_records == 0:
+        stated = count.search(header)
+        return stated is not None and stated[1] == b"0"
+    return end in last
+
+
 def _parse(text: bytes, *, recover: bool) -> etree._Element | None:
     parser = etree.XMLParser(
         huge_tree=True, recover=recover, resolve_entities=False, no_network=True, remove_comments=True, remove_pis=True
