@@ -1,0 +1,1 @@
+"""``ionbed demo``: the pipeline on a small library of predicted spectra."""

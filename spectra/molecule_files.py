@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rdkit.Chem import Mol
 
 _SMILES_HEADERS = {"smiles", "canonicalsmiles", "isomericsmiles", "structure"}
-_NAME_HEADERS = {"name", "compoundname", "compound", "title", "id", "identifier"}
+_NAME_HEADERS = ("name", "compoundname", "compound", "title", "id", "identifier")  # the best first
 _ROWS_TO_JUDGE = 20
 
 
@@ -86,7 +86,7 @@ def _read_text(path: Path) -> Iterator[NamedStructure]:
     headers = [_header(cell) for cell in rows[0][1]]
     smiles_column = next((i for i, header in enumerate(headers) if header in _SMILES_HEADERS), None)
     if smiles_column is not None:
-        name_column = next((i for i, header in enumerate(headers) if header in _NAME_HEADERS), None)
+        name_column = next((headers.index(header) for header in _NAME_HEADERS if header in headers), None)
         rows = rows[1:]
     else:
         smiles_column = _column_that_parses(path, [cells for _, cells in rows[:_ROWS_TO_JUDGE]])
