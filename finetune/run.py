@@ -24,7 +24,7 @@ from ..pretrain.masking import hide_metadata
 from ..pretrain.run import open_training_spectra, run_identity, write_model
 from ..spectra.molecules import tanimoto_matrix
 from .augmentation import augment
-from .config import FinetuneConfig, InitConfig
+from .config import FinetuneConfig, InitConfig, SamplingConfig
 from .losses import contrast_anchors, contrastive_loss, gather_embeddings, structure_loss
 from .sampling import MoleculeBatches, molecule_fingerprints
 

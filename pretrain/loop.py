@@ -104,6 +104,8 @@ def train(
     dict
         Summary of the run: steps, spectra, tokens, seconds, last losses, whether it stopped on a signal.
     """
+    # oneDNN keeps 1,024 compiled products of other shapes, gigabytes of them; those of the last few steps are enough.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
     if config.threads:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
