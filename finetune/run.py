@@ -113,20 +113,17 @@ class ContrastiveTask:
         self.weights = self.module.weights
         self.num_tokens = np.minimum(spectra.num_peaks, self.encoder.config.max_peaks) + 1
         self.molecule, self.fingerprints = molecule_fingerprints(spectra.inchikey, spectra.smiles)
-        self.batches = self._sampler(spectra.rows)
-        labelled = np.count_nonzero(self.molecule[spectra.validation_rows] >= 0)
-        self.validation = self._sampler(spectra.validation_rows) if labelled else None
+        train_rows, validation_rows = (r[self.molecule[r] >= 0] for r in (spectra.rows, spectra.validation_rows))
+        if not len(train_rows):
+            raise InputError(f"{config.data.store}: no spectrum of the training folds has a structure to learn from")
+        self.batches = self._sampler(train_rows, config.sampling)
+        # A validation fold may be smaller than a batch; one molecule is no contrast at all.
+        molecules = len(np.unique(self.molecule[validation_rows]))
+        sampling = replace(config.sampling, anchors=min(config.sampling.anchors, max(2, molecules)))
+        self.validation = self._sampler(validation_rows, sampling) if molecules >= 2 else None
 
-    def _sampler(self, rows: np.ndarray) -> MoleculeBatches:
-        spectra, sampling = self.spectra, self.config.sampling
-        rows = rows[self.molecule[rows] >= 0]
-        if not len(rows):
-            raise InputError(
-                f"{self.config.data.store}: no spectrum of the training folds has a structure to learn from"
-            )
-        num_molecules = len(np.unique(self.molecule[rows]))
-        if rows is not spectra.rows and num_molecules < sampling.anchors and num_molecules >= 2:
-            sampling = replace(sampling, anchors=num_molecules)
+    def _sampler(self, rows: np.ndarray, sampling: SamplingConfig) -> MoleculeBatches:
+        spectra = self.spectra
         return MoleculeBatches(rows, self.molecule, spectra.precursor_mz, spectra.polarity, self.fingerprints, sampling)
 
     def epoch_batches(self, epoch: int) -> list[np.ndarray]:

@@ -154,3 +154,12 @@ def test_unlabelled_spectra_cannot_be_fine_tuned_on(store, split, tmp_path):
     write_manifest(folder, {"command": "prepare", "counts": {}, "shards": [shard]})
     with pytest.raises(ionbed.InputError, match="no spectrum of the training folds has a structure"):
         run(folder, split, None, tmp_path / "run")
+
+
+def test_one_molecule_in_the_validation_fold_is_no_reason_to_stop(store, split, pretrained, tmp_path):
+    folds = dict(Split.load(split).folds)
+    validation = sorted(block for block, fold in folds.items() if fold == "validation")
+    changed = Split("inchikey-block", 0, {**folds, **dict.fromkeys(validation[1:], "train")})
+    changed.save(tmp_path / "split.json")
+    run(store, tmp_path / "split.json", pretrained, tmp_path / "run", "training.steps=3", "training.warmup_steps=1")
+    assert len(losses_of(tmp_path / "run")) == 3 and not losses_of(tmp_path / "run", "validation_loss")
