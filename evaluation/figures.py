@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,94 +17,152 @@ from ..errors import InputError
 from ..spectra.spectrum import Spectrum
 from .measure import AUC, HITS, LIBRARY_SEARCH, SAME_MOLECULE, SAME_MOLECULE_ANY_PARTNER, TANIMOTO, TaskResult
 from .metrics import roc_curve
-from .mirror import mirror_figure
+from .mirror import LOWER, MATCHED, UPPER, mirror_figure
+from .scorers import PrecursorOnly
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SAME, DIFFERENT = "#0072b2", "#d55e00"
+BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#777777"
+KIND_COLOURS = {"reference": GREY, "look-up": ORANGE, "learned": BLUE}
+LINE_COLOURS = {
+    "reference": ("#777777",),
+    "look-up": ("#000000", "#e69f00", "#cc79a7", "#56b4e9", "#8a6d00"),
+    "learned": ("#0072b2", "#d55e00", "#009e73", "#5e3c99"),
+}
+"""Okabe and Ito's colours and two beside them, which colour-blind readers can tell apart."""
+LINE_STYLES = {"reference": ":", "look-up": "--", "learned": "-"}
 NUM_BINS = 40
 
 
-def task_figures(results: Sequence[TaskResult]) -> dict[str, str]:
-    """Return SVG by caption for every task that measured something."""
-    drawn = {}
+@dataclass(frozen=True)
+class Drawing:
+    """A figure of the report.
+
+    Attributes
+    ----------
+    caption : str
+    panels : tuple of str
+        SVG elements, each narrow enough for a telephone where it can be, to be laid side by side.
+    key : tuple of (str, str, str)
+        Colour, line style ('-', '--' or ':') and meaning of each colour in the panels.
+    task : str or None
+        The task it belongs to.
+    wide : bool
+        Whether it cannot be read when it is made narrower.
+    """
+
+    caption: str
+    panels: tuple[str, ...]
+    key: tuple[tuple[str, str, str], ...] = ()
+    task: str | None = None
+    wide: bool = False
+
+
+def task_figures(results: Sequence[TaskResult]) -> list[Drawing]:
+    """Return the drawings of every task that measured something."""
+    drawn = []
     for result in results:
         if not result.rows:
             continue
         if result.name in (SAME_MOLECULE, SAME_MOLECULE_ANY_PARTNER):
             if AUC in result.rows[0].estimates:
-                drawn[f"{result.name}: scores of pairs of one molecule and of two"] = score_distributions(result)
-                drawn[f"{result.name}: ROC curves"] = roc_curves(result)
+                drawn += [score_distributions(result), roc_curves(result)]
         elif result.name == LIBRARY_SEARCH:
-            drawn["Library search: share of queries whose molecule is among the first k"] = intervals(
-                result, [f"hit@{k}" for k in HITS]
+            caption = (
+                "Share of the queries whose molecule is the first hit, among the first 5, and among the first 20, with "
+                "its interval: further right is better."
             )
+            drawn.append(intervals(result, [f"hit@{k}" for k in HITS], caption))
         else:
-            drawn["Analogue search: mean Tanimoto of the best hit"] = intervals(result, [TANIMOTO])
+            caption = (
+                "Structural similarity of the first hit to the query's molecule, with its interval: further right is "
+                "better, up to the oracle."
+            )
+            drawn.append(intervals(result, [TANIMOTO], caption))
     return drawn
 
 
-def score_distributions(result: TaskResult) -> str:
+def score_distributions(result: TaskResult) -> Drawing:
     """Draw, for each scorer, the scores of pairs of one molecule against those of two molecules."""
-    scores = {label: values for label, values in result.pair_scores.items() if np.ptp(values[np.isfinite(values)]) > 0}
-    columns = min(3, max(len(scores), 1))
-    rows = -(-len(scores) // columns) or 1
-    figure = _figure(3.2 * columns, 2.3 * rows)
-    for position, (label, values) in enumerate(scores.items()):
-        axes = figure.add_subplot(rows, columns, position + 1)
+    panels = []
+    for label, values in result.pair_scores.items():
         finite = np.isfinite(values)
+        if not finite.any() or np.ptp(values[finite]) == 0:
+            continue
+        figure = _figure(3.3, 2.2)
+        axes = figure.add_subplot()
         bins = np.linspace(values[finite].min(), values[finite].max(), NUM_BINS + 1)
-        for chosen, colour, name in (
-            (result.positive, SAME, "same molecule"),
-            (~result.positive, DIFFERENT, "different"),
-        ):
-            axes.hist(values[chosen & finite], bins=list(bins), density=True, color=colour, alpha=0.55, label=name)
-        axes.set_title(label, fontsize=9)
+        for chosen, colour in ((result.positive, BLUE), (~result.positive, ORANGE)):
+            of_kind = values[chosen & finite]
+            axes.hist(of_kind, bins=list(bins), density=True, color=colour, alpha=0.4)
+            axes.hist(of_kind, bins=list(bins), density=True, color=colour, histtype="step", linewidth=1.2)
+        # Look-ups give 0 to most pairs: on a linear scale that one bar hides all others.
+        axes.set_yscale("function", functions=(np.sqrt, np.square))
+        axes.set_title(label, fontsize=10)
+        axes.set_xlabel("minus the difference (ppm)" if label == PrecursorOnly.label else "score", fontsize=9)
         axes.set_yticks([])
-        axes.tick_params(labelsize=7)
-        if position == 0:
-            axes.legend(fontsize=7, frameon=False)
-    return _svg(figure)
+        panels.append(_svg(figure))
+    return Drawing(
+        "How often each score is given to pairs of one molecule and to pairs of two (density, on a square-root scale): "
+        "the less the two overlap, the better.",
+        tuple(panels),
+        ((BLUE, "-", "one molecule"), (ORANGE, "-", "two molecules")),
+        result.name,
+    )
 
 
-def roc_curves(result: TaskResult) -> str:
+def roc_curves(result: TaskResult) -> Drawing:
     """Draw the ROC curve of every scorer."""
-    figure = _figure(5.2, 4.4)
+    figure = _figure(4.0, 3.9)
     axes = figure.add_subplot()
+    key = []
+    colours = {kind: itertools.cycle(of_kind) for kind, of_kind in LINE_COLOURS.items()}
     for row in result.rows:
         false, true = roc_curve(result.pair_scores[row.label], result.positive)
-        style = {"reference": ":", "look-up": "--", "learned": "-"}[row.kind]
-        axes.plot(false, true, style, linewidth=1.4, label=f"{row.label} ({row.estimates[AUC].value:.3f})")
-    axes.set_xlabel("false positive rate")
-    axes.set_ylabel("true positive rate")
+        colour, style = next(colours[row.kind]), LINE_STYLES[row.kind]
+        axes.plot(false, true, style, linewidth=2.0 if row.kind == "learned" else 1.4, color=colour)
+        key.append((colour, style, f"{row.label} ({row.estimates[AUC].value:.3f})"))
+    axes.set_xlabel("pairs of two molecules above the threshold", fontsize=9)
+    axes.set_ylabel("pairs of one molecule above it", fontsize=9)
     axes.set_aspect("equal")
-    axes.legend(fontsize=7, frameon=False, loc="lower right")
-    return _svg(figure)
+    return Drawing(
+        "ROC curves: the share of either kind of pair that a threshold on the score lets through. The nearer to the "
+        "upper left corner, the better; in brackets the area below the curve (AUC).",
+        (_svg(figure),),
+        tuple(key),
+        result.name,
+    )
 
 
-def intervals(result: TaskResult, metrics: Sequence[str]) -> str:
+def intervals(result: TaskResult, metrics: Sequence[str], caption: str) -> Drawing:
     """Draw each row's estimate with its interval, one panel per metric."""
     rows = result.rows[::-1]
-    figure = _figure(2.0 + 2.4 * len(metrics), 0.8 + 0.3 * len(rows))
-    first = None
-    for position, metric in enumerate(metrics):
-        axes = first = figure.add_subplot(1, len(metrics), position + 1, sharey=first)
+    found = [row.estimates[metric] for row in rows for metric in metrics]
+    bounds = [bound for e in found for bound in (e.value, e.low, e.high) if bound is not None]
+    margin = 0.05 * (max(bounds) - min(bounds)) or 0.05
+    panels = []
+    for metric in metrics:
+        figure = _figure(3.6, 0.8 + 0.27 * len(rows))
+        axes = figure.add_subplot()
         for height, row in enumerate(rows):
-            estimate = row.estimates[metric]
-            colour = {"reference": "#999999", "look-up": DIFFERENT, "learned": SAME}[row.kind]
+            estimate, colour = row.estimates[metric], KIND_COLOURS[row.kind]
             if estimate.low is not None and estimate.high is not None:
                 axes.hlines(height, estimate.low, estimate.high, color=colour, linewidth=2)
             if estimate.value is not None:
-                axes.plot([estimate.value], [height], "o", color=colour, markersize=4)
-        axes.set_yticks(range(len(rows)), [row.label for row in rows], fontsize=8)
-        axes.tick_params(labelleft=position == 0)
-        axes.set_title(metric, fontsize=9)
+                axes.plot([estimate.value], [height], "o", color=colour, markersize=5)
+        axes.set_yticks(range(len(rows)), [row.label for row in rows], fontsize=9)
+        axes.set_ylim(-0.6, len(rows) - 0.4)
+        axes.set_xlim(min(bounds) - margin, max(bounds) + margin)
+        axes.set_title(metric, fontsize=10)
         axes.grid(axis="x", linewidth=0.4)
-    return _svg(figure)
+        panels.append(_svg(figure))
+    kinds = dict.fromkeys(row.kind for row in result.rows)
+    key = tuple((KIND_COLOURS[kind], "-", kind) for kind in kinds)
+    return Drawing(caption, tuple(panels), key, result.name)
 
 
-def loss_curves(logs: Mapping[str, Path]) -> str:
+def loss_curves(logs: Mapping[str, Path]) -> Drawing:
     """Draw the losses logged in JSONL files (lines with ``step`` and ``loss``), one panel per label.
 
     Raises
@@ -109,16 +170,19 @@ def loss_curves(logs: Mapping[str, Path]) -> str:
     InputError
         A log holds a broken line, or no loss at all.
     """
-    figure = _figure(4.2 * len(logs), 2.8)
-    for position, (label, path) in enumerate(logs.items()):
-        axes = figure.add_subplot(1, len(logs), position + 1)
+    panels = []
+    colours = {"loss": BLUE, "validation_loss": ORANGE}
+    for label, path in logs.items():
+        figure = _figure(3.9, 2.6)
+        axes = figure.add_subplot()
         for name, (steps, losses) in read_losses(path).items():
-            axes.plot(steps, losses, linewidth=1.2, label=name)
-        axes.set_title(label, fontsize=9)
-        axes.set_xlabel("step")
-        axes.set_ylabel("loss")
-        axes.legend(fontsize=7, frameon=False)
-    return _svg(figure)
+            axes.plot(steps, losses, linewidth=1.2, color=colours[name])
+        axes.set_title(label, fontsize=10)
+        axes.set_xlabel("step", fontsize=9)
+        axes.set_ylabel("loss", fontsize=9)
+        panels.append(_svg(figure))
+    key = ((BLUE, "-", "on the training batches"), (ORANGE, "-", "on the molecules held out for validation"))
+    return Drawing("Loss during training: it should fall and then level off.", tuple(panels), key)
 
 
 def read_losses(path: Path) -> dict[str, tuple[list[float], list[float]]]:
@@ -140,9 +204,10 @@ def read_losses(path: Path) -> dict[str, tuple[list[float], list[float]]]:
     return curves
 
 
-def mirror(upper: Spectrum, lower: Spectrum) -> str:
+def mirror(task: str, caption: str, upper: Spectrum, lower: Spectrum) -> Drawing:
     """Draw a query above its hit."""
-    return _svg(mirror_figure(upper, lower))
+    key = ((MATCHED, "-", "peaks that match"), (UPPER, "-", "other peaks of the query"), (LOWER, "-", "of the hit"))
+    return Drawing(caption, (_svg(mirror_figure(upper, lower)),), key, task, wide=True)
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -155,8 +220,11 @@ def _svg(figure: Figure) -> str:
     """Return the figure as an <svg> element that can stand inside HTML; the same figure gives the same text."""
     import matplotlib
 
+    for axes in figure.axes:
+        axes.tick_params(labelsize=9)
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": "ionbed", "svg.fonttype": "none", "font.family": "sans-serif"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     text = buffer.getvalue()
-    return text[text.index("<svg") :]
+    # Who made the file and its licence stand in the page once, not in every panel.
+    return re.sub(r"\s*<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)

@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 def results_tree(
     results: Sequence[TaskResult], *, config: Mapping[str, Any], inputs: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the content of ``results.json``: configuration, inputs, and every row of every task."""
+    """Return the content of ``results.json``: configuration, inputs, and every row of every task.
+
+    A row's ``exposure`` says why its model may have seen the molecules of the queries; None where it has not.
+    """
+    exposure = {label: model["exposure"] for label, model in inputs["models"].items()}
     tasks = {}
     for result in results:
         tasks[result.name] = {
@@ -35,6 +39,7 @@ def results_tree(
                 {
                     "label": row.label,
                     "kind": row.kind,
+                    "exposure": exposure.get(row.label),
                     "estimates": {metric: asdict(value) for metric, value in row.estimates.items()},
                     "differences": {metric: asdict(value) for metric, value in row.differences.items()},
                 }
@@ -65,21 +70,22 @@ def write_report(
         )
     drawn = figures.task_figures(results)
     if loss_logs:
-        drawn["Loss during training"] = figures.loss_curves(loss_logs)
+        drawn.append(figures.loss_curves(loss_logs))
     example = example_hit(results, data, seed=seed)
     if example is not None:
-        caption, upper, lower = example
-        drawn[caption] = figures.mirror(upper, lower)
-        (folder / "mirror.svg").write_text(drawn[caption], encoding="utf-8")
+        task, caption, upper, lower = example
+        drawn.append(figures.mirror(task, caption, upper, lower))
+        (folder / "mirror.svg").write_text(drawn[-1].panels[0], encoding="utf-8")
     (folder / "report.html").write_text(html_page(tree, drawn), encoding="utf-8")
 
 
 def example_hit(
     results: Sequence[TaskResult], data: EvaluationData, *, seed: int
-) -> tuple[str, Spectrum, Spectrum] | None:
-    """Return a caption, a query drawn with ``seed`` (not chosen) and its best hit; None where nothing was searched.
+) -> tuple[str, str, Spectrum, Spectrum] | None:
+    """Return a task, a caption, a query drawn with ``seed`` (not chosen) and its best hit.
 
-    The scorer is the last learned row, or the last look-up where there is none; library search before analogue search.
+    None where nothing was searched. The scorer is the last learned row, or the last look-up where there is none;
+    library search before analogue search.
     """
     for result in sorted(results, key=lambda result: result.name != LIBRARY_SEARCH):
         labels = [row.label for row in result.rows if row.label in result.best_hits and row.kind != "reference"]
@@ -90,5 +96,6 @@ def example_hit(
         query, hit = hits[np.random.default_rng(seed).integers(len(hits))]
         upper, lower = spectra_from_table(data.table.take([query, hit]))
         outcome = "the same molecule" if data.molecule[query] == data.molecule[hit] else "another molecule"
-        return f"{result.name}: a query drawn at random and its best hit by {label} ({outcome})", upper, lower
+        caption = f"A query drawn at random (up) and its best hit by '{label}' (down): {outcome}."
+        return result.name, caption, upper, lower
     return None

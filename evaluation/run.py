@@ -27,6 +27,7 @@ from .measure import (
     measure_library_search,
     measure_same_molecule,
 )
+from .provenance import check_exposure, training_stages
 from .report import results_tree, write_report
 from .scorers import Chance, Encoder, Learned, PrecursorOnly, Scorer, rows_needed
 from .tasks import (
@@ -50,13 +51,15 @@ class EvaluationConfig:
     dataset : Path
         A store written by ``ionbed prepare``.
     split : Path
-        A split file. Trained models must have been trained with the same one.
+        A split file, the one that the models were trained with.
     fold : str
         Fold whose molecules are the queries.
     models : dict of str to str
         Path or id of a model by its label, in the order of the table.
     loss_logs : dict of str to Path
         Training logs (``log.jsonl``) by label, drawn as curves in the report.
+    allow_other_split : bool
+        Whether to go on with a model that may have seen the molecules of the queries; the report then says so.
     seed : int
         Of every draw: pairs, queries, resamples.
     """
@@ -66,6 +69,7 @@ class EvaluationConfig:
     fold: Literal["test", "validation"] = "test"
     models: dict[str, str] = field(default_factory=dict)
     loss_logs: dict[str, Path] = field(default_factory=dict)
+    allow_other_split: bool = False
     seed: int = 0
     same_molecule: SameMoleculeOptions = field(default_factory=SameMoleculeOptions)
     library_search: LibrarySearchOptions = field(default_factory=LibrarySearchOptions)
@@ -88,7 +92,8 @@ def evaluate(config: EvaluationConfig, out: str | os.PathLike[str], *, overwrite
     Raises
     ------
     InputError
-        ``out`` is taken, an input is missing or unusable, or the look-ups are not installed.
+        ``out`` is taken, an input is missing or unusable, the look-ups are not installed, or a model may have seen
+        the molecules of the queries (see `ionbed.evaluation.provenance`).
     """
     refuse_existing(out, overwrite=overwrite)
     require_lookups()
@@ -97,21 +102,35 @@ def evaluate(config: EvaluationConfig, out: str | os.PathLike[str], *, overwrite
             raise InputError(f"{log}: no such file; it is the training log named '{label}' in 'loss_logs'")
         read_losses(log)  # a log that cannot be drawn is refused before the long work, not after
     split = Split.load(config.split)
-    data = load_evaluation_data(Store(config.dataset), split)
+    store = Store(config.dataset)
+    models = {label: _load(source) for label, source in config.models.items()}
+    exposed = {
+        label: check_exposure(label, config.models[label], model, split, config.fold, allow=config.allow_other_split)
+        for label, model in models.items()
+    }
+    data = load_evaluation_data(store, split)
     if not len(data.rows_in(config.fold)):
         raise InputError(f"{config.split}: no evaluable spectrum is in fold '{config.fold}'; make a larger split")
-    models = {label: _load(source) for label, source in config.models.items()}
     results = run_tasks(data, models, config)
     tree = results_tree(
         results,
         config=to_tree(config),
         inputs={
+            "store": [shard.get("sha256") for shard in store.manifest["shards"]],
             "spectra": len(data),
             "molecules": len(data.inchikey_block),
             "predicted spectra": data.num_predicted,
             "spectra left out": data.excluded,
             "split": {"kind": split.kind, "seed": split.seed, "hash": split.hash},
-            "models": {label: {"source": config.models[label], "hash": _hash(m)} for label, m in models.items()},
+            "models": {
+                label: {
+                    "source": config.models[label],
+                    "hash": _hash(model),
+                    "training": training_stages(model),
+                    "exposure": exposed[label],
+                }
+                for label, model in models.items()
+            },
         },
     )
     with atomic_folder(out, overwrite=overwrite) as folder:

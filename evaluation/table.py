@@ -5,21 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from .explanations import exposure_sentences, predicted_sentence, verdict_sentences
+from .measure import ANALOGUE_SEARCH, LIBRARY_SEARCH, SAME_MOLECULE, SAME_MOLECULE_ANY_PARTNER
+
 if TYPE_CHECKING:
     from rich.console import Console
 
 TITLES = {
-    "same molecule": "Same molecule or not, precursors within the window, both molecules held out (ROC AUC)",
-    "same molecule, any partner": "Same molecule or not, one molecule held out, the other of any fold (ROC AUC)",
-    "library search": "Library search: the true molecule among the first k",
-    "analogue search": "Analogue search: Tanimoto of the best hit, the query's molecule not in the library",
+    SAME_MOLECULE: "Same molecule or not, precursors within the window, both molecules held out (ROC AUC)",
+    SAME_MOLECULE_ANY_PARTNER: "Same molecule or not, one molecule held out, the other of any fold (ROC AUC)",
+    LIBRARY_SEARCH: "Library search: the true molecule among the first k",
+    ANALOGUE_SEARCH: "Analogue search: Tanimoto of the best hit, the query's molecule not in the library",
 }
 VERDICT_STYLES = {"beats": "green", "loses": "red", "unresolved": "yellow"}
+EXPOSED = "†"
+"""Behind the label of a row whose model may have seen the molecules of the queries."""
 
 
 def markdown(tree: Mapping[str, Any]) -> str:
     """Return the tables of ``results.json`` as Markdown."""
-    lines = []
+    lines = [line for sentence in verdict_sentences(tree) for line in (sentence, "")]
     for name, task in tree["tasks"].items():
         lines += [f"## {TITLES[name]}", "", count_line(task), ""]
         for header, body in tables(task):
@@ -36,6 +41,8 @@ def print_tables(tree: Mapping[str, Any], console: Console | None = None) -> Non
     from rich.table import Table
 
     console = console or Console()
+    for sentence in verdict_sentences(tree):
+        console.print(sentence, style="bold", highlight=False, markup=False)
     for name, task in tree["tasks"].items():
         console.print(f"\n[bold]{TITLES[name]}[/bold]\n{count_line(task)}", highlight=False)
         for header, body in tables(task):
@@ -51,9 +58,9 @@ def tables(task: Mapping[str, Any]) -> list[tuple[list[str], list[list[str]]]]:
     metrics = [m for m in task["metrics"] if any(m in row["estimates"] for row in task["rows"])]
     if not metrics:
         return []
-    measured = [[row["label"], *(number(row["estimates"].get(m)) for m in metrics)] for row in task["rows"]]
+    measured = [[_label(row), *(number(row["estimates"].get(m)) for m in metrics)] for row in task["rows"]]
     differences = [
-        [row["label"], metric, found["against"], number(found["estimate"], signed=True), found["verdict"]]
+        [_label(row), metric, found["against"], number(found["estimate"], signed=True), found["verdict"]]
         for row in task["rows"]
         for metric, found in row["differences"].items()
     ]
@@ -76,7 +83,7 @@ def number(estimate: Mapping[str, float | None] | None, *, signed: bool = False)
 def count_line(task: Mapping[str, Any]) -> str:
     """Return what was compared, in one line."""
     words = [
-        f"{name} {value:,}" if isinstance(value, int) else f"{name} {value:.2f}"
+        f"{name}: {value:,}" if isinstance(value, int) else f"{name}: {value:.2f}"
         for name, value in task["counts"].items()
     ]
     return "; ".join(words) if task["rows"] else f"Nothing to measure: {'; '.join(words)}"
@@ -84,12 +91,17 @@ def count_line(task: Mapping[str, Any]) -> str:
 
 def footnote(tree: Mapping[str, Any]) -> str:
     """Return how to read the tables."""
-    bootstrap, predicted = tree["config"]["bootstrap"], tree["inputs"]["predicted spectra"]
+    bootstrap = tree["config"]["bootstrap"]
     text = (
         f"In brackets: {bootstrap['confidence']:.0%} intervals, {bootstrap['resamples']:,} bootstrap resamples of "
         "molecules. Ties count in expectation, an abstention is a miss. The best look-up is the one with the highest "
         "point estimate (the precursor alone included); differences to it are paired by resample."
     )
-    if predicted:
-        text += f" {predicted:,} of {tree['inputs']['spectra']:,} spectra were predicted by a program, not measured."
-    return text
+    predicted = predicted_sentence(tree)
+    exposed = [f"{EXPOSED} {sentence}" for sentence in exposure_sentences(tree)]
+    return " ".join([text, *([predicted] if predicted else []), *exposed])
+
+
+def _label(row: Mapping[str, Any]) -> str:
+    """Return the label of a row, marked where its model may have seen the molecules of the queries."""
+    return f"{row['label']} {EXPOSED}" if row["exposure"] else str(row["label"])

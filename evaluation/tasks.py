@@ -29,10 +29,14 @@ class SameMoleculeOptions:
         Two spectra are a pair if their precursors differ by at most this, in ppm of the lighter.
     max_pairs_per_molecule_pair : int
         Spectrum pairs drawn for each pair of molecules (a molecule with itself included).
+    contested_windows_only : bool
+        Whether a pair must lie in a window (the pairs that share one of its spectra) with both labels: elsewhere there
+        is nothing to tell apart. Off in the usual definition of the task, which takes every pair.
     """
 
     precursor_ppm: float = 10.0
     max_pairs_per_molecule_pair: int = 20
+    contested_windows_only: bool = False
 
     def __post_init__(self) -> None:
         _require_positive(self, "precursor_ppm", "max_pairs_per_molecule_pair")
@@ -141,9 +145,7 @@ def same_molecule_task(
 ) -> SameMoleculeTask:
     """Draw the pairs of spectra of ``fold`` that lie in one precursor window.
 
-    A pair is kept only if it lies in a window (the pairs that share one of its spectra) with both labels: elsewhere
-    there is nothing to tell apart. A pair of identical peak lists is one measurement deposited twice and is left out,
-    whatever its label.
+    A pair of identical peak lists is one measurement deposited twice and is left out, whatever its label.
 
     Parameters
     ----------
@@ -154,19 +156,14 @@ def same_molecule_task(
     """
     in_fold = np.zeros(len(data), bool)
     in_fold[data.rows_in(fold)] = True
-    has_same, has_other = np.zeros(len(data), bool), np.zeros(len(data), bool)
-    for first, second in _window_pairs(data, in_fold, options.precursor_ppm, partners):
-        same = data.molecule[first] == data.molecule[second]
-        for spectra in (first, second):
-            has_same[spectra[same]] = True
-            has_other[spectra[~same]] = True
-    contested = has_same & has_other
-
+    contested = _contested(data, in_fold, options.precursor_ppm, partners) if options.contested_windows_only else None
     rng = np.random.default_rng(seed)
     kept = [np.empty((3, 0))]
     for first, second in _window_pairs(data, in_fold, options.precursor_ppm, partners):
-        matters = contested[first] | contested[second]
-        pairs = np.stack([first[matters], second[matters], rng.random(int(matters.sum()))])
+        if contested is not None:
+            matters = contested[first] | contested[second]
+            first, second = first[matters], second[matters]
+        pairs = np.stack([first, second, rng.random(len(first))])
         kept.append(_cap(data, pairs, options.max_pairs_per_molecule_pair))
     pairs = _cap(data, np.concatenate(kept, axis=1), options.max_pairs_per_molecule_pair)
     first, second = pairs[:2].astype(np.int64)
@@ -295,6 +292,18 @@ def _window_pairs(
             first, second = spectra[anchors], spectra[positions]
             allowed = (in_fold[first] | in_fold[second]) & (data.peaks[first] != data.peaks[second])
             yield first[allowed], second[allowed]
+
+
+def _contested(data: EvaluationData, in_fold: np.ndarray, ppm: float, partners: Partners) -> np.ndarray:
+    """Return which spectra have, in their window, a pair of one molecule and a pair of two; bool of shape (n,)."""
+    has_same, has_other = np.zeros(len(data), bool), np.zeros(len(data), bool)
+    for first, second in _window_pairs(data, in_fold, ppm, partners):
+        same = data.molecule[first] == data.molecule[second]
+        for spectra in (first, second):
+            has_same[spectra[same]] = True
+            has_other[spectra[~same]] = True
+    contested: np.ndarray = has_same & has_other
+    return contested
 
 
 def _candidate_pairs(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -96,10 +97,16 @@ def isomers(num_molecules: int = 24, *, per_molecule: int = 4, seed: int = 0) ->
 
 
 class FakeEncoder:
-    """Embeds by a table from precursor m/z and peaks to a vector, so that a test decides what the model knows."""
+    """Embeds by a table from precursor m/z and peaks to a vector, so that a test decides what the model knows.
 
-    def __init__(self, vector: Callable[[SpectrumColumns, int], np.ndarray]) -> None:
+    ``training`` is what its configuration says of its training.
+    """
+
+    def __init__(
+        self, vector: Callable[[SpectrumColumns, int], np.ndarray], training: Sequence[dict[str, Any]] = ()
+    ) -> None:
         self.vector = vector
+        self.config = SimpleNamespace(training=list(training))
         self.num_embedded = 0
 
     def embed(self, spectra: SpectrumColumns, *, progress: bool = False) -> np.ndarray:

@@ -42,7 +42,7 @@ def test_pairs_lie_in_one_window_of_one_polarity(build: SimpleNamespace, make_da
     assert task.counts["pairs of one molecule"] == 1
 
 
-def test_windows_with_one_label_only_are_left_out(build: SimpleNamespace, make_data) -> None:
+def test_all_pairs_count_unless_only_contested_windows_are_wanted(build: SimpleNamespace, make_data) -> None:
     spectra = [
         build.spectrum(0, 1, precursor_mz=300, mz=(50, 60, 70)),
         build.spectrum(0, 2, precursor_mz=300, mz=(50, 60, 71)),  # nothing to confuse it with
@@ -53,8 +53,11 @@ def test_windows_with_one_label_only_are_left_out(build: SimpleNamespace, make_d
         build.spectrum(4, 1, precursor_mz=500, mz=(50, 60, 76)),
     ]
     data = make_data(spectra, dict.fromkeys(range(5), "test"))
+    contested = {("3-1", "3-2"), ("3-1", "4-1"), ("3-2", "4-1")}
     task = same_molecule_task(data, "test", SameMoleculeOptions(), seed=0)
-    assert names(data, task) == {("3-1", "3-2"), ("3-1", "4-1"), ("3-2", "4-1")}
+    assert names(data, task) == contested | {("0-1", "0-2"), ("1-1", "2-1")}
+    task = same_molecule_task(data, "test", SameMoleculeOptions(contested_windows_only=True), seed=0)
+    assert names(data, task) == contested
 
 
 def test_one_measurement_deposited_twice_is_no_pair_and_no_candidate(build: SimpleNamespace, make_data) -> None:
