@@ -6,6 +6,7 @@ Nothing heavy is imported before a command runs, so that ``ionbed --help`` answe
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
@@ -20,6 +21,8 @@ from . import __version__
 from .errors import InputError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from .encoder.modeling_ionbed import IonbedModel
 
 logger = logging.getLogger("ionbed")
@@ -249,6 +252,7 @@ def index_info(
 @app.command(
     rich_help_panel=SEARCH,
     epilog=_examples(
+        "ionbed search library queries.mgf                 # hits to read here",
         "ionbed search library queries.mgf --out hits.tsv",
         "ionbed search library queries.mzML --out hits.tsv --top-k 20 --open",
     ),
@@ -258,7 +262,10 @@ def search(
     queries: Annotated[
         Path, typer.Argument(metavar="QUERIES", help="Spectra: a store, a file, a folder or an archive.")
     ],
-    out: Annotated[Path, typer.Option(metavar="FILE.tsv", help="The table of hits to write.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.tsv", help="The table of hits to write.", show_default="hits are printed"),
+    ] = None,
     top_k: Annotated[int, typer.Option(min=1, help="Hits for each query.")] = 10,
     precursor_ppm: Annotated[
         float, typer.Option(min=0, help="Only candidates whose precursor m/z is this close, in ppm.")
@@ -266,17 +273,21 @@ def search(
     open_search: Annotated[bool, typer.Option("--open", help="Candidates of any precursor m/z.")] = False,
 ) -> None:
     """Find the library spectra that are most like each query."""
+    from .embeddings.search import find, format_hits
     from .embeddings.search import search as run
 
-    summary = run(index, queries, out, k=top_k, precursor_ppm=None if open_search else precursor_ppm)
-    logger.info("%s: %s", out, summary)
+    window = None if open_search else precursor_ppm
+    if out is None or str(out) == "-":
+        _console().print(format_hits(find(index, queries, k=top_k, precursor_ppm=window)))
+    else:
+        logger.info("%s: %s", out, run(index, queries, out, k=top_k, precursor_ppm=window))
 
 
 @app.command(
     rich_help_panel=EVALUATION,
     epilog=_examples(
         "ionbed evaluate my.yaml --out report",
-        "ionbed evaluate runs/small/model store --set split=split.json --out report",
+        "ionbed evaluate runs/small/model store --split split.json --out report",
     ),
 )
 def evaluate(
@@ -288,6 +299,10 @@ def evaluate(
     ] = None,
     *,
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="The report to write.")],
+    split: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.json", help="The split that the models were trained with.", show_default=False),
+    ] = None,
     overrides: SetOption = None,
     overwrite: OverwriteOption = False,
 ) -> None:
@@ -295,10 +310,18 @@ def evaluate(
     from .configs.loading import load_config
     from .evaluation.run import EvaluationConfig
     from .evaluation.run import evaluate as run
+    from .evaluation.table import print_tables
 
-    named = [] if dataset is None else [f"dataset={dataset}", f"models.model={what}"]
-    config = what if dataset is None else "evaluate"
-    run(load_config(EvaluationConfig, config, [*named, *(overrides or ())]), out, overwrite=overwrite)
+    if dataset is None and Path(what).is_dir():
+        raise InputError(f"{what}: is a folder; name a YAML file, or the data set (a store) after the model")
+    model = {} if dataset is None else {"dataset": dataset, "models.model": what}
+    named = [
+        f"{key}={json.dumps(str(value))}"  # quoted, so that YAML takes any name as text
+        for key, value in {**model, "split": split}.items()
+        if value is not None
+    ]
+    config = load_config(EvaluationConfig, what if dataset is None else "evaluate", [*named, *(overrides or ())])
+    print_tables(run(config, out, overwrite=overwrite), _console())
     logger.info("%s: the report is report.html, the numbers are in results.json", out)
 
 
@@ -342,6 +365,13 @@ def _load_model(path_or_id: str | None) -> IonbedModel:
     from .encoder.loading import load_model
 
     return load_model(path_or_id)
+
+
+def _console() -> Console:
+    """Return standard output for tables; 120 columns where it is no terminal and nobody says otherwise."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120)
 
 
 def _say_model(folder: Path) -> None:

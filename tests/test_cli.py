@@ -185,6 +185,75 @@ def test_missing_and_foreign_folders(capsys, tmp_path, msp):
     assert not out.exists()
 
 
+def random_model(folder: Path, **config: object) -> Path:
+    from ionbed.encoder.configuration_ionbed import IonbedConfig
+    from ionbed.encoder.modeling_ionbed import IonbedModel
+
+    IonbedModel(IonbedConfig(hidden_size=32, num_layers=1, num_heads=4, **config)).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("out", [[], ["--out", "-"]])
+def test_search_without_a_file_prints_the_hits(capsys, tmp_path, msp, out):
+    model = random_model(tmp_path / "model")
+    assert cli.main(["-q", "index", "build", str(msp), "--out", str(tmp_path / "index"), "--model", str(model)]) == 0
+    assert cli.main(["search", str(tmp_path / "index"), str(msp), *out]) == 0
+    shown = capsys.readouterr().out
+    assert "m/z 195.0877" in shown
+    assert "1.000" in shown and "C8H10N4O2" in shown
+    assert not Path("-").exists()
+
+
+def evaluable(tmp_path) -> tuple[Path, Path, Path]:
+    """A store of molecules that share their precursor, its split, and a model trained with it."""
+    smiles = ["OC1CCCCC1", "CCCCCC=O", "CC(C)CC(C)=O", "CCCCC(C)=O", "CCC(=O)CCC", "CC(=O)C(C)(C)C"]
+    records = [
+        f"NAME: {name}\nPRECURSORMZ: 101.0961\nPRECURSORTYPE: [M+H]+\nIONMODE: Positive\nSMILES: {name}\n"
+        f"Num Peaks: 2\n{41.0 + number + 0.1 * repeat:.4f} 100\n55.0542 {10 + repeat}\n\n"
+        for number, name in enumerate(smiles)
+        for repeat in range(2)
+    ]
+    (tmp_path / "all.msp").write_text("".join(records))
+    store, split = tmp_path / "123: store", tmp_path / "split.json"
+    assert cli.main(["-q", "prepare", str(tmp_path / "all.msp"), "--out", str(store), "--workers", "1"]) == 0
+    assert cli.main(["-q", "split", str(store), "--out", str(split), "--test", "0.5", "--validation", "0"]) == 0
+    stage = {"command": "finetune", "split": json.loads(split.read_text())["hash"], "folds": ["train"]}
+    return store, split, random_model(tmp_path / "model", training=[stage])
+
+
+def test_evaluate_prints_the_tables_of_a_model_and_of_a_configuration(capsys, tmp_path):
+    store, split, model = evaluable(tmp_path)
+    few = ["--set", "bootstrap.resamples=100"]
+    words = ["evaluate", model, store, "--split", split, "--out", tmp_path / "report", *few]
+    assert cli.main([str(word) for word in words]) == 0
+    first = capsys.readouterr()
+    assert first.out.startswith("'model' ")
+    assert "spectral entropy" in first.out
+    assert "report.html" in first.err.splitlines()[-1]
+
+    yaml_file = tmp_path / "my.yaml"
+    assert cli.main(["configs", "evaluate"]) == 0
+    tree = yaml.safe_load(capsys.readouterr().out)
+    yaml_file.write_text(yaml.safe_dump({**tree, "dataset": str(store), "models": {"model": str(model)}}))
+    assert "'split' is missing" in wrong(capsys, "evaluate", yaml_file, "--out", tmp_path / "second")
+    words = ["evaluate", yaml_file, "--split", split, "--out", tmp_path / "second", *few]
+    assert cli.main([str(word) for word in words]) == 0
+    assert capsys.readouterr().out == first.out
+
+
+def test_wrong_words_and_models_of_evaluate(capsys, tmp_path):
+    store, split, _ = evaluable(tmp_path)
+    out = tmp_path / "report"
+    stranger = random_model(tmp_path / "stranger")
+    assert "the data set" in wrong(capsys, "evaluate", stranger, "--split", split, "--out", out)
+    assert "nothing.yaml: no such file" in wrong(capsys, "evaluate", tmp_path / "nothing.yaml", "--out", out)
+    assert "no such file" in wrong(capsys, "evaluate", stranger, store, "--split", tmp_path / "none.json", "--out", out)
+    line = wrong(capsys, "evaluate", stranger, store, "--split", split, "--out", out)
+    assert "may have seen the molecules of the queries" in line
+    assert "allow_other_split=true" in line
+    assert not out.exists()
+
+
 def test_every_shipped_configuration_fits_its_command_and_prints(capsys):
     from ionbed.finetune.config import FinetuneConfig
     from ionbed.pretrain.config import PretrainConfig
