@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 MATCHED, UPPER, LOWER = "#0072b2", "#444444", "#999999"
 NUM_ANNOTATED = 6
+LEAST_ANNOTATED = 0.02
+"""Share of the base peak below which a peak is not annotated."""
 
 
 def matched_peaks(upper_mz: np.ndarray, lower_mz: np.ndarray, tolerance_da: float) -> tuple[np.ndarray, np.ndarray]:
@@ -29,7 +31,9 @@ def annotated_peaks(spectrum: Spectrum) -> list[int]:
     chosen: list[int] = []
     clearance = 0.06 * max(float(np.ptp(spectrum.mz)), 1.0) if len(spectrum) else 0.0
     for peak in np.argsort(-spectrum.intensity, kind="stable"):
-        if len(chosen) < NUM_ANNOTATED and all(abs(spectrum.mz[peak] - spectrum.mz[o]) > clearance for o in chosen):
+        if len(chosen) == NUM_ANNOTATED or spectrum.intensity[peak] < LEAST_ANNOTATED:
+            break
+        if all(abs(spectrum.mz[peak] - spectrum.mz[o]) > clearance for o in chosen):
             chosen.append(int(peak))
     return chosen
 
