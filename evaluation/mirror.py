@@ -29,7 +29,7 @@ def matched_peaks(upper_mz: np.ndarray, lower_mz: np.ndarray, tolerance_da: floa
 def annotated_peaks(spectrum: Spectrum) -> list[int]:
     """Return the highest peaks that stand far enough apart for their m/z to be read, the highest first."""
     chosen: list[int] = []
-    clearance = 0.06 * max(float(np.ptp(spectrum.mz)), 1.0) if len(spectrum) else 0.0
+    clearance = 0.09 * max(float(np.ptp(spectrum.mz)), 1.0) if len(spectrum) else 0.0
     for peak in np.argsort(-spectrum.intensity, kind="stable"):
         if len(chosen) == NUM_ANNOTATED or spectrum.intensity[peak] < LEAST_ANNOTATED:
             break
