@@ -44,7 +44,7 @@ class AugmentationConfig:
     """Changes to a spectrum that must not change its embedding."""
 
     drop_precursor_peak: float = 0.5
-    drop_peaks: float = 0.1
+    drop_peaks: float = 0.2
     mz_jitter_ppm: float = 3.0
     metadata_dropout: float = 0.3
 

@@ -88,7 +88,10 @@ class ContrastiveObjective(nn.Module):
         """Return the summed loss of each term over this process's anchors; see `ionbed.finetune.losses`."""
         embedded_AE = torch.cat([self.encoder.embed_batch(part) for part in batch.parts])
         own_AE = torch.empty_like(embedded_AE).index_copy(0, batch.order, embedded_AE)
-        similarity_AN = own_AE @ gather_embeddings(own_AE, batch.sizes).T
+        with torch.autocast(own_AE.device.type, enabled=False):  # bf16 would round a logit by up to 0.1
+            return self._terms(own_AE @ gather_embeddings(own_AE, batch.sizes).T, batch)
+
+    def _terms(self, similarity_AN: torch.Tensor, batch: ContrastiveBatch) -> dict[str, torch.Tensor]:
         temperature = self.log_temperature.clamp(math.log(0.01), math.log(1.0)).exp()
         positive, window, other = batch.positive_AN, batch.window_AN, batch.other_AN
         terms = {
@@ -118,7 +121,8 @@ class ContrastiveTask:
             raise InputError(f"{config.data.store}: no spectrum of the training folds has a structure to learn from")
         self.batches = self._sampler(train_rows, config.sampling)
         # A validation fold may be smaller than a batch; one molecule is no contrast at all.
-        molecules = len(np.unique(self.molecule[validation_rows]))
+        polarity = spectra.polarity[validation_rows]
+        molecules = max(len(np.unique(self.molecule[validation_rows[polarity == sign]])) for sign in (1, -1, 0))
         sampling = replace(config.sampling, anchors=min(config.sampling.anchors, max(2, molecules)))
         self.validation = self._sampler(validation_rows, sampling) if molecules >= 2 else None
 

@@ -50,26 +50,30 @@ class MoleculeBatches:
         width = config.window_ppm * 1e-6
         self.window_start = np.searchsorted(axis, axis - width, side="left")
         self.window_stop = np.searchsorted(axis, axis + width, side="right")
-        by_molecule = np.argsort(self.molecule, kind="stable")
-        self.present, starts = np.unique(self.molecule[by_molecule], return_index=True)
-        self.places = dict(zip(self.present.tolist(), np.split(by_molecule, starts[1:]), strict=True))
-        if len(self.present) < config.anchors:
-            raise InputError(
-                f"sampling.anchors is {config.anchors} but only {len(self.present)} molecules have spectra; lower it"
-            )
+        self.places = {sign: _places_of(self.molecule, polarity[self.rows] == sign) for sign in (1, -1, 0)}
+        most = max(len(places) for places in self.places.values())
+        if most < config.anchors:
+            raise InputError(f"sampling.anchors is {config.anchors} but only {most} molecules have spectra; lower it")
         self.neighbours = self._neighbours(fingerprints) if config.analogues_per_anchor else {}
 
     def epoch(self, seed: int, epoch: int) -> list[np.ndarray]:
-        """Return the rows of each batch of an epoch; every molecule is an anchor once (the last few may wait)."""
-        generator = np.random.default_rng([seed, epoch])
-        anchors = generator.permutation(self.present)
-        size = self.config.anchors
-        return [self._batch(anchors[i : i + size], generator) for i in range(0, len(anchors) - size + 1, size)]
+        """Return the rows of each batch of an epoch; every molecule of a polarity is an anchor once.
 
-    def _batch(self, anchors: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        Batches are of one polarity: spectra of a molecule in the other have little in common and are never compared.
+        The last molecules of a polarity wait for another epoch if they are fewer than half of a batch.
+        """
+        generator = np.random.default_rng([seed, epoch])
+        batches, size = [], self.config.anchors
+        for places in self.places.values():
+            anchors = generator.permutation(np.array(sorted(places), np.int64))
+            parts = [anchors[i : i + size] for i in range(0, len(anchors), size)]
+            batches += [self._batch(part, places, generator) for part in parts if len(part) >= max(2, size // 2)]
+        return [batches[i] for i in generator.permutation(len(batches))]
+
+    def _batch(self, anchors: np.ndarray, places: dict[int, np.ndarray], generator: np.random.Generator) -> np.ndarray:
         config, chosen = self.config, []
         for anchor in anchors.tolist():
-            own = self._draw(self.places[anchor], config.spectra_per_molecule, generator)
+            own = self._draw(places[anchor], config.spectra_per_molecule, generator)
             chosen.append(own)
             place = own[0]
             window = np.arange(self.window_start[place], self.window_stop[place])
@@ -77,25 +81,37 @@ class MoleculeBatches:
             isobars = self._draw(np.unique(self.molecule[window]), config.negatives_per_anchor, generator)
             half = config.spectra_per_molecule // 2
             chosen += [self._draw(window[self.molecule[window] == m], half, generator) for m in isobars.tolist()]
-            near = self.neighbours.get(anchor, np.empty(0, np.int64))
-            analogues = self._draw(near, config.analogues_per_anchor, generator)
-            chosen += [self._draw(self.places[m], half, generator) for m in analogues.tolist()]
+            near = [m for m in self.neighbours.get(anchor, ()) if m in places]
+            analogues = self._draw(np.array(near, np.int64), config.analogues_per_anchor, generator)
+            chosen += [self._draw(places[m], half, generator) for m in analogues.tolist()]
         return np.sort(self.rows[np.unique(np.concatenate(chosen))])
 
     @staticmethod
     def _draw(items: np.ndarray, most: int, generator: np.random.Generator) -> np.ndarray:
         return generator.permutation(items)[:most]
 
-    def _neighbours(self, fingerprints: np.ndarray) -> dict[int, np.ndarray]:
-        result: dict[int, np.ndarray] = {}
-        most = min(NUM_NEIGHBOURS, len(self.present) - 1)
-        for start in range(0, len(self.present), 512):
-            part = self.present[start : start + 512]
-            similarity = tanimoto_matrix(fingerprints[part], fingerprints[self.present])
+    def _neighbours(self, fingerprints: np.ndarray) -> dict[int, list[int]]:
+        """Return the most similar molecules of each molecule, by Tanimoto similarity."""
+        result: dict[int, list[int]] = {}
+        present = np.unique(self.molecule)
+        most = min(NUM_NEIGHBOURS, len(present) - 1)
+        for start in range(0, len(present), 512):
+            part = present[start : start + 512]
+            similarity = tanimoto_matrix(fingerprints[part], fingerprints[present])
             similarity[np.arange(len(part)), start + np.arange(len(part))] = -1
             nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :most]
-            result.update(zip(part.tolist(), self.present[nearest], strict=True))
+            result.update(zip(part.tolist(), present[nearest].tolist(), strict=True))
         return result
+
+
+def _places_of(molecule: np.ndarray, chosen: np.ndarray) -> dict[int, np.ndarray]:
+    """Return where each molecule stands among the ``chosen``."""
+    places = np.flatnonzero(chosen)
+    places = places[np.argsort(molecule[places], kind="stable")]
+    if not len(places):
+        return {}
+    present, starts = np.unique(molecule[places], return_index=True)
+    return dict(zip(present.tolist(), np.split(places, starts[1:]), strict=True))
 
 
 def molecule_fingerprints(inchikey: np.ndarray, smiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -175,3 +175,14 @@ def test_the_window_of_a_spectrum_ends_at_ten_ppm(sampler):
         error = np.abs(moved.precursor_mz / moved.precursor_mz[row] - 1) * 1e6
         window = set(batches.rows[batches.window_start[place] : batches.window_stop[place]].tolist())
         assert window == set(np.flatnonzero((error <= 10) & (columns.polarity == columns.polarity[row])).tolist())
+
+
+def test_batches_are_of_one_polarity(sampler):
+    _, molecule, columns, fingerprints = sampler
+    polarity = np.where(np.arange(len(molecule)) % 3 == 0, -1, 1).astype(np.int8)
+    config = SamplingConfig(anchors=8, spectra_per_molecule=4)
+    batches = MoleculeBatches(
+        np.arange(len(molecule)), molecule, columns.precursor_mz, polarity, fingerprints, config
+    ).epoch(0, 0)
+    assert len(batches) == 6 and {len(set(polarity[rows])) for rows in batches} == {1}
+    assert {int(polarity[rows][0]) for rows in batches} == {1, -1}
