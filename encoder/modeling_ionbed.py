@@ -128,11 +128,16 @@ def rotations(mz_BL: torch.Tensor, config: IonbedConfig, dtype: torch.dtype) -> 
 
 
 def rotate(x_BHLK: torch.Tensor, cos_BHLR: torch.Tensor, sin_BHLR: torch.Tensor) -> torch.Tensor:
-    """Rotate the first 2R dimensions of each head by the given angles and leave the others."""
+    """Rotate the first 2R dimensions of each head by the given angles and leave the others; in place in inference."""
     size = cos_BHLR.shape[-1]
     first, second, rest = x_BHLK.split([size, size, x_BHLK.shape[-1] - 2 * size], dim=-1)
-    turned = [first * cos_BHLR - second * sin_BHLR, first * sin_BHLR + second * cos_BHLR, rest]
-    return torch.cat(turned, dim=-1)
+    if torch.is_grad_enabled():
+        turned = [first * cos_BHLR - second * sin_BHLR, first * sin_BHLR + second * cos_BHLR, rest]
+        return torch.cat(turned, dim=-1)
+    turned_first = torch.addcmul(first * cos_BHLR, second, sin_BHLR, value=-1)
+    second.mul_(cos_BHLR).addcmul_(first, sin_BHLR)  # in place: the memory traffic of a copy is what this costs
+    first.copy_(turned_first)
+    return x_BHLK
 
 
 def attend(
@@ -175,7 +180,8 @@ class Block(nn.Module):
             q_BHLK, k_BHLK = rotate(q_BHLK, *rotation), rotate(k_BHLK, *rotation)
         mixed = attend(q_BHLK, k_BHLK, v_BHLK, key_mask)
         x_BLD = x_BLD + self.dropout(self.attention_out(mixed.transpose(1, 2).flatten(2)))
-        return x_BLD + self.dropout(self.mlp_out(F.silu(self.mlp_in(self.mlp_norm(x_BLD)))))
+        wide = F.silu(self.mlp_in(self.mlp_norm(x_BLD)), inplace=not torch.is_grad_enabled())
+        return x_BLD + self.dropout(self.mlp_out(wide))
 
 
 class IonbedModel(PreTrainedModel):
