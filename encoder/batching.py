@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-
 SHORTEST_SHARE = 0.75
 ENOUGH_TOKENS = 1024
 """A batch of fewer tokens leaves processors idle; from here on little padding is worth more."""
