@@ -90,6 +90,21 @@ def refuse_existing(path: str | os.PathLike[str], *, overwrite: bool = False) ->
         raise InputError(f"{path}: already exists and is not empty; choose another folder or pass --overwrite")
 
 
+def refuse_input_as_output(out: str | os.PathLike[str], *inputs: str | os.PathLike[str]) -> None:
+    """Raise `InputError` if writing ``out`` would replace an input, a part of one, or a folder that holds one."""
+    target = Path(out).resolve()
+    for given in inputs:
+        source = Path(given).resolve()
+        if not source.exists():
+            continue  # whoever reads it says so
+        if target == source or (target.exists() and target.samefile(source)):
+            raise InputError(f"{out}: is the input itself; name another place to write to")
+        if source in target.parents:
+            raise InputError(f"{out}: lies in the input {given}; name a place outside it to write to")
+        if target in source.parents:
+            raise InputError(f"{out}: holds the input {given}; name another place to write to")
+
+
 def write_manifest(folder: str | os.PathLike[str], entries: Mapping[str, Any]) -> None:
     """Write ``manifest.json`` in ``folder``: what made it (version first), from what, with which counts."""
     from . import __version__

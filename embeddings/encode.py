@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..artifacts import atomic_file
+from ..artifacts import atomic_file, refuse_input_as_output
 from ..errors import InputError
 from ..progress import progress
 from ..spectra.deduplication import UniqueNames
@@ -43,12 +43,13 @@ def embed_file(input: str | os.PathLike[str], out: str | os.PathLike[str], model
     Raises
     ------
     InputError
-        The input cannot be read or holds no usable spectrum, or ``out`` is a folder.
+        The input cannot be read or holds no usable spectrum, or ``out`` is a folder or would replace the input.
     """
     from ..spectra.readers import read
 
     if os.path.isdir(out):
         raise InputError(f"{out}: is a folder; name the file to write the embeddings to")
+    refuse_input_as_output(out, input)
     source: Iterable[Spectrum] = Store(input) if is_store(input) else read(input)
     total = len(source) if isinstance(source, Store) else None
     names, count = UniqueNames(), 0

@@ -22,6 +22,7 @@ from ..artifacts import (
     describe_input,
     read_manifest,
     refuse_existing,
+    refuse_input_as_output,
     sha256_of_file,
     write_manifest,
 )
@@ -366,10 +367,11 @@ def build(
     Raises
     ------
     InputError
-        The input cannot be read or holds no usable spectrum, or ``out`` is taken.
+        The input cannot be read or holds no usable spectrum, or ``out`` is taken or would replace the input.
     """
     from ..spectra.readers import read
 
+    refuse_input_as_output(out, input)
     refuse_existing(out, overwrite=overwrite)
     source = Store(input) if is_store(input) else read(input)
     index = Index.build(model, source, progress=True)

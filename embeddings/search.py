@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..artifacts import atomic_file
+from ..artifacts import atomic_file, refuse_input_as_output
 from ..errors import InputError
 from ..progress import progress
 from ..spectra.deduplication import UniqueNames
@@ -127,12 +127,12 @@ def search(
     Raises
     ------
     InputError
-        As `find`, or ``out`` is a folder or the file of the queries.
+        As `find`, or ``out`` is a folder or would replace the queries or the index.
     """
     if Path(out).is_dir():
         raise InputError(f"{out}: is a folder; name the file to write the hits to")
-    if Path(out).exists() and Path(out).resolve() == Path(queries).resolve():
-        raise InputError(f"{out}: holds the queries; name another file to write the hits to")
+    folder = index.folder if isinstance(index, Index) else index
+    refuse_input_as_output(out, queries, *([folder] if folder is not None else []))
     summary = SearchSummary()
     rows = find(index, queries, k=k, precursor_ppm=precursor_ppm)
     with atomic_file(out) as partial, open(partial, "w", encoding="utf-8", newline="") as handle:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..artifacts import refuse_input_as_output
 from ..errors import InputError
 from ..spectra.split import FOLDS, Split
 from ..spectra.store import Store
@@ -60,8 +61,9 @@ def split_store(
     Raises
     ------
     InputError
-        The store is unusable or has no structures, or the shares are impossible.
+        The store is unusable or has no structures, ``out`` lies in it, or the shares are impossible.
     """
+    refuse_input_as_output(out, store)
     inchikeys = Store(store).table(["inchikey"])["inchikey"].to_pylist()
     split = split_by_inchikey_block(inchikeys, seed=seed, test=test, validation=validation)
     split.save(out)

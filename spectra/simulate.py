@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..artifacts import atomic_file
+from ..artifacts import atomic_file, refuse_input_as_output
 from ..errors import InputError
 from ..progress import progress
 from .adducts import normalise_adduct
@@ -104,11 +104,12 @@ def simulate(
     Raises
     ------
     InputError
-        The file is missing or holds no molecule that can be used; or as `simulate_spectra`.
+        The file is missing or holds no molecule that can be used, or is ``out``; or as `simulate_spectra`.
     """
     from .. import __version__
 
     chosen = _chosen(energies, adducts)
+    refuse_input_as_output(out, molecules)
     entries = read_molecules(molecules)
     seen: set[str] = set()
     skipped: Counter[str] = Counter()

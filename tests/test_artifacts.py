@@ -17,6 +17,7 @@ from ionbed.artifacts import (
     atomic_folder,
     read_manifest,
     refuse_existing,
+    refuse_input_as_output,
     sha256_of_file,
     sha256_of_json,
     write_manifest,
@@ -234,3 +235,22 @@ def test_hashes(tmp_path):
     assert sha256_of_file(tmp_path / "empty") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
     assert sha256_of_json({"b": [1, 2.5], "a": "µ"}) == sha256_of_json(json.loads('{"a": "\\u00b5", "b": [1, 2.5]}'))
     assert sha256_of_json({"a": 1}) != sha256_of_json({"a": 2})
+
+
+def test_an_output_never_takes_the_place_of_an_input(tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "x.mgf").write_text("spectra")
+    (tmp_path / "link.mgf").symlink_to(folder / "x.mgf")
+    for out, given, message in [
+        (folder / "x.mgf", folder / "x.mgf", "is the input itself"),
+        (tmp_path / "data" / ".." / "data" / "x.mgf", folder / "x.mgf", "is the input itself"),
+        (tmp_path / "link.mgf", folder / "x.mgf", "is the input itself"),
+        (folder, folder, "is the input itself"),
+        (folder / "new.json", folder, "lies in the input"),
+        (folder, folder / "x.mgf", "holds the input"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            refuse_input_as_output(out, tmp_path / "other.mgf", given)
+    refuse_input_as_output(tmp_path / "new.json", folder, folder / "x.mgf", tmp_path / "nothing")
+    refuse_input_as_output(tmp_path / "data2", folder)

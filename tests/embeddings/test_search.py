@@ -154,7 +154,7 @@ def test_bad_words_are_told_at_once_and_nothing_is_written(index, queries, tmp_p
         search(tmp_path / "no-index", queries, tmp_path / "hits.tsv")
     with pytest.raises(InputError, match="is a folder"):
         search(index, queries, tmp_path)
-    with pytest.raises(InputError, match="holds the queries"):
+    with pytest.raises(InputError, match="is the input itself"):
         search(index, queries, queries)
     assert [path.name for path in tmp_path.iterdir()] == ["queries.mgf"]
 

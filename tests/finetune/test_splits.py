@@ -62,3 +62,11 @@ def test_a_saved_split_is_checked(store, tmp_path):
 def test_impossible_shares_are_refused(test, validation):
     with pytest.raises(ionbed.InputError, match="add up"):
         split_by_inchikey_block(["A" * 14], test=test, validation=validation)
+
+
+def test_a_split_is_not_written_into_its_store(store):
+    before = sorted(store.iterdir())
+    for name in ("manifest.json", "split.json"):
+        with pytest.raises(ionbed.InputError, match="lies in the input"):
+            split_store(store, store / name)
+    assert sorted(store.iterdir()) == before

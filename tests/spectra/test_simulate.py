@@ -131,3 +131,10 @@ def test_bad_words(tmp_path: Path) -> None:
         simulate(molecules, tmp_path / "o.msp", adducts=("[M+Na]+",))
     with pytest.raises(InputError, match="collision energy"):
         simulate(molecules, tmp_path / "o.msp", energies=(0.0,))
+
+
+def test_the_molecules_are_not_written_over(tmp_path: Path) -> None:
+    molecules = written(tmp_path / "m.smi", "CCCCCCCC(=O)O octanoic acid\n")
+    with pytest.raises(InputError, match="is the input itself"):
+        simulate(molecules, molecules)
+    assert "octanoic" in molecules.read_text()
