@@ -23,29 +23,47 @@ def save_checkpoint(
     module: nn.Module,
     optimizer: torch.optim.Optimizer,
     state: dict[str, Any],
-    rng: list[torch.Tensor],
+    rng: dict[str, torch.Tensor],
     keep: int,
 ) -> Path:
-    """Write ``step-N`` under ``folder``, move the ``latest`` pointer to it, and delete all but the last ``keep``.
+    """Write ``step-N`` under ``folder``, move the ``latest`` pointer to it, and keep ``keep - 1`` others, the last.
 
     Parameters
     ----------
     state : dict
         JSON values; ``state['step']`` names the checkpoint.
-    rng : list of uint8 tensors
-        State of torch's random numbers of each process.
+    rng : dict of uint8 tensors
+        State of torch's random numbers of process N: ``process_N``, and ``cuda_N`` of its GPU.
     """
     path = folder / f"step-{state['step']:08d}"
     with atomic_folder(path, overwrite=True) as partial:
         save_file(_contiguous(module.state_dict()), partial / "model.safetensors")
         save_file(_optimizer_tensors(module, optimizer), partial / "optimizer.safetensors")
-        save_file({f"process_{i}": value for i, value in enumerate(rng)}, partial / "rng.safetensors")
+        save_file(rng, partial / "rng.safetensors")
         (partial / "state.json").write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
     with atomic_file(folder / LATEST) as partial:
         partial.write_text(path.name + "\n", encoding="utf-8")
-    for old in sorted(folder.glob("step-*"))[:-keep]:
+    others = [other for other in sorted(folder.glob("step-*")) if other != path]
+    for old in others[: max(0, len(others) - (keep - 1))]:
         shutil.rmtree(old)
     return path
+
+
+def forget_later_checkpoints(folder: Path, source: Path, step: int) -> None:
+    """Delete the checkpoints past ``step``: a run that goes on from ``source`` will come to those steps again.
+
+    ``latest`` is moved to ``source`` first (or removed where that lies elsewhere), so that it never names what is gone.
+    """
+    later = [path for path in folder.glob("step-*") if path.name > f"step-{step:08d}"]
+    if not later:
+        return
+    if source.resolve().parent == folder.resolve():
+        with atomic_file(folder / LATEST) as partial:
+            partial.write_text(source.resolve().name + "\n", encoding="utf-8")
+    else:
+        (folder / LATEST).unlink(missing_ok=True)
+    for path in later:
+        shutil.rmtree(path)
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
@@ -86,16 +104,17 @@ def restore_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Opt
         tensors = load_file(path / "optimizer.safetensors")
         rng = load_file(path / "rng.safetensors")
         for name, parameter in module.named_parameters():
-            if f"{name}|exp_avg" in tensors:
+            if f"{name}|exp_avg" in tensors:  # fused AdamW keeps the step beside the parameter too
                 optimizer.state[parameter] = {
-                    key: tensors[f"{name}|{key}"].to("cpu" if key == "step" else parameter.device)
-                    for key in ("exp_avg", "exp_avg_sq", "step")
+                    key: tensors[f"{name}|{key}"].to(parameter.device) for key in ("exp_avg", "exp_avg_sq", "step")
                 }
     except (OSError, KeyError, RuntimeError, ValueError, SafetensorError) as error:
         message = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: cannot be restored ({message}); resume from an earlier step-N") from None
     if f"process_{process}" in rng:  # another number of processes: their dropout starts afresh
         torch.set_rng_state(rng[f"process_{process}"])
+    if f"cuda_{process}" in rng and next(module.parameters()).is_cuda:
+        torch.cuda.set_rng_state(rng[f"cuda_{process}"])
 
 
 def _optimizer_tensors(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

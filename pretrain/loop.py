@@ -26,7 +26,13 @@ from torch import nn
 from ..artifacts import atomic_file
 from ..errors import InputError
 from ..progress import progress
-from .checkpoints import latest_checkpoint, read_state, restore_checkpoint, save_checkpoint
+from .checkpoints import (
+    forget_later_checkpoints,
+    latest_checkpoint,
+    read_state,
+    restore_checkpoint,
+    save_checkpoint,
+)
 from .config import TrainingConfig
 
 logger = logging.getLogger("ionbed")
@@ -108,8 +114,8 @@ def train(
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
     if config.threads:
         torch.set_num_threads(config.threads)
-    torch.manual_seed(config.seed)
     accelerator = Accelerator(mixed_precision="bf16" if config.precision == "bf16" else "no", cpu=on_cpu())
+    torch.manual_seed(config.seed + accelerator.process_index)  # the weights are made; each process drops out its own
     optimizer = make_optimizer(task.module, config)
     checkpoints = output / "checkpoints"
     source = find_checkpoint(checkpoints, resume)
@@ -121,7 +127,10 @@ def train(
     module, optimizer = accelerator.prepare(task.module, optimizer)
     if source:
         restore_checkpoint(source, task.module, optimizer.optimizer, accelerator.process_index)
-        logger.info("resumed from %s", source)
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            forget_later_checkpoints(checkpoints, source, position.step)
+            logger.info("resumed from %s", source)
     logs = Logs(output, config, position.step, enabled=accelerator.is_main_process)
     stop = StopSignal()
     weights = task.weights
@@ -192,8 +201,11 @@ def train(
 
 
 def on_cpu() -> bool:
-    """Return whether to train on the CPU: where there is no accelerator, or accelerate is told to."""
-    return not torch.accelerator.is_available() or parse_flag_from_env("ACCELERATE_USE_CPU")
+    """Return whether to train on the CPU: where nothing else computes in double precision, or accelerate is told to."""
+    if parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available():
+        return True
+    device = torch.accelerator.current_accelerator()
+    return device is None or device.type not in {"cuda", "xpu"}  # MPS has no float64, which m/z need
 
 
 def process_state() -> PartialState:
@@ -314,10 +326,16 @@ def validate(task: Task, module: nn.Module, accelerator: Accelerator) -> dict[st
     return means
 
 
-def gather_rng(accelerator: Accelerator) -> list[torch.Tensor]:
-    """Return the torch random state of every process."""
-    state = torch.get_rng_state().to(accelerator.device)
-    return list(accelerator.gather(state.unsqueeze(0)).cpu())
+def gather_rng(accelerator: Accelerator) -> dict[str, torch.Tensor]:
+    """Return the torch random state of every process, and of its GPU; see `save_checkpoint`."""
+    states = {"process": torch.get_rng_state()}
+    if accelerator.device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state()
+    gathered = {}
+    for kind, state in states.items():
+        rows = accelerator.gather(state.to(accelerator.device).unsqueeze(0)).cpu()
+        gathered |= {f"{kind}_{number}": row.clone() for number, row in enumerate(rows)}
+    return gathered
 
 
 class Meter:

@@ -18,6 +18,7 @@ from ionbed.encoder.configuration_ionbed import IonbedConfig
 from ionbed.encoder.modeling_ionbed import IonbedModel
 from ionbed.finetune.config import FinetuneConfig
 from ionbed.finetune.run import finetune
+from ionbed.pretrain import loop
 from ionbed.pretrain.config import PretrainConfig
 from ionbed.pretrain.run import pretrain
 from ionbed.spectra.split import Split
@@ -101,10 +102,10 @@ def test_spectra_of_one_molecule_come_together(store, split, tmp_path):
     assert sum(losses[-10:]) < 0.7 * sum(losses[:10])
 
 
-def test_stopped_and_resumed_equals_uninterrupted(store, split, pretrained, whole_run, tmp_path, monkeypatch):
-    from ionbed.pretrain import loop
-
-    output, saves = tmp_path / "run", []
+def test_stopped_and_resumed_equals_uninterrupted(store, split, pretrained, tmp_path, monkeypatch):
+    """With dropout, so that the random state of the checkpoint counts."""
+    output, whole, saves = tmp_path / "run", tmp_path / "whole", []
+    run(store, split, pretrained, whole, "init.dropout=0.1")
 
     def save_then_die(*arguments):
         saves.append(loop_save(*arguments))
@@ -114,13 +115,27 @@ def test_stopped_and_resumed_equals_uninterrupted(store, split, pretrained, whol
     loop_save = loop.save_checkpoint
     monkeypatch.setattr(loop, "save_checkpoint", save_then_die)
     with pytest.raises(KeyboardInterrupt):
-        run(store, split, pretrained, output)
+        run(store, split, pretrained, output, "init.dropout=0.1")
     monkeypatch.undo()
     assert not (output / "model").exists()
-    run(store, split, pretrained, output, resume="auto")
-    mine, theirs = (load_file(folder / "model" / "model.safetensors") for folder in (output, whole_run))
+    run(store, split, pretrained, output, "init.dropout=0.1", resume="auto")
+    mine, theirs = (load_file(folder / "model" / "model.safetensors") for folder in (output, whole))
     assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
-    assert losses_of(output) == losses_of(whole_run)
+    assert losses_of(output) == losses_of(whole)
+
+
+def test_each_process_drops_out_its_own(store, split, pretrained, tmp_path, monkeypatch):
+    seeds = []
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "manual_seed", seeds.append)
+    monkeypatch.setattr(loop.Accelerator, "process_index", 3)
+    monkeypatch.setattr(loop, "make_optimizer", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(store, split, pretrained, tmp_path / "run", "training.seed=7")
+    assert seeds == [7, 10]  # the weights are the same on each, what is dropped is not
 
 
 def test_two_processes_give_the_loss_of_one(store, split, pretrained, whole_run, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,13 @@ from safetensors.torch import load_file
 
 import ionbed
 from ionbed.configs.loading import load_config
-from ionbed.pretrain.checkpoints import latest_checkpoint
+from ionbed.pretrain import loop
+from ionbed.pretrain.checkpoints import (
+    forget_later_checkpoints,
+    latest_checkpoint,
+    restore_checkpoint,
+    save_checkpoint,
+)
 from ionbed.pretrain.config import PretrainConfig, TrainingConfig
 from ionbed.pretrain.loop import learning_rate
 from ionbed.pretrain.run import pretrain
@@ -137,22 +144,41 @@ def test_two_processes_give_the_loss_of_one(store, split, whole_run, tmp_path):
 
 
 def test_a_run_does_not_overwrite_or_continue_another(store, split, whole_run, tmp_path):
+    before = shutil.copytree(whole_run, tmp_path / "before")
     with pytest.raises(ionbed.InputError, match="--resume auto"):
         pretrain(config_for(store, split, whole_run))
     with pytest.raises(ionbed.InputError, match="other values of training"):
         pretrain(config_for(store, split, whole_run, "training.learning_rate=0.5"), resume="auto")
-    assert_same_run(whole_run, whole_run)
+    assert_same_run(whole_run, before)
 
 
 def test_a_damaged_checkpoint_is_named(store, split, whole_run, tmp_path):
-    import shutil
-
     output = tmp_path / "damaged"
     shutil.copytree(whole_run, output)
     weights = output / "checkpoints" / "step-00000012" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
     with pytest.raises(ionbed.InputError, match=r"step-00000012: cannot be restored"):
         pretrain(config_for(store, split, output), resume="auto")
+
+
+def test_a_run_goes_on_from_an_earlier_checkpoint(store, split, whole_run, tmp_path, monkeypatch):
+    output = tmp_path / "earlier"
+    shutil.copytree(whole_run, output)
+    checkpoints = output / "checkpoints"
+    earlier, seen = (checkpoints / "step-00000012").rename(checkpoints / "step-00000099"), []
+    (checkpoints / "latest").write_text(f"{earlier.name}\n")
+    save = loop.save_checkpoint
+
+    def save_and_look(*arguments):
+        written = save(*arguments)
+        seen.append((written.exists(), latest_checkpoint(checkpoints) == written))
+        return written
+
+    monkeypatch.setattr(loop, "save_checkpoint", save_and_look)
+    pretrain(config_for(store, split, output), resume=str(checkpoints / "step-00000009"))
+    assert seen == [(True, True)]
+    assert sorted(p.name for p in checkpoints.glob("step-*")) == ["step-00000009", "step-00000012"]
+    assert_same_run(output, whole_run)
 
 
 @pytest.mark.parametrize(
@@ -180,3 +206,43 @@ def test_the_learning_rate_warms_up_and_decays():
     assert rates[0] == pytest.approx(0.1) and rates[9] == rates[10] == 1.0
     assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
     assert rates[-1] == pytest.approx(0.1, abs=1e-3)
+
+
+def tiny_training() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+    module = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(module.parameters(), fused=True)
+    module(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    return module, optimizer
+
+
+def test_a_checkpoint_that_is_latest_is_never_pruned(tmp_path):
+    module, optimizer = tiny_training()
+    for step, left in ((5, [5]), (9, [5, 9]), (7, [7, 9]), (8, [8, 9])):
+        path = save_checkpoint(tmp_path, module, optimizer, {"step": step}, {"process_0": torch.get_rng_state()}, 2)
+        assert latest_checkpoint(tmp_path) == path
+        assert sorted(int(p.name[5:]) for p in tmp_path.glob("step-*")) == left
+    forget_later_checkpoints(tmp_path, path, 8)
+    assert [p.name for p in tmp_path.glob("step-*")] == ["step-00000008"]
+    forget_later_checkpoints(tmp_path, Path("elsewhere/step-00000003"), 3)
+    assert latest_checkpoint(tmp_path) is None and not list(tmp_path.glob("step-*"))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # copying weights to the meta device does nothing, torch says
+def test_the_whole_state_of_the_optimiser_is_restored_to_the_device_of_the_parameter(tmp_path):
+    module, optimizer = tiny_training()
+    path = save_checkpoint(tmp_path, module, optimizer, {"step": 1}, {"process_0": torch.get_rng_state()}, 1)
+    module = torch.nn.Linear(3, 2, device="meta")
+    optimizer = torch.optim.AdamW(module.parameters())
+    restore_checkpoint(path, module, optimizer, 0)
+    assert {value.device.type for state in optimizer.state.values() for value in state.values()} == {"meta"}
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("cuda", False), ("xpu", False), ("mps", True), (None, True)])
+def test_only_devices_with_double_precision_are_trained_on(monkeypatch, kind, expected):
+    monkeypatch.delenv("ACCELERATE_USE_CPU", raising=False)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: kind is not None)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda *_: torch.device(kind) if kind else None)
+    assert loop.on_cpu() is expected
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    assert loop.on_cpu()
