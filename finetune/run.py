@@ -21,7 +21,7 @@ from ..errors import InputError
 from ..pretrain.data import TrainingSpectra
 from ..pretrain.loop import train
 from ..pretrain.masking import hide_metadata
-from ..pretrain.run import open_training_spectra, run_identity, write_model
+from ..pretrain.run import nothing_left_of_an_error, open_training_spectra, run_identity, write_model
 from ..spectra.molecules import tanimoto_matrix
 from .augmentation import augment
 from .config import FinetuneConfig, InitConfig, SamplingConfig
@@ -139,7 +139,12 @@ class ContrastiveTask:
         return self.validation.epoch(self.config.training.seed, 0) if self.validation else []
 
     def micro_batches(self, rows: np.ndarray, epoch: int, process: int, processes: int) -> Sequence[ContrastiveBatch]:
-        """Collate this process's part of a batch, augmented; the losses need the whole batch, so there is one."""
+        """Collate this process's part of a batch, augmented; the losses need the whole batch, so there is one.
+
+        None, on all processes alike, where the batch has too few spectra to give one to each.
+        """
+        if len(rows) < processes:
+            return []
         shares = [rows[p::processes] for p in range(processes)]
         own, everyone = shares[process], np.concatenate(shares)
         seed, augmentation = self.config.training.seed, self.config.augmentation
@@ -204,13 +209,14 @@ def finetune(config: FinetuneConfig, *, resume: str | None = None) -> Path:
     Positives are spectra of one molecule (first InChIKey block); negatives include its isobars within the precursor
     window. See `ionbed.pretrain.run.pretrain` for the parameters, the result and the errors.
     """
-    spectra = open_training_spectra(config.output, resume, lambda cache: TrainingSpectra(config.data, cache))
-    task = ContrastiveTask(config, spectra)
-    tree = to_tree(config)
-    identity = run_identity(config, spectra)
-    identity["init"] = {
-        **identity["init"],
-        "model": load_model(config.init.model).model_hash() if config.init.model else None,
-    }
-    summary = train(task, config.training, config.output, identity, resume)
+    with nothing_left_of_an_error(config.output):
+        spectra = open_training_spectra(config.output, resume, lambda cache: TrainingSpectra(config.data, cache))
+        task = ContrastiveTask(config, spectra)
+        tree = to_tree(config)
+        identity = run_identity(config, spectra)
+        identity["init"] = {
+            **identity["init"],
+            "model": load_model(config.init.model).model_hash() if config.init.model else None,
+        }
+        summary = train(task, config.training, config.output, identity, resume)
     return write_model(task.encoder, config.output, "finetune", tree, spectra, summary)

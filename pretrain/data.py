@@ -81,7 +81,10 @@ def epoch_batches(
     generator = np.random.default_rng([seed, epoch])
     shuffled = generator.permutation(rows)
     tokens = num_tokens[shuffled]
-    pool = np.cumsum(tokens) // (POOL_BATCHES * batch_tokens)
+    before = np.cumsum(tokens) - tokens
+    pool = before // (POOL_BATCHES * batch_tokens)
+    if len(tokens) and pool[-1] > 0 and tokens[pool == pool[-1]].sum() < batch_tokens:
+        pool[pool == pool[-1]] -= 1  # what is left over is no pool: its only batch would be of any size
     batches = []
     for part in np.split(shuffled, np.flatnonzero(np.diff(pool)) + 1):
         cut = token_budget_batches(num_tokens[part], batch_tokens, even=False)

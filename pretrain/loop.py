@@ -131,13 +131,14 @@ def train(
         if accelerator.is_main_process:
             forget_later_checkpoints(checkpoints, source, position.step)
             logger.info("resumed from %s", source)
+    batches = checked_batches(task, position.epoch, accelerator.num_processes)
     logs = Logs(output, config, position.step, enabled=accelerator.is_main_process)
     stop = StopSignal()
     weights = task.weights
     meter, total = Meter(weights), Meter(weights)
     validation: dict[str, float] = {}
     with stop, logs, progress("train", config.steps, unit="steps", done=position.step) as advance:
-        for rows_position, micro_batches, waited in prefetched(task, config.steps, position, accelerator):
+        for rows_position, micro_batches, waited in prefetched(task, config.steps, position, batches, accelerator):
             rate = learning_rate(config, position.step)
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -248,8 +249,27 @@ def refuse_other_run(source: Path, before: Mapping[str, Any], now: Mapping[str, 
         )
 
 
+def checked_batches(task: Task, epoch: int, processes: int) -> list[np.ndarray]:
+    """Return the batches of an epoch.
+
+    Raises
+    ------
+    InputError
+        One has fewer spectra than there are processes: those without any would wait for the others for ever. All
+        processes see the same batches, so all raise.
+    """
+    batches = task.epoch_batches(epoch)
+    fewest = min((len(rows) for rows in batches), default=0)
+    if fewest < processes:
+        raise InputError(
+            f"a batch has {fewest} spectra for {processes} processes; start fewer, or raise the size of a batch "
+            "(training.batch_tokens, in fine-tuning sampling.anchors)"
+        )
+    return batches
+
+
 def prefetched(
-    task: Task, steps: int, start: Position, accelerator: Accelerator
+    task: Task, steps: int, start: Position, batches: list[np.ndarray], accelerator: Accelerator
 ) -> Iterator[tuple[Position, Sequence[MicroBatch], float]]:
     """Yield (position after the step, this process's micro-batches, seconds waited), collated in another thread."""
     ready: queue.Queue[Any] = queue.Queue(PREFETCH)
@@ -265,13 +285,12 @@ def prefetched(
 
     def produce() -> None:
         try:
-            position = start
-            batches = task.epoch_batches(position.epoch)
+            position, upcoming = start, batches
             while position.step < steps and not closing.is_set():
-                if position.cursor == len(batches):
+                if position.cursor == len(upcoming):
                     position = Position(position.step, position.epoch + 1, 0)
-                    batches = task.epoch_batches(position.epoch)
-                rows = batches[position.cursor]
+                    upcoming = checked_batches(task, position.epoch, accelerator.num_processes)
+                rows = upcoming[position.cursor]
                 micro = task.micro_batches(rows, position.epoch, accelerator.process_index, accelerator.num_processes)
                 position = Position(position.step + 1, position.epoch, position.cursor + 1)
                 put((position, micro))
@@ -394,18 +413,13 @@ class Logs:
         self.tensorboard: Any = None
         if not enabled:
             return
+        writer = _tensorboard_writer() if config.tensorboard else None
         output.mkdir(parents=True, exist_ok=True)
         kept = [line for line in _whole_lines(self.path) if json.loads(line)["step"] <= step] if step else []
         with atomic_file(self.path) as partial:
             partial.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-        if config.tensorboard:
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError:
-                raise InputError(
-                    "training.tensorboard: the package tensorboard is missing; pip install tensorboard"
-                ) from None
-            self.tensorboard = SummaryWriter(str(output / "tensorboard"), purge_step=step or None)
+        if writer:
+            self.tensorboard = writer(str(output / "tensorboard"), purge_step=step + 1)
 
     def __enter__(self) -> Logs:
         self.handle = (
@@ -428,6 +442,14 @@ class Logs:
             for name, value in entry.items():
                 if name != "step":
                     self.tensorboard.add_scalar(name, value, entry["step"])
+
+
+def _tensorboard_writer() -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise InputError("training.tensorboard: the package tensorboard is missing; pip install tensorboard") from None
+    return SummaryWriter
 
 
 def _whole_lines(path: Path) -> list[str]:

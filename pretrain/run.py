@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,15 @@ from ..encoder.modeling_ionbed import IonbedModel
 from ..errors import InputError
 from .config import PretrainConfig
 from .data import TrainingSpectra, epoch_batches
-from .loop import process_state, train
+from .loop import LOG, process_state, train
 from .masking import masked_batch
 from .objective import MaskedPeakObjective
 
 logger = logging.getLogger("ionbed")
 
 MODEL_FOLDER = "model"
+ARROW = "arrow"
+"""Folder in the output, while the run lasts, of the memory-mapped training spectra."""
 
 
 class MaskedPeakTask:
@@ -86,21 +89,51 @@ def pretrain(config: PretrainConfig, *, resume: str | None = None) -> Path:
     InputError
         The store, the split, the output or a checkpoint to resume from is unusable.
     """
-    spectra = open_training_spectra(config.output, resume, lambda cache: TrainingSpectra(config.data, cache))
-    task = MaskedPeakTask(config, spectra)
-    identity = run_identity(config, spectra)
-    summary = train(task, config.training, config.output, identity, resume)
+    with nothing_left_of_an_error(config.output):
+        spectra = open_training_spectra(config.output, resume, lambda cache: TrainingSpectra(config.data, cache))
+        task = MaskedPeakTask(config, spectra)
+        identity = run_identity(config, spectra)
+        summary = train(task, config.training, config.output, identity, resume)
     return write_model(task.encoder, config.output, "pretrain", to_tree(config), spectra, summary)
 
 
-def open_training_spectra(output: Path, resume: str | None, open_spectra: Any) -> TrainingSpectra:
+@contextmanager
+def nothing_left_of_an_error(output: Path) -> Iterator[None]:
+    """Remove what a run has made before an `InputError` that kept it from starting, so that it can be started anew."""
+    created = [folder for folder in (output, *output.parents) if not folder.exists()]
+    had_arrow = (output / ARROW).exists()
+    try:
+        yield
+    except InputError:
+        if process_state().is_main_process and not had_arrow:
+            shutil.rmtree(output / ARROW, ignore_errors=True)
+            with suppress(OSError):  # not empty: a run had begun
+                for folder in created:
+                    folder.rmdir()
+        raise
+
+
+def holds_a_run(output: Path) -> bool:
+    """Return whether ``output`` holds more than what a run leaves that was killed before its first step."""
+    if not output.is_dir():
+        return output.exists()
+    leftovers = {ARROW, f".{LOG}.partial"}
+    if (log := output / LOG).is_file() and not log.stat().st_size:
+        leftovers.add(LOG)
+    return any(entry.name not in leftovers for entry in output.iterdir())
+
+
+def open_training_spectra(
+    output: Path, resume: str | None, open_spectra: Callable[[Path], TrainingSpectra]
+) -> TrainingSpectra:
     """Check the output folder, then open the training spectra, the main process first (it makes the Arrow files)."""
     state = process_state()
-    taken = output.exists() and (not output.is_dir() or any(output.iterdir()))
-    if resume is None and taken and state.is_main_process:  # the others may come when it has begun to write
+    if resume is None and holds_a_run(output) and state.is_main_process:  # the others may come when it has begun to write
         raise InputError(f"{output}: already exists; go on with its run by --resume auto, or choose another output")
     with state.main_process_first():
-        return open_spectra(output / "arrow")
+        spectra = open_spectra(output / ARROW)
+    state.wait_for_everyone()  # an error of the main process removes the files; the others have them open by then
+    return spectra
 
 
 def run_identity(config: Any, spectra: TrainingSpectra) -> dict[str, Any]:
@@ -151,7 +184,7 @@ def write_model(
             **summary,
         }
         write_manifest(output, manifest)
-        shutil.rmtree(output / "arrow", ignore_errors=True)
+        shutil.rmtree(output / ARROW, ignore_errors=True)
         logger.info("model written to %s", folder)
     state.wait_for_everyone()
     return folder

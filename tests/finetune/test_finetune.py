@@ -17,9 +17,10 @@ from ionbed.configs.loading import load_config
 from ionbed.encoder.configuration_ionbed import IonbedConfig
 from ionbed.encoder.modeling_ionbed import IonbedModel
 from ionbed.finetune.config import FinetuneConfig
-from ionbed.finetune.run import finetune
+from ionbed.finetune.run import ContrastiveTask, finetune
 from ionbed.pretrain import loop
 from ionbed.pretrain.config import PretrainConfig
+from ionbed.pretrain.data import TrainingSpectra
 from ionbed.pretrain.run import pretrain
 from ionbed.spectra.split import Split
 from ionbed.spectra.store import Store
@@ -179,6 +180,25 @@ def test_unlabelled_spectra_cannot_be_fine_tuned_on(store, split, tmp_path):
     write_manifest(folder, {"command": "prepare", "counts": {}, "shards": [shard]})
     with pytest.raises(ionbed.InputError, match="no spectrum of the training folds has a structure"):
         run(folder, split, None, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [("sampling.anchors=999", "molecules have spectra; lower it"), ("init.model=nowhere", "is not a model folder")],
+)
+def test_a_configuration_that_fails_leaves_nothing_and_can_be_corrected(store, split, pretrained, tmp_path, change, words):
+    with pytest.raises(ionbed.InputError, match=words):
+        run(store, split, pretrained, tmp_path / "run", change)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_batch_too_small_for_all_processes_is_skipped_by_all(store, split, tmp_path):
+    config = load_config(FinetuneConfig, "finetune-tiny", overrides(store, split, None, tmp_path / "run"))
+    task = ContrastiveTask(config, TrainingSpectra(config.data, tmp_path / "arrow"))
+    rows = task.spectra.rows[:3]
+    assert [len(task.micro_batches(rows, 0, process, 4)) for process in range(4)] == [0, 0, 0, 0]
+    assert [len(task.micro_batches(rows, 0, process, 3)) for process in range(3)] == [1, 1, 1]
 
 
 def test_one_molecule_in_the_validation_fold_is_no_reason_to_stop(store, split, pretrained, tmp_path):

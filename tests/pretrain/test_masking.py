@@ -123,6 +123,13 @@ def test_an_epoch_shows_every_row_once(lengths, budget, epoch):
     assert all(np.array_equal(a, b) for a, b in zip(batches, again, strict=True))
 
 
+@pytest.mark.parametrize("count", [321, 322, 329, 335, 640, 641, 5])
+def test_no_batch_of_an_epoch_is_tiny(count):
+    """A pool takes 320 rows of these; what is left over must not become a batch of its own."""
+    batches = epoch_batches(np.arange(count), np.full(count, 100), 1000, 0, 0)
+    assert min(map(len, batches)) >= min(count, 3) and max(map(len, batches)) <= 13
+
+
 @pytest.mark.parametrize(
     "changes", [{"share": 0.0}, {"share": 1.5}, {"bin_width": 0.3}, {"max_mz": 0.5}, {"metadata_dropout": -0.1}]
 )

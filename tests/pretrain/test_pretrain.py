@@ -196,8 +196,46 @@ def test_a_run_goes_on_from_an_earlier_checkpoint(store, split, whole_run, tmp_p
 )
 def test_what_cannot_be_is_told_in_one_line(store, split, tmp_path, change, words):
     with pytest.raises(ionbed.InputError, match=words) as caught:
-        pretrain(config_for(store, split, tmp_path / "run", change))
+        pretrain(config_for(store, split, tmp_path / "runs" / "run", change))
     assert "\n" not in str(caught.value)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_what_a_run_leaves_that_was_killed_before_its_first_step_is_no_run(store, split, tmp_path):
+    output = tmp_path / "run"
+    (output / "arrow" / "parquet").mkdir(parents=True)
+    (output / "log.jsonl").touch()
+    pretrain(config_for(store, split, output, "training.steps=3"))
+    assert len(log_of(output)) >= 3
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").touch()
+    with pytest.raises(ionbed.InputError, match="already exists"):
+        pretrain(config_for(store, split, tmp_path / "other"))
+    assert [p.name for p in (tmp_path / "other").iterdir()] == ["notes.txt"]
+
+
+def test_tensorboard_is_asked_for_before_anything_is_written(store, split, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ionbed.InputError, match="pip install tensorboard"):
+        pretrain(config_for(store, split, tmp_path / "run", "training.tensorboard=true"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_tensorboard_keeps_the_resumed_step(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(loop, "_tensorboard_writer", lambda: lambda folder, purge_step: asked.append(purge_step))
+    loop.Logs(tmp_path, TrainingConfig(steps=300, tensorboard=True), 20, enabled=True)
+    assert asked == [21]
+
+
+def test_a_batch_with_fewer_spectra_than_processes_is_refused(store, split, tmp_path):
+    output = tmp_path / "two"
+    launcher = ("-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone")
+    words = command(store, split, output, "training.batch_tokens=5", launcher=launcher)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode != 0 and "a batch has 1 spectra for 2 processes" in done.stderr
+    assert not output.exists()
 
 
 def test_the_learning_rate_warms_up_and_decays():
