@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import hashlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -13,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InputError
+
+logger = logging.getLogger("ionbed")
 
 MANIFEST = "manifest.json"
 
@@ -59,8 +63,10 @@ def atomic_folder(path: str | os.PathLike[str], *, overwrite: bool = False) -> I
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not lock_path.exists() or os.fstat(lock.fileno()).st_ino != lock_path.stat().st_ino:
                 raise BlockingIOError  # its holder has just removed the file that we opened
-        except OSError:
+        except BlockingIOError:
             raise InputError(f"{path}: another process is writing this folder; wait for it or choose another") from None
+        except OSError as error:
+            _warn_of_no_locks(str(error))
         try:
             if retired.exists() and not path.exists():  # killed between the two renames below
                 os.replace(retired, path)
@@ -166,6 +172,11 @@ def sha256_of_json(value: Any) -> str:
     """Return the SHA-256 of a value's canonical JSON (sorted keys, no white space)."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+@functools.cache  # once for each reason
+def _warn_of_no_locks(reason: str) -> None:
+    logger.warning("no file can be locked here (%s); see that no two commands write one folder at once", reason)
 
 
 def _sync(path: Path) -> None:

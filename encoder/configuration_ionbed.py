@@ -76,6 +76,14 @@ class IonbedConfig(PretrainedConfig):
         training: Sequence[Mapping[str, Any]] = (),
         **kwargs: Any,
     ) -> None:
+        sizes = {"hidden_size": hidden_size, "num_layers": num_layers, "num_heads": num_heads, "mlp_ratio": mlp_ratio,
+                 "num_mz_wavelengths": num_mz_wavelengths}  # fmt: skip
+        for label, size in {**sizes, "embedding_dim": 1 if embedding_dim is None else embedding_dim}.items():
+            if size < 1:
+                raise ValueError(f"{label} is {size}; it must be at least 1")
+        for label, share in {"dropout": dropout, "min_intensity": min_intensity}.items():
+            if not 0 <= share < 1:
+                raise ValueError(f"{label} is {share}; it must lie from 0 to below 1")
         if hidden_size % (2 * num_heads):
             raise ValueError(f"hidden_size ({hidden_size}) must be a multiple of 2 * num_heads ({2 * num_heads})")
         if precursor not in PRECURSOR_MODES:

@@ -13,7 +13,10 @@ from .config import AugmentationConfig
 _PRECURSOR, _PEAK, _SHIFT, _SHIFT_2, _NOISE, _NOISE_2 = range(10, 16)  # streams of the hash
 
 PRECURSOR_MARGIN = 0.5
-"""Peaks from this far below the precursor m/z count as its surviving peak and isotopes, Da."""
+"""Peaks from this far below the precursor m/z count as its surviving peak and isotopes, Da ..."""
+
+ISOTOPES = 4.0
+"""... up to this far above it, divided by its charge; fragments of a multiply charged ion lie beyond, Da."""
 
 
 def augment(
@@ -28,7 +31,9 @@ def augment(
     spectrum = np.repeat(np.arange(len(columns)), counts)
     slot = np.arange(len(spectrum)) - np.repeat(columns.offsets[:-1], counts)
     peak_row = rows[spectrum]
+    charge = np.maximum(1, np.abs(columns.charge.astype(np.int64)))  # unknown: 0
     at_precursor = columns.mz > (columns.precursor_mz - PRECURSOR_MARGIN)[spectrum]
+    at_precursor &= columns.mz <= (columns.precursor_mz + ISOTOPES / charge)[spectrum]
     drop_precursor = uniform_hash(seed, epoch, _PRECURSOR, rows, 0) < config.drop_precursor_peak
     keep = ~(at_precursor & drop_precursor[spectrum])
     keep &= uniform_hash(seed, epoch, _PEAK, peak_row, slot) >= config.drop_peaks

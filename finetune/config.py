@@ -6,7 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from ..pretrain.config import DataConfig, ModelConfig, TrainingConfig
+from ..pretrain.config import DataConfig, LoopConfig, ModelConfig, check_least, check_positive, check_share
+
+LEARNED_TEMPERATURES = (0.01, 1.0)
+"""Between which the learned temperature is kept."""
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,11 @@ class InitConfig:
     embedding_dim: int = 256
     dropout: float = 0.1
     precursor: Literal["full", "relative", "hidden"] = "hidden"
+
+    def __post_init__(self) -> None:
+        check_least(self, 1, "embedding_dim")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is {self.dropout}; it must lie from 0 to below 1")
 
 
 @dataclass(frozen=True)
@@ -35,8 +43,8 @@ class SamplingConfig:
             raise ValueError(f"anchors is {self.anchors}; a contrast needs at least 2 molecules")
         if self.spectra_per_molecule < 2:
             raise ValueError(f"spectra_per_molecule is {self.spectra_per_molecule}; a positive pair needs 2")
-        if self.window_ppm <= 0:
-            raise ValueError(f"window_ppm is {self.window_ppm}; it must be above 0")
+        check_positive(self, "window_ppm")
+        check_least(self, 0, "negatives_per_anchor", "analogues_per_anchor")
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,10 @@ class AugmentationConfig:
     drop_peaks: float = 0.2
     mz_jitter_ppm: float = 3.0
     metadata_dropout: float = 0.3
+
+    def __post_init__(self) -> None:
+        check_share(self, "drop_precursor_peak", "drop_peaks", "metadata_dropout")
+        check_least(self, 0, "mz_jitter_ppm")
 
 
 @dataclass(frozen=True)
@@ -60,10 +72,13 @@ class LossConfig:
     structure_temperature: float = 0.07
 
     def __post_init__(self) -> None:
-        if min(self.contrast, self.window, self.structure) < 0 or self.contrast + self.window + self.structure == 0:
-            raise ValueError("the weights contrast, window and structure must not be negative, nor all 0")
-        if self.temperature <= 0 or self.structure_temperature <= 0:
-            raise ValueError("temperatures must be above 0")
+        check_least(self, 0, "contrast", "window", "structure")
+        if self.contrast + self.window + self.structure == 0:
+            raise ValueError("the weights contrast, window and structure must not all be 0")
+        low, high = LEARNED_TEMPERATURES
+        if not low <= self.temperature <= high:
+            raise ValueError(f"temperature is {self.temperature}; it is learned between {low} and {high}")
+        check_positive(self, "structure_temperature")
 
 
 @dataclass(frozen=True)
@@ -72,7 +87,7 @@ class FinetuneConfig:
 
     output: Path
     data: DataConfig
-    training: TrainingConfig
+    training: LoopConfig
     init: InitConfig = field(default_factory=InitConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)

@@ -24,7 +24,7 @@ from ..pretrain.masking import hide_metadata
 from ..pretrain.run import nothing_left_of_an_error, open_training_spectra, run_identity, write_model
 from ..spectra.molecules import tanimoto_matrix
 from .augmentation import augment
-from .config import FinetuneConfig, InitConfig, SamplingConfig
+from .config import LEARNED_TEMPERATURES, FinetuneConfig, InitConfig, SamplingConfig
 from .losses import contrast_anchors, contrastive_loss, gather_embeddings, structure_loss
 from .sampling import MoleculeBatches, molecule_fingerprints
 
@@ -92,7 +92,8 @@ class ContrastiveObjective(nn.Module):
             return self._terms(own_AE @ gather_embeddings(own_AE, batch.sizes).T, batch)
 
     def _terms(self, similarity_AN: torch.Tensor, batch: ContrastiveBatch) -> dict[str, torch.Tensor]:
-        temperature = self.log_temperature.clamp(math.log(0.01), math.log(1.0)).exp()
+        low, high = LEARNED_TEMPERATURES
+        temperature = self.log_temperature.clamp(math.log(low), math.log(high)).exp()
         positive, window, other = batch.positive_AN, batch.window_AN, batch.other_AN
         terms = {
             "contrast": lambda: contrastive_loss(similarity_AN, positive, other, temperature),
@@ -213,10 +214,9 @@ def finetune(config: FinetuneConfig, *, resume: str | None = None) -> Path:
         spectra = open_training_spectra(config.output, resume, lambda cache: TrainingSpectra(config.data, cache))
         task = ContrastiveTask(config, spectra)
         tree = to_tree(config)
-        identity = run_identity(config, spectra)
-        identity["init"] = {
-            **identity["init"],
-            "model": load_model(config.init.model).model_hash() if config.init.model else None,
-        }
+        identity = run_identity(config, spectra, dropout=config.init.dropout)
+        if config.init.model:
+            identity["init"]["model"] = load_model(config.init.model).model_hash()
+            del identity["init"]["random"]
         summary = train(task, config.training, config.output, identity, resume)
     return write_model(task.encoder, config.output, "finetune", tree, spectra, summary)

@@ -3,11 +3,35 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ..encoder.configuration_ionbed import IonbedConfig
+
+Fold = Literal["train", "validation", "test"]
+
+
+def check_least(config: Any, least: int, *names: str) -> None:
+    """Raise ValueError if one of the named numbers of ``config`` is below ``least``, infinite or not a number."""
+    for name in names:
+        if not least <= (value := getattr(config, name)) < math.inf:
+            raise ValueError(f"{name} is {value}; it must be at least {least}")
+
+
+def check_positive(config: Any, *names: str) -> None:
+    """Raise ValueError if one of the named numbers of ``config`` is not above 0, infinite or not a number."""
+    for name in names:
+        if not 0 < (value := getattr(config, name)) < math.inf:
+            raise ValueError(f"{name} is {value}; it must be a finite number above 0")
+
+
+def check_share(config: Any, *names: str) -> None:
+    """Raise ValueError if one of the named numbers of ``config`` does not lie between 0 and 1."""
+    for name in names:
+        if not 0 <= (value := getattr(config, name)) <= 1:
+            raise ValueError(f"{name} is {value}; it must lie between 0 and 1")
 
 
 @dataclass(frozen=True)
@@ -16,8 +40,17 @@ class DataConfig:
 
     store: Path
     split: Path | None = None
-    folds: tuple[str, ...] = ("train",)
+    folds: tuple[Fold, ...] = ("train",)
     validation_spectra: int = 2000
+
+    def __post_init__(self) -> None:
+        check_least(self, 0, "validation_spectra")
+        if not self.folds or len(set(self.folds)) < len(self.folds):
+            raise ValueError(f"folds is [{', '.join(self.folds)}]; name at least one fold, and each once")
+        if "validation" in self.folds:
+            raise ValueError("folds names validation, whose loss is to tell how training fares on what it has not seen")
+        if self.split is None and self.folds != ("train",):
+            raise ValueError(f"folds is [{', '.join(self.folds)}], but there is no split; name its file under split")
 
 
 @dataclass(frozen=True)
@@ -44,11 +77,18 @@ class ModelConfig:
         for name in ("mz_wavelengths", "rotary_wavelengths"):
             if len(getattr(self, name)) != 2:
                 raise ValueError(f"{name} must be two lengths in Da")
+        for name, vocabulary in {"adduct": "adducts", "instrument": "instruments"}.items():
+            if name in self.conditioning and not getattr(self, vocabulary):
+                raise ValueError(f"conditioning names {name}, but {vocabulary} is empty; list those to tell apart")
         self.encoder_config()
 
     def encoder_config(self) -> IonbedConfig:
-        """Return the configuration of the encoder."""
-        return IonbedConfig(**{f.name: getattr(self, f.name) for f in dataclasses.fields(self)})
+        """Return the configuration of the encoder; of instruments, the analysers that the encoder's input names."""
+        from ..encoder.collator import analyser
+
+        options = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        options["instruments"] = tuple(dict.fromkeys(analyser(instrument) for instrument in self.instruments))
+        return IonbedConfig(**options)
 
 
 @dataclass(frozen=True)
@@ -65,23 +105,22 @@ class MaskingConfig:
     intensity_weight: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("share", "hide_intensity_share", "metadata_dropout"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must lie between 0 and 1")
+        check_share(self, "share", "hide_intensity_share", "metadata_dropout")
+        check_least(self, 0, "intensity_power", "offset_weight", "intensity_weight")
         if self.share == 0:
             raise ValueError("share is 0; nothing would be masked")
-        if self.bin_width <= 0 or abs(1 / self.bin_width - round(1 / self.bin_width)) > 1e-9:
+        check_positive(self, "bin_width", "max_mz")
+        if abs(1 / self.bin_width - round(1 / self.bin_width)) > 1e-9:
             raise ValueError(f"bin_width is {self.bin_width} Da; it must divide 1 Da (0.05, 0.1, ...)")
         if self.max_mz < 1:
             raise ValueError(f"max_mz is {self.max_mz} Da; it must be at least 1")
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
-    """The loop: batches, optimiser, schedule, precision, checkpoints and logs."""
+class LoopConfig:
+    """The loop of every stage of training: optimiser, schedule, precision, checkpoints and logs."""
 
     steps: int
-    batch_tokens: int = 16384
     micro_batch_tokens: int = 8192
     learning_rate: float = 1e-3
     warmup_steps: int = 200
@@ -99,18 +138,29 @@ class TrainingConfig:
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_tokens", "micro_batch_tokens", "log_every", "validate_every", "checkpoint_every",
-                     "keep_checkpoints"):  # fmt: skip
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        check_least(self, 1, "steps", "micro_batch_tokens", "log_every", "validate_every", "checkpoint_every",
+                    "keep_checkpoints")  # fmt: skip
+        check_least(self, 0, "warmup_steps", "weight_decay", "seed")
+        check_positive(self, "learning_rate", "clip_norm")
+        if self.threads is not None:
+            check_least(self, 1, "threads")
         if self.warmup_steps >= self.steps:
             raise ValueError(f"warmup_steps ({self.warmup_steps}) must be fewer than steps ({self.steps})")
-        if self.learning_rate <= 0:
-            raise ValueError(f"learning_rate is {self.learning_rate}; it must be above 0")
         if not 0 <= self.final_learning_rate <= 1:
             raise ValueError("final_learning_rate is a share of learning_rate; it must lie between 0 and 1")
         if len(self.betas) != 2 or not all(0 <= b < 1 for b in self.betas):
             raise ValueError("betas must be two numbers from 0 to below 1")
+
+
+@dataclass(frozen=True)
+class TrainingConfig(LoopConfig):
+    """The loop, with the size of a step's batch."""
+
+    batch_tokens: int = 16384
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_least(self, 1, "batch_tokens")
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from .checkpoints import (
     restore_checkpoint,
     save_checkpoint,
 )
-from .config import TrainingConfig
+from .config import LoopConfig
 
 logger = logging.getLogger("ionbed")
 
@@ -89,7 +89,7 @@ class Position:
 
 
 def train(
-    task: Task, config: TrainingConfig, output: Path, identity: Mapping[str, Any], resume: str | None
+    task: Task, config: LoopConfig, output: Path, identity: Mapping[str, Any], resume: str | None
 ) -> dict[str, Any]:
     """Train ``task.module`` in place.
 
@@ -214,7 +214,7 @@ def process_state() -> PartialState:
     return PartialState(cpu=on_cpu())
 
 
-def make_optimizer(module: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
+def make_optimizer(module: nn.Module, config: LoopConfig) -> torch.optim.AdamW:
     """Return AdamW; weight decay applies to matrices alone."""
     matrices = [p for p in module.parameters() if p.requires_grad and p.dim() > 1]
     others = [p for p in module.parameters() if p.requires_grad and p.dim() <= 1]
@@ -223,7 +223,7 @@ def make_optimizer(module: nn.Module, config: TrainingConfig) -> torch.optim.Ada
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(beta1, beta2), fused=True)
 
 
-def learning_rate(config: TrainingConfig, step: int) -> float:
+def learning_rate(config: LoopConfig, step: int) -> float:
     """Return the rate of the step after ``step`` steps: linear warm-up, then a half cosine to the final share."""
     if step < config.warmup_steps:
         return config.learning_rate * (step + 1) / config.warmup_steps
@@ -241,12 +241,20 @@ def find_checkpoint(folder: Path, resume: str | None) -> Path | None:
 
 def refuse_other_run(source: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Raise `InputError` if a run's options differ from those of the checkpoint it is to go on from."""
-    now = json.loads(json.dumps(now))
-    changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
+    old, new = _dotted(before), _dotted(json.loads(json.dumps(now)))
+    changed = [key for key in sorted({*old, *new}) if key not in old or key not in new or old[key] != new[key]]
     if changed:
         raise InputError(
             f"{source}: was made with other values of {', '.join(changed)}; restore them or start a new output"
         )
+
+
+def _dotted(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the values of nested mappings by their dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _dotted(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
 
 
 def checked_batches(task: Task, epoch: int, processes: int) -> list[np.ndarray]:
@@ -407,7 +415,7 @@ class Meter:
 class Logs:
     """``log.jsonl``, always, and TensorBoard where asked for. Lines past a resumed step are dropped."""
 
-    def __init__(self, output: Path, config: TrainingConfig, step: int, *, enabled: bool) -> None:
+    def __init__(self, output: Path, config: LoopConfig, step: int, *, enabled: bool) -> None:
         self.enabled = enabled
         self.path = output / LOG
         self.tensorboard: Any = None

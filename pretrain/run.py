@@ -92,7 +92,7 @@ def pretrain(config: PretrainConfig, *, resume: str | None = None) -> Path:
     with nothing_left_of_an_error(config.output):
         spectra = open_training_spectra(config.output, resume, lambda cache: TrainingSpectra(config.data, cache))
         task = MaskedPeakTask(config, spectra)
-        identity = run_identity(config, spectra)
+        identity = run_identity(config, spectra, dropout=config.model.dropout)
         summary = train(task, config.training, config.output, identity, resume)
     return write_model(task.encoder, config.output, "pretrain", to_tree(config), spectra, summary)
 
@@ -128,7 +128,9 @@ def open_training_spectra(
 ) -> TrainingSpectra:
     """Check the output folder, then open the training spectra, the main process first (it makes the Arrow files)."""
     state = process_state()
-    if resume is None and holds_a_run(output) and state.is_main_process:  # the others may come when it has begun to write
+    if (
+        resume is None and holds_a_run(output) and state.is_main_process
+    ):  # the others may come when it has begun to write
         raise InputError(f"{output}: already exists; go on with its run by --resume auto, or choose another output")
     with state.main_process_first():
         spectra = open_spectra(output / ARROW)
@@ -136,15 +138,16 @@ def open_training_spectra(
     return spectra
 
 
-def run_identity(config: Any, spectra: TrainingSpectra) -> dict[str, Any]:
+def run_identity(config: Any, spectra: TrainingSpectra, *, dropout: float) -> dict[str, Any]:
     """Return what decides the weights of a run: options, data and split, but not where or how fast it runs."""
     tree = to_tree(config)
     tree.pop("output")
-    for name in ("store", "split"):
+    for name in ("store", "split", "validation_spectra"):
         tree["data"].pop(name)
-    for name in ("threads", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints", "tensorboard",
-                 "micro_batch_tokens"):  # fmt: skip
-        tree["training"].pop(name, None)
+    for name in ("threads", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints", "tensorboard"):
+        tree["training"].pop(name)
+    if dropout == 0:  # else the parts of a batch decide what is dropped
+        tree["training"].pop("micro_batch_tokens")
     shards = [shard["sha256"] for shard in spectra.store_manifest["shards"]]
     return {**tree, "store": shards, "split": spectra.split.hash if spectra.split else None}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import signal
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ionbed import __version__
+from ionbed import __version__, artifacts
 from ionbed.artifacts import (
     atomic_file,
     atomic_folder,
@@ -189,6 +190,18 @@ def test_two_writers_of_one_folder_exclude_each_other(tmp_path):
         child.kill()
         child.wait()
         child.stdout.close()
+
+
+def test_a_file_system_without_locks_is_written_to_with_one_warning(tmp_path, monkeypatch, caplog):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(artifacts.fcntl, "flock", no_locks)
+    for name in ("one", "two"):
+        with atomic_folder(tmp_path / name) as partial:
+            (partial / "a").write_text("a")
+    assert names(tmp_path) == ["one", "two"]
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
 def test_manifest_round_trip(tmp_path):

@@ -13,7 +13,7 @@ import torch
 
 import ionbed
 from ionbed.finetune.augmentation import augment
-from ionbed.finetune.config import AugmentationConfig, LossConfig, SamplingConfig
+from ionbed.finetune.config import AugmentationConfig, InitConfig, LossConfig, SamplingConfig
 from ionbed.finetune.losses import contrastive_loss, structure_loss
 from ionbed.finetune.sampling import MoleculeBatches, molecule_fingerprints
 from ionbed.spectra.columns import SpectrumColumns
@@ -124,8 +124,32 @@ def test_augmentation_drops_precursors_and_peaks_and_moves_mz():
     assert abs(1 - len(thinned.mz) / len(columns.mz) - 0.2) < 0.02
 
 
+def test_fragments_above_a_multiply_charged_precursor_stay():
+    mz = np.array([100, 300, 301.9, 302.1, 303.9, 304.1, 450], np.float32)
+    intensity = np.ones(len(mz), np.float32)
+    spectra = [Spectrum(spectrum_id=str(z), precursor_mz=300.0, mz=mz, intensity=intensity, charge=z)
+               for z in (None, 1, -1, 2, -2)]  # fmt: skip
+    config = AugmentationConfig(drop_precursor_peak=1.0, drop_peaks=0.0, mz_jitter_ppm=0.0)
+    changed = augment(SpectrumColumns.from_spectra(spectra), np.arange(5), config, 0, 0)
+    assert changed.num_peaks.tolist() == [3, 3, 3, 5, 5]
+    assert changed.mz[-5:].tolist() == mz[[0, 3, 4, 5, 6]].tolist()
+
+
 def test_impossible_options_are_refused():
     for make in (
+        lambda: SamplingConfig(window_ppm=math.nan),
+        lambda: SamplingConfig(negatives_per_anchor=-1),
+        lambda: SamplingConfig(analogues_per_anchor=-1),
+        lambda: AugmentationConfig(drop_precursor_peak=1.5),
+        lambda: AugmentationConfig(drop_peaks=-0.1),
+        lambda: AugmentationConfig(mz_jitter_ppm=-1),
+        lambda: AugmentationConfig(metadata_dropout=math.nan),
+        lambda: InitConfig(embedding_dim=0),
+        lambda: InitConfig(dropout=1.0),
+        lambda: LossConfig(window=-1),
+        lambda: LossConfig(temperature=0.005),
+        lambda: LossConfig(temperature=1.5),
+        lambda: LossConfig(structure_temperature=0),
         lambda: SamplingConfig(anchors=1),
         lambda: SamplingConfig(spectra_per_molecule=1),
         lambda: LossConfig(contrast=0, window=0, structure=0),
@@ -167,14 +191,20 @@ def test_gradients_reach_the_negatives_of_other_processes(tmp_path):
 
 
 def test_the_window_of_a_spectrum_ends_at_ten_ppm(sampler):
-    batches, _, columns, _ = sampler
-    moved = dataclasses.replace(columns, precursor_mz=columns.precursor_mz)
-    assert (batches.window_stop > batches.window_start).all()
-    for place in range(0, len(batches.rows), 17):
-        row = batches.rows[place]
-        error = np.abs(moved.precursor_mz / moved.precursor_mz[row] - 1) * 1e6
-        window = set(batches.rows[batches.window_start[place] : batches.window_stop[place]].tolist())
-        assert window == set(np.flatnonzero((error <= 10) & (columns.polarity == columns.polarity[row])).tolist())
+    _, molecule, columns, fingerprints = sampler
+    precursor_mz = columns.precursor_mz.astype(np.float64).copy()
+    middle = 5
+    precursor_mz[middle + 1 : middle + 5] = precursor_mz[middle] * (1 + np.array([9.9, 10.1, -9.9, -10.1]) * 1e-6)
+    config = SamplingConfig(anchors=6, window_ppm=10)
+    batches = MoleculeBatches(np.arange(len(molecule)), molecule, precursor_mz, columns.polarity, fingerprints, config)
+    windows = {
+        int(row): set(batches.rows[batches.window_start[place] : batches.window_stop[place]].tolist())
+        for place, row in enumerate(batches.rows)
+    }
+    assert windows[middle] & set(range(middle, middle + 5)) == {middle, middle + 1, middle + 3}
+    for row, window in windows.items():
+        error = np.abs(np.log(precursor_mz / precursor_mz[row])) * 1e6
+        assert window == set(np.flatnonzero(error <= 10).tolist())
 
 
 def test_batches_are_of_one_polarity(sampler):

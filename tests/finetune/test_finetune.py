@@ -21,7 +21,7 @@ from ionbed.finetune.run import ContrastiveTask, finetune
 from ionbed.pretrain import loop
 from ionbed.pretrain.config import PretrainConfig
 from ionbed.pretrain.data import TrainingSpectra
-from ionbed.pretrain.run import pretrain
+from ionbed.pretrain.run import pretrain, run_identity
 from ionbed.spectra.split import Split
 from ionbed.spectra.store import Store
 
@@ -159,8 +159,24 @@ def test_two_processes_give_the_loss_of_one(store, split, pretrained, whole_run,
 
 
 def test_another_pretrained_model_is_another_run(store, split, whole_run, pretrained):
-    with pytest.raises(ionbed.InputError, match="other values of init"):
+    with pytest.raises(ionbed.InputError, match=r"other values of init\.model;"):
         run(store, split, whole_run / "model", whole_run, resume="auto")
+
+
+def test_what_does_not_decide_the_weights_may_change(store, split, pretrained, tmp_path):
+    def identity(*changes):
+        config = load_config(FinetuneConfig, "finetune-tiny", overrides(store, split, pretrained, tmp_path, *changes))
+        return run_identity(config, spectra, dropout=config.init.dropout)
+
+    spectra = TrainingSpectra(load_config(FinetuneConfig, "finetune-tiny", overrides(
+        store, split, pretrained, tmp_path)).data, tmp_path / "arrow")  # fmt: skip
+    for same in ("data.validation_spectra=3", "training.threads=2", "training.micro_batch_tokens=77"):
+        assert identity(same) == identity(), same
+    assert identity("training.steps=9") != identity()
+    drop = "init.dropout=0.1"
+    assert identity(drop, "training.micro_batch_tokens=77") != identity(drop)
+    with pytest.raises(ionbed.InputError, match=r"unknown key 'training\.batch_tokens'"):
+        identity("training.batch_tokens=3")
 
 
 def test_unlabelled_spectra_cannot_be_fine_tuned_on(store, split, tmp_path):
@@ -187,7 +203,9 @@ def test_unlabelled_spectra_cannot_be_fine_tuned_on(store, split, tmp_path):
     ("change", "words"),
     [("sampling.anchors=999", "molecules have spectra; lower it"), ("init.model=nowhere", "is not a model folder")],
 )
-def test_a_configuration_that_fails_leaves_nothing_and_can_be_corrected(store, split, pretrained, tmp_path, change, words):
+def test_a_configuration_that_fails_leaves_nothing_and_can_be_corrected(
+    store, split, pretrained, tmp_path, change, words
+):
     with pytest.raises(ionbed.InputError, match=words):
         run(store, split, pretrained, tmp_path / "run", change)
     assert not (tmp_path / "run").exists()

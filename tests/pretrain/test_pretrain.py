@@ -25,7 +25,7 @@ from ionbed.pretrain.checkpoints import (
     restore_checkpoint,
     save_checkpoint,
 )
-from ionbed.pretrain.config import PretrainConfig, TrainingConfig
+from ionbed.pretrain.config import ModelConfig, PretrainConfig, TrainingConfig
 from ionbed.pretrain.loop import learning_rate
 from ionbed.pretrain.run import pretrain
 from ionbed.spectra.split import Split
@@ -147,7 +147,7 @@ def test_a_run_does_not_overwrite_or_continue_another(store, split, whole_run, t
     before = shutil.copytree(whole_run, tmp_path / "before")
     with pytest.raises(ionbed.InputError, match="--resume auto"):
         pretrain(config_for(store, split, whole_run))
-    with pytest.raises(ionbed.InputError, match="other values of training"):
+    with pytest.raises(ionbed.InputError, match=r"other values of training\.learning_rate;"):
         pretrain(config_for(store, split, whole_run, "training.learning_rate=0.5"), resume="auto")
     assert_same_run(whole_run, before)
 
@@ -191,7 +191,31 @@ def test_a_run_goes_on_from_an_earlier_checkpoint(store, split, whole_run, tmp_p
         ("training.precision=fp8", "fp32, bf16"),
         ("data.split=nowhere.json", "no such file"),
         ("data.store=nowhere", "no such folder"),
-        ("data.folds=[holdout]", "no spectrum is in fold"),
+        ("data.folds=[holdout]", "must be one of train, validation, test"),
+        ("data.folds=[]", "at least one fold"),
+        ("data.folds=[train, train]", "each once"),
+        ("data.folds=[train, validation]", "names validation"),
+        ("data.validation_spectra=-1", "data: validation_spectra is -1; it must be at least 0"),
+        ("model.num_heads=0", "num_heads is 0; it must be at least 1"),
+        ("model.hidden_size=0", "hidden_size is 0"),
+        ("model.num_layers=0", "num_layers is 0"),
+        ("model.mlp_ratio=0", "mlp_ratio is 0"),
+        ("model.num_mz_wavelengths=0", "num_mz_wavelengths is 0"),
+        ("model.min_intensity=1", "min_intensity is 1.0; it must lie from 0 to below 1"),
+        ("model.dropout=1", "dropout is 1.0"),
+        ("model.conditioning=[adduct]", "adducts is empty"),
+        ("model.conditioning=[instrument]", "instruments is empty"),
+        ("masking.offset_weight=-1", "offset_weight is -1.0; it must be at least 0"),
+        ("masking.intensity_weight=-1", "intensity_weight"),
+        ("masking.max_mz=.inf", "max_mz is inf"),
+        ("training.threads=0", "threads is 0; it must be at least 1"),
+        ("training.seed=-1", "seed is -1; it must be at least 0"),
+        ("training.clip_norm=0", "clip_norm is 0.0; it must be a finite number above 0"),
+        ("training.learning_rate=.inf", "learning_rate is inf"),
+        ("training.learning_rate=.nan", "learning_rate is nan"),
+        ("training.weight_decay=-0.1", "weight_decay is -0.1"),
+        ("training.warmup_steps=-1", "warmup_steps is -1"),
+        ("training.batch_tokens=0", "batch_tokens is 0"),
     ],
 )
 def test_what_cannot_be_is_told_in_one_line(store, split, tmp_path, change, words):
@@ -199,6 +223,16 @@ def test_what_cannot_be_is_told_in_one_line(store, split, tmp_path, change, word
         pretrain(config_for(store, split, tmp_path / "runs" / "run", change))
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "runs").exists()
+
+
+def test_folds_without_a_split_are_refused(store, split, tmp_path):
+    with pytest.raises(ionbed.InputError, match="there is no split"):
+        config_for(store, split, tmp_path / "run", "data.split=null", "data.folds=[train, test]")
+
+
+def test_instruments_are_known_by_their_analyser():
+    config = ModelConfig(conditioning=("instrument",), instruments=("LC-ESI-QTOF", "itft", "QTOF"))
+    assert config.encoder_config().instruments == ("QTOF", "ITFT")
 
 
 def test_what_a_run_leaves_that_was_killed_before_its_first_step_is_no_run(store, split, tmp_path):
