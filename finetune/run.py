@@ -120,6 +120,7 @@ class ContrastiveTask:
         train_rows, validation_rows = (r[self.molecule[r] >= 0] for r in (spectra.rows, spectra.validation_rows))
         if not len(train_rows):
             raise InputError(f"{config.data.store}: no spectrum of the training folds has a structure to learn from")
+        self.rows = train_rows
         self.batches = self._sampler(train_rows, config.sampling)
         # A validation fold may be smaller than a batch; one molecule is no contrast at all.
         polarity = spectra.polarity[validation_rows]
@@ -219,4 +220,4 @@ def finetune(config: FinetuneConfig, *, resume: str | None = None) -> Path:
             identity["init"]["model"] = load_model(config.init.model).model_hash()
             del identity["init"]["random"]
         summary = train(task, config.training, config.output, identity, resume)
-    return write_model(task.encoder, config.output, "finetune", tree, spectra, summary)
+    return write_model(task.encoder, config.output, "finetune", tree, spectra, task.rows, summary)

@@ -23,7 +23,6 @@ from accelerate import Accelerator, PartialState
 from accelerate.utils import parse_flag_from_env
 from torch import nn
 
-from ..artifacts import atomic_file
 from ..errors import InputError
 from ..progress import progress
 from .checkpoints import (
@@ -34,11 +33,11 @@ from .checkpoints import (
     save_checkpoint,
 )
 from .config import LoopConfig
+from .logs import Logs
 
 logger = logging.getLogger("ionbed")
 
 PREFETCH = 4
-LOG = "log.jsonl"
 
 
 class MicroBatch(Protocol):
@@ -108,7 +107,8 @@ def train(
     Returns
     -------
     dict
-        Summary of the run: steps, spectra, tokens, seconds, last losses, whether it stopped on a signal.
+        Summary of the whole run, also of what came before a resumption: steps (and how many are new), whether it is
+        finished, spectra, tokens, seconds (without validation and checkpoints), the last validation losses.
     """
     # oneDNN keeps 1,024 compiled products of other shapes, gigabytes of them; those of the last few steps are enough.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
@@ -119,11 +119,13 @@ def train(
     optimizer = make_optimizer(task.module, config)
     checkpoints = output / "checkpoints"
     source = find_checkpoint(checkpoints, resume)
-    position, skipped = Position(), 0
+    position, skipped, before, validation = Position(), 0, Totals(), dict[str, float]()
     if source:
         state = read_state(source)
         refuse_other_run(source, state["identity"], identity)
         position, skipped = Position(**state["position"]), state["skipped_steps"]
+        before, validation = Totals(**state["totals"]), state["validation"]
+    resumed_at = position.step
     module, optimizer = accelerator.prepare(task.module, optimizer)
     if source:
         restore_checkpoint(source, task.module, optimizer.optimizer, accelerator.process_index)
@@ -135,9 +137,9 @@ def train(
     logs = Logs(output, config, position.step, enabled=accelerator.is_main_process)
     stop = StopSignal()
     weights = task.weights
-    meter, total = Meter(weights), Meter(weights)
-    validation: dict[str, float] = {}
-    with stop, logs, progress("train", config.steps, unit="steps", done=position.step) as advance:
+    bar = progress("train", config.steps, unit="steps", done=position.step)
+    meter, total = Meter(weights), before
+    with stop, logs, bar if accelerator.is_main_process else nullcontext(_show_nothing) as advance:
         for rows_position, micro_batches, waited in prefetched(task, config.steps, position, batches, accelerator):
             rate = learning_rate(config, position.step)
             for group in optimizer.param_groups:
@@ -160,7 +162,8 @@ def train(
                 optimizer.step()
             else:
                 skipped += 1
-                logger.warning("step %d: the gradient is not finite; the step is skipped", position.step + 1)
+                if accelerator.is_main_process:
+                    logger.warning("step %d: the gradient is not finite; the step is skipped", position.step + 1)
             position = rows_position
             meter.waited += waited
             meter.add(sums, counts)
@@ -168,33 +171,41 @@ def train(
             if position.step % config.log_every == 0 or position.step == config.steps:
                 entry = meter.entry(position, rate, norm, skipped, accelerator)
                 logs.write(entry)
-                total.absorb(meter)
+                total = total.plus(meter.totals(accelerator))
                 meter = Meter(weights)
                 status = f"loss {entry['loss']:.3f}"
             advance(1, status)
             done = position.step == config.steps
+            paused = time.perf_counter()
             if done or position.step % config.validate_every == 0:
                 validation = validate(task, module, accelerator)
                 if validation:
                     logs.write({"step": position.step, **{f"validation_{k}": v for k, v in validation.items()}})
             if done or stopping or position.step % config.checkpoint_every == 0:
                 rng = gather_rng(accelerator)
+                totals = total.plus(meter.totals(accelerator, until=paused))
                 if accelerator.is_main_process:
                     state = {"step": position.step, "position": vars(position), "identity": dict(identity),
-                             "skipped_steps": skipped}  # fmt: skip
+                             "skipped_steps": skipped, "totals": vars(totals), "validation": validation}  # fmt: skip
                     save_checkpoint(checkpoints, task.module, optimizer.optimizer, state, rng, config.keep_checkpoints)
                 accelerator.wait_for_everyone()
+            meter.started += time.perf_counter() - paused  # the rates are those of training
             if stopping and not done:
-                logger.info("stopped on a signal at step %d; go on with --resume auto", position.step)
+                if accelerator.is_main_process:
+                    logger.info("stopped on a signal at step %d; go on with --resume auto", position.step)
                 break
-    total.absorb(meter)
+    if meter.counts:
+        total = total.plus(meter.totals(accelerator))
     return {
         "steps": position.step,
+        "new_steps": position.step - resumed_at,
         "finished": position.step == config.steps,
         "epochs": position.epoch,
         "skipped_steps": skipped,
-        "seconds": round(total.elapsed, 1),
-        "spectra_per_second": round(total.spectra / max(total.elapsed, 1e-9), 1),
+        "seconds": round(total.seconds, 1),
+        "spectra": total.spectra,
+        "tokens": total.tokens,
+        "spectra_per_second": round(total.spectra / max(total.seconds, 1e-9), 1),
         "processes": accelerator.num_processes,
         "device": str(accelerator.device),
         "validation": validation,
@@ -358,20 +369,37 @@ def gather_rng(accelerator: Accelerator) -> dict[str, torch.Tensor]:
     states = {"process": torch.get_rng_state()}
     if accelerator.device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state()
-    gathered = {}
+    gathered: dict[str, torch.Tensor] = {}
     for kind, state in states.items():
         rows = accelerator.gather(state.to(accelerator.device).unsqueeze(0)).cpu()
         gathered |= {f"{kind}_{number}": row.clone() for number, row in enumerate(rows)}
     return gathered
 
 
+@dataclass(frozen=True)
+class Totals:
+    """What a run has seen, over all processes and resumptions, and the seconds that this took."""
+
+    spectra: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+
+    def plus(self, other: Totals) -> Totals:
+        """Return the sum."""
+        return Totals(self.spectra + other.spectra, self.tokens + other.tokens, self.seconds + other.seconds)
+
+
+def _show_nothing(items: int, status: str = "") -> None:
+    """Stand for the progress that the main process shows."""
+
+
 class Meter:
-    """Sums since the last log line."""
+    """Sums since the last log line; spectra, tokens and losses are this process's own."""
 
     def __init__(self, weights: Mapping[str, float]) -> None:
         self.weights = weights
         self.spectra = self.tokens = 0
-        self.waited = self.elapsed = 0.0
+        self.waited = 0.0
         self.started = time.perf_counter()
         self.sums: dict[str, float] = {}
         self.counts: dict[str, float] = {}
@@ -386,11 +414,10 @@ class Meter:
         self, position: Position, rate: float, norm: float, skipped: int, accelerator: Accelerator
     ) -> dict[str, Any]:
         """Return one log line: losses over all processes, rates, and the share of time spent waiting for data."""
-        self.elapsed = time.perf_counter() - self.started
+        totals = self.totals(accelerator)
         names = list(self.sums)
-        values = torch.tensor([*self.sums.values(), float(self.tokens), float(self.spectra)], dtype=torch.float64)
-        *sums, tokens, spectra = accelerator.reduce(values.to(accelerator.device), "sum").tolist()
-        self.tokens, self.spectra = int(tokens), int(spectra)
+        values = torch.tensor(list(self.sums.values()), dtype=torch.float64, device=accelerator.device)
+        sums = accelerator.reduce(values, "sum").tolist()
         losses = {n: s / self.counts[n] for n, s in zip(names, sums, strict=True) if self.counts[n] > 0}
         return {
             "step": position.step,
@@ -399,72 +426,18 @@ class Meter:
             **losses,
             "learning_rate": rate,
             "gradient_norm": norm,
-            "tokens_per_second": round(tokens / self.elapsed, 1),
-            "spectra_per_second": round(spectra / self.elapsed, 1),
-            "data_wait_share": round(self.waited / self.elapsed, 4),
+            "tokens_per_second": round(totals.tokens / totals.seconds, 1),
+            "spectra_per_second": round(totals.spectra / totals.seconds, 1),
+            "data_wait_share": round(self.waited / totals.seconds, 4),
             "skipped_steps": skipped,
         }
 
-    def absorb(self, other: Meter) -> None:
-        """Add another meter's work to this one's."""
-        self.spectra += other.spectra
-        self.tokens += other.tokens
-        self.elapsed += other.elapsed
-
-
-class Logs:
-    """``log.jsonl``, always, and TensorBoard where asked for. Lines past a resumed step are dropped."""
-
-    def __init__(self, output: Path, config: LoopConfig, step: int, *, enabled: bool) -> None:
-        self.enabled = enabled
-        self.path = output / LOG
-        self.tensorboard: Any = None
-        if not enabled:
-            return
-        writer = _tensorboard_writer() if config.tensorboard else None
-        output.mkdir(parents=True, exist_ok=True)
-        kept = [line for line in _whole_lines(self.path) if json.loads(line)["step"] <= step] if step else []
-        with atomic_file(self.path) as partial:
-            partial.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-        if writer:
-            self.tensorboard = writer(str(output / "tensorboard"), purge_step=step + 1)
-
-    def __enter__(self) -> Logs:
-        self.handle = (
-            open(self.path, "a", encoding="utf-8") if self.enabled else open(os.devnull, "w", encoding="utf-8")
-        )
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.handle.close()
-        if self.tensorboard:
-            self.tensorboard.close()
-
-    def write(self, entry: Mapping[str, Any]) -> None:
-        """Append one line."""
-        if not self.enabled:
-            return
-        self.handle.write(json.dumps(entry) + "\n")
-        self.handle.flush()
-        if self.tensorboard:
-            for name, value in entry.items():
-                if name != "step":
-                    self.tensorboard.add_scalar(name, value, entry["step"])
-
-
-def _tensorboard_writer() -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise InputError("training.tensorboard: the package tensorboard is missing; pip install tensorboard") from None
-    return SummaryWriter
-
-
-def _whole_lines(path: Path) -> list[str]:
-    if not path.exists():
-        return []
-    text = path.read_text(encoding="utf-8")
-    return text[: text.rfind("\n") + 1].splitlines()
+    def totals(self, accelerator: Accelerator, until: float | None = None) -> Totals:
+        """Return what all processes have done since the last log line (``until`` a time of `time.perf_counter`)."""
+        seconds = (time.perf_counter() if until is None else until) - self.started
+        counts = torch.tensor([self.spectra, self.tokens], dtype=torch.float64, device=accelerator.device)
+        spectra, tokens = accelerator.reduce(counts, "sum").tolist()
+        return Totals(int(spectra), int(tokens), seconds)
 
 
 class StopSignal:

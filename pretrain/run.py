@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..artifacts import atomic_folder, sha256_of_file, write_manifest
+from ..artifacts import MANIFEST, atomic_folder, sha256_of_file, write_manifest
 from ..configs.loading import to_tree
 from ..encoder.batching import token_budget_batches
 from ..encoder.collator import EncoderBatch
@@ -20,7 +20,8 @@ from ..encoder.modeling_ionbed import IonbedModel
 from ..errors import InputError
 from .config import PretrainConfig
 from .data import TrainingSpectra, epoch_batches
-from .loop import LOG, process_state, train
+from .logs import LOG
+from .loop import process_state, train
 from .masking import masked_batch
 from .objective import MaskedPeakObjective
 
@@ -94,7 +95,7 @@ def pretrain(config: PretrainConfig, *, resume: str | None = None) -> Path:
         task = MaskedPeakTask(config, spectra)
         identity = run_identity(config, spectra, dropout=config.model.dropout)
         summary = train(task, config.training, config.output, identity, resume)
-    return write_model(task.encoder, config.output, "pretrain", to_tree(config), spectra, summary)
+    return write_model(task.encoder, config.output, "pretrain", to_tree(config), spectra, spectra.rows, summary)
 
 
 @contextmanager
@@ -158,21 +159,27 @@ def write_model(
     command: str,
     tree: dict[str, Any],
     spectra: TrainingSpectra,
-    summary: dict[str, Any],
+    rows: np.ndarray,
+    summary: Mapping[str, Any],
 ) -> Path:
-    """Write the model folder and the run's manifest, on the main process; see `pretrain`."""
+    """Write the model folder and the run's manifest, on the main process; see `pretrain`.
+
+    ``rows`` are those trained on, ``summary`` is that of `ionbed.pretrain.loop.train`. A run that was finished before
+    is left as it is.
+    """
     folder = output / MODEL_FOLDER
     state = process_state()
+    written = summary["new_steps"] == 0 and (output / MANIFEST).exists() and folder.exists()
     stage = {
         "command": command,
         "split": spectra.split.hash if spectra.split else None,
         "folds": list(tree["data"]["folds"]) if spectra.split else [],
-        "spectra": len(spectra.rows),
-        "molecules": len({k[:14] for k in spectra.inchikey[spectra.rows] if k}),
+        "spectra": len(rows),
+        "molecules": len({k[:14] for k in spectra.inchikey[rows] if k}),
         "store": [shard["sha256"] for shard in spectra.store_manifest["shards"]],
     }
     encoder.config.training = [*encoder.config.training, stage]
-    if state.is_main_process and summary["finished"]:
+    if state.is_main_process and summary["finished"] and not written:
         with atomic_folder(folder, overwrite=True) as partial:
             encoder.save_pretrained(partial)
         manifest = {
@@ -184,10 +191,11 @@ def write_model(
             "model_sha256": sha256_of_file(folder / "model.safetensors"),
             "seed": tree["training"]["seed"],
             "torch": torch.__version__,
-            **summary,
+            **{name: value for name, value in summary.items() if name != "new_steps"},
         }
         write_manifest(output, manifest)
-        shutil.rmtree(output / ARROW, ignore_errors=True)
         logger.info("model written to %s", folder)
+    if state.is_main_process and summary["finished"]:
+        shutil.rmtree(output / ARROW, ignore_errors=True)
     state.wait_for_everyone()
     return folder

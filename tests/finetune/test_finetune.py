@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 import ionbed
+from ionbed.artifacts import sha256_of_file, write_manifest
 from ionbed.configs.loading import load_config
 from ionbed.encoder.configuration_ionbed import IonbedConfig
 from ionbed.encoder.modeling_ionbed import IonbedModel
@@ -23,9 +24,10 @@ from ionbed.pretrain.config import PretrainConfig
 from ionbed.pretrain.data import TrainingSpectra
 from ionbed.pretrain.run import pretrain, run_identity
 from ionbed.spectra.split import Split
-from ionbed.spectra.store import Store
+from ionbed.spectra.store import SHARD_NAME, Store, write_shard
 
 SIZE = ("hidden_size=32", "num_layers=2", "num_heads=4", "num_mz_wavelengths=16")
+RANDOM = f"init.random={{{', '.join(item.replace('=', ': ') for item in SIZE)}}}"
 SMALL = (
     "training.steps=8", "training.warmup_steps=2", "training.log_every=1", "training.validate_every=4",
     "training.checkpoint_every=3", "training.threads=1", "training.micro_batch_tokens=300", "sampling.anchors=6",
@@ -85,9 +87,8 @@ def test_fine_tuning_starts_from_the_pretrained_encoder(whole_run, pretrained):
 
 
 def test_spectra_of_one_molecule_come_together(store, split, tmp_path):
-    size = ", ".join(item.replace("=", ": ") for item in SIZE)
     training = ("steps=150", "learning_rate=0.003", "validate_every=150", "checkpoint_every=150")
-    changes = [f"init.random={{{size}}}", "sampling.anchors=10", *(f"training.{item}" for item in training)]
+    changes = [RANDOM, "sampling.anchors=10", *(f"training.{item}" for item in training)]
     model = ionbed.load_model(run(store, split, None, tmp_path / "run", *changes))
     table = Store(store).table()
     train = Split.load(split).rows_in(table["inchikey"].to_pylist(), ["train"])
@@ -179,21 +180,21 @@ def test_what_does_not_decide_the_weights_may_change(store, split, pretrained, t
         identity("training.batch_tokens=3")
 
 
-def test_unlabelled_spectra_cannot_be_fine_tuned_on(store, split, tmp_path):
-    import pyarrow as pa
-
-    from ionbed.artifacts import sha256_of_file, write_manifest
-    from ionbed.spectra.store import SHARD_NAME, write_shard
-
-    folder = tmp_path / "unlabelled"
+def write_store(folder: Path, table) -> None:
     folder.mkdir()
-    table = Store(store).table()
-    for name in ("inchikey", "smiles"):
-        table = table.set_column(table.column_names.index(name), name, pa.nulls(len(table), pa.string()))
     path = folder / SHARD_NAME.format(0)
     write_shard(table, path)
     shard = {"file": path.name, "spectra": len(table), "sha256": sha256_of_file(path)}
     write_manifest(folder, {"command": "prepare", "counts": {}, "shards": [shard]})
+
+
+def test_unlabelled_spectra_cannot_be_fine_tuned_on(store, split, tmp_path):
+    import pyarrow as pa
+
+    folder, table = tmp_path / "unlabelled", Store(store).table()
+    for name in ("inchikey", "smiles"):
+        table = table.set_column(table.column_names.index(name), name, pa.nulls(len(table), pa.string()))
+    write_store(folder, table)
     with pytest.raises(ionbed.InputError, match="no spectrum of the training folds has a structure"):
         run(folder, split, None, tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -217,6 +218,21 @@ def test_a_batch_too_small_for_all_processes_is_skipped_by_all(store, split, tmp
     rows = task.spectra.rows[:3]
     assert [len(task.micro_batches(rows, 0, process, 4)) for process in range(4)] == [0, 0, 0, 0]
     assert [len(task.micro_batches(rows, 0, process, 3)) for process in range(3)] == [1, 1, 1]
+
+
+def test_only_labelled_spectra_count_as_trained_on(store, split, tmp_path):
+    import pyarrow as pa
+
+    folder, table = tmp_path / "half", Store(store).table()
+    labelled = np.arange(len(table)) % 2 == 0
+    for name in ("inchikey", "smiles"):
+        values = [v if keep else None for v, keep in zip(table[name].to_pylist(), labelled, strict=True)]
+        table = table.set_column(table.column_names.index(name), name, pa.array(values, pa.string()))
+    write_store(folder, table)
+    run(folder, split, None, tmp_path / "run", "training.steps=2", "training.warmup_steps=1", RANDOM)
+    trained = json.loads((tmp_path / "run" / "manifest.json").read_text())["training"]
+    fold = Split.load(split).fold_of(table["inchikey"].to_pylist())
+    assert trained["spectra"] == (labelled & (fold == "train")).sum() < (fold == "train").sum()
 
 
 def test_one_molecule_in_the_validation_fold_is_no_reason_to_stop(store, split, pretrained, tmp_path):

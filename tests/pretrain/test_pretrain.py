@@ -14,11 +14,13 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 import ionbed
-from ionbed.configs.loading import load_config
-from ionbed.pretrain import loop
+from ionbed.configs.loading import config_text, load_config, shipped_configs, to_tree
+from ionbed.finetune.config import FinetuneConfig
+from ionbed.pretrain import logs, loop
 from ionbed.pretrain.checkpoints import (
     forget_later_checkpoints,
     latest_checkpoint,
@@ -26,8 +28,9 @@ from ionbed.pretrain.checkpoints import (
     save_checkpoint,
 )
 from ionbed.pretrain.config import ModelConfig, PretrainConfig, TrainingConfig
+from ionbed.pretrain.data import TrainingSpectra
 from ionbed.pretrain.loop import learning_rate
-from ionbed.pretrain.run import pretrain
+from ionbed.pretrain.run import MaskedPeakTask, pretrain
 from ionbed.spectra.split import Split
 
 SMALL = (
@@ -152,6 +155,60 @@ def test_a_run_does_not_overwrite_or_continue_another(store, split, whole_run, t
     assert_same_run(whole_run, before)
 
 
+def test_resuming_a_finished_run_changes_nothing(store, split, whole_run, tmp_path):
+    config = config_for(store, split, whole_run)
+    before = (whole_run / "manifest.json").read_bytes()
+    state = json.loads((whole_run / "checkpoints" / "step-00000012" / "state.json").read_text())
+    manifest = json.loads(before)
+    assert {name: manifest[name] for name in ("spectra", "tokens")} == {
+        name: state["totals"][name] for name in ("spectra", "tokens")
+    }
+    assert manifest["validation"] == state["validation"] and manifest["validation"]["loss"] > 0
+    pretrain(config, resume="auto")
+    assert (whole_run / "manifest.json").read_bytes() == before
+    assert not (whole_run / "arrow").exists()
+
+
+def test_totals_are_those_of_the_whole_run(store, split, whole_run, tmp_path):
+    output = Path(shutil.copytree(whole_run, tmp_path / "on"))
+    pretrain(config_for(store, split, output), resume=str(output / "checkpoints" / "step-00000009"))
+    mine, theirs = (json.loads((run / "manifest.json").read_text()) for run in (output, whole_run))
+    assert [mine[name] for name in ("steps", "spectra", "tokens")] == [
+        theirs[name] for name in ("steps", "spectra", "tokens")
+    ]
+    assert mine["seconds"] > 0 and mine["validation"] == theirs["validation"]
+
+
+def test_pauses_do_not_count_as_training(store, split, tmp_path, monkeypatch):
+    """Lines of two steps, validation after the first of the next two: neither it nor the checkpoint lowers a rate."""
+    for name in ("validate", "save_checkpoint"):
+        real = getattr(loop, name)
+        monkeypatch.setattr(loop, name, lambda *a, real=real: (time.sleep(1.5), real(*a))[1])
+    pretrain(config_for(store, split, tmp_path / "run", "training.steps=6", "training.log_every=2",
+                        "training.validate_every=3", "training.checkpoint_every=3"))  # fmt: skip
+    rates = [entry["tokens_per_second"] for entry in log_of(tmp_path / "run") if "loss" in entry]
+    assert len(rates) == 3 and min(rates) > 800 / 1.5
+    assert json.loads((tmp_path / "run" / "manifest.json").read_text())["seconds"] < 3
+
+
+def test_only_the_main_process_speaks(store, split, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(loop.Accelerator, "is_main_process", False)
+    monkeypatch.setattr(loop, "progress", lambda *_, **__: _Undrawable())
+    with caplog.at_level("INFO", logger="ionbed"):
+        config = config_for(store, split, tmp_path / "run", "training.steps=3")
+        task = MaskedPeakTask(config, TrainingSpectra(config.data, tmp_path / "arrow"))
+        loop.train(task, config.training, tmp_path / "run", {}, None)
+    assert not caplog.records
+
+
+class _Undrawable:
+    def __enter__(self):
+        pytest.fail("progress was shown")
+
+    def __exit__(self, *_):
+        pass
+
+
 def test_a_damaged_checkpoint_is_named(store, split, whole_run, tmp_path):
     output = tmp_path / "damaged"
     shutil.copytree(whole_run, output)
@@ -257,8 +314,8 @@ def test_tensorboard_is_asked_for_before_anything_is_written(store, split, tmp_p
 
 def test_tensorboard_keeps_the_resumed_step(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(loop, "_tensorboard_writer", lambda: lambda folder, purge_step: asked.append(purge_step))
-    loop.Logs(tmp_path, TrainingConfig(steps=300, tensorboard=True), 20, enabled=True)
+    monkeypatch.setattr(logs, "_tensorboard_writer", lambda: lambda folder, purge_step: asked.append(purge_step))
+    logs.Logs(tmp_path, TrainingConfig(steps=300, tensorboard=True), 20, enabled=True)
     assert asked == [21]
 
 
@@ -270,6 +327,18 @@ def test_a_batch_with_fewer_spectra_than_processes_is_refused(store, split, tmp_
     done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode != 0 and "a batch has 1 spectra for 2 processes" in done.stderr
     assert not output.exists()
+
+
+@pytest.mark.parametrize("name", [n for n in shipped_configs() if n.startswith(("pretrain-", "finetune-"))])
+def test_every_key_is_explained(name):
+    text = config_text(name)
+    assert [line for line in text.splitlines() if line.startswith("  ") and "#" not in line] == []
+    tree = to_tree(load_config(PretrainConfig if name.startswith("pretrain-") else FinetuneConfig, name))
+    written = yaml.safe_load(text)
+    assert written.keys() == tree.keys()
+    for section, values in tree.items():
+        if isinstance(values, dict):
+            assert written[section].keys() == values.keys()
 
 
 def test_the_learning_rate_warms_up_and_decays():
