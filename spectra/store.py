@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..artifacts import read_manifest
+from ..artifacts import MANIFEST, read_manifest, sha256_of_file
 from ..errors import InputError
 from .columns import SpectrumColumns
 from .spectrum import METADATA_FIELDS, Spectrum
@@ -80,16 +80,17 @@ class Store:
     Raises
     ------
     InputError
-        The folder is missing, is not a store, or a shard is missing or damaged.
+        The folder is missing, is not a store, or a shard is missing, truncated, or not as its manifest says; when
+        spectra are read, that a shard is damaged. `Store.verify` finds any change of a shard.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
         self.manifest = read_manifest(self.folder, made_by="prepare")
-        self.shards = [self.folder / shard["file"] for shard in self.manifest["shards"]]
-        for shard in self.shards:
-            if not shard.is_file():
-                raise InputError(f"{shard}: is missing though the manifest names it; run 'ionbed prepare' again")
+        entries = _checked_entries(self.folder, self.manifest)
+        self.shards = [self.folder / entry["file"] for entry in entries]
+        for shard, entry in zip(self.shards, entries, strict=True):
+            _compare_footer(shard, entry["spectra"])
 
     def __len__(self) -> int:
         """Return the number of spectra."""
@@ -99,6 +100,22 @@ class Store:
         """Yield every spectrum, shard by shard."""
         for shard in self.shards:
             yield from spectra_from_table(_read_shard(shard, None))
+
+    def verify(self) -> None:
+        """Compare every byte of every shard with the manifest, by checksum.
+
+        Raises
+        ------
+        InputError
+            A shard was changed after the store was made, or the manifest has no checksum of it.
+        """
+        for shard, entry in zip(self.shards, self.manifest["shards"], strict=True):
+            if "sha256" not in entry:
+                raise InputError(f"{shard}: the manifest has no checksum of it; run 'ionbed prepare' again")
+            if _sha256(shard) != entry["sha256"]:
+                raise InputError(
+                    f"{shard}: was changed after the store was made (its checksum differs); run 'ionbed prepare' again"
+                )
 
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Return all rows, or only the named columns, as one table."""
@@ -115,8 +132,55 @@ def write_shard(table: pa.Table, path: Path) -> None:
     pq.write_table(table, path, compression="zstd", row_group_size=8192)
 
 
+def _checked_entries(folder: Path, manifest: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the manifest's entries of the shards, if they are what 'ionbed prepare' writes."""
+    entries = manifest.get("shards")
+    is_whole = isinstance(entries, list) and all(
+        isinstance(entry, dict)
+        and isinstance(entry.get("file"), str)
+        and entry["file"] == Path(entry["file"]).name != ""
+        and type(entry.get("spectra")) is int
+        and entry["spectra"] >= 0
+        for entry in entries
+    )
+    if not is_whole or not entries:
+        raise InputError(f"{folder / MANIFEST}: is damaged (its list of shards); run 'ionbed prepare' again")
+    return list(entries)
+
+
+def _compare_footer(shard: Path, num_spectra: int) -> None:
+    """Raise `InputError` unless the shard is there, ends as Parquet does, and has the rows and columns it should."""
+    if not shard.is_file():
+        raise InputError(f"{shard}: is missing though the manifest names it; run 'ionbed prepare' again")
+    try:
+        with pq.ParquetFile(shard) as file:
+            num_rows, names = file.metadata.num_rows, set(file.schema_arrow.names)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise _damaged(shard, error) from None
+    if num_rows != num_spectra:
+        raise InputError(
+            f"{shard}: has {num_rows:,} spectra, not {num_spectra:,} as the manifest says; run 'ionbed prepare' again"
+        )
+    if missing := [name for name in SCHEMA.names if name not in names]:
+        raise InputError(f"{shard}: has no column {', '.join(missing[:3])}; run 'ionbed prepare' again")
+
+
 def _read_shard(path: Path, columns: Sequence[str] | None) -> pa.Table:
     try:
-        return pq.read_table(path, columns=None if columns is None else list(columns), memory_map=True)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise InputError(f"{path}: cannot be read ({error}); run 'ionbed prepare' again") from None
+        table = pq.read_table(path, columns=None if columns is None else list(columns), memory_map=True)
+        table.validate(full=True)  # a damaged page may well be decoded, to text that is none
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise _damaged(path, error) from None
+    return table
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return sha256_of_file(path)
+    except OSError as error:
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    reason = " ".join(str(error).split())[:200]
+    return InputError(f"{path}: is damaged or cannot be read ({reason}); run 'ionbed prepare' again")
