@@ -15,6 +15,11 @@ from .modeling_ionbed import IonbedModel, without_progress_bars
 
 DEFAULT_MODEL = "small"
 
+UNUSABLE = (
+    OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, SafetensorError,
+)  # fmt: skip
+"""What transformers and torch raise where a config.json has values of wrong types, or the weights are damaged."""
+
 
 def default_model_folder() -> Path:
     """Return where the package keeps its own checkpoint."""
@@ -42,7 +47,7 @@ def load_model(path_or_id: str | os.PathLike[str] | None = None) -> IonbedModel:
     try:
         with without_progress_bars():
             loaded: Any = IonbedModel.from_pretrained(str(source), output_loading_info=True)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except UNUSABLE as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{source}: cannot be loaded as an ionbed model ({reason}); name a model folder") from None
     model: IonbedModel

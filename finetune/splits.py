@@ -63,8 +63,9 @@ def split_store(
     InputError
         The store is unusable or has no structures, ``out`` lies in it, or the shares are impossible.
     """
+    opened = Store(store)
     refuse_input_as_output(out, store)
-    inchikeys = Store(store).table(["inchikey"])["inchikey"].to_pylist()
+    inchikeys = opened.table(["inchikey"])["inchikey"].to_pylist()
     split = split_by_inchikey_block(inchikeys, seed=seed, test=test, validation=validation)
     split.save(out)
     molecules = Counter(split.folds.values())

@@ -77,12 +77,19 @@ class Split:
         path = Path(path)
         try:
             content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            split = cls(content["kind"], content["seed"], content["folds"])
-            stated = content["hash"]
+            kind, seed, folds, stated = (content[key] for key in ("kind", "seed", "folds", "hash"))
+            if not (isinstance(kind, str) and type(seed) is int and isinstance(folds, dict)):
+                raise TypeError("kind, seed or folds is of the wrong type")
+            if unknown := sorted({str(fold) for fold in folds.values()} - set(FOLDS)):
+                raise ValueError(f"unknown fold {unknown[0]!r}")
+            split = cls(kind, seed, folds)
         except FileNotFoundError:
             raise InputError(f"{path}: no such file; 'ionbed split STORE --out {path}' makes one") from None
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{path}: is not a split file ({error}); make it with 'ionbed split'") from None
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror}); name the file of a split") from None
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"{path}: is not a split file ({reason}); make it with 'ionbed split'") from None
         if stated != split.hash:
             raise InputError(f"{path}: was changed after it was made (its hash does not match); make it anew")
         return split

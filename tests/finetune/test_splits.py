@@ -70,3 +70,19 @@ def test_a_split_is_not_written_into_its_store(store):
         with pytest.raises(ionbed.InputError, match="lies in the input"):
             split_store(store, store / name)
     assert sorted(store.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["[]", "3", "{}", '{"folds": []}', '{"kind": "k", "seed": 0, "folds": [], "hash": "x"}',
+     '{"kind": "k", "seed": 0, "folds": {"A": ["train"]}, "hash": "x"}',
+     '{"kind": "k", "seed": 0, "folds": {"A": "tset"}, "hash": "x"}', "[" * 100_000, "\xff"],
+)  # fmt: skip
+def test_what_is_no_split_is_told_in_one_line(tmp_path, content):
+    path = tmp_path / "split.json"
+    path.write_bytes(content.encode("latin-1"))
+    with pytest.raises(ionbed.InputError, match="is not a split file") as caught:
+        Split.load(path)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ionbed.InputError, match="cannot be read"):
+        Split.load(tmp_path)
