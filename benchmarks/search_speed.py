@@ -10,6 +10,7 @@ are jittered copies too; the time to embed a query with the real architecture is
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import platform
 import statistics
@@ -105,13 +106,18 @@ def time_index(table: pa.Table, queries: list[Spectrum], molecule_mz: np.ndarray
     model = JitteredVectors(molecule_mz, dim)
     index = Index.build(model, table)
     columns = SpectrumColumns.from_spectra(queries)
-    embedded = EmbeddedQueries(model.embed(columns), columns.precursor_mz, columns.polarity)
+    embedded = EmbeddedQueries(model.embed(columns), columns.precursor_mz, columns.polarity, model.model_hash())
     rows = []
     for label, ppm in ((f"ionbed, within {PRECURSOR_PPM:g} ppm", PRECURSOR_PPM), ("ionbed, open", None)):
 
         def one(i: int, ppm: float | None = ppm) -> object:
             part = slice(i, i + 1)
-            query = EmbeddedQueries(embedded.vectors[part], embedded.precursor_mz[part], embedded.polarity[part])
+            query = dataclasses.replace(
+                embedded,
+                vectors=embedded.vectors[part],
+                precursor_mz=embedded.precursor_mz[part],
+                polarity=embedded.polarity[part],
+            )
             return index.search(query, K, ppm)
 
         def together(ppm: float | None = ppm) -> object:

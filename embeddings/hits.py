@@ -37,11 +37,14 @@ class EmbeddedQueries:
     precursor_mz : float64 array of shape (n_queries,)
     polarity : int8 array of shape (n_queries,)
         +1, -1, or 0 where unknown.
+    model_hash : str
+        Of the model that made the vectors (`IonbedModel.model_hash`).
     """
 
     vectors: np.ndarray
     precursor_mz: np.ndarray
     polarity: np.ndarray
+    model_hash: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -254,7 +254,7 @@ class Index:
                 raise InputError(f"query {spectrum.spectrum_id}: has no peaks; leave it out")
         columns = SpectrumColumns.from_spectra(spectra)
         vectors = self.model.embed(columns, progress=progress) if len(columns) else self.vectors[:0]
-        return EmbeddedQueries(vectors, columns.precursor_mz, columns.polarity)
+        return EmbeddedQueries(vectors, columns.precursor_mz, columns.polarity, model_hash=self.manifest["model_hash"])
 
     def search(
         self, queries: Sequence[Spectrum] | EmbeddedQueries, k: int = 10, precursor_ppm: float | None = 10.0
@@ -262,7 +262,8 @@ class Index:
         """Find the library spectra nearest to each query.
 
         The search is exact, and a query's hits do not depend on the queries beside it. Equal scores are ranked by row.
-        A library spectrum of the other polarity is never a hit where both polarities are known.
+        A library spectrum of the other polarity is never a hit where both polarities are known;
+        an unknown polarity, of the query or of the library spectrum, goes with either.
 
         Parameters
         ----------
@@ -280,6 +281,11 @@ class Index:
         check_search_options(k, precursor_ppm)
         if not isinstance(queries, EmbeddedQueries):
             queries = self.embed(queries)
+        elif queries.model_hash != self.manifest["model_hash"]:
+            raise InputError(
+                f"the queries were embedded with the model {queries.model_hash[:12]}, the index was built with "
+                f"{self.manifest['model_hash'][:12]}; embed them with Index.embed"
+            )
         num_queries = len(queries.precursor_mz)
         vectors = _checked_vectors(queries.vectors, num_queries, dim=self.vectors.shape[1])
         precursor_mz = np.asarray(queries.precursor_mz, np.float64)
@@ -443,7 +449,7 @@ def _refuse_other_model(folder: Path, manifest: Mapping[str, Any], model: Embedd
 def _compare_files(folder: Path, manifest: Mapping[str, Any], *, largest: int | None) -> None:
     """Compare sizes with the manifest, and checksums of the files up to ``largest`` bytes (None: of all)."""
     mend = "build the index again"
-    if not {"model_hash", "counts", "files"} <= manifest.keys() or not {VECTORS, METADATA} <= manifest["files"].keys():
+    if not _is_whole(manifest):
         raise InputError(f"{folder}: its manifest is not one of an index; {mend}")
     for name, entry in manifest["files"].items():
         path = folder / name
@@ -453,6 +459,23 @@ def _compare_files(folder: Path, manifest: Mapping[str, Any], *, largest: int | 
             raise InputError(f"{path}: has {path.stat().st_size:,} bytes, not {entry['bytes']:,} as when built; {mend}")
         if (largest is None or entry["bytes"] <= largest) and sha256_of_file(path) != entry["sha256"]:
             raise InputError(f"{path}: was changed after the index was built (its checksum differs); {mend}")
+
+
+def _is_whole(manifest: Mapping[str, Any]) -> bool:
+    """Return whether a manifest has all that an index is opened and described with."""
+    counts, files = manifest.get("counts"), manifest.get("files")
+    return (
+        isinstance(manifest.get("model_hash"), str)
+        and isinstance(manifest.get("inputs"), list)
+        and isinstance(counts, dict)
+        and type(counts.get("kept")) is int
+        and isinstance(files, dict)
+        and {VECTORS, METADATA} <= files.keys()
+        and all(
+            isinstance(entry, dict) and type(entry.get("bytes")) is int and isinstance(entry.get("sha256"), str)
+            for entry in files.values()
+        )
+    )
 
 
 @contextmanager

@@ -126,7 +126,8 @@ def test_embedded_queries_need_no_model(saved, model, library):
     manifest = json.loads((saved / "manifest.json").read_text())
     manifest["files"] = {name: entry for name, entry in manifest["files"].items() if not name.startswith("model/")}
     (saved / "manifest.json").write_text(json.dumps(manifest))
-    queries = EmbeddedQueries(model.embed(library[:3]), np.array([s.precursor_mz for s in library[:3]]), np.zeros(3))
+    precursor_mz = np.array([s.precursor_mz for s in library[:3]])
+    queries = EmbeddedQueries(model.embed(library[:3]), precursor_mz, np.zeros(3), model.model_hash())
     hits = Index.open(saved).search(queries, k=1)
     assert [of_query[0].metadata["spectrum_id"] for of_query in hits] == [s.spectrum_id for s in library[:3]]
 
@@ -222,14 +223,38 @@ def test_impossible_options_are_refused(index, library, k, ppm, word):
     "vectors", [np.ones((2, 16)), np.zeros((2, 16)), np.full((2, 16), np.nan), np.eye(2, 7), np.eye(3, 16)]
 )
 def test_vectors_that_cannot_be_of_this_index_are_refused(index, vectors):
+    hash_of_index = index.manifest["model_hash"]
     with pytest.raises(InputError, match="embedding"):
-        index.search(EmbeddedQueries(vectors, np.array([200.0, 300.0]), np.zeros(2, np.int8)))
+        index.search(EmbeddedQueries(vectors, np.array([200.0, 300.0]), np.zeros(2, np.int8), hash_of_index))
 
 
 def test_another_model_is_refused_by_name(saved, model):
     other = CountSketchModel(seed=1)
     with pytest.raises(InputError, match=f"{model.model_hash()[:12]}.*not with {other.model_hash()[:12]}"):
         Index.open(saved, other)
+
+
+def test_vectors_of_another_model_are_refused(index, library):
+    other = CountSketchModel(seed=1)
+    queries = Index.build(other, library).embed(library[:2])
+    with pytest.raises(InputError, match=f"{other.model_hash()[:12]}.*{index.manifest['model_hash'][:12]}"):
+        index.search(queries)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("counts", None), ("counts", {}), ("counts", []), ("model_hash", 7), ("inputs", None), ("files", []),
+        ("files", {"vectors.faiss": 1, "metadata.parquet": {}}),
+    ],
+)  # fmt: skip
+def test_a_malformed_manifest_is_told(saved, model, key, value):
+    manifest = json.loads((saved / "manifest.json").read_text())
+    manifest.pop(key)
+    (saved / "manifest.json").write_text(json.dumps(manifest if value is None else {**manifest, key: value}))
+    with pytest.raises(InputError, match="not one of an index") as caught:
+        Index.open(saved, model)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["vectors.faiss", "metadata.parquet", "model/config.json"])
