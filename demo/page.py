@@ -7,11 +7,15 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from ..evaluation.explanations import verdict_sentences
 from ..evaluation.page import STYLE
 from ..evaluation.table import TITLES, count_line, footnote, tables
 from .searches import COLUMNS, ShownSearch, hit_rows, query_line
 
-NOTICE_STYLE = ".notice { background: #fff4d6; border-left: 4px solid #c98a00; padding: .7rem 1rem }"
+DEMO_STYLE = """
+.notice { background: #fff4d6; border-left: 4px solid #c98a00; padding: .7rem 1rem }
+td.words { min-width: 16rem }
+"""
 
 
 def write_page(
@@ -35,6 +39,7 @@ def write_page(
             f"<figure>{svg}<figcaption>The query (up) and its best hit (down), both predicted</figcaption></figure>"
         )
     body.append("<h2>Evaluation, on predicted spectra</h2>")
+    body += [f"<p class='verdict'>{escape(sentence)}</p>" for sentence in verdict_sentences(results)]
     body.append(
         "<p>Score distributions, loss curves and all figures: <a href='evaluation/report.html'>the report</a>.</p>"
     )
@@ -42,12 +47,20 @@ def write_page(
         body.append(f"<h3>{escape(TITLES[name])}</h3><p class='counts'>{escape(count_line(task))}</p>")
         body += [_table(header, cells) for header, cells in tables(task)]
     body.append(f"<p class='counts'>{escape(footnote(results))}</p>")
-    head = f"<meta charset='utf-8'><title>ionbed demo</title><style>{STYLE}{NOTICE_STYLE}</style>"
+    head = (
+        "<meta charset='utf-8'><meta name='viewport' content='width=device-width, initial-scale=1'>"
+        f"<title>ionbed demo</title><style>{STYLE}{DEMO_STYLE}</style>"
+    )
     page = f"<!doctype html>\n<html lang='en'><head>{head}</head><body>\n" + "\n".join(body) + "\n</body></html>\n"
     (out / "report.html").write_text(page, encoding="utf-8")
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table that scrolls by itself in a narrow window; what a stage said may take several lines."""
+    marks = [" class='words'" if name == "outcome" else "" for name in header]
     head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><tr>{head}</tr>{body}</table>"
+    body = "".join(
+        "<tr>" + "".join(f"<td{mark}>{escape(cell)}</td>" for mark, cell in zip(marks, row, strict=True)) + "</tr>"
+        for row in rows
+    )
+    return f"<div class='scroll'><table><tr>{head}</tr>{body}</table></div>"

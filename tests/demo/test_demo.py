@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from ionbed.configs.loading import load_config
 from ionbed.demo import run
 from ionbed.demo.laboratories import LIBRARY, QUERIES, record
 from ionbed.errors import InputError
+from ionbed.evaluation.explanations import verdict_sentences
 from ionbed.finetune.config import FinetuneConfig
 from ionbed.pretrain.config import PretrainConfig
 from ionbed.spectra.molecule_files import read_molecules
@@ -69,6 +71,14 @@ def test_the_whole_pipeline_in_small(
     assert manifest["command"] == "demo" and not (out / ".unfinished-demo").exists()
     page = (out / "report.html").read_text()
     assert "predicted" in page and page.count("<svg") == len(list(out.glob("mirror-*.svg"))) >= 1
+    assert "name='viewport'" in page and page.count("<table>") == page.count("<div class='scroll'><table>") > 3
+    results = json.loads((out / "evaluation" / "results.json").read_text())
+    assert all(escape(sentence) in page for sentence in verdict_sentences(results))
+    assert set(results["inputs"]["models"]) == {"pretrained only", "fine-tuned"}
+    assert not any(model["exposure"] for model in results["inputs"]["models"].values())
+    for stage, commands in (("pretraining", ["pretrain"]), ("finetuning", ["pretrain", "finetune"])):
+        training = json.loads((out / stage / "model" / "config.json").read_text())["training"]
+        assert [entry["command"] for entry in training] == commands
     assert (out / "evaluation" / "report.html").is_file()
     assert len((out / "hits.tsv").read_text().splitlines()) > 1
     assert all(spectrum.predicted for spectrum in ionbed.read(out / "laboratory-b.mgf"))
