@@ -12,6 +12,8 @@ from typing import Protocol
 logger = logging.getLogger("ionbed")
 
 SECONDS_BETWEEN_LINES = 10.0
+SHORTEST_WORK = 1.0
+"""Seconds; of work that took less, no line is written."""
 
 
 class Advance(Protocol):
@@ -26,7 +28,7 @@ def progress(label: str, total: int | None, *, unit: str = "spectra", done: int 
     """Show the progress of ``total`` items (None where it is not known) on stderr; yield the `Advance` to call.
 
     On a terminal this is a live bar with rate and time left; elsewhere one log line every ten seconds and one at
-    the end. ``done`` is where a resumed work starts.
+    the end of work that took a second. ``done`` is where a resumed work starts.
     """
     if sys.stderr.isatty():
         with _terminal_bar(label, total, unit, done) as advance:
@@ -47,7 +49,8 @@ def progress(label: str, total: int | None, *, unit: str = "spectra", done: int 
             logger.info(line())
 
     yield advance_log
-    logger.info(line())
+    if time.monotonic() - started >= SHORTEST_WORK:
+        logger.info(line())
 
 
 @contextmanager
