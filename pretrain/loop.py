@@ -139,6 +139,8 @@ def train(
     weights = task.weights
     bar = progress("train", config.steps, unit="steps", done=position.step)
     meter, total = Meter(weights), before
+    if source:
+        meter.restore(state["unlogged"], main_process=accelerator.is_main_process)
     with stop, logs, bar if accelerator.is_main_process else nullcontext(_show_nothing) as advance:
         for rows_position, micro_batches, waited in prefetched(task, config.steps, position, batches, accelerator):
             rate = learning_rate(config, position.step)
@@ -183,10 +185,11 @@ def train(
                     logs.write({"step": position.step, **{f"validation_{k}": v for k, v in validation.items()}})
             if done or stopping or position.step % config.checkpoint_every == 0:
                 rng = gather_rng(accelerator)
-                totals = total.plus(meter.totals(accelerator, until=paused))
+                totals, unlogged = total.plus(meter.totals(accelerator, until=paused)), meter.unlogged(accelerator)
                 if accelerator.is_main_process:
                     state = {"step": position.step, "position": vars(position), "identity": dict(identity),
-                             "skipped_steps": skipped, "totals": vars(totals), "validation": validation}  # fmt: skip
+                             "skipped_steps": skipped, "totals": vars(totals), "unlogged": unlogged,
+                             "validation": validation}  # fmt: skip
                     save_checkpoint(checkpoints, task.module, optimizer.optimizer, state, rng, config.keep_checkpoints)
                 accelerator.wait_for_everyone()
             meter.started += time.perf_counter() - paused  # the rates are those of training
@@ -414,11 +417,8 @@ class Meter:
         self, position: Position, rate: float, norm: float, skipped: int, accelerator: Accelerator
     ) -> dict[str, Any]:
         """Return one log line: losses over all processes, rates, and the share of time spent waiting for data."""
-        totals = self.totals(accelerator)
-        names = list(self.sums)
-        values = torch.tensor(list(self.sums.values()), dtype=torch.float64, device=accelerator.device)
-        sums = accelerator.reduce(values, "sum").tolist()
-        losses = {n: s / self.counts[n] for n, s in zip(names, sums, strict=True) if self.counts[n] > 0}
+        totals, sums = self.totals(accelerator), self.unlogged(accelerator)["sums"]
+        losses = {name: value / self.counts[name] for name, value in sums.items() if self.counts[name] > 0}
         return {
             "step": position.step,
             "epoch": position.epoch,
@@ -431,6 +431,18 @@ class Meter:
             "data_wait_share": round(self.waited / totals.seconds, 4),
             "skipped_steps": skipped,
         }
+
+    def unlogged(self, accelerator: Accelerator) -> dict[str, dict[str, float]]:
+        """Return the loss sums over all processes, and their counts, since the last log line."""
+        names = list(self.sums)
+        values = torch.tensor(list(self.sums.values()), dtype=torch.float64, device=accelerator.device)
+        sums = accelerator.reduce(values, "sum").tolist()
+        return {"sums": dict(zip(names, sums, strict=True)), "counts": dict(self.counts)}
+
+    def restore(self, unlogged: Mapping[str, Mapping[str, float]], *, main_process: bool) -> None:
+        """Go on from what `unlogged` returned, so that the next log line covers its whole interval."""
+        self.sums = {name: value if main_process else 0.0 for name, value in unlogged["sums"].items()}
+        self.counts = dict(unlogged["counts"])
 
     def totals(self, accelerator: Accelerator, until: float | None = None) -> Totals:
         """Return what all processes have done since the last log line (``until`` a time of `time.perf_counter`)."""

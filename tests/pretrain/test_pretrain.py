@@ -387,3 +387,24 @@ def test_only_devices_with_double_precision_are_trained_on(monkeypatch, kind, ex
     assert loop.on_cpu() is expected
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     assert loop.on_cpu()
+
+
+def test_a_log_line_covers_its_interval_across_a_resumption(store, split, tmp_path, monkeypatch):
+    from ionbed.pretrain import loop
+
+    changes, whole, stopped = ("training.log_every=5",), tmp_path / "whole", tmp_path / "stopped"
+    pretrain(config_for(store, split, whole, *changes))
+    save = loop.save_checkpoint
+
+    def save_then_die(*arguments):
+        save(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "save_checkpoint", save_then_die)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(config_for(store, split, stopped, *changes))  # after step 3: three steps are in no log line yet
+    monkeypatch.undo()
+    pretrain(config_for(store, split, stopped, *changes), resume="auto")
+    lines = [[(e["step"], e["loss"]) for e in log_of(run) if "loss" in e] for run in (whole, stopped)]
+    assert [step for step, _ in lines[0]] == [5, 10, 12]
+    assert lines[0] == lines[1]
