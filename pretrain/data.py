@@ -41,6 +41,8 @@ class TrainingSpectra:
         self.split = Split.load(config.split) if config.split else None
         columns = ["inchikey", "smiles", *SpectrumColumns.TABLE_COLUMNS]
         disable_progress_bars()
+        if not cache.exists():  # what was converted once is not read from the shards again
+            store.verify()
         self.dataset = Dataset.from_parquet(
             [str(path) for path in store.shards], cache_dir=str(cache), columns=columns
         ).with_format("arrow")

@@ -21,7 +21,14 @@ from typing import Any, TextIO
 
 import pyarrow as pa
 
-from ..artifacts import atomic_folder, describe_input, refuse_existing, sha256_of_file, write_manifest
+from ..artifacts import (
+    atomic_folder,
+    describe_input,
+    refuse_existing,
+    refuse_input_as_output,
+    sha256_of_file,
+    write_manifest,
+)
 from ..errors import InputError
 from ..progress import progress
 from .cleaning import CleaningOptions
@@ -280,9 +287,7 @@ def _check(inputs: Sequence[Path], out: Path, workers: int) -> None:
         raise InputError("prepare: no input is given; name files, folders or archives of spectra")
     if workers < 1:
         raise InputError(f"prepare: the number of workers is {workers}; it must be 1 or more")
-    for path in inputs:
-        if path.is_dir() and out.resolve().is_relative_to(path.resolve()):
-            raise InputError(f"{out}: lies inside the input {path}; choose a folder outside of it")
+    refuse_input_as_output(out, *inputs)
 
 
 def _nothing_kept(inputs: Sequence[Path], counts: dict[str, Any]) -> str:

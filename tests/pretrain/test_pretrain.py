@@ -408,3 +408,17 @@ def test_a_log_line_covers_its_interval_across_a_resumption(store, split, tmp_pa
     lines = [[(e["step"], e["loss"]) for e in log_of(run) if "loss" in e] for run in (whole, stopped)]
     assert [step for step, _ in lines[0]] == [5, 10, 12]
     assert lines[0] == lines[1]
+
+
+def test_a_changed_shard_is_not_trained_on(store, split, tmp_path):
+    import shutil
+
+    changed = tmp_path / "store"
+    shutil.copytree(store, changed)
+    shards = sorted(changed.glob("*.parquet"))
+    data = bytearray(shards[0].read_bytes())
+    data[200] ^= 1
+    shards[0].write_bytes(data)
+    with pytest.raises(ionbed.InputError, match=shards[0].name):
+        pretrain(config_for(changed, split, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()

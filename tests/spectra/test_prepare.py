@@ -142,7 +142,7 @@ def test_wrong_input_is_one_line_and_leaves_nothing(libraries: list[Path], tmp_p
         ([], out, "no input"),
         ([*libraries, tmp_path / "missing.mgf"], out, "missing.mgf"),
         ([useless], out, r"none of 3 records can be used \(no-precursor-mz: 3\)"),
-        ([libraries[0].parent], libraries[0].parent / "store", "lies inside the input"),
+        ([libraries[0].parent], libraries[0].parent / "store", "lies in the input"),
     ]
     for inputs, target, message in wrong:
         with pytest.raises(InputError, match=message) as caught:
@@ -256,3 +256,10 @@ def test_a_dead_worker_is_an_error_not_a_hang(libraries: list[Path], tmp_path: P
     )
     assert "fewer --workers" in run.stdout, run.stderr
     assert not out.exists()
+
+
+def test_a_folder_that_holds_the_input_is_not_overwritten(libraries):
+    before = libraries[0].read_bytes()
+    with pytest.raises(InputError, match="holds the input"):
+        prepare([libraries[0]], libraries[0].parent, workers=1, overwrite=True)
+    assert libraries[0].read_bytes() == before
