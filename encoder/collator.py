@@ -67,11 +67,11 @@ def select_peaks(columns: SpectrumColumns, config: IonbedConfig) -> tuple[Spectr
         Where in the given columns each kept peak stood.
     """
     keep = columns.intensity >= config.min_intensity
-    row = np.repeat(np.arange(len(columns)), columns.num_peaks)
+    row, place = columns.peak_places()
     if columns.num_peaks.max(initial=0) > config.max_peaks:
         order = np.lexsort((-columns.intensity, row))
         rank = np.empty(len(row), np.int64)
-        rank[order] = np.arange(len(row)) - np.repeat(columns.offsets[:-1], columns.num_peaks)
+        rank[order] = place
         keep &= rank < config.max_peaks
     peaks = np.flatnonzero(keep)
     counts = np.bincount(row[peaks], minlength=len(columns))
@@ -88,8 +88,8 @@ def collate(columns: SpectrumColumns, config: IonbedConfig, *, peaks_selected: b
         columns, _ = select_peaks(columns, config)
     counts = columns.num_peaks
     shape = (len(columns), int(counts.max(initial=0)) + 1)
-    row = np.repeat(np.arange(len(columns)), counts)
-    slot = np.arange(len(row)) - np.repeat(columns.offsets[:-1], counts) + 1
+    row, place = columns.peak_places()
+    slot = place + 1  # the precursor stands first
     mz, intensity = np.zeros(shape), np.zeros(shape, np.float32)
     mz[:, 0] = columns.precursor_mz
     mz[row, slot], intensity[row, slot] = columns.mz, columns.intensity

@@ -27,9 +27,7 @@ def augment(
     The precursor is a shortcut: it tells most molecules apart. Dropping it leaves the fragments to be learned. The
     base peak of what remains is 1 again; a spectrum never loses all its peaks.
     """
-    counts = columns.num_peaks
-    spectrum = np.repeat(np.arange(len(columns)), counts)
-    slot = np.arange(len(spectrum)) - np.repeat(columns.offsets[:-1], counts)
+    spectrum, slot = columns.peak_places()
     peak_row = rows[spectrum]
     charge = np.maximum(1, np.abs(columns.charge.astype(np.int64)))  # unknown: 0
     at_precursor = columns.mz > (columns.precursor_mz - PRECURSOR_MARGIN)[spectrum]

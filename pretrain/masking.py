@@ -55,8 +55,7 @@ def masked_batch(
     """
     columns, _ = select_peaks(columns, encoder)
     counts = columns.num_peaks
-    spectrum = np.repeat(np.arange(len(columns)), counts)
-    slot = np.arange(len(spectrum)) - np.repeat(columns.offsets[:-1], counts)
+    spectrum, slot = columns.peak_places()
     peak_row = rows[spectrum]
     weight = columns.intensity.astype(np.float64) ** masking.intensity_power + INTENSITY_FLOOR
     # Efraimidis and Spirakis (2006): the k largest of log(u) / w are a weighted sample without replacement.

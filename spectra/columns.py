@@ -54,6 +54,12 @@ class SpectrumColumns:
         """Number of peaks of each spectrum, int64 of shape (n_spectra,)."""
         return np.diff(self.offsets)
 
+    def peak_places(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return, for each peak, the number of its spectrum and its place in it (from 0), int64 of shape (n_peaks,)."""
+        counts = self.num_peaks
+        spectrum = np.repeat(np.arange(len(self)), counts)
+        return spectrum, np.arange(len(spectrum)) - np.repeat(self.offsets[:-1], counts)
+
     @classmethod
     def from_spectra(cls, spectra: Sequence[Spectrum]) -> SpectrumColumns:
         """Gather the columns of a sequence of spectra."""
