@@ -54,6 +54,16 @@ def progress(label: str, total: int | None, *, unit: str = "spectra", done: int 
 
 
 @contextmanager
+def unseen() -> Iterator[Advance]:
+    """Yield an `Advance` that shows nothing, for where progress is not wanted."""
+
+    def advance(items: int, status: str = "") -> None:
+        pass
+
+    yield advance
+
+
+@contextmanager
 def _terminal_bar(label: str, total: int | None, unit: str, done: int) -> Iterator[Advance]:
     from rich import progress as bars
     from rich.console import Console

@@ -5,8 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -27,8 +26,8 @@ from ..artifacts import (
     write_manifest,
 )
 from ..errors import InputError
-from ..progress import Advance
 from ..progress import progress as show_progress
+from ..progress import unseen
 from ..spectra.columns import SpectrumColumns
 from ..spectra.deduplication import UniqueNames
 from ..spectra.spectrum import Spectrum
@@ -416,7 +415,7 @@ def _gather(spectra: Iterable[Spectrum] | Store | pa.Table, progress: bool) -> p
     else:
         tables = [SCHEMA.empty_table()]
         remaining = iter(spectra)
-        with show_progress("read", None) if progress else _unseen() as advance:
+        with show_progress("read", None) if progress else unseen() as advance:
             while chunk := list(itertools.islice(remaining, 4096)):
                 tables.append(table_from_spectra(chunk))
                 advance(len(chunk))
@@ -476,11 +475,6 @@ def _is_whole(manifest: Mapping[str, Any]) -> bool:
             for entry in files.values()
         )
     )
-
-
-@contextmanager
-def _unseen() -> Iterator[Advance]:
-    yield lambda items, status="": None
 
 
 def _one_line(error: Exception) -> str:

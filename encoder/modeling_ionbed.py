@@ -11,7 +11,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from ..progress import progress as show_progress
+from ..progress import unseen
 from ..spectra.columns import SpectrumColumns
 from ..spectra.spectrum import Spectrum
 from .batching import token_budget_batches
@@ -271,7 +272,7 @@ class IonbedModel(PreTrainedModel):
         was_training = self.training
         self.eval()
         try:
-            with show_progress("embed", len(columns)) if progress else nullcontext(_unseen) as advance:
+            with show_progress("embed", len(columns)) if progress else unseen() as advance:
                 for rows in batches:
                     batch = collate(columns.take(rows), self.config, peaks_selected=True).to(self.device)
                     result[rows] = self.embed_batch(batch).float().cpu().numpy()
@@ -328,10 +329,6 @@ def without_progress_bars() -> Iterator[None]:
     finally:
         if shown:
             transformers_logging.enable_progress_bar()
-
-
-def _unseen(items: int, status: str = "") -> None:
-    """Stand in for a progress display where none is wanted."""
 
 
 AutoConfig.register("ionbed", IonbedConfig)

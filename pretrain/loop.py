@@ -24,7 +24,7 @@ from accelerate.utils import parse_flag_from_env
 from torch import nn
 
 from ..errors import InputError
-from ..progress import progress
+from ..progress import progress, unseen
 from .checkpoints import (
     forget_later_checkpoints,
     latest_checkpoint,
@@ -141,7 +141,7 @@ def train(
     meter, total = Meter(weights), before
     if source:
         meter.restore(state["unlogged"], main_process=accelerator.is_main_process)
-    with stop, logs, bar if accelerator.is_main_process else nullcontext(_show_nothing) as advance:
+    with stop, logs, bar if accelerator.is_main_process else unseen() as advance:
         for rows_position, micro_batches, waited in prefetched(task, config.steps, position, batches, accelerator):
             rate = learning_rate(config, position.step)
             for group in optimizer.param_groups:
@@ -390,10 +390,6 @@ class Totals:
     def plus(self, other: Totals) -> Totals:
         """Return the sum."""
         return Totals(self.spectra + other.spectra, self.tokens + other.tokens, self.seconds + other.seconds)
-
-
-def _show_nothing(items: int, status: str = "") -> None:
-    """Stand for the progress that the main process shows."""
 
 
 class Meter:
