@@ -36,6 +36,8 @@ class Spectrum:
         Who measured it (the MassBank contributor, for example).
     predicted : bool
         True for a spectrum that a program predicted and no instrument measured.
+    flags : tuple of str
+        What does not add up and was left as written, as short codes (see `ionbed.spectra.harmonise`).
     """
 
     spectrum_id: str
@@ -63,6 +65,7 @@ class Spectrum:
     license: str | None = None
     grade: str | None = None
     predicted: bool = False
+    flags: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """Return the number of peaks."""
