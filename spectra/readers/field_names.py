@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 _SPELLINGS: dict[str, tuple[str, ...]] = {
-    # In normal form (see `normal_key`). Sources: the Mascot generic format; GNPS libraries (MGF, JSON, cleaned table); MassSpecGym; mzmine and SIRIUS (MGF); NIST (MSP); MoNA (MSP comments,
-    # JSON); MS-DIAL and RIKEN (MSP); MassBank record format 2.6; matchms; the PSI-MS names that mzSpecLib uses.
+    # In normal form (see `normal_key`). Sources: the Mascot generic format; GNPS libraries (MGF, JSON, cleaned table);
+    # MassSpecGym; mzmine and SIRIUS (MGF); NIST (MSP); MoNA (MSP comments, JSON); MS-DIAL and RIKEN (MSP); MassBank
+    # record format 2.6; matchms; the PSI-MS names that mzSpecLib uses.
     "precursor_mz": (
         "pepmass", "precursormz", "precursormass", "precursorion", "precursor", "selectedionmz",
         "experimentalprecursormonoisotopicmz",
