@@ -19,6 +19,7 @@ from .errors import InputError
 logger = logging.getLogger("ionbed")
 
 MANIFEST = "manifest.json"
+_RESUME_KEY = ".resume-key"
 
 
 @contextmanager
@@ -33,19 +34,34 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     partial = path.with_name(f".{path.name}.partial")
     try:
         yield partial
-        _sync(partial)
-        os.replace(partial, path)
-        _sync(path.parent)
+        move_into_place(partial, path)
     finally:
         partial.unlink(missing_ok=True)
 
 
+def move_into_place(partial: Path, path: Path) -> None:
+    """Sync the file ``partial`` to disk and rename it to ``path``, in the same folder."""
+    _sync(partial)
+    os.replace(partial, path)
+    _sync(path.parent)
+
+
 @contextmanager
-def atomic_folder(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[Path]:
+def atomic_folder(
+    path: str | os.PathLike[str], *, overwrite: bool = False, resume_key: str | None = None
+) -> Iterator[Path]:
     """Yield an empty temporary folder beside ``path``; on success sync it and move it into place.
 
     What a killed run left behind is cleared by the next. Two runs that write the same folder at once exclude
     each other by a file lock, which the kernel releases when its holder dies.
+
+    Parameters
+    ----------
+    overwrite : bool
+        Replace what is in ``path``.
+    resume_key : str, optional
+        Says what is being written, from what. The folder that is yielded then holds what an earlier run with the same
+        key had written when it was stopped, and is kept when this one is; an `InputError` clears it all the same.
 
     Raises
     ------
@@ -57,6 +73,54 @@ def atomic_folder(path: str | os.PathLike[str], *, overwrite: bool = False) -> I
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     retired = path.with_name(f".{path.name}.retired")
+    is_kept = False
+    with exclusive(path):
+        try:
+            if retired.exists() and not path.exists():  # killed between the two renames below
+                os.replace(retired, path)
+            shutil.rmtree(retired, ignore_errors=True)
+            if resume_key is None or _resume_key_in(partial) != resume_key:
+                shutil.rmtree(partial, ignore_errors=True)
+                partial.mkdir()
+                if resume_key is not None:
+                    (partial / _RESUME_KEY).write_text(resume_key, encoding="utf-8")
+            try:
+                yield partial
+            except InputError:
+                raise
+            except BaseException:
+                is_kept = resume_key is not None
+                raise
+            (partial / _RESUME_KEY).unlink(missing_ok=True)
+            for file in sorted(partial.rglob("*")):
+                _sync(file)
+            _sync(partial)
+            if path.exists():
+                os.replace(path, retired)
+            os.replace(partial, path)
+            _sync(path.parent)
+        finally:
+            if not is_kept:
+                shutil.rmtree(partial, ignore_errors=True)
+            shutil.rmtree(retired, ignore_errors=True)
+
+
+def _resume_key_in(partial: Path) -> str | None:
+    try:
+        return (partial / _RESUME_KEY).read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
+        return None
+
+
+@contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Keep other processes from writing the folder ``path`` meanwhile, by a locked file beside it.
+
+    Raises
+    ------
+    InputError
+        Another process is writing it now.
+    """
     lock_path = path.with_name(f".{path.name}.lock")
     with open(lock_path, "w") as lock:
         try:
@@ -68,22 +132,8 @@ def atomic_folder(path: str | os.PathLike[str], *, overwrite: bool = False) -> I
         except OSError as error:
             _warn_of_no_locks(str(error))
         try:
-            if retired.exists() and not path.exists():  # killed between the two renames below
-                os.replace(retired, path)
-            shutil.rmtree(retired, ignore_errors=True)
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir()
-            yield partial
-            for file in sorted(partial.rglob("*")):
-                _sync(file)
-            _sync(partial)
-            if path.exists():
-                os.replace(path, retired)
-            os.replace(partial, path)
-            _sync(path.parent)
+            yield
         finally:
-            shutil.rmtree(partial, ignore_errors=True)
-            shutil.rmtree(retired, ignore_errors=True)
             lock_path.unlink(missing_ok=True)
 
 
