@@ -6,9 +6,12 @@ import math
 import re
 from collections import Counter
 from collections.abc import Container, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from .adducts import Adduct, adduct_mz, normalise_adduct, parse_charge
+from .centroiding import centroid
 from .cleaning import DEFAULT_CLEANING, CleaningOptions, clean_peaks, looks_like_profile
 from .collision_energy import collision_energy_in_ev
 from .molecules import Molecule, is_formula, is_inchikey, same_formula, standardise
@@ -90,7 +93,7 @@ def harmonise(
         How the peaks are cleaned.
     repaired : Counter, optional
         Counts, for a spectrum that is returned, what was mended: 'adduct-against-polarity', 'adduct-unreadable',
-        'charge-from-adduct', 'charge-sign', 'decimal-comma', 'formula-from-structure', 'inchikey-from-smiles',
+        'centroided', 'charge-from-adduct', 'charge-sign', 'decimal-comma', 'formula-from-structure', 'inchikey-from-smiles',
         'inchikey-stereo-from-smiles', 'precursor-mz-from-adduct', 'structure-from-inchi', 'structure-unreadable', and
         the repairs of the reader.
     ms_levels : container of int
@@ -103,6 +106,8 @@ def harmonise(
     """
     if record.problem:
         return Dropped(record.problem)
+    if record.prepared is not None:
+        return _hold_to(record.prepared, options, ms_levels)
     fields = {
         name: text
         for name, text in record.fields.items()
@@ -112,18 +117,23 @@ def harmonise(
     ms_level = int(level_text) if level_text.isdecimal() else None
     if level_text and (ms_level is None or ms_level not in ms_levels):
         return Dropped("ms-level", f"MS level {level_text}")
-    if fields.get("spectrum_representation") == "profile":
-        return Dropped("profile", "the file says that it is not centroided")
-    if looks_like_profile(record.mz, record.intensity):
-        return Dropped("profile", "evenly spaced points that form hills")
-
     notes = set(record.repairs)
+    mz, intensity = record.mz, record.intensity
+    said = fields.get("spectrum_representation") == "profile"
+    if said or looks_like_profile(mz, intensity):
+        if options.profile == "centroid":
+            mz, intensity = centroid(mz, intensity)
+            notes.add("centroided")
+        if options.profile == "drop" or not len(mz):
+            detail = "the file says that it is not centroided" if said else "evenly spaced points that form hills"
+            return Dropped("profile", detail)
+
     adduct, polarity, charge = _ion(fields, notes)
     labels = _labels(fields, notes)
     precursor_mz = _number(fields.get("precursor_mz"), notes) or _computed_precursor(labels.molecule, adduct, notes)
     if precursor_mz is None:
         return Dropped("no-precursor-mz", record.fields.get("precursor_mz", "not given"))
-    mz, intensity = clean_peaks(record.mz, record.intensity, precursor_mz=precursor_mz, charge=charge, options=options)
+    mz, intensity = clean_peaks(mz, intensity, precursor_mz=precursor_mz, charge=charge, options=options)
     if len(mz) < options.min_peaks:
         return Dropped("too-few-peaks", f"{len(mz)} of {len(record.mz)} peaks are left after cleaning")
     if repaired is not None:
@@ -162,6 +172,26 @@ def harmonise(
         license=fields.get("license"),
         predicted=_is_predicted(fields),
     )
+
+
+def _hold_to(spectrum: Spectrum, options: CleaningOptions, ms_levels: Container[int]) -> Spectrum | Dropped:
+    """Return a spectrum that was prepared before, held to these options; those it was made with change nothing.
+
+    Peaks are not merged again: the means of two merged groups may lie closer to one another than the tolerance.
+    """
+    if spectrum.ms_level is not None and spectrum.ms_level not in ms_levels:
+        return Dropped("ms-level", f"MS level {spectrum.ms_level}")
+    threshold = min(options.min_relative_intensity, float(np.float32(options.min_relative_intensity)))
+    mz, intensity = clean_peaks(
+        spectrum.mz,
+        spectrum.intensity,
+        precursor_mz=spectrum.precursor_mz,
+        charge=spectrum.charge,
+        options=replace(options, merge_tolerance=0.0, min_relative_intensity=threshold),
+    )
+    if len(mz) < options.min_peaks:
+        return Dropped("too-few-peaks", f"{len(mz)} of {len(spectrum)} peaks are left after cleaning")
+    return replace(spectrum, mz=mz, intensity=intensity)
 
 
 def _ion(fields: Mapping[str, str], notes: set[str]) -> tuple[Adduct | None, int | None, int | None]:

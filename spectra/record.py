@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from .spectrum import Spectrum
+
 FIELDS = (
     "precursor_mz",
     "charge",
@@ -59,6 +61,8 @@ class RawRecord:
     repairs : tuple of str
         Short codes of what the reader had to mend: 'decimal-comma', 'not-utf-8', 'peak-count' (not as stated),
         'retention-time-without-unit' (left out).
+    prepared : Spectrum or None
+        The spectrum itself, where the file is one that ``ionbed prepare`` wrote: its metadata need no harmonising.
     """
 
     source_file: str
@@ -69,6 +73,7 @@ class RawRecord:
     intensity: np.ndarray = field(repr=False)
     problem: str | None = None
     repairs: tuple[str, ...] = ()
+    prepared: Spectrum | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         """Return the number of peaks."""
