@@ -7,7 +7,16 @@ halves of `read_records`, for work in several processes.
 from __future__ import annotations
 
 from .blocks import MS_LEVELS, Block, Piece
-from .reading import ReadReport, SpectrumReader, parse_block, read, read_blocks, read_records
+from .reading import (
+    ReadReport,
+    SpectrumReader,
+    blocks_of_files,
+    parse_block,
+    read,
+    read_blocks,
+    read_records,
+    warn_of_skipped,
+)
 
 __all__ = [
     "MS_LEVELS",
@@ -15,8 +24,10 @@ __all__ = [
     "Piece",
     "ReadReport",
     "SpectrumReader",
+    "blocks_of_files",
     "parse_block",
     "read",
     "read_blocks",
     "read_records",
+    "warn_of_skipped",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -40,10 +40,18 @@ def read_blocks(path: str | os.PathLike[str]) -> Iterator[Block]:
     passed: list[Block] = []
     for source in sources:
         if source.format is not None:
-            return _blocks(path, chain([source], sources), passed, skipped)
+            return _blocks_of_path(path, chain([source], sources), passed, skipped)
         if unreadable := _pass_over(source, skipped):
             passed.append(Block("", (unreadable,)))
     raise InputError(_why_nothing(path, skipped + [block.pieces[0].source_file for block in passed]))
+
+
+def blocks_of_files(files: Iterable[tuple[str, Path]], skipped: list[str]) -> Iterator[Block]:
+    """Yield the blocks of files (or archives) given as (display name, path).
+
+    The names of those that are neither spectra nor named like spectra are appended to ``skipped``.
+    """
+    return _blocks(chain.from_iterable(source_files(path, name) for name, path in files), skipped)
 
 
 def parse_block(block: Block, *, ms_levels: Container[int] = MS_LEVELS) -> list[RawRecord]:
@@ -73,8 +81,22 @@ def read_records(path: str | os.PathLike[str], *, ms_levels: Container[int] = MS
     return (record for block in blocks for record in parse_block(block, ms_levels=ms_levels))
 
 
-def _blocks(path: Path, sources: Iterator[SourceFile], passed: list[Block], skipped: list[str]) -> Iterator[Block]:
+def _blocks_of_path(
+    path: Path, sources: Iterator[SourceFile], passed: list[Block], skipped: list[str]
+) -> Iterator[Block]:
     yield from passed
+    yield from _blocks(sources, skipped)
+    if skipped:
+        warn_of_skipped(str(path), skipped)
+
+
+def warn_of_skipped(where: str, skipped: list[str]) -> None:
+    """Say which files were left out because they are not spectra."""
+    names = ", ".join(skipped[:3]) + (", ..." if len(skipped) > 3 else "")
+    logger.warning("%s: left out %d files that are not spectra (%s)", where, len(skipped), names)
+
+
+def _blocks(sources: Iterator[SourceFile], skipped: list[str]) -> Iterator[Block]:
     waiting: list[Piece] = []
     waiting_bytes, waiting_format = 0, ""
     for source in sources:
@@ -95,9 +117,6 @@ def _blocks(path: Path, sources: Iterator[SourceFile], passed: list[Block], skip
             waiting_format = name
     if waiting:
         yield Block(waiting_format, tuple(waiting))
-    if skipped:
-        names = ", ".join(skipped[:3]) + (", ..." if len(skipped) > 3 else "")
-        logger.warning("%s: left out %d files that are not spectra (%s)", path, len(skipped), names)
 
 
 def _pass_over(source: SourceFile, skipped: list[str]) -> Piece | None:

@@ -123,8 +123,10 @@ class _ShortReads:
         return self._stream.read1(size)
 
 
-def source_files(path: Path) -> Iterator[SourceFile]:
+def source_files(path: Path, name: str | None = None) -> Iterator[SourceFile]:
     """Yield the files that ``path`` holds: itself, a folder's files by name, or an archive's members in their order.
+
+    ``name`` is what a file is called in the place of its own name.
 
     Each must be read before the next is asked for. An archive that is cut short ends with a file that is damaged
     and empty.
@@ -141,14 +143,15 @@ def source_files(path: Path) -> Iterator[SourceFile]:
         return
     if not path.is_file():
         raise InputError(f"{path}: no such file or folder; check the name")
+    name = path.name if name is None else name
     kind = _archive_kind(path)
     with _open(path) as stream:
         if kind == "zip":
-            yield from _zip_members(path, stream)
+            yield from _zip_members(path, name, stream)
         elif kind == "tar":
-            yield from _tar_members(path, stream)
+            yield from _tar_members(name, stream)
         else:
-            yield SourceFile(path.name, stream)
+            yield SourceFile(name, stream)
 
 
 def _open(path: Path) -> IO[bytes]:
@@ -172,7 +175,7 @@ def _archive_kind(path: Path) -> str | None:
     return "tar" if block[257:262] == b"ustar" else None
 
 
-def _zip_members(path: Path, stream: IO[bytes]) -> Iterator[SourceFile]:
+def _zip_members(path: Path, name: str, stream: IO[bytes]) -> Iterator[SourceFile]:
     try:
         archive = zipfile.ZipFile(stream)
     except zipfile.BadZipFile:
@@ -183,13 +186,13 @@ def _zip_members(path: Path, stream: IO[bytes]) -> Iterator[SourceFile]:
                 try:
                     opened = archive.open(member)
                 except (zipfile.BadZipFile, RuntimeError, NotImplementedError):  # damaged, encrypted, unknown method
-                    yield _damaged(f"{path.name}!{member.filename}")
+                    yield _damaged(f"{name}!{member.filename}")
                     continue
                 with opened:
-                    yield SourceFile(f"{path.name}!{member.filename}", opened)
+                    yield SourceFile(f"{name}!{member.filename}", opened)
 
 
-def _tar_members(path: Path, stream: IO[bytes]) -> Iterator[SourceFile]:
+def _tar_members(name: str, stream: IO[bytes]) -> Iterator[SourceFile]:
     is_gzip = stream.read(2) == b"\x1f\x8b"
     stream.seek(0)
     tar_stream = _ShortReads(gzip.GzipFile(fileobj=stream)) if is_gzip else stream
@@ -199,10 +202,10 @@ def _tar_members(path: Path, stream: IO[bytes]) -> Iterator[SourceFile]:
                 if member.isfile():
                     opened = archive.extractfile(member)
                     assert opened is not None
-                    yield SourceFile(f"{path.name}!{member.name}", opened)
+                    yield SourceFile(f"{name}!{member.name}", opened)
                 archive.members.clear()  # an archive may have millions
     except _DAMAGE:
-        yield _damaged(path.name)
+        yield _damaged(name)
 
 
 def _damaged(name: str) -> SourceFile:
