@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+PROFILE_CHOICES = ("drop", "centroid")
+
 
 @dataclass(frozen=True)
 class CleaningOptions:
@@ -27,6 +29,9 @@ class CleaningOptions:
         dropped where the charge is not known, nor where None.
     min_peaks : int
         A spectrum with fewer peaks after all this is dropped. 1 keeps spectra of stable ions, which have one peak.
+    profile : str
+        What becomes of a spectrum that nobody centroided: 'drop', or 'centroid' (`ionbed.spectra.centroiding`), which
+        keeps it with centroids of our making in place of the vendor's.
     """
 
     merge_tolerance: float = 0.001
@@ -34,6 +39,7 @@ class CleaningOptions:
     max_peaks: int = 512
     margin_above_precursor: float | None = None
     min_peaks: int = 1
+    profile: str = "drop"
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.merge_tolerance <= 1.0:
@@ -48,6 +54,8 @@ class CleaningOptions:
             raise ValueError(
                 f"min_peaks is {self.min_peaks}; it must be at least 1 and at most max_peaks ({self.max_peaks})"
             )
+        if self.profile not in PROFILE_CHOICES:
+            raise ValueError(f"profile is {self.profile!r}; it must be one of {', '.join(PROFILE_CHOICES)}")
 
 
 DEFAULT_CLEANING = CleaningOptions()

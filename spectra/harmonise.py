@@ -93,9 +93,9 @@ def harmonise(
         How the peaks are cleaned.
     repaired : Counter, optional
         Counts, for a spectrum that is returned, what was mended: 'adduct-against-polarity', 'adduct-unreadable',
-        'centroided', 'charge-from-adduct', 'charge-sign', 'decimal-comma', 'formula-from-structure', 'inchikey-from-smiles',
-        'inchikey-stereo-from-smiles', 'precursor-mz-from-adduct', 'structure-from-inchi', 'structure-unreadable', and
-        the repairs of the reader.
+        'centroided', 'charge-from-adduct', 'charge-sign', 'decimal-comma', 'formula-from-structure',
+        'inchikey-from-smiles', 'inchikey-stereo-from-smiles', 'precursor-mz-from-adduct', 'structure-from-inchi',
+        'structure-unreadable', and the repairs of the reader.
     ms_levels : container of int
         The levels that are wanted. A record that does not state its level is taken.
 
