@@ -25,7 +25,7 @@ _SPELLINGS = {
     "ACN": "CH3CN", "C2H3N": "CH3CN", "MEOH": "CH3OH", "CH4O": "CH3OH", "ETOH": "C2H5OH", "C2H6O": "C2H5OH",
     "DMSO": "C2H6OS", "ISOPROP": "C3H8O", "IPA": "C3H8O", "H3N": "NH3", "H4N": "NH4", "OH2": "H2O", "HO": "OH",
     "FH": "HF", "CLH": "HCl", "HCL": "HCl", "BRH": "HBr", "HBR": "HBr", "NA": "Na", "CL": "Cl", "BR": "Br",
-    "LI": "Li", "HEX": "C6H10O5", "GLCUA": "C6H8O6",
+    "LI": "Li", "HEX": "C6H10O5", "GLCUA": "C6H8O6", "ACO": "CH3COO", "ACOH": "CH3COOH", "MECN": "CH3CN",
 }  # fmt: skip
 """Other names of the parts of an adduct, in capitals, and the one used here."""
 
@@ -35,7 +35,20 @@ _BARE = re.compile(r"(?P<body>\d*M(?:[-+]\d*[A-Za-z][A-Za-z0-9]*)*)(?P<charge>(?
 _BODY = re.compile(r"(?P<count>\d*)M(?P<terms>(?:[-+]\d*[A-Za-z][A-Za-z0-9]*)*)$")
 _UNCLEAR_CHARGE = re.compile(r"[-+]\d*H\d[-+]+$")  # M+2H2+: is the 2 a count or a charge?
 _TERM = re.compile(r"(?P<sign>[-+])(?P<count>\d*)(?P<part>[A-Za-z][A-Za-z0-9]*)")
+_CHARGED_ATOMS = re.compile(r"(H|Li|Na|K|Rb|Cs|Ag)(\d+)")
 _DEUTERIUM = re.compile(r"D(?![a-z])")
+_REWRITES: tuple[tuple[re.Pattern[str], str], ...] = (
+    (re.compile(r"\s+"), ""),
+    (re.compile(r"Cat(?![a-z])"), "M"),
+    (re.compile(r"\+?[.*](?=\])"), ""),  # the radical of [M+.]+
+    (re.compile(r"^\(([^()\[\]]+)\)([-+])\[([-+][A-Za-z0-9]+)\]$"), r"[\1\3]\2"),  # MassHunter: (M+H)+[-H2O]
+    (re.compile(r"(?<=[-+])(\d*)\(([A-Za-z0-9]+)\)"), r"\1\2"),  # M-2(H2O)+H
+    (re.compile(r"^([^;()\[\]]+);(\d?[-+])$"), r"[\1]\2"),  # OpenMS: M+H;1+
+    (re.compile(r"(?<=[-+])(\d*)H20(?=[-+\])]|$)"), r"\1H2O"),  # a nought for an O
+    (re.compile(r"(?<![A-Za-z0-9])M([2-9])(?=[-+]\d*[A-Za-z])"), r"\1M"),  # GNPS: M2+H
+    (re.compile(r"^([^\[\]]*)\](?=[-+.*\d]*$)|^\[([^\[\]]*)$"), r"\1\2"),  # one bracket is missing
+)
+"""What is mended before a text is taken apart: pattern and replacement, in this order."""
 
 
 @dataclass(frozen=True)
@@ -72,13 +85,14 @@ def normalise_adduct(text: str | None) -> Adduct | None:
     The normal form is ``[nM+terms]z``: the net count of H first, then what is added, then what is lost, each in
     alphabetical order; a charge above 1 as ``2+``. One ion has one form, whatever the spelling:
     ``[M+2H]++`` and ``M+2H`` are ``[M+2H]2+``; ``[M-H2O+H]+`` and ``[M-OH]+`` are ``[M+H-H2O]+``;
-    ``[M+FA-H]-`` and ``[M+HCO2]-`` are ``[M+HCOO]-``; ``[M]+*`` and ``[Cat]+`` are ``[M]+``.
+    ``[M+FA-H]-`` and ``[M+HCO2]-`` are ``[M+HCOO]-``; ``[M]+*``, ``[Cat]+`` and ``M-e`` are ``[M]+``.
     An alternative (``[M-H]-/[M-Ser]-``), an unknown part or a charge that cannot be inferred gives None.
     """
     if not text:
         return None
-    text = re.sub(r"\s+", "", text.translate(_CHARGE_SIGNS)).replace("Cat", "M")
-    text = re.sub(r"\+?[.*](?=\])", "", text)  # the radical of [M+.]+
+    text = text.translate(_CHARGE_SIGNS)
+    for pattern, replacement in _REWRITES:
+        text = pattern.sub(replacement, text)
     match = _BRACKETED.match(text) or _BARE.match(text)
     if not match or _UNCLEAR_CHARGE.search(text):
         return None
@@ -89,9 +103,13 @@ def normalise_adduct(text: str | None) -> Adduct | None:
     terms = _net_terms(body["terms"])
     if terms is None or num_molecules == 0:
         return None
-    charge = _parse_charge(match["charge"]) if match["charge"].strip(".*") else _implied_charge(terms)
-    if not charge:
+    electrons = terms.pop("e", 0)
+    implied = _implied_charge(terms) - electrons
+    charge = _parse_charge(match["charge"]) if match["charge"].strip(".*") else implied
+    if not charge or charge * electrons > 0:  # M less an electron is no anion
         return None
+    if not text.startswith(("[", "(")) and re.search(r"[-+]\d+$", text) and charge != implied:
+        return None  # M+23, M+H-99: a mass, not a charge
     _rewrite(terms, charge)
     shift = 0.0
     for part, count in terms.items():
@@ -114,9 +132,10 @@ def neutral_mass(mz: float, adduct: Adduct) -> float:
 
 
 def parse_charge(text: str | None) -> int | None:
-    """Return the charge that ``2+``, ``+2``, ``-1``, ``--`` or ``1`` names; None for 0 or what is no charge.
+    """Return the charge that ``2+``, ``+2``, ``-1``, ``-1-``, ``--`` or ``1`` names; None for 0 or what is no charge.
 
-    A number without a sign is returned as it stands: its sign has to come from the polarity.
+    A number without a sign is returned as it stands: its sign has to come from the polarity. Several charges
+    (``2+ and 3+``) are not known to be one of them: None.
     """
     return _parse_charge(re.sub(r"\s+", "", (text or "").translate(_CHARGE_SIGNS)))
 
@@ -125,8 +144,8 @@ def _parse_charge(text: str) -> int | None:
     text = text.strip(".*")
     if re.fullmatch(r"\++|-+", text):
         return len(text) if text[0] == "+" else -len(text)
-    match = re.fullmatch(r"([-+]?)(\d{1,3})([-+]?)(?:\.0+)?", text)
-    if not match or (match[1] and match[3]):
+    match = re.fullmatch(r"([-+]?)(\d{1,3})(?:\.0+)?([-+]?)", text)
+    if not match or {match[1], match[3]} == {"+", "-"}:
         return None
     return int(match[2]) * (-1 if "-" in (match[1], match[3]) else 1) or None
 
@@ -136,11 +155,16 @@ def _net_terms(text: str) -> dict[str, int] | None:
     terms: dict[str, int] = {}
     for term in _TERM.finditer(text):
         part = _SPELLINGS.get(term["part"].upper(), term["part"])
+        if part == "e":
+            terms["e"] = terms.get("e", 0) + int(term["count"] or 1) * (1 if term["sign"] == "+" else -1)
+            continue
         if _formula_mass(part) is None:
             return None
         count = int(term["count"] or 1) * (1 if term["sign"] == "+" else -1)
-        if hydrogens := re.fullmatch(r"H(\d+)", part):
-            part, count = "H", count * int(hydrogens[1])
+        if atoms := _CHARGED_ATOMS.fullmatch(part):
+            part, count = atoms[1], count * int(atoms[2])
+        elif abs(count) > 9 and part != "H":  # 13C is an isotope, not 13 atoms
+            return None
         terms[part] = terms.get(part, 0) + count
     return {part: count for part, count in terms.items() if count}
 
