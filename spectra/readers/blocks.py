@@ -1,7 +1,8 @@
 """Cut a stream of spectra into blocks at record borders, and parse a block: the two halves of every reader.
 
 A `Block` pickles, so that one process can cut a file while others parse. What differs between the formats is a
-`RecordFormat`: where a record starts, and what one record says.
+`RecordFormat` (where a record starts, and what one record says) or, for files that have to be opened by their path, a
+`TableFormat`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -69,6 +71,47 @@ class RecordFormat:
     marks_ends: bool = True
 
 
+class UnreadableTableError(ValueError):
+    """A file of a `TableFormat` cannot be read at all.
+
+    Attributes
+    ----------
+    problem : str
+        The reason code for its record: 'truncated' or 'unknown-format'.
+    """
+
+    def __init__(self, problem: str, message: str) -> None:
+        super().__init__(message)
+        self.problem = problem
+
+
+@dataclass(frozen=True)
+class TableFormat:
+    """One format of files with a spectrum in each row, which cannot be read as a stream.
+
+    Attributes
+    ----------
+    name : str
+        As users call it, for example 'Parquet'.
+    extensions : tuple of str
+        Lower case, without dot.
+    looks_like : callable
+        Whether the first bytes of a file are of this format.
+    slices : callable
+        The rows of the file at a path, in slices that are read one at a time. Raises `UnreadableTableError`, with a
+        sentence that names no file, and `InputError` where the library that reads such files is not installed.
+    parse_rows : callable
+        The records of a slice of rows, given path, source file, slice, and the MS levels whose peaks are wanted. Gives
+        one record for each row, whatever is wrong with it.
+    """
+
+    name: str
+    extensions: tuple[str, ...]
+    looks_like: Callable[[bytes], bool]
+    slices: Callable[[Path], list[range]]
+    parse_rows: Callable[[Path, str, range, Container[int]], Iterator[RawRecord]]
+
+
 @dataclass(frozen=True, slots=True)
 class Piece:
     """Whole records of one file, in file order.
@@ -77,7 +120,7 @@ class Piece:
     ----------
     source_file : str
     position : int
-        1-based position in the file of the first record in ``data``.
+        1-based position in the file of the first record in this piece.
     data : bytes
         Line ends are single line feeds, without a byte order mark.
     header : bytes
@@ -86,21 +129,29 @@ class Piece:
         Whether the last record of the file is in this piece.
     damaged : bool
         Whether the file could not be read further than this piece (a cut gzip stream, for example).
+    path : Path or None
+        Of a `TableFormat`: the file to open, of which this piece is ``num_rows`` rows; ``data`` is empty then.
+    problem : str or None
+        Why the file cannot be read, where the piece stands for a whole file that cannot.
     """
 
     source_file: str
     position: int
-    data: bytes = field(repr=False)
+    data: bytes = field(default=b"", repr=False)
     header: bytes = field(default=b"", repr=False)
     ends_file: bool = True
     damaged: bool = False
+    path: Path | None = None
+    num_rows: int = 0
+    problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
     """A few megabytes of records of one format: the unit of work that goes to another process.
 
-    ``format`` is the name of a `RecordFormat`, or '' for files that are named like spectra and are not.
+    ``format`` is the name of a `RecordFormat` or `TableFormat`, or '' for files that should hold spectra and cannot be
+    read.
     """
 
     format: str
@@ -137,6 +188,30 @@ def cut(
         first = starts[0] if starts else len(data)
         header, data = data[:first], data[first:]
     yield Piece(source_file, position, data, header, damaged=is_damaged())
+
+
+def slice_table(table_format: TableFormat, source_file: str, path: Path) -> list[Piece]:
+    """Return the pieces of one file of a `TableFormat`.
+
+    Raises
+    ------
+    UnreadableTableError
+        It is damaged, or not laid out as the format asks.
+    """
+    slices = [rows for rows in table_format.slices(path) if len(rows)]
+    return [
+        Piece(source_file, rows.start + 1, ends_file=rows is slices[-1], path=path, num_rows=len(rows))
+        for rows in slices
+    ]
+
+
+def parse_table_piece(
+    table_format: TableFormat, piece: Piece, ms_levels: Container[int] = MS_LEVELS
+) -> Iterator[RawRecord]:
+    """Yield the record of each row of a piece."""
+    assert piece.path is not None
+    rows = range(piece.position - 1, piece.position - 1 + piece.num_rows)
+    yield from table_format.parse_rows(piece.path, piece.source_file, rows, ms_levels)
 
 
 def parse_piece(

@@ -14,13 +14,27 @@ from typing import TYPE_CHECKING
 from ...errors import InputError
 from ..record import RawRecord
 from ..spectrum import Spectrum
-from .blocks import BLOCK_BYTES, MS_LEVELS, Block, Piece, broken_record, cut, parse_piece
+from .blocks import (
+    BLOCK_BYTES,
+    MS_LEVELS,
+    Block,
+    Piece,
+    TableFormat,
+    UnreadableTableError,
+    broken_record,
+    cut,
+    parse_piece,
+    parse_table_piece,
+    slice_table,
+)
 from .sniffing import FORMATS, SourceFile, source_files
 
 if TYPE_CHECKING:
     from ..cleaning import CleaningOptions
 
 logger = logging.getLogger("ionbed")
+
+_PACKED_TABLE = "is {} packed in an archive or a compressed file, where its rows cannot be reached; unpack it"
 
 
 def read_blocks(path: str | os.PathLike[str]) -> Iterator[Block]:
@@ -32,7 +46,8 @@ def read_blocks(path: str | os.PathLike[str]) -> Iterator[Block]:
     Raises
     ------
     InputError
-        At the call: the path is missing or empty, or nothing in it is of a known format.
+        At the call: the path is missing or empty, or nothing in it is of a known format; it is a single file of rows
+        (Parquet, HDF5) that is damaged, packed, or laid out otherwise.
     """
     path = Path(path)
     sources = source_files(path)
@@ -40,6 +55,8 @@ def read_blocks(path: str | os.PathLike[str]) -> Iterator[Block]:
     passed: list[Block] = []
     for source in sources:
         if source.format is not None:
+            if isinstance(source.format, TableFormat) and source.name == path.name:
+                _refuse_unreadable(source.format, source, path)
             return _blocks_of_path(path, chain([source], sources), passed, skipped)
         if unreadable := _pass_over(source, skipped):
             passed.append(Block("", (unreadable,)))
@@ -62,10 +79,11 @@ def parse_block(block: Block, *, ms_levels: Container[int] = MS_LEVELS) -> list[
     records: list[RawRecord] = []
     for piece in block.pieces:
         if not block.format:
-            problem = "truncated" if piece.damaged else "unknown-format"
-            records.append(broken_record(piece.source_file, piece.position, problem))
-        else:
-            records.extend(parse_piece(FORMATS[block.format], piece, ms_levels))
+            records.append(broken_record(piece.source_file, piece.position, piece.problem or "unknown-format"))
+            continue
+        known = FORMATS[block.format]
+        parse = parse_table_piece if isinstance(known, TableFormat) else parse_piece
+        records.extend(parse(known, piece, ms_levels))
     return records
 
 
@@ -100,29 +118,57 @@ def _blocks(sources: Iterator[SourceFile], skipped: list[str]) -> Iterator[Block
     waiting: list[Piece] = []
     waiting_bytes, waiting_format = 0, ""
     for source in sources:
-        record_format = source.format
-        if record_format is not None:
-            pieces = cut(record_format, source.name, source.chunks(), source.found_damaged)
-        elif unreadable := _pass_over(source, skipped):
-            pieces = iter([unreadable])
-        else:
-            continue
-        name = record_format.name if record_format else ""
-        for piece in pieces:
-            if waiting and (waiting_bytes + len(piece.data) > BLOCK_BYTES or waiting_format != name):
+        for name, piece in _pieces(source, skipped):
+            size = len(piece.data) if piece.path is None else BLOCK_BYTES
+            if waiting and (waiting_bytes + size > BLOCK_BYTES or waiting_format != name):
                 yield Block(waiting_format, tuple(waiting))
                 waiting, waiting_bytes = [], 0
             waiting.append(piece)
-            waiting_bytes += len(piece.data)
+            waiting_bytes += size
             waiting_format = name
     if waiting:
         yield Block(waiting_format, tuple(waiting))
 
 
+def _pieces(source: SourceFile, skipped: list[str]) -> Iterator[tuple[str, Piece]]:
+    """Yield the pieces of one file, each with the name of its format, '' where it cannot be read."""
+    known = source.format
+    if isinstance(known, TableFormat):
+        yield from _table_pieces(known, source)
+    elif known is not None:
+        for piece in cut(known, source.name, source.chunks(), source.found_damaged):
+            yield known.name, piece
+    elif unreadable := _pass_over(source, skipped):
+        yield "", unreadable
+
+
+def _table_pieces(known: TableFormat, source: SourceFile) -> list[tuple[str, Piece]]:
+    if source.path is None:
+        logger.warning("%s: %s", source.name, _PACKED_TABLE.format(known.name))
+        return [("", Piece(source.name, 1, problem="packed-table"))]
+    try:
+        return [(known.name, piece) for piece in slice_table(known, source.name, source.path)]
+    except UnreadableTableError as error:
+        logger.warning("%s: %s", source.name, error)
+        return [("", Piece(source.name, 1, problem=error.problem))]
+
+
+def _refuse_unreadable(known: TableFormat, source: SourceFile, path: Path) -> None:
+    """Raise `InputError` if the one file that is to be read cannot be."""
+    if source.path is None:
+        raise InputError(f"{path}: {_PACKED_TABLE.format(known.name)}")
+    try:
+        known.slices(path)
+    except UnreadableTableError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
 def _pass_over(source: SourceFile, skipped: list[str]) -> Piece | None:
     """Return what stands for a file that should hold spectra and cannot be read; take note of any other."""
-    if source.found_damaged() or source.named_format is not None:
-        return Piece(source.name, 1, b"", damaged=source.found_damaged())
+    if source.problem or source.found_damaged():
+        return Piece(source.name, 1, problem=source.problem or "truncated")
+    if source.named_format is not None:
+        return Piece(source.name, 1, problem="unknown-format")
     skipped.append(source.name)
     return None
 
@@ -135,8 +181,8 @@ def _why_nothing(path: Path, names: list[str]) -> str:
     if path.stat().st_size == 0:
         return f"{path}: is empty; a file of spectra is needed ({known})"
     with path.open("rb") as stream:
-        if stream.read(2) in (b"\xff\xfe", b"\xfe\xff"):
-            return f"{path}: is text in UTF-16; save it as UTF-8"
+        if stream.read(2) == b"PK":
+            return f"{path}: is a damaged zip archive (its directory is missing); get it anew"
     return f"{path}: is of no format that ionbed reads ({known}); convert it, or check that it is whole"
 
 

@@ -1,157 +1,187 @@
-"""Find out what a path holds: the files in it, whatever it is packed in, and the format of each by its first bytes."""
+"""Find out what a path holds: the files in it, however packed, and the format of each by its first bytes."""
 
 from __future__ import annotations
 
-import gzip
-import io
-import tarfile
-import zipfile
-import zlib
+import codecs
+import re
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import IO
 
+from ...artifacts import MANIFEST, read_manifest
 from ...errors import InputError
-from .blocks import RecordFormat
+from .blocks import RecordFormat, TableFormat
 from .massbank import MASSBANK
 from .mgf import MGF
 from .msp import MSP
 from .mzml import MZML
 from .mzxml import MZXML
+from .unpacking import COMPRESSED_SUFFIXES, Unpacked, is_hidden, unpack
 
-FORMATS: dict[str, RecordFormat] = {f.name: f for f in (MASSBANK, MZML, MZXML, MGF, MSP)}
+FORMATS: dict[str, RecordFormat | TableFormat] = {f.name: f for f in (MASSBANK, MZML, MZXML, MGF, MSP)}
 """By name, in the order in which their marks are looked for: the surest first."""
 
-HEAD_BYTES = 1 << 16
 _CHUNK_BYTES = 1 << 18
-_DAMAGE = (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, tarfile.ReadError)
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_BYTE_ORDER_MARKS = {  # those of UTF-32 before those of UTF-16, which they begin with
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF32_LE: "utf-32-le",
+    codecs.BOM_UTF32_BE: "utf-32-be",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
+}
+_DECLARED_ENCODING = re.compile(r"""(\A\s*<\?xml[^>]*encoding\s*=\s*["'])[A-Za-z0-9._-]+""")
 
 
 class SourceFile:
-    """One file's bytes, unpacked, line ends made single line feeds, a byte order mark left out.
+    """One file's bytes, unpacked; as text in UTF-8, line ends made single line feeds, a byte order mark left out.
 
     Attributes
     ----------
     name : str
         As its user would recognise it, for example ``archive.tar.gz!folder/member.txt``.
+    path : Path or None
+        The file itself, where it is not packed in anything.
+    problem : str or None
+        Why there is nothing to read: 'truncated' or 'archive-too-deep'.
     head : bytes
-        The first `HEAD_BYTES` or fewer.
+        The first 64 kB or fewer.
     """
 
-    def __init__(self, name: str, stream: IO[bytes] | gzip.GzipFile) -> None:
-        self.name = name
-        self._is_damaged = False
-        self._stream = stream
-        raw = self._read_at_least(HEAD_BYTES)
-        if raw.startswith(b"\x1f\x8b"):
-            self._stream = gzip.GzipFile(fileobj=io.BufferedReader(_Rejoined(raw, stream)))
-            raw = self._read_at_least(HEAD_BYTES)
-        self._first = raw.removeprefix(_BYTE_ORDER_MARK)
-        self.head = self._first.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    def __init__(self, unpacked: Unpacked, path: Path | None = None) -> None:
+        self.name = unpacked.name
+        self.path = None if unpacked.is_packed else path
+        self.problem = unpacked.problem
+        self._stream = unpacked.stream
+        first = self._stream.head
+        mark = next((mark for mark in _BYTE_ORDER_MARKS if first.startswith(mark)), b"")
+        encoding = _BYTE_ORDER_MARKS.get(mark, "utf-8")
+        self._mark = mark
+        self._decoder = None if encoding == "utf-8" else codecs.getincrementaldecoder(encoding)("replace")
+        self.head = _single_line_feeds(_transcoded(first[len(mark) :], encoding))
 
-    @property
-    def format(self) -> RecordFormat | None:
+    @cached_property
+    def format(self) -> RecordFormat | TableFormat | None:
         """The format that the first bytes show, None where they show none."""
-        return next((f for f in FORMATS.values() if f.looks_like(self.head)), None)
+        for known in FORMATS.values():
+            if known.looks_like(self._stream.head if isinstance(known, TableFormat) else self.head):
+                return known
+        return None
 
     @property
-    def named_format(self) -> RecordFormat | None:
+    def named_format(self) -> RecordFormat | TableFormat | None:
         """The format that the name promises."""
-        extension = self.name.lower().removesuffix(".gz").rpartition(".")[2]
-        return next((f for f in FORMATS.values() if extension in f.extensions), None)
+        name = self.name.lower()
+        for suffix in COMPRESSED_SUFFIXES:
+            name = name.removesuffix(suffix)
+        extension = name.rpartition(".")[2]
+        return next((known for known in FORMATS.values() if extension in known.extensions), None)
 
     def found_damaged(self) -> bool:
         """Return whether the file could not be read to its end; known once `chunks` is used up."""
-        return self._is_damaged
+        return self._stream.is_damaged
 
     def chunks(self) -> Iterator[bytes]:
         """Yield the bytes from the start, once."""
-        carried, chunk = b"", self._first
-        while chunk:
-            chunk = carried + chunk
+        carried = b""
+        for decoded in self._decoded():
+            chunk = carried + decoded
             carried = b"\r" if chunk.endswith(b"\r") else b""
-            chunk = chunk.removesuffix(carried)
-            yield chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if b"\r" in chunk else chunk
-            chunk = self._read()
+            yield _single_line_feeds(chunk.removesuffix(carried))
         if carried:
             yield b"\n"
 
-    def _read(self) -> bytes:
-        read = getattr(self._stream, "read1", self._stream.read)  # read1 hands over what comes before the damage
-        try:
-            return read(_CHUNK_BYTES)
-        except _DAMAGE:
-            self._is_damaged = True
-            return b""
-
-    def _read_at_least(self, num_bytes: int) -> bytes:
-        parts, size = [], 0
-        while size < num_bytes and (part := self._read()):
-            parts.append(part)
-            size += len(part)
-        return b"".join(parts)
+    def _decoded(self) -> Iterator[bytes]:
+        is_first = True
+        while chunk := self._stream.read1(_CHUNK_BYTES):
+            if is_first:
+                chunk = chunk.removeprefix(self._mark)
+            if self._decoder is not None:
+                text = self._decoder.decode(chunk)
+                chunk = (_DECLARED_ENCODING.sub(r"\1UTF-8", text) if is_first else text).encode("utf-8", "replace")
+            is_first = False
+            yield chunk
+        if self._decoder is not None:
+            yield self._decoder.decode(b"", final=True).encode()
 
 
-class _Rejoined(io.RawIOBase):
-    """A stream whose first bytes were taken off and are put back, for streams that cannot seek."""
-
-    def __init__(self, first: bytes, rest: IO[bytes] | gzip.GzipFile) -> None:
-        self._first = memoryview(first)
-        self._rest = rest
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: object) -> int:
-        view = memoryview(buffer).cast("B")  # type: ignore[arg-type]
-        if not self._first:
-            data: bytes | memoryview = self._rest.read(len(view))
-        else:
-            data, self._first = self._first[: len(view)], self._first[len(view) :]
-        view[: len(data)] = data
-        return len(data)
+def _transcoded(data: bytes, encoding: str) -> bytes:
+    return data if encoding == "utf-8" else data.decode(encoding, "replace").encode("utf-8", "replace")
 
 
-class _ShortReads:
-    """What tarfile reads from: every read gives what there is before a damage shows."""
-
-    def __init__(self, stream: gzip.GzipFile) -> None:
-        self._stream = stream
-
-    def read(self, size: int) -> bytes:
-        return self._stream.read1(size)
+def _single_line_feeds(data: bytes) -> bytes:
+    return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if b"\r" in data else data
 
 
 def source_files(path: Path, name: str | None = None) -> Iterator[SourceFile]:
     """Yield the files that ``path`` holds: itself, a folder's files by name, or an archive's members in their order.
 
-    ``name`` is what a file is called in the place of its own name.
+    Archives are looked into wherever they lie, also inside one another. Each file must be read before the next is asked
+    for. An archive that is cut short ends with a file that has a problem.
 
-    Each must be read before the next is asked for. An archive that is cut short ends with a file that is damaged
-    and empty.
+    Parameters
+    ----------
+    path : Path
+    name : str, optional
+        What to call a single file; by default its name.
 
     Raises
     ------
     InputError
-        ``path`` is missing or cannot be opened.
+        ``path`` is missing or cannot be opened, is a damaged zip archive, or is a damaged store.
     """
-    if path.is_dir():
-        for file in sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith(".")):
-            with _open(file) as stream:
-                yield SourceFile(f"{path.resolve().name}/{file.relative_to(path).as_posix()}", stream)
-        return
-    if not path.is_file():
-        raise InputError(f"{path}: no such file or folder; check the name")
-    name = path.name if name is None else name
-    kind = _archive_kind(path)
+    for file_name, file in files_of(path, name):
+        yield from _unpacked_sources(file_name, file)
+
+
+def files_of(path: Path, name: str | None = None) -> list[tuple[str, Path]]:
+    """Return the files that ``path`` holds, each with the name by which its user would recognise it.
+
+    Of a folder all files at any depth, by name, but for hidden ones; of a store that ``ionbed prepare`` wrote only its
+    shards. Archives are not looked into.
+
+    Raises
+    ------
+    InputError
+        ``path`` is missing, or is a damaged store.
+    """
+    if not path.is_dir():
+        if not path.is_file():
+            raise InputError(f"{path}: no such file or folder; check the name")
+        return [(name or path.name, path)]
+    folder_name = path.resolve().name
+    if _shard_names(path) is not None:
+        from ..store import Store
+
+        return [(f"{folder_name}/{shard.name}", shard) for shard in Store(path).shards]
+    files = sorted(p for p in path.rglob("*") if p.is_file() and not is_hidden(p.relative_to(path).as_posix()))
+    stores = {p.parent: shards for p in files if p.name == MANIFEST and (shards := _shard_names(p.parent)) is not None}
+    return [
+        (f"{folder_name}/{file.relative_to(path).as_posix()}", file)
+        for file in files
+        if file.parent not in stores or file.name in stores[file.parent]
+    ]
+
+
+def _shard_names(folder: Path) -> set[str] | None:
+    """Return the names of a store's shards, None where ``folder`` is no store."""
+    if not (folder / MANIFEST).is_file():
+        return None
+    try:
+        manifest = read_manifest(folder, made_by="prepare")
+    except InputError:
+        return None
+    entries = manifest.get("shards")
+    return {str(e.get("file")) for e in entries if isinstance(e, dict)} if isinstance(entries, list) else set()
+
+
+def _unpacked_sources(name: str, path: Path) -> Iterator[SourceFile]:
     with _open(path) as stream:
-        if kind == "zip":
-            yield from _zip_members(path, name, stream)
-        elif kind == "tar":
-            yield from _tar_members(name, stream)
-        else:
-            yield SourceFile(name, stream)
+        try:
+            for unpacked in unpack(name, stream):
+                yield SourceFile(unpacked, path)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
 
 
 def _open(path: Path) -> IO[bytes]:
@@ -159,56 +189,3 @@ def _open(path: Path) -> IO[bytes]:
         return path.open("rb")
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
-
-
-def _archive_kind(path: Path) -> str | None:
-    with _open(path) as stream:
-        head = stream.read(4)
-        stream.seek(0)
-        if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-            return "zip"
-        unpacked = gzip.GzipFile(fileobj=stream) if head.startswith(b"\x1f\x8b") else stream
-        try:
-            block = unpacked.read(512)
-        except _DAMAGE:
-            return None
-    return "tar" if block[257:262] == b"ustar" else None
-
-
-def _zip_members(path: Path, name: str, stream: IO[bytes]) -> Iterator[SourceFile]:
-    try:
-        archive = zipfile.ZipFile(stream)
-    except zipfile.BadZipFile:
-        raise InputError(f"{path}: is a damaged zip archive (its directory is missing); get it anew") from None
-    with archive:
-        for member in archive.infolist():
-            if not member.is_dir():
-                try:
-                    opened = archive.open(member)
-                except (zipfile.BadZipFile, RuntimeError, NotImplementedError):  # damaged, encrypted, unknown method
-                    yield _damaged(f"{name}!{member.filename}")
-                    continue
-                with opened:
-                    yield SourceFile(f"{name}!{member.filename}", opened)
-
-
-def _tar_members(name: str, stream: IO[bytes]) -> Iterator[SourceFile]:
-    is_gzip = stream.read(2) == b"\x1f\x8b"
-    stream.seek(0)
-    tar_stream = _ShortReads(gzip.GzipFile(fileobj=stream)) if is_gzip else stream
-    try:
-        with tarfile.open(fileobj=tar_stream, mode="r|") as archive:  # type: ignore[call-overload]
-            for member in archive:
-                if member.isfile():
-                    opened = archive.extractfile(member)
-                    assert opened is not None
-                    yield SourceFile(f"{name}!{member.name}", opened)
-                archive.members.clear()  # an archive may have millions
-    except _DAMAGE:
-        yield _damaged(name)
-
-
-def _damaged(name: str) -> SourceFile:
-    source = SourceFile(name, io.BytesIO())
-    source._is_damaged = True
-    return source
