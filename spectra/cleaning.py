@@ -60,6 +60,10 @@ class CleaningOptions:
 
 DEFAULT_CLEANING = CleaningOptions()
 
+_SMALLEST_SHARE = 1e-37
+"""Numbers from here on are normal in float32."""
+_LARGEST_PLAIN_MZ = 1e30
+
 
 def clean_peaks(
     mz: np.ndarray,
@@ -90,29 +94,60 @@ def clean_peaks(
     """
     mz = np.asarray(mz, np.float64)
     intensity = np.asarray(intensity, np.float64)
-    with np.errstate(over="ignore", under="ignore"):
-        rounded_mz = mz.astype(np.float32)
-    usable = (rounded_mz > 0) & (intensity > 0) & np.isfinite(rounded_mz) & np.isfinite(intensity)
+    heaviest = np.inf
     if options.margin_above_precursor is not None and precursor_mz is not None and charge:
-        usable &= mz <= precursor_mz * abs(charge) + options.margin_above_precursor
-    mz, intensity = mz[usable], intensity[usable]
-    if not len(mz):
-        return np.empty(0, np.float32), np.empty(0, np.float32)
-    intensity = intensity / intensity.max()
-    order = np.lexsort((intensity, mz))
-    mz, intensity = _merge(mz[order], intensity[order], options.merge_tolerance)
-    intensity = intensity / intensity.max()
+        heaviest = precursor_mz * abs(charge) + options.margin_above_precursor
+    if _needs_no_mending(mz, intensity, heaviest, options.merge_tolerance):
+        intensity = intensity / np.maximum.reduce(intensity)
+    else:
+        mz, intensity = _mended(mz, intensity, heaviest, options.merge_tolerance)
+        if not len(mz):
+            return np.empty(0, np.float32), np.empty(0, np.float32)
     keep = intensity >= options.min_relative_intensity
-    mz, intensity = mz[keep], intensity[keep]
+    if not keep.all():
+        mz, intensity = mz[keep], intensity[keep]
     if len(mz) > options.max_peaks:
         strongest = np.sort(np.argsort(-intensity, kind="stable")[: options.max_peaks])
         mz, intensity = mz[strongest], intensity[strongest]
-    mz, intensity = _merge(
-        mz.astype(np.float32).astype(np.float64), intensity, 0.0
-    )  # distinct m/z can round to one float32
-    rounded = (intensity / intensity.max()).astype(np.float32)
-    visible = rounded > 0  # a share below the float32 range is nothing
-    return mz.astype(np.float32)[visible], rounded[visible]
+    rounded_mz = mz.astype(np.float32)
+    if not (rounded_mz[1:] > rounded_mz[:-1]).all():  # distinct m/z can round to one float32
+        mz, intensity = _merge(rounded_mz.astype(np.float64), intensity, 0.0)
+        rounded_mz = mz.astype(np.float32)
+        intensity = intensity / intensity.max()
+    rounded = intensity.astype(np.float32)
+    if options.min_relative_intensity < _SMALLEST_SHARE:
+        visible = rounded > 0  # a share below the float32 range is nothing
+        return rounded_mz[visible], rounded[visible]
+    return rounded_mz, rounded
+
+
+def _needs_no_mending(mz: np.ndarray, intensity: np.ndarray, heaviest: float, merge_tolerance: float) -> bool:
+    """Whether all peaks are usable, ascending, and further apart than ``merge_tolerance``: most spectra are so."""
+    if not len(mz):
+        return False
+    return bool(
+        np.minimum.reduce(mz) > _SMALLEST_SHARE
+        and np.maximum.reduce(mz) <= min(heaviest, _LARGEST_PLAIN_MZ)
+        and (mz[1:] - mz[:-1] > merge_tolerance).all()
+        and np.minimum.reduce(intensity) > 0
+        and np.maximum.reduce(intensity) < np.inf
+    )
+
+
+def _mended(
+    mz: np.ndarray, intensity: np.ndarray, heaviest: float, merge_tolerance: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the usable peaks, ascending and merged; the largest intensity is 1.0."""
+    with np.errstate(over="ignore", under="ignore"):
+        rounded_mz = mz.astype(np.float32)
+    usable = (rounded_mz > 0) & (intensity > 0) & np.isfinite(rounded_mz) & np.isfinite(intensity) & (mz <= heaviest)
+    mz, intensity = mz[usable], intensity[usable]
+    if not len(mz):
+        return mz, intensity
+    intensity = intensity / intensity.max()
+    order = np.lexsort((intensity, mz))
+    mz, intensity = _merge(mz[order], intensity[order], merge_tolerance)
+    return mz, intensity / intensity.max()
 
 
 def looks_like_profile(mz: np.ndarray, intensity: np.ndarray) -> bool:
@@ -122,22 +157,27 @@ def looks_like_profile(mz: np.ndarray, intensity: np.ndarray) -> bool:
     differ by less than a third), and a neighbour of the base peak reaches a quarter of its intensity. The first alone
     would also catch the side lobes of a Fourier transform around a sharp peak. Fewer than 10 points are no profile.
     """
-    order = np.argsort(mz, kind="stable")
-    gaps = np.diff(mz[order])
-    if len(gaps) < 9:
+    if len(mz) < 10:
+        return False
+    gaps = mz[1:] - mz[:-1]
+    if not (gaps >= 0).all():
+        order = np.argsort(mz, kind="stable")
+        mz, intensity = mz[order], intensity[order]
+        gaps = mz[1:] - mz[:-1]
+    if np.count_nonzero(gaps < 0.25) < 0.4 * len(mz):
         return False
     left, right = gaps[:-1], gaps[1:]
     even = (left > 0) & (left < 0.25) & (right < 0.25) & (3 * right < 4 * left) & (3 * left < 4 * right)
     if even.sum() < 0.4 * len(mz):
         return False
-    base = int(np.argmax(intensity[order]))
-    near = [i for i in (base - 1, base + 1) if 0 <= i < len(order) and gaps[min(i, base)] < 0.25]
-    return any(intensity[order[i]] >= 0.25 * intensity[order[base]] for i in near)
+    base = int(np.argmax(intensity))
+    near = [i for i in (base - 1, base + 1) if 0 <= i < len(mz) and gaps[min(i, base)] < 0.25]
+    return any(intensity[i] >= 0.25 * intensity[base] for i in near)
 
 
 def _merge(mz: np.ndarray, intensity: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
     """Merge ascending peaks within ``tolerance`` of the first of their group, so that no chain grows longer."""
-    near = np.diff(mz) <= tolerance
+    near = mz[1:] - mz[:-1] <= tolerance
     if not near.any():
         return mz, intensity
     starts = [0]

@@ -32,6 +32,26 @@ def test_cleaned_peaks_ascend_and_have_one_as_base_peak(
         assert len(clean_mz)
 
 
+@given(
+    st.integers(1, 60),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([(0.0, 0.0), (0.001, 0.001), (0.5, 0.1)]),
+    st.sampled_from([None, 1.5]),
+)
+def test_peaks_that_need_no_mending_come_out_as_those_that_do(
+    n: int, seed: int, limits: tuple[float, float], margin: float | None
+) -> None:
+    """Ascending peaks take a short way; the same ones shuffled, with a zero among them, must give the same bytes."""
+    rng = np.random.default_rng(seed)
+    mz, intensity = np.sort(rng.uniform(50, 500, n)), rng.lognormal(0, 3, n)
+    options = CleaningOptions(limits[0], limits[1], max_peaks=20, margin_above_precursor=margin)
+    ion = {"precursor_mz": 400.0, "charge": 1}
+    shuffle = rng.permutation(n)
+    mended = clean_peaks(np.append(mz[shuffle], 77.0), np.append(intensity[shuffle], 0.0), **ion, options=options)
+    for short, long in zip(clean_peaks(mz, intensity, **ion, options=options), mended, strict=True):
+        assert short.tobytes() == long.tobytes()
+
+
 def test_order_and_scale_of_the_input_do_not_matter() -> None:
     rng = np.random.default_rng(0)
     mz, intensity = rng.uniform(50, 500, 80), rng.uniform(1, 1000, 80)
