@@ -59,8 +59,9 @@ class RawRecord:
         'deprecated' (withdrawn by its authors), 'malformed-xml', 'no-peaks', 'truncated', 'unknown-format',
         'unsupported-binary-encoding'.
     repairs : tuple of str
-        Short codes of what the reader had to mend: 'decimal-comma', 'not-utf-8', 'peak-count' (not as stated),
-        'retention-time-without-unit' (left out).
+        Short codes of what the reader had to mend: 'bad-peak' (a peak without a finite m/z or intensity, kept as NaN),
+        'decimal-comma', 'not-utf-8', 'peak-count' (not as stated), 'retention-time-without-unit' (left out),
+        'several-precursors' (the first is taken).
     prepared : Spectrum or None
         The spectrum itself, where the file is one that ``ionbed prepare`` wrote: its metadata need no harmonising.
     """

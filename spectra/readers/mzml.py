@@ -17,25 +17,39 @@ from .runs import (
     decode_binary,
     decode_bytes,
     encoding_of,
+    energy_text,
+    filter_energy,
     is_whole_run,
     parse_fragment,
     parse_open_document,
+    positive,
 )
-from .text import is_wanted, ms_level
+from .text import is_wanted, ms_level, whole_number
 
-_START = re.compile(rb"<spectrum[\s>]")
-_END = b"</spectrum>"
+_START = re.compile(rb"<(?:[A-Za-z_][\w.-]*:)?spectrum[\s>]")
+_END = re.compile(rb"</((?:[A-Za-z_][\w.-]*:)?)spectrum>")
+_LIST_END = re.compile(rb"</(?:[A-Za-z_][\w.-]*:)?spectrumList>")
+_ARRAYS = re.compile(rb"<(?:[A-Za-z_][\w.-]*:)?binaryDataArrayList[\s>]")
+_LEVEL = re.compile(rb'accession="MS:1000511"[^>]*?\svalue="(\d{1,2})"')
 _ID = re.compile(rb"""\sid\s*=\s*["']([^"']*)["']""")
-_COUNT = re.compile(rb"""<spectrumList\s[^>]*?count\s*=\s*["'](\d+)["']""")
+_COUNT = re.compile(rb"""<(?:[A-Za-z_][\w.-]*:)?spectrumList\s[^>]*?count\s*=\s*["'](\d+)["']""")
 
 _MS_LEVEL, _MS1_SPECTRUM, _POSITIVE, _NEGATIVE = "MS:1000511", "MS:1000579", "MS:1000130", "MS:1000129"
 _REPRESENTATION = {"MS:1000127": "centroid", "MS:1000128": "profile"}
-_SCAN_TIME, _FILTER, _MINUTE = "MS:1000016", "MS:1000512", "UO:0000031"
+_SCAN_TIME, _FILTER = "MS:1000016", "MS:1000512"
+_SECONDS = {
+    "UO:0000010": 1.0,
+    "second": 1.0,
+    "UO:0000031": 60.0,
+    "minute": 60.0,
+    "UO:0000028": 1e-3,
+    "UO:0000032": 3600,
+}
 _SELECTED_MZ, _ISOLATION_MZ, _CHARGE = "MS:1000744", "MS:1000827", "MS:1000041"
 _COLLISION_ENERGY, _NORMALISED_ENERGY = "MS:1000045", "MS:1000138"
+_ENERGY_RAMPS = {("MS:1002013", "MS:1002014"): "eV", ("MS:1002218", "MS:1002219"): "(NCE)"}
 _DISSOCIATION = {
     "MS:1000133": "CID",
-    "MS:1000134": "PD",
     "MS:1000250": "ECD",
     "MS:1000262": "IRMPD",
     "MS:1000422": "HCD",
@@ -47,12 +61,13 @@ _DISSOCIATION = {
     "MS:1002472": "trap-type CID",
     "MS:1002481": "HCD",
     "MS:1002631": "EThcD",
-    "MS:1003181": "EAD",
     "MS:1003246": "UVPD",
+    "MS:1003247": "NETD",
+    "MS:1003294": "EAD",
 }
 _MZ_ARRAY, _INTENSITY_ARRAY = "MS:1000514", "MS:1000515"
 _DTYPES = {"MS:1000523": "<f8", "MS:1000521": "<f4", "MS:1000522": "<i8", "MS:1000519": "<i4"}
-_ZLIB = {"MS:1000574", "MS:1002746", "MS:1002747", "MS:1002748"}
+_ZLIB = {"MS:1000574", "MS:1002746", "MS:1002747", "MS:1002748", "MS:1003088"}
 _NUMPRESS = {
     "MS:1002312": numpress.decode_linear,
     "MS:1002746": numpress.decode_linear,
@@ -62,23 +77,17 @@ _NUMPRESS = {
     "MS:1002748": numpress.decode_slof,
 }
 _NO_COMPRESSION = "MS:1000576"
-_COMPRESSION_TERMS = re.compile(r"compression", re.IGNORECASE)
-_THERMO_ENERGY = re.compile(r"@(?:hcd|cid)(\d+(?:\.\d+)?)", re.IGNORECASE)
+_COMPRESSION_TERMS = re.compile(r"compression|encoding", re.IGNORECASE)
 
 _NOT_MODELS = {"MS:1000529", "MS:1000032"}  # serial number, customisation
 
-
-@dataclass(frozen=True)
-class _Term:
-    value: str
-    name: str
-    unit: str
+_Terms = dict[str, etree._Element]
 
 
 @dataclass(frozen=True)
 class _Header:
-    encoding: bytes = b"utf-8"
-    groups: Mapping[str, Mapping[str, _Term]] = field(default_factory=dict)
+    encoding: str = "utf-8"
+    groups: Mapping[str, _Terms] = field(default_factory=dict)
     instrument: str = ""
 
 
@@ -97,52 +106,70 @@ def _parse_header(header: bytes) -> _Header:
     }
     instruments = []
     for configuration in root.iterfind(".//{*}instrumentConfigurationList/{*}instrumentConfiguration"):
-        models = [t.value or t.name for key, t in _terms(configuration, groups).items() if key not in _NOT_MODELS]
+        terms = _terms(configuration, groups)
+        models = [t.get("value") or t.get("name", "") for key, t in terms.items() if key not in _NOT_MODELS]
         instruments += [model for model in models if model not in instruments]
     return _Header(encoding, groups, "; ".join(instruments))
 
 
-def _terms(element: etree._Element, groups: Mapping[str, Mapping[str, _Term]]) -> dict[str, _Term]:
+def _terms(element: etree._Element | None, groups: Mapping[str, _Terms]) -> _Terms:
     """Return the terms that stand directly in ``element`` or in the groups it refers to, by accession."""
-    terms: dict[str, _Term] = {}
+    terms: _Terms = {}
+    if element is None:
+        return terms
     for child in element:
-        tag = etree.QName(child).localname
-        if tag == "cvParam":
-            value = child.get("value", "")
-            terms[child.get("accession", "")] = _Term(value, child.get("name", ""), child.get("unitAccession", ""))
-        elif tag == "referenceableParamGroupRef":
-            terms.update(groups.get(child.get("ref", ""), {}))
+        tag = child.tag
+        if tag.endswith("cvParam"):  # with a namespace before it in the header of the file
+            terms[child.get("accession", "")] = child
+        elif tag.endswith("referenceableParamGroupRef"):
+            terms |= groups.get(child.get("ref", ""), {})
     return terms
 
 
-def _parse_record(data: bytes, header: _Header, ms_levels: Container[int], _is_last: bool) -> Parsed:
-    end = data.find(_END)
-    if end < 0:
-        found = _ID.search(data[: data.find(b">") + 1])
-        native_id = found[1].decode("utf-8", "replace") if found else ""
-        return Parsed(native_id, {}, problem="truncated" if _is_last else "malformed-xml")
-    spectrum = parse_fragment(data[: end + len(_END)], header.encoding)
+def _value(terms: _Terms, accession: str) -> str:
+    return terms[accession].get("value", "") if accession in terms else ""
+
+
+def _parse_record(data: bytes, header: _Header, ms_levels: Container[int], is_last: bool) -> Parsed:
+    end = _END.search(data)
+    if end is None:
+        return Parsed(_native_id(data), {}, problem="truncated" if is_last else "malformed-xml")
+    fragment = data[: end.end()]
+    arrays = _ARRAYS.search(fragment)
+    if arrays:
+        level = _LEVEL.search(fragment, 0, arrays.start())
+        if level and int(level[1]) not in ms_levels:  # survey scans are most of a run's bytes: leave their peaks alone
+            fragment = fragment[: arrays.start()] + fragment[end.start() :]
+    spectrum = parse_fragment(fragment, header.encoding)
     if spectrum is None:
-        found = _ID.search(data[: data.find(b">") + 1])
-        return Parsed(found[1].decode("utf-8", "replace") if found else "", {}, problem="malformed-xml")
+        return Parsed(_native_id(data), {}, problem="malformed-xml")
     native_id = spectrum.get("id", "")
-    fields = _fields(spectrum, header)
+    fields, repairs = _fields(spectrum, header)
     if not is_wanted(fields, ms_levels):
-        return Parsed(native_id, fields)
+        return Parsed(native_id, fields, repairs=tuple(repairs))
     try:
         mz, intensity = _peaks(spectrum, header)
     except BadArrayError as bad:
         return Parsed(native_id, fields, problem=bad.code)
-    return Parsed(native_id, fields, mz, intensity, None if len(mz) else "no-peaks")
+    if not (np.isfinite(mz).all() and np.isfinite(intensity).all()):
+        repairs.append("bad-peak")
+    if whole_number(spectrum.get("defaultArrayLength", "")) not in (None, len(mz)):
+        repairs.append("peak-count")
+    return Parsed(native_id, fields, mz, intensity, None if len(mz) else "no-peaks", tuple(repairs))
 
 
-def _fields(spectrum: etree._Element, header: _Header) -> dict[str, str]:
+def _native_id(data: bytes) -> str:
+    found = _ID.search(data[: data.find(b">") + 1])
+    return found[1].decode("utf-8", "replace") if found else ""
+
+
+def _fields(spectrum: etree._Element, header: _Header) -> tuple[dict[str, str], list[str]]:
     fields = {"instrument": header.instrument} if header.instrument else {}
+    repairs: list[str] = []
     terms = _terms(spectrum, header.groups)
-    scan = spectrum.find("scanList/scan")
-    scan_terms = _terms(scan, header.groups) if scan is not None else {}
-    if _MS_LEVEL in terms:
-        fields["ms_level"] = ms_level(terms[_MS_LEVEL].value)
+    scan_terms = _terms(spectrum.find("scanList/scan"), header.groups)
+    if level := _value(terms, _MS_LEVEL):
+        fields["ms_level"] = ms_level(level)
     elif _MS1_SPECTRUM in terms:
         fields["ms_level"] = "1"
     for accession, polarity in ((_POSITIVE, "positive"), (_NEGATIVE, "negative")):
@@ -151,53 +178,71 @@ def _fields(spectrum: etree._Element, header: _Header) -> dict[str, str]:
     for accession, representation in _REPRESENTATION.items():
         if accession in terms:
             fields["spectrum_representation"] = representation
-    if time := scan_terms.get(_SCAN_TIME):
-        fields["retention_time"] = _seconds(time)
-    precursor = spectrum.find("precursorList/precursor")
-    if precursor is not None:
-        filter_text = scan_terms[_FILTER].value if _FILTER in scan_terms else ""
-        fields |= _precursor_fields(precursor, header, filter_text)
-    return fields
+    if time := _value(scan_terms, _SCAN_TIME):
+        unit = scan_terms[_SCAN_TIME]
+        factor = _SECONDS.get(unit.get("unitAccession", "")) or _SECONDS.get(unit.get("unitName", ""))
+        if factor is None:
+            repairs.append("retention-time-without-unit")
+        else:
+            fields["retention_time"] = f"{float(time) * factor:.10g} s" if positive(time) else time
+    precursors = spectrum.findall("precursorList/precursor")
+    if precursors:
+        precursor, is_one = _precursor(precursors, header)
+        fields |= _precursor_fields(precursor, header, _value(scan_terms, _FILTER))
+        if not is_one:
+            repairs.append("several-precursors")
+    return fields, repairs
 
 
-def _seconds(time: _Term) -> str:
-    try:
-        value = float(time.value)
-    except ValueError:
-        return time.value
-    return f"{value * 60:.10g} s" if time.unit == _MINUTE else f"{value:.10g} s"
+def _precursor(precursors: list[etree._Element], header: _Header) -> tuple[etree._Element, bool]:
+    """Return the precursor that was isolated last, the first of several such; and whether all say the same m/z.
+
+    ProteoWizard lists all ancestors of an MS3 spectrum, each with its level as a user parameter, since 2019; at first
+    the oldest came first, now the youngest.
+    """
+    if len(precursors) == 1 and len(precursors[0].findall("selectedIonList/selectedIon")) < 2:
+        return precursors[0], True
+    levels = [
+        whole_number(window.get("value", "")) or 0
+        if (window := precursor.find("isolationWindow/userParam[@name='ms level']")) is not None
+        else 0
+        for precursor in precursors
+    ]
+    youngest = [p for p, level in zip(precursors, levels, strict=True) if level == max(levels)]
+    ions = [ion for precursor in youngest for ion in precursor.iterfind("selectedIonList/selectedIon")]
+    selected = {_value(_terms(ion, header.groups), _SELECTED_MZ) for ion in ions}
+    isolated = {_value(_terms(p.find("isolationWindow"), header.groups), _ISOLATION_MZ) for p in youngest}
+    return youngest[0], len(selected) < 2 and len(isolated) < 2
 
 
 def _precursor_fields(precursor: etree._Element, header: _Header, filter_text: str) -> dict[str, str]:
     fields = {}
-    ion = precursor.find("selectedIonList/selectedIon")
-    ion_terms = _terms(ion, header.groups) if ion is not None else {}
-    window = precursor.find("isolationWindow")
-    window_terms = _terms(window, header.groups) if window is not None else {}
-    if mz := ion_terms.get(_SELECTED_MZ) or window_terms.get(_ISOLATION_MZ):
-        fields["precursor_mz"] = mz.value
-    if _CHARGE in ion_terms:
-        fields["charge"] = ion_terms[_CHARGE].value
-    activation = precursor.find("activation")
-    activation_terms = _terms(activation, header.groups) if activation is not None else {}
-    methods = [short for accession, short in _DISSOCIATION.items() if accession in activation_terms]
-    if methods:
-        fields["activation"] = ", ".join(methods)
-    if energy := activation_terms.get(_NORMALISED_ENERGY):
-        fields["collision_energy"] = f"{energy.value} (NCE)"
-    elif energy := activation_terms.get(_COLLISION_ENERGY):
-        # Converters give Thermo's normalised energy in electronvolts; the filter text shows where the number is from.
-        thermo = _THERMO_ENERGY.search(filter_text)
-        is_normalised = thermo is not None and _equal(thermo[1], energy.value)
-        fields["collision_energy"] = f"{energy.value} {'(NCE)' if is_normalised else 'eV'}"
+    ion = _terms(precursor.find("selectedIonList/selectedIon"), header.groups)
+    selected = _value(ion, _SELECTED_MZ)
+    isolated = _value(_terms(precursor.find("isolationWindow"), header.groups), _ISOLATION_MZ)
+    if mz := isolated if positive(isolated) and not positive(selected) else selected:
+        fields["precursor_mz"] = mz
+    if charge := _value(ion, _CHARGE):
+        fields["charge"] = charge
+    element = precursor.find("activation")
+    activation = _terms(element, header.groups)
+    if methods := [short for accession, short in _DISSOCIATION.items() if accession in activation]:
+        fields["activation"] = ", ".join(dict.fromkeys(methods))
+    if energy := _energy(element, activation, filter_text):
+        fields["collision_energy"] = energy
     return fields
 
 
-def _equal(a: str, b: str) -> bool:
-    try:
-        return float(a) == float(b)
-    except ValueError:
-        return False
+def _energy(element: etree._Element | None, activation: _Terms, filter_text: str) -> str | None:
+    for accession, unit in ((_NORMALISED_ENERGY, "(NCE)"), (_COLLISION_ENERGY, "eV")):
+        if value := _value(activation, accession):
+            steps = [] if element is None else element.findall(f"cvParam[@accession='{accession}']")
+            return energy_text([step.get("value", "") for step in steps] or [value], unit, filter_text)
+    for (start, end), unit in _ENERGY_RAMPS.items():
+        if _value(activation, start) and _value(activation, end):
+            return f"Ramp {_value(activation, start)}-{_value(activation, end)} {unit}"
+    energy = filter_energy(filter_text)
+    return f"{energy} (NCE)" if energy else None
 
 
 def _peaks(spectrum: etree._Element, header: _Header) -> tuple[np.ndarray, np.ndarray]:
@@ -208,21 +253,20 @@ def _peaks(spectrum: etree._Element, header: _Header) -> tuple[np.ndarray, np.nd
         if kind:
             arrays[kind] = _array(element.findtext("binary") or "", terms)
     mz, intensity = arrays.get(_MZ_ARRAY, np.empty(0)), arrays.get(_INTENSITY_ARRAY, np.empty(0))
-    if len(mz) != len(intensity) or not (np.isfinite(mz).all() and np.isfinite(intensity).all()):
+    if len(mz) != len(intensity):
         raise BadArrayError("bad-binary-array")
     return mz, intensity
 
 
-def _array(text: str, terms: Mapping[str, _Term]) -> np.ndarray:
+def _array(text: str, terms: _Terms) -> np.ndarray:
     is_zlib = not _ZLIB.isdisjoint(terms)
     for accession, decode in _NUMPRESS.items():
         if accession in terms:
             return decode(decode_bytes(text, is_zlib=is_zlib))
     dtype = next((dtype for accession, dtype in _DTYPES.items() if accession in terms), None)
-    unknown = [
-        t for key, t in terms.items() if key not in _ZLIB | {_NO_COMPRESSION} and _COMPRESSION_TERMS.search(t.name)
-    ]
-    if dtype is None or unknown:
+    known = _ZLIB | {_NO_COMPRESSION}
+    is_unknown = any(key not in known and _COMPRESSION_TERMS.search(t.get("name", "")) for key, t in terms.items())
+    if dtype is None or is_unknown:
         raise BadArrayError("unsupported-binary-encoding")
     return decode_binary(text, dtype, is_zlib=is_zlib)
 
@@ -230,9 +274,9 @@ def _array(text: str, terms: Mapping[str, _Term]) -> np.ndarray:
 MZML = RecordFormat(
     name="mzML",
     extensions=("mzml",),
-    looks_like=lambda head: re.search(rb"<(?:indexed)?mzML[\s>]", head) is not None,
+    looks_like=lambda head: re.search(rb"<(?:[A-Za-z_][\w.-]*:)?(?:indexed)?mzML[\s>]", head) is not None,
     starts=_starts,
     parse_header=_parse_header,
     parse_record=_parse_record,
-    is_whole=partial(is_whole_run, count=_COUNT, end=b"</spectrumList>"),
+    is_whole=partial(is_whole_run, count=_COUNT, end=_LIST_END),
 )

@@ -172,7 +172,6 @@ def test_numpress_takes_any_bytes(decode, data):
         ("scan=2", "scan=\x00", "malformed-xml"),
         (ARRAYS, "", "no-peaks"),
         (array("MS:1000515", INTENSITY), array("MS:1000515", INTENSITY[:2]), "bad-binary-array"),
-        (array("MS:1000515", INTENSITY), array("MS:1000515", [1, 2, np.nan]), "bad-binary-array"),
     ],
 )
 def test_a_damaged_spectrum_costs_only_itself(tmp_path, old, new, problem):
@@ -213,7 +212,7 @@ def test_fewer_spectra_than_stated_in_a_closed_list_are_no_damage(tmp_path):
 
 
 def test_spectra_that_cannot_be_found_are_not_silently_none(tmp_path):
-    data = run(spectrum()).replace(b"<spectrum ", b"<ns0:spectrum ")
+    data = run(spectrum()).replace(b"<spectrum ", b"<spektrum ")
     assert [p.problem for p in records_of(tmp_path, data)] == ["truncated"]
     assert records_of(tmp_path, run().replace(b'count="3"', b'count="0"')) == []
 
