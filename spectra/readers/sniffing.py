@@ -12,14 +12,20 @@ from typing import IO
 from ...artifacts import MANIFEST, read_manifest
 from ...errors import InputError
 from .blocks import RecordFormat, TableFormat
+from .gnps_json import GNPS_JSON
 from .massbank import MASSBANK
+from .massspecgym import MASSSPECGYM
 from .mgf import MGF
+from .mona_json import MONA_JSON
 from .msp import MSP
 from .mzml import MZML
+from .mzspeclib import MZSPECLIB
 from .mzxml import MZXML
 from .unpacking import COMPRESSED_SUFFIXES, Unpacked, is_hidden, unpack
 
-FORMATS: dict[str, RecordFormat | TableFormat] = {f.name: f for f in (MASSBANK, MZML, MZXML, MGF, MSP)}
+FORMATS: dict[str, RecordFormat | TableFormat] = {
+    f.name: f for f in (MASSBANK, MZML, MZXML, MZSPECLIB, GNPS_JSON, MONA_JSON, MASSSPECGYM, MGF, MSP)
+}
 """By name, in the order in which their marks are looked for: the surest first."""
 
 _CHUNK_BYTES = 1 << 18
