@@ -1,4 +1,38 @@
-"""From a record as written to a `Spectrum`: normal forms, labels that agree, clean peaks; or the reason why not."""
+"""From a record as written to a `Spectrum`: normal forms, labels that agree, clean peaks; or the reason why not.
+
+What was mended is counted under **repairs**; nothing wrong remains of it in the spectrum:
+
+==============================  ========================================================================================
+adduct-from-mass                the adduct was missing, or did not fit the mass, and exactly one common one does
+centroided                      the peaks were points of a profile
+charge-from-adduct              the charge was another than the adduct's: 1, as many write for any ion, or refuted by
+                                the mass
+charge-sign                     the charge had the other sign than the polarity
+counter-ion-removed             the structure was a salt or hydrate, of which the ion is one part
+decimal-comma                   numbers were written with one
+inchikey-stereo-from-smiles     the InChIKey was of the same skeleton; its other blocks follow the structure
+polarity-from-adduct            the ion mode was the other one, and the mass is that of the adduct
+precursor-mz-from-adduct        the precursor m/z was missing; it is computed from structure and adduct
+precursor-mz-from-neutral-mass  the precursor m/z was the mass of the neutral molecule
+structure-from-inchi            the SMILES could not be read, or only the InChI fits the mass
+==============================  ========================================================================================
+
+and the reader's own (`RawRecord.repairs`). What does not add up and could not be mended is a **flag** of the spectrum
+(`Spectrum.flags`). The statements stay as written, except that InChIKey and formula follow the structure:
+
+==============================  ========================================================================================
+adduct-unreadable               an adduct is written, and names no ion, or more than one; ``adduct`` is null
+charge-conflict                 the charge is stated as 2 or more, and the adduct has another
+formula-conflict                the formula written beside the structure counts other atoms
+inchikey-conflict               the first block of the InChIKey written beside the structure is another skeleton's
+isotope-precursor               the precursor is a heavier isotopic peak (37Cl, 81Br, 13C): true, but not the m/z that
+                                the formula is looked up by
+polarity-conflict               ion mode and adduct are of different polarity, and no mass decides
+precursor-mass                  the precursor m/z is not that of the molecule as the adduct: another ion, a labelled or
+                                derivatised compound, another molecule, or a bad number
+structure-unreadable            a structure is written that RDKit cannot read; ``smiles`` is null
+==============================  ========================================================================================
+"""
 
 from __future__ import annotations
 
@@ -10,17 +44,27 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .adducts import Adduct, adduct_mz, normalise_adduct, parse_charge
 from .centroiding import centroid
 from .cleaning import DEFAULT_CLEANING, CleaningOptions, clean_peaks, looks_like_profile
 from .collision_energy import collision_energy_in_ev
-from .molecules import Molecule, is_formula, is_inchikey, same_formula, standardise
+from .ion import read_ion
+from .labels import read_labels
+from .precursor import (
+    DEFAULT_METADATA,
+    LARGEST_MZ,
+    MetadataOptions,
+    Statement,
+    computed_precursor,
+    has_unit_resolution,
+    reconcile,
+)
 from .record import RawRecord
 from .spectrum import Spectrum
 
 _PLACEHOLDERS = frozenset(
     {"", "n/a", "na", "n.a.", "nan", "none", "null", "unknown", "undefined", "not available", "-", "--", "?"}
 )
+_LONGEST_PLACEHOLDER = 20  # blanks around it included
 _DECIMAL = re.compile(r"[+-]?(?:\d+(?:[.,]\d*)?|[.,]\d+)(?:[eE][+-]?\d+)?")
 _TIME = re.compile(
     r"(\d+(?:[.,]\d*)?|[.,]\d+)\s*(seconds?|sec|s|minutes?|min|m|hours?|h)?\.?\s*(?:\(.*\))?", re.IGNORECASE
@@ -31,21 +75,7 @@ _PREDICTED_SPECTRUM = re.compile(
     r"|(?:spectrum|spectra)\W+(?:\w+\W+){0,2}(?:predicted|simulated)",
     re.IGNORECASE,
 )  # 'CONFIDENCE Predicted' speaks of the identification, not of the spectrum
-_POLARITIES = {
-    "positive": 1,
-    "pos": 1,
-    "p": 1,
-    "+": 1,
-    "1": 1,
-    "+1": 1,
-    "negative": -1,
-    "neg": -1,
-    "n": -1,
-    "-": -1,
-    "-1": -1,
-}
 _SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
-_LARGEST_MZ = 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +86,7 @@ class Dropped:
     ----------
     reason : str
         Short and fixed: a problem of the reader (`RawRecord.problem`), or 'ms-level', 'profile', 'no-precursor-mz',
-        'too-few-peaks'.
+        'too-few-peaks', 'precursor-mass' (by choice).
     detail : str
         What was found, for a person.
     """
@@ -65,26 +95,22 @@ class Dropped:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class _Labels:
-    molecule: Molecule | None = None
-    inchikey: str | None = None
-    formula: str | None = None
-
-
 def harmonise(
     record: RawRecord,
     options: CleaningOptions = DEFAULT_CLEANING,
     repaired: Counter[str] | None = None,
     *,
     ms_levels: Container[int] = (2,),
+    metadata: MetadataOptions = DEFAULT_METADATA,
 ) -> Spectrum | Dropped:
     """Return the spectrum of a record, or why there is none.
 
-    Where statements disagree, what was set on the instrument is believed before what was concluded from the data: the
-    polarity before the adduct; the adduct's number of charges before a bare charge; the structure (SMILES, else InChI)
-    before the InChIKey and the formula written beside it. A precursor m/z that is not given is computed from structure
-    and adduct.
+    Where statements disagree, the mass decides if precursor m/z, structure and adduct are given
+    (`ionbed.spectra.precursor.reconcile`). Otherwise what was set on the instrument is believed before what was concluded
+    from the data: the polarity before the adduct; the adduct's number of charges before a bare charge of 1; the structure
+    (SMILES, else InChI) before the InChIKey and the formula written beside it. A precursor m/z that is not given is
+    computed from structure and adduct. That of an MSn spectrum is the last of its path (``764.52/690.15``); its adduct
+    is that of the first.
 
     Parameters
     ----------
@@ -92,12 +118,11 @@ def harmonise(
     options : CleaningOptions
         How the peaks are cleaned.
     repaired : Counter, optional
-        Counts, for a spectrum that is returned, what was mended: 'adduct-against-polarity', 'adduct-unreadable',
-        'centroided', 'charge-from-adduct', 'charge-sign', 'decimal-comma', 'formula-from-structure',
-        'inchikey-from-smiles', 'inchikey-stereo-from-smiles', 'precursor-mz-from-adduct', 'structure-from-inchi',
-        'structure-unreadable', and the repairs of the reader.
+        Counts, for a spectrum that is returned, what was mended; the codes stand at the top of this module.
     ms_levels : container of int
         The levels that are wanted. A record that does not state its level is taken.
+    metadata : MetadataOptions
+        What is done where precursor m/z, structure and adduct do not agree.
 
     Returns
     -------
@@ -111,7 +136,7 @@ def harmonise(
     fields = {
         name: text
         for name, text in record.fields.items()
-        if text.strip().lower() not in _PLACEHOLDERS or name == "polarity"
+        if len(text) > _LONGEST_PLACEHOLDER or text.strip().lower() not in _PLACEHOLDERS or name == "polarity"
     }
     level_text = fields.get("ms_level", "")
     ms_level = int(level_text) if level_text.isdecimal() else None
@@ -128,12 +153,26 @@ def harmonise(
             detail = "the file says that it is not centroided" if said else "evenly spaced points that form hills"
             return Dropped("profile", detail)
 
-    adduct, polarity, charge = _ion(fields, notes)
-    labels = _labels(fields, notes)
-    precursor_mz = _number(fields.get("precursor_mz"), notes) or _computed_precursor(labels.molecule, adduct, notes)
-    if precursor_mz is None:
+    ion, labels = read_ion(fields), read_labels(fields)
+    flags: set[str] = set()
+    precursor_mz = _number(fields.get("precursor_mz"), ms_level)
+    if precursor_mz is not None:
+        if "," in fields["precursor_mz"]:
+            notes.add("decimal-comma")
+        if (stated := _statement(fields, ms_level)) is not None:
+            checked, ion, labels, found = reconcile(stated, ion, labels, mz, metadata)
+            precursor_mz = checked if stated.mz == precursor_mz else precursor_mz
+            if found and metadata.mass_mismatch == "drop" and "precursor-mass" in found:
+                return Dropped("precursor-mass", f"{stated.mz:g} is not that of {labels.formula} as {ion.adduct.name}")
+            flags |= found
+    elif (computed := computed_precursor(labels, ion.adduct)) is not None:
+        precursor_mz, labels = computed
+        notes.add("precursor-mz-from-adduct")
+    else:
         return Dropped("no-precursor-mz", record.fields.get("precursor_mz", "not given"))
-    mz, intensity = clean_peaks(mz, intensity, precursor_mz=precursor_mz, charge=charge, options=options)
+    notes |= ion.repairs | labels.repairs
+    flags |= ion.flags | labels.flags
+    mz, intensity = clean_peaks(mz, intensity, precursor_mz=precursor_mz, charge=ion.charge, options=options)
     if len(mz) < options.min_peaks:
         return Dropped("too-few-peaks", f"{len(mz)} of {len(record.mz)} peaks are left after cleaning")
     if repaired is not None:
@@ -147,15 +186,15 @@ def harmonise(
         source_file=record.source_file,
         native_id=record.native_id or None,
         usi=fields.get("usi"),
-        charge=charge,
-        polarity=polarity,
-        adduct=adduct.name if adduct else None,
+        charge=ion.charge,
+        polarity=ion.polarity,
+        adduct=ion.adduct.name if ion.adduct else None,
         ms_level=ms_level,
         retention_time=_seconds(fields.get("retention_time")),
         collision_energy=collision_energy_in_ev(
             energy,
             precursor_mz=precursor_mz,
-            charge=charge,
+            charge=ion.charge,
             instrument_type=fields.get("instrument_type"),
             instrument=fields.get("instrument"),
             activation=fields.get("activation"),
@@ -171,6 +210,7 @@ def harmonise(
         laboratory=fields.get("laboratory"),
         license=fields.get("license"),
         predicted=_is_predicted(fields),
+        flags=tuple(sorted(flags)),
     )
 
 
@@ -194,83 +234,29 @@ def _hold_to(spectrum: Spectrum, options: CleaningOptions, ms_levels: Container[
     return replace(spectrum, mz=mz, intensity=intensity)
 
 
-def _ion(fields: Mapping[str, str], notes: set[str]) -> tuple[Adduct | None, int | None, int | None]:
-    """Return adduct, polarity and signed charge, made to agree."""
-    adduct = normalise_adduct(fields.get("adduct"))
-    if adduct is None and "adduct" in fields:
-        notes.add("adduct-unreadable")
-    stated = parse_charge(fields.get("charge"))
-    if stated is not None and abs(stated) > 100:
-        stated = None
-    polarity = _polarity(fields.get("polarity"))
-    if polarity is None:
-        if adduct:
-            polarity = adduct.polarity
-        elif stated and ("+" in fields["charge"] or stated < 0):
-            polarity = 1 if stated > 0 else -1
-    elif adduct and adduct.polarity != polarity:
-        notes.add("adduct-against-polarity")
-        adduct = None
-    if adduct and stated and abs(stated) != abs(adduct.charge):
-        notes.add("charge-from-adduct")
-    elif stated and polarity and stated * polarity < 0:
-        notes.add("charge-sign")
-    if adduct:
-        return adduct, polarity, adduct.charge
-    return None, polarity, polarity * abs(stated) if polarity and stated else None
-
-
-def _polarity(text: str | None) -> int | None:
-    words = (text or "").strip().lower().split()
-    return _POLARITIES.get(words[0]) if words else None
-
-
-def _labels(fields: Mapping[str, str], notes: set[str]) -> _Labels:
-    """Return the structure and the identifiers that follow from it, or those written where there is no structure."""
-    molecule = standardise(fields["smiles"]) if "smiles" in fields else None
-    if molecule is None and "inchi" in fields:
-        molecule = standardise(fields["inchi"])
-        if molecule is not None and "smiles" in fields:
-            notes.add("structure-from-inchi")
-    if molecule is None and ("smiles" in fields or "inchi" in fields):
-        notes.add("structure-unreadable")
-    inchikey = fields.get("inchikey", "").strip().removeprefix("InChIKey=").upper()
-    formula = fields.get("formula", "").strip()
-    if molecule is None:
-        return _Labels(None, inchikey if is_inchikey(inchikey) else None, formula if is_formula(formula) else None)
-    if is_inchikey(inchikey) and inchikey != molecule.inchikey:
-        same_skeleton = inchikey[:14] == molecule.inchikey[:14]
-        notes.add("inchikey-stereo-from-smiles" if same_skeleton else "inchikey-from-smiles")
-    if is_formula(formula) and not same_formula(formula, molecule.formula):
-        notes.add("formula-from-structure")
-    return _Labels(molecule, molecule.inchikey, molecule.formula)
-
-
-def _number(text: str | None, notes: set[str]) -> float | None:
-    """Return the one positive number that a text is, or None."""
-    text = (text or "").strip()
-    if not _DECIMAL.fullmatch(text):
-        return None
-    value = float(text.replace(",", "."))
-    if not 0.0 < value < _LARGEST_MZ:
-        return None
-    if "," in text:
-        notes.add("decimal-comma")
+def _number(text: str | None, ms_level: int | None) -> float | None:
+    """Return the m/z that a text gives, the last where it is the path of an MSn spectrum ('764.52/690.15'), or None."""
+    parts = (text or "").split("/") if ms_level is not None and ms_level > 2 else [text or ""]
+    value = 0.0
+    for part in parts:
+        part = part.strip()
+        if not _DECIMAL.fullmatch(part):
+            return None
+        value = float(part.replace(",", "."))
+        if not 0.0 < value < LARGEST_MZ:
+            return None
     return value
 
 
-def _computed_precursor(molecule: Molecule | None, adduct: Adduct | None, notes: set[str]) -> float | None:
-    """Return the precursor m/z that structure and adduct imply, where the two fit together."""
-    if molecule is None or adduct is None:
+def _statement(fields: Mapping[str, str], ms_level: int | None) -> Statement | None:
+    """Return the m/z that the adduct speaks of: of an MSn spectrum the first of its path, None where none is given."""
+    text, slash, _ = fields["precursor_mz"].strip().partition("/")
+    if ms_level is not None and ms_level > 2 and not slash:
         return None
-    is_the_ion_itself = adduct.name.startswith("[M]") and adduct.charge == molecule.charge
-    if molecule.charge and not is_the_ion_itself:
-        return None
-    mz = adduct_mz(molecule.exact_mass, adduct)
-    if not 0.0 < mz < _LARGEST_MZ:
-        return None
-    notes.add("precursor-mz-from-adduct")
-    return mz
+    text = text.strip().replace(",", ".")
+    decimals = text.partition(".")[2].rstrip("0")
+    unit_resolution = has_unit_resolution(fields.get("instrument_type"), fields.get("instrument"))
+    return Statement(float(text), len(decimals), unit_resolution)
 
 
 def _seconds(text: str | None) -> float | None:

@@ -12,9 +12,16 @@ import numpy as np
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
+    from rdkit.Chem.MolStandardize.rdMolStandardize import Normalizer
 
-_INCHIKEY = re.compile(r"[A-Z]{14}-[A-Z]{10}-[A-Z]")
+_INCHIKEY = re.compile(r"[A-Z]{14}(?:-[A-Z]{10}-[A-Z])?")
 _FORMULA = re.compile(r"(?:[A-Z][a-z]?\d*)+")
+_ISOTOPE_SYMBOL = re.compile(r"\[(\d+)([A-Z][a-z]?)\]")
+_ISOTOPE = re.compile(r"\[\d+\](?=[A-Z])")
+_BRACKETED = re.compile(r"\[(.*)\]\d*[-+]*")
+_CHARGE = re.compile(r"[-+]+\d*$")
+_STATED_CHARGE = re.compile(r"(?:(?<=\])(\d*)([-+]+)|([-+])(\d+)|([-+]+))$")
+_ATOMS = re.compile(r"([A-Z][a-z]?)(\d*)")
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,6 @@ def standardise(structure: str) -> Molecule | None:
     charges and tautomers stay as drawn: they belong to what was measured.
     """
     from rdkit import Chem, rdBase
-    from rdkit.Chem.MolStandardize import rdMolStandardize
     from rdkit.Chem.rdMolDescriptors import CalcMolFormula
 
     with rdBase.BlockLogs():
@@ -61,7 +67,7 @@ def standardise(structure: str) -> Molecule | None:
         try:
             for atom in mol.GetAtoms():
                 atom.SetAtomMapNum(0)
-            mol = Chem.RemoveHs(rdMolStandardize.Normalize(mol))
+            mol = Chem.RemoveHs(_normalizer().normalize(mol))
             smiles = Chem.MolToSmiles(mol)
             inchikey = Chem.MolToInchiKey(mol)
         except (ValueError, RuntimeError):  # RDKit raises both, for structures it read but cannot work on
@@ -71,8 +77,33 @@ def standardise(structure: str) -> Molecule | None:
         return Molecule(smiles, inchikey, CalcMolFormula(mol), _mass_of_atoms(mol), Chem.GetFormalCharge(mol))
 
 
+@lru_cache(maxsize=4096)
+def components(smiles: str) -> tuple[Molecule, ...]:
+    """Return the distinct parts of a salt, a hydrate or a mixture, heaviest first, acids and bases neutral.
+
+    Of ``Cl.CN(C)C(=N)NC(N)=N`` or ``CC(=O)[O-].[Na+]`` a spectrometer sees one part, which takes up or gives off its
+    own protons. A charge that no proton makes (a quaternary ammonium) stays. Empty for a molecule that stands alone.
+    """
+    if "." not in smiles:
+        return ()
+    from rdkit import Chem, rdBase
+    from rdkit.Chem.MolStandardize.rdMolStandardize import Uncharger
+
+    parts: dict[str, Molecule] = {}
+    with rdBase.BlockLogs():
+        mol = _read(smiles)
+        for part in Chem.GetMolFrags(mol, asMols=True) if mol is not None else ():
+            try:
+                molecule = standardise(Chem.MolToSmiles(Uncharger().uncharge(part)))
+            except (ValueError, RuntimeError):
+                continue
+            if molecule is not None:
+                parts[molecule.inchikey] = molecule
+    return tuple(sorted(parts.values(), key=lambda m: (-m.exact_mass, m.inchikey)))
+
+
 def is_inchikey(text: str) -> bool:
-    """Whether ``text`` has the form of a whole InChIKey."""
+    """Whether ``text`` has the form of a whole InChIKey, or of its first block (the skeleton) alone."""
     return _INCHIKEY.fullmatch(text) is not None
 
 
@@ -84,6 +115,31 @@ def is_formula(text: str) -> bool:
 def same_formula(first: str, second: str) -> bool:
     """Whether two formulas count the same atoms; charge, brackets and isotopes (``[13]C``, ``D``) aside."""
     return _atoms(first) == _atoms(second)
+
+
+@lru_cache(maxsize=16384)
+def formula_mass_and_charge(formula: str) -> tuple[float, int] | None:
+    """Return the monoisotopic mass (Da) of the atoms of a formula (``C5H14NO+``) and its charge.
+
+    None where it is no formula, or names isotopes in a way that leaves their number open.
+    """
+    if not is_formula(formula) or _ISOTOPE.search(formula) or _ISOTOPE_SYMBOL.search(formula):
+        return None
+    from rdkit.Chem import GetPeriodicTable
+
+    table = GetPeriodicTable()
+    mass = 0.0
+    for symbol, count in _ATOMS.findall(_bare_formula(formula)):
+        try:
+            atom = table.GetMassForIsotope("H", 2) if symbol == "D" else table.GetMostCommonIsotopeMass(symbol)
+        except RuntimeError:  # no such element
+            return None
+        mass += atom * int(count or 1)
+    charge = 0
+    if stated := _STATED_CHARGE.search(formula.replace(" ", "")):
+        size, signs = stated[1] or stated[4], stated[2] or stated[3] or stated[5]
+        charge = (int(size) if size else len(signs)) * (1 if signs[0] == "+" else -1)
+    return mass, charge
 
 
 def morgan_fingerprints(smiles: Sequence[str], radius: int = 2, bits: int = 2048) -> np.ndarray:
@@ -133,6 +189,14 @@ def murcko_scaffold(smiles: str) -> str:
         return Chem.MolToSmiles(scaffold, isomericSmiles=False)
 
 
+@lru_cache(maxsize=1)
+def _normalizer() -> Normalizer:
+    """Return RDKit's normaliser; to make one takes as long as to use it."""
+    from rdkit.Chem.MolStandardize.rdMolStandardize import Normalizer
+
+    return Normalizer()
+
+
 def _read(structure: str) -> Mol | None:
     from rdkit import Chem
 
@@ -148,11 +212,16 @@ def _mass_of_atoms(mol: Mol) -> float:
     from rdkit.Chem import GetPeriodicTable
 
     table = GetPeriodicTable()
-    mass = 0.0
+    counts: dict[tuple[int, int], int] = {}
     for atom in mol.GetAtoms():
-        number, isotope = atom.GetAtomicNum(), atom.GetIsotope()
-        mass += table.GetMassForIsotope(number, isotope) if isotope else table.GetMostCommonIsotopeMass(number)
-        mass += atom.GetTotalNumHs() * table.GetMostCommonIsotopeMass(1)
+        key = atom.GetAtomicNum(), atom.GetIsotope()
+        counts[key] = counts.get(key, 0) + 1
+        counts[1, 0] = counts.get((1, 0), 0) + atom.GetTotalNumHs()
+    mass = 0.0
+    for (number, isotope), count in counts.items():
+        mass += count * (
+            table.GetMassForIsotope(number, isotope) if isotope else table.GetMostCommonIsotopeMass(number)
+        )
     return mass
 
 
@@ -165,14 +234,14 @@ def _require(smiles: str) -> Mol:
 
 def _bare_formula(text: str) -> str:
     """Return a formula without isotope marks, outer brackets and charge ('[C5H14NO]2+', 'C5H14NO+2')."""
-    text = re.sub(r"\[(\d+)([A-Z][a-z]?)\]", r"\2", re.sub(r"\[\d+\](?=[A-Z])", "", text.replace(" ", "")))
-    bracketed = re.fullmatch(r"\[(.*)\]\d*[-+]*", text)
-    return bracketed[1] if bracketed else re.sub(r"[-+]+\d*$", "", text)
+    text = _ISOTOPE_SYMBOL.sub(r"\2", _ISOTOPE.sub("", text.replace(" ", "")))
+    bracketed = _BRACKETED.fullmatch(text)
+    return bracketed[1] if bracketed else _CHARGE.sub("", text)
 
 
 def _atoms(formula: str) -> dict[str, int]:
     atoms: dict[str, int] = {}
-    for symbol, count in re.findall(r"([A-Z][a-z]?)(\d*)", _bare_formula(formula)):
+    for symbol, count in _ATOMS.findall(_bare_formula(formula)):
         symbol = "H" if symbol in ("D", "T") else symbol
         atoms[symbol] = atoms.get(symbol, 0) + int(count or 1)
     return atoms

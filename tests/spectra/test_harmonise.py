@@ -93,12 +93,15 @@ def test_levels_are_a_choice_and_a_missing_one_is_taken() -> None:
         ({"charge": "1", "adduct": "[M-H]-"}, "[M-H]-", -1, -1, "charge-sign"),
         ({"charge": "-1", "polarity": "negative", "adduct": "[M-H]-"}, "[M-H]-", -1, -1, None),
         ({"charge": "1", "adduct": "[M+2H]++"}, "[M+2H]2+", 1, 2, "charge-from-adduct"),
-        ({"adduct": "[M+H]+", "polarity": "negative"}, None, -1, None, "adduct-against-polarity"),
-        ({"adduct": "[M-H]-/[M-Ser]-", "polarity": "N"}, None, -1, None, "adduct-unreadable"),
         ({"adduct": "N/A", "charge": "0"}, None, None, None, None),
         ({"charge": "2+"}, None, 1, 2, None),
         ({"charge": "-2"}, None, -1, -2, None),
+        ({"charge": "-1-", "polarity": "N"}, None, -1, -1, None),
         ({"charge": "2"}, None, None, None, None),
+        ({"charge": "2+ and 3+"}, None, 1, None, None),
+        ({"charge": "2-,3-"}, None, -1, None, None),
+        ({"charge": "2+ and 3-"}, None, None, None, None),
+        ({"polarity": "positive", "charge": "2+ and 3+"}, None, 1, None, None),
         ({"charge": "999+"}, None, None, None, None),
         ({"polarity": "+"}, None, 1, None, None),
         ({"polarity": "-"}, None, -1, None, None),
@@ -141,18 +144,27 @@ def test_retention_time(text: str, seconds: float | None) -> None:
 def test_labels_follow_the_structure() -> None:
     spectrum, repaired = spectrum_of(smiles="CCO", inchikey=CAFFEINE_KEY, formula="C8H10N4O2")
     assert (spectrum.inchikey, spectrum.formula) == ("LFQSCWFLJHTTHZ-UHFFFAOYSA-N", "C2H6O")
-    assert repaired == {"inchikey-from-smiles": 1, "formula-from-structure": 1}
-    _, repaired = spectrum_of(smiles="CC(N)C(=O)O", inchikey="QNAYBMKLOCPYGJ-REOHCLBHSA-N")
+    assert spectrum.flags == ("formula-conflict", "inchikey-conflict")
+    assert not repaired
+    spectrum, repaired = spectrum_of(
+        smiles="CC(N)C(=O)O", inchikey="InChIKey=QNAYBMKLOCPYGJ-REOHCLBHSA-N", precursor_mz="90.055", adduct="M+H"
+    )
+    assert spectrum.inchikey == "QNAYBMKLOCPYGJ-UHFFFAOYSA-N"
+    assert not spectrum.flags
     assert repaired == {"inchikey-stereo-from-smiles": 1}
 
 
 def test_unreadable_structure_keeps_the_spectrum() -> None:
-    spectrum, repaired = spectrum_of(smiles="C(*)C1=C * = [OH]", inchikey=CAFFEINE_KEY, formula="C8H10N4O2")
+    spectrum, repaired = spectrum_of(
+        smiles="C(*)C1=C * = [OH]", inchikey=CAFFEINE_KEY, formula="C8H10N4O2", adduct="[M+H]+"
+    )
     assert (spectrum.smiles, spectrum.inchikey, spectrum.formula) == (None, CAFFEINE_KEY, "C8H10N4O2")
-    assert repaired == {"structure-unreadable": 1}
+    assert spectrum.flags == ("structure-unreadable",)
+    assert not repaired
     spectrum, repaired = spectrum_of(smiles="C1CC", inchi="InChI=1S/C2H6O/c1-2-3/h3H,2H2,1H3", inchikey="N/A")
     assert spectrum.smiles == "CCO"
     assert repaired == {"structure-from-inchi": 1}
+    assert not spectrum.flags
 
 
 def test_placeholders_are_null() -> None:
