@@ -63,7 +63,7 @@ def _parse_record(data: bytes, _header: None, ms_levels: Container[int], _is_las
     if not body.strip():
         return Parsed(accession, fields, problem="no-peaks")
     try:
-        mz, intensity, more = parse_peaks(body, num_columns=3)
+        mz, intensity, more = parse_peaks(body)
     except BadPeakLineError:
         return Parsed(accession, fields, problem="bad-peak-line")
     if whole_number(stated) not in (None, len(mz)):

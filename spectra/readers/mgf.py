@@ -1,65 +1,68 @@
-"""Read MGF (Mascot Generic Format) as instruments' converters, GNPS, mzmine and matchms write it."""
+"""Read MGF (Mascot Generic Format) as converters, GNPS, MassSpecGym, mzmine, SIRIUS and matchms write it."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Container
+from collections.abc import Container, Iterable, Iterator
+from itertools import pairwise
 
 from .blocks import Parsed, RecordFormat
+from .field_names import field_of, native_id_of, normal_key, with_unit
 from .text import BadPeakLineError, decode, is_wanted, ms_level, parse_peaks
 
-_START = re.compile(rb"^[ \t]*BEGIN[ \t]+IONS", re.MULTILINE | re.IGNORECASE)
-_END = re.compile(r"^[ \t]*END[ \t]+IONS", re.MULTILINE | re.IGNORECASE)
-_FIRST_PEAK = re.compile(r"^[ \t]*[+-]?[.,]?\d", re.MULTILINE)
-_PARAMETER = re.compile(r"[A-Za-z_][\w .#/()-]*=")
+_BEGIN = re.compile(rb"BEGIN[ \t]+IONS")
+_END = re.compile(rb"END[ \t]+IONS")
+_BEGIN_LINE = re.compile(r"[^\n]*BEGIN[ \t]+IONS[^\n]*", re.IGNORECASE)
+_END_LINE = re.compile(r"^[ \t]*END[ \t]+IONS", re.MULTILINE | re.IGNORECASE)
+_LINE_OF_PEAK = re.compile(rb"^[ \t]*\d[\d.,]*(?:E[+-]?\d+)?[ \t,;]+[\d.,]", re.MULTILINE)
+_FIRST_PEAK = re.compile(r"\n[ \t]*[+-]?[.,]?\d")
+_PARAMETER = re.compile(r"\s*[A-Za-z_][\w .#/()-]*=")
 _COMMENTS = ("#", ";", "!", "/")
+_COMMENT_MARKS = b"#;!/ \t"
 _ADDUCT_IN_NAME = re.compile(r"\s(\[?\d*M(?:[+-]\d*[A-Z][A-Za-z0-9]*)+\]?\d*[+-]{0,2})$")
 _INCHIKEY = re.compile(r"[A-Z]{14}-[A-Z]{8,10}")
 
-_IDS = ("spectrumid", "spectrum_id", "title", "feature_id", "scans")
-_NAMES = {
-    "charge": "charge",
-    "ionmode": "polarity",
-    "ion_mode": "polarity",
-    "polarity": "polarity",
-    "adduct": "adduct",
-    "precursor_type": "adduct",
-    "precursortype": "adduct",
-    "ion": "adduct",
-    "mslevel": "ms_level",
-    "ms_level": "ms_level",
-    "rtinseconds": "retention_time",
-    "rtinminutes": "retention_time",
-    "retention_time": "retention_time",
-    "collision_energy": "collision_energy",
-    "collisionenergy": "collision_energy",
-    "fragmentation_method": "activation",
-    "activation": "activation",
-    "instrument": "instrument",
-    "source_instrument": "instrument",
-    "instrument_type": "instrument_type",
-    "smiles": "smiles",
-    "inchi": "inchi",
-    "inchikey": "inchikey",
-    "inchiaux": "inchikey",
-    "formula": "formula",
-    "name": "name",
-    "compound_name": "name",
-    "compoundname": "name",
-    "pi": "laboratory",
-    "license": "license",
-    "usi": "usi",
-    "spectype": "spectrum_type",
-    "spectrumtype": "spectrum_type",
-    "spectrum_type": "spectrum_type",
-    "comment": "comment",
-    "comments": "comment",
-    "predicted": "predicted",
-}
-
 
 def _starts(data: bytes) -> list[int]:
-    return [match.start() for match in _START.finditer(data)]
+    """Return the offsets of the lines BEGIN IONS, and of what stands between two records and has peaks.
+
+    A record whose line BEGIN IONS is lost thus is a record, and one that is cut within a line, so that the next BEGIN
+    IONS stands at the end of it, does not take the next one with it.
+    """
+    upper = data.upper()
+    begins = list(_begins(upper))
+    ends = [match.end() for match in _END.finditer(upper)]
+    starts = list(_without_begin(upper, 0, begins[0] if begins else len(upper)))
+    next_end = 0
+    for begin, limit in pairwise([*begins, len(upper)]):
+        starts.append(begin)
+        while next_end < len(ends) and ends[next_end] < begin:
+            next_end += 1
+        if next_end < len(ends) and ends[next_end] < limit:
+            rest = upper[ends[next_end] : limit]
+            if rest and not rest.isspace():
+                starts.extend(_without_begin(upper, upper.find(b"\n", ends[next_end], limit), limit))
+    return starts
+
+
+def _begins(upper: bytes) -> Iterator[int]:
+    for match in _BEGIN.finditer(upper):
+        line = upper.rfind(b"\n", 0, match.start()) + 1
+        before = upper[line : match.start()]
+        if not before or before.isspace():
+            yield line
+        elif before.strip(_COMMENT_MARKS) and upper[match.end() : match.end() + 80].lstrip(b" \t")[:1] == b"\n":
+            yield match.start()
+
+
+def _without_begin(upper: bytes, start: int, stop: int) -> Iterator[int]:
+    """Yield where records without BEGIN IONS start between two offsets: at the first line of each part with peaks."""
+    while 0 <= start < stop:
+        end = _END.search(upper, start, stop)
+        part = upper[start : end.start() if end else stop]
+        if _LINE_OF_PEAK.search(part):
+            yield start + len(part) - len(part.lstrip())
+        start = upper.find(b"\n", end.end(), stop) if end else stop
 
 
 def _parse_header(header: bytes) -> dict[str, str]:
@@ -69,24 +72,28 @@ def _parse_header(header: bytes) -> dict[str, str]:
 
 def _parse_record(data: bytes, defaults: dict[str, str], ms_levels: Container[int], _is_last: bool) -> Parsed:
     text, repairs = decode(data)
-    text = text.partition("\n")[2]
-    end = _END.search(text)
-    content = text[: end.start()] if end else text
+    if begin := _BEGIN_LINE.match(text):
+        text = text[begin.end() :]
+    else:
+        text, repairs = "\n" + text, (*repairs, "record-start")
+    content, end, _ = text.partition("\nEND IONS")
+    if not end and (found := _END_LINE.search(text)):
+        content, end = text[: found.start()], found[0]
     first_peak = _FIRST_PEAK.search(content)
     border = first_peak.start() if first_peak else len(content)
     lines, body = content[:border].split("\n"), content[border:]
     if "=" in body:  # parameters after the first peak
-        late = [line for line in body.split("\n") if _PARAMETER.match(line.lstrip())]
-        body = "\n".join(line for line in body.split("\n") if line not in late)
-        lines += late
+        all_lines = body.split("\n")
+        lines += [line for line in all_lines if _PARAMETER.match(line)]
+        body = "\n".join(line for line in all_lines if not _PARAMETER.match(line))
     native_id, fields = _interpret({**defaults, **_parse_parameters(lines)})
-    if end is None:
+    if not end:
         return Parsed(native_id, fields, problem="truncated")
     if not is_wanted(fields, ms_levels):
         return Parsed(native_id, fields)
-    if any(mark in body for mark in _COMMENTS):
+    if ";" in body or "#" in body or "!" in body or "/" in body:
         body = "\n".join(line for line in body.split("\n") if not line.lstrip().startswith(_COMMENTS))
-    if not body.strip():
+    if not body or body.isspace():
         return Parsed(native_id, fields, problem="no-peaks")
     try:
         mz, intensity, more = parse_peaks(body)
@@ -95,35 +102,38 @@ def _parse_record(data: bytes, defaults: dict[str, str], ms_levels: Container[in
     return Parsed(native_id, fields, mz, intensity, None, repairs + more)
 
 
-def _parse_parameters(lines: list[str]) -> dict[str, str]:
-    """Return the text of each parameter that has one, by its key in lower case."""
+def _parse_parameters(lines: Iterable[str]) -> dict[str, str]:
+    """Return the text of each parameter that has one, by its key in normal form; of several the last."""
     parameters = {}
     for line in lines:
         key, is_parameter, value = line.partition("=")
-        value = value.strip()
-        if is_parameter and value and not line.startswith(_COMMENTS):
-            parameters[key.strip().lower()] = value
+        if is_parameter and not key.startswith(_COMMENTS) and (value := value.strip()):
+            parameters[normal_key(key)] = value
     return parameters
 
 
 def _interpret(parameters: dict[str, str]) -> tuple[str, dict[str, str]]:
     """Return the native id and the fields."""
-    native_id = next((parameters[key] for key in _IDS if key in parameters), "")
+    native_id = native_id_of(parameters)
     fields: dict[str, str] = {}
     for key, value in parameters.items():
-        if name := _NAMES.get(key):
-            fields.setdefault(name, value)
-    precursor = parameters.get("pepmass", parameters.get("precursor_mz", "")).split()  # m/z [intensity [charge]]
+        if (name := field_of(key, "MGF")) is not None and name not in fields:
+            fields[name] = value
+    precursor = parameters.get("pepmass", fields.get("precursor_mz", "")).split()  # m/z [intensity [charge]]
     if precursor:
         fields["precursor_mz"] = precursor[0]
         if len(precursor) > 2:
             fields.setdefault("charge", precursor[2])
     if "ms_level" in fields:
         fields["ms_level"] = ms_level(fields["ms_level"])
+    elif fields.get("spectrum_type", "").upper() == "CORRELATED MS":  # mzmine and SIRIUS: the isotope pattern
+        fields["ms_level"] = "1"
     if "rtinminutes" in parameters and "rtinseconds" not in parameters:
-        fields["retention_time"] = f"{parameters['rtinminutes']} min"
-    if "inchiaux" in parameters and "inchikey" not in parameters and not _INCHIKEY.match(parameters["inchiaux"]):
-        fields.pop("inchikey", None)
+        fields["retention_time"] = with_unit("rtinminutes", parameters["rtinminutes"])
+    if native_id.startswith("MassSpecGymID") and "collision_energy" in fields:
+        fields["collision_energy"] = with_unit("collision_energy", fields["collision_energy"], "MassSpecGym")
+    if "inchikey" in fields and "inchikey" not in parameters and not _INCHIKEY.match(fields["inchikey"]):
+        del fields["inchikey"]  # INCHIAUX may hold anything
     if "adduct" not in fields and (adduct := _ADDUCT_IN_NAME.search(fields.get("name", ""))):
         fields["adduct"] = adduct[1]  # GNPS: 'NAME=Fuberidazole M-H'
         fields["name"] = fields["name"][: adduct.start()].strip()
@@ -133,7 +143,7 @@ def _interpret(parameters: dict[str, str]) -> tuple[str, dict[str, str]]:
 MGF = RecordFormat(
     name="MGF",
     extensions=("mgf",),
-    looks_like=lambda head: _START.search(head) is not None,
+    looks_like=lambda head: next(_begins(head.upper()), None) is not None,
     starts=_starts,
     parse_header=_parse_header,
     parse_record=_parse_record,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Container, Sequence
 
 import numpy as np
 
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:[.,]\d*)?|[.,]\d+)(?:[eE][+-]?\d+)?")
+_NOT_FINITE = re.compile(r"[+-]?(?:nan|inf|infinity|1\.#(?:QNAN|SNAN|IND|INF)\d*)", re.IGNORECASE)
+_IN_NUMBERS = b"0123456789.eE+-"
 _SEPARATORS = re.compile(r"[\s;]+")
 
 
@@ -23,37 +26,68 @@ def decode(data: bytes) -> tuple[str, tuple[str, ...]]:
         return data.decode("latin-1"), ("not-utf-8",)
 
 
-def parse_peaks(body: str, num_columns: int = 2) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+def parse_peaks(body: str) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     """Return m/z, intensity and repairs from one peak per line; columns after the second are not read.
+
+    A peak written as 'nan', 'inf', '1.#QNAN', or with a number beyond all floats, is NaN where it is so written, with
+    the repair 'bad-peak': it costs no other peak.
 
     Parameters
     ----------
     body : str
         Lines of m/z, intensity and perhaps more (a charge, an annotation), separated by blanks, tabs, semicolons or,
         where numbers have decimal points, commas. Empty lines are skipped.
-    num_columns : int
-        How many columns a clean line has: a hint that makes such bodies fast, not a demand.
 
     Raises
     ------
     BadPeakLineError
-        A line does not begin with two finite numbers.
+        A line does not begin with two numbers.
     """
-    lines = body.strip("\n").split("\n")
+    body = body.strip("\n")
+    columns = _regular_columns(body)
+    if columns is None:
+        lines = [line for line in body.split("\n") if line and not line.isspace()]
+        columns = _irregular_columns(lines)
+        if columns is None:
+            return _parse_lines(lines)
+    mz, intensity = columns
+    if not math.isfinite(np.dot(mz, intensity)):  # or large beyond reason: the slow way can tell
+        return _parse_lines(body.split("\n"))
+    return mz, intensity, ()
+
+
+def _regular_columns(body: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the first two columns; None unless all lines have the same separators and nothing else but numbers."""
+    if body.startswith(" "):
+        stripped = body.lstrip(" ")
+        body = stripped.replace("\n" + body[: len(body) - len(stripped)], "\n")
+    separators = (body + "\n").encode().translate(None, _IN_NUMBERS)
+    of_a_line = separators[: separators.find(b"\n") + 1]
+    num_lines, num_columns = len(separators) // len(of_a_line), len(of_a_line)
+    if num_columns < 2 or separators != of_a_line * num_lines or of_a_line.strip():
+        return None
     tokens = body.split()
-    # float() takes '1_0' for 10, and a body of 3 + 1 columns would pass the count: both go the slow way.
-    if len(tokens) == num_columns * len(lines) and "_" not in body:
-        first = tokens[::num_columns]
-        if all(map(str.startswith, map(str.lstrip, lines), first)):
-            try:
-                mz = np.array(list(map(float, first)))
-                intensity = np.array(list(map(float, tokens[1::num_columns])))
-            except ValueError:
-                pass
-            else:
-                if np.isfinite(mz).all() and np.isfinite(intensity).all():
-                    return mz, intensity, ()
-    return _parse_lines(lines)
+    if len(tokens) != num_columns * num_lines:  # no line has more columns than separators, so each has all of them
+        return None
+    return _floats(tokens[::num_columns], tokens[1::num_columns])
+
+
+def _irregular_columns(lines: Sequence[str]) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the first two columns; None unless blanks separate them and they hold nothing but numbers."""
+    tokens = [token for line in lines for token in line.split(None, 2)[:2]]
+    if len(tokens) != 2 * len(lines) or "".join(tokens).encode().translate(None, _IN_NUMBERS):
+        return None
+    return _floats(tokens[::2], tokens[1::2])
+
+
+def _floats(mz: Sequence[str], intensity: Sequence[str]) -> tuple[np.ndarray, np.ndarray] | None:
+    try:
+        return (
+            np.fromiter(map(float, mz), np.float64, len(mz)),
+            np.fromiter(map(float, intensity), np.float64, len(intensity)),
+        )
+    except ValueError:
+        return None
 
 
 def _parse_lines(lines: Sequence[str]) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
@@ -67,7 +101,10 @@ def _parse_lines(lines: Sequence[str]) -> tuple[np.ndarray, np.ndarray, tuple[st
         has_comma = has_comma or "," in tokens[0] or "," in tokens[1]
         pairs.append((parse_number(tokens[0]), parse_number(tokens[1])))
     peaks = np.array(pairs, np.float64).reshape(-1, 2)
-    return peaks[:, 0].copy(), peaks[:, 1].copy(), ("decimal-comma",) if has_comma else ()
+    repairs = ("decimal-comma",) if has_comma else ()
+    if not np.isfinite(peaks).all():
+        repairs += ("bad-peak",)
+    return peaks[:, 0].copy(), peaks[:, 1].copy(), repairs
 
 
 def peak_tokens(text: str) -> list[str]:
@@ -82,19 +119,19 @@ def peak_tokens(text: str) -> list[str]:
 
 
 def parse_number(text: str) -> float:
-    """Return the number that ``text`` writes with a decimal point or a decimal comma.
+    """Return the number that ``text`` writes with a decimal point or a decimal comma, NaN where it is not finite.
 
     Raises
     ------
     BadPeakLineError
-        It is no finite number.
+        It is no number.
     """
     if not _NUMBER.fullmatch(text):
+        if _NOT_FINITE.fullmatch(text):
+            return math.nan
         raise BadPeakLineError(text)
     value = float(text.replace(",", "."))
-    if not np.isfinite(value):
-        raise BadPeakLineError(text)
-    return value
+    return value if math.isfinite(value) else math.nan
 
 
 def ms_level(text: str) -> str:

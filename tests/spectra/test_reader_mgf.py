@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import ionbed
 from ionbed.spectra.readers import read_records
 
 GOOD = "BEGIN IONS\nTITLE=good\nPEPMASS=200.1\nCHARGE=1+\n50.5 10\n60.25 20.5\nEND IONS\n"
@@ -99,13 +100,31 @@ def test_shapes_of_peak_lines(tmp_path, peaks):
 
 
 @pytest.mark.parametrize(
-    "line", ["60.25", "60.25 abc", "60.25 nan", "60.25 inf", "1_0 20", "6x 20", "1,000.5 20", "1e999 5"]
+    "line", ["60.25", "60.25 abc", "60.25 N/A", "1_0 20", "6x 20", "1,000.5 20", "60.25 0x1p3", "1.2.3 5", "60.25 --5"]
 )
 def test_a_bad_peak_line_costs_its_record_only(tmp_path, line):
     first, bad, last = records_of(tmp_path, GOOD + record("TITLE=bad", peaks=("50.5 10", line)) + GOOD)
     assert_good(first)
     assert_good(last)
     assert (bad.problem, bad.native_id, len(bad)) == ("bad-peak-line", "bad", 0)
+
+
+@pytest.mark.parametrize(
+    "line", ["70 nan", "NaN 5", "70 inf", "-Infinity 5", "70 1.#QNAN", "70 -1.#IND", "1e999 5", "70 1e999"]
+)
+def test_a_peak_that_is_not_finite_costs_itself_only(tmp_path, line):
+    first, second = records_of(
+        tmp_path, record("TITLE=a", "PEPMASS=100", peaks=("50.5 10", line, "60.25 20.5")) + GOOD.replace("PEPMASS", "X")
+    )
+    assert (len(first), first.problem, first.repairs) == (3, None, ("bad-peak",))
+    assert np.isnan(first.mz[1]) != np.isnan(first.intensity[1])
+    assert_good(second)
+    reader = ionbed.read(tmp_path / "library.mgf")
+    (spectrum,) = reader
+    assert spectrum.spectrum_id == "a"
+    np.testing.assert_array_equal(spectrum.mz, [50.5, 60.25])
+    assert dict(reader.report.dropped) == {"no-precursor-mz": 1}
+    assert dict(reader.report.repaired) == {"bad-peak": 1}
 
 
 def test_columns_that_only_add_up_over_the_lines_are_not_peaks(tmp_path):
