@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import codecs
 import gzip
+import re
 import zlib
 
 import numpy as np
@@ -11,58 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ionbed.spectra.readers import numpress, read_records
-from ionbed.spectra.readers.runs import BadArrayError
+import ionbed
+from ionbed.spectra.collision_energy import collision_energy_in_ev
+from ionbed.spectra.harmonise import harmonise
+from ionbed.spectra.readers import read_records
+from ionbed.spectra.spectrum import Spectrum
 
-MZ, INTENSITY = np.array([50.5, 60.25, 99.125]), np.array([10.0, 20.5, 7.0])
-
-HEADER = """\
-<?xml version="1.0" encoding="{encoding}"?>
-<indexedmzML xmlns="http://psi.hupo.org/ms/mzml"><mzML id="run">
-<referenceableParamGroupList count="2">
-<referenceableParamGroup id="positive"><cvParam accession="MS:1000130" name="positive scan"/></referenceableParamGroup>
-<referenceableParamGroup id="instrument"><cvParam accession="MS:1001911" name="Q Exactive"/>
-<cvParam accession="MS:1000529" name="instrument serial number" value="7"/></referenceableParamGroup>
-</referenceableParamGroupList>
-<instrumentConfigurationList count="1"><instrumentConfiguration id="IC1"><referenceableParamGroupRef ref="instrument"/>
-<componentList count="0"/></instrumentConfiguration></instrumentConfigurationList>
-<run id="run"><spectrumList count="3">
-"""
-FOOTER = "</spectrumList></run></mzML></indexedmzML>\n"
-
-
-def cv(accession, value="", name="", unit=""):
-    return f'<cvParam cvRef="MS" accession="{accession}" name="{name}" value="{value}" unitAccession="{unit}"/>'
-
-
-def array(kind, values, dtype="<f8", dtype_term="MS:1000523", compress=None):
-    data = np.asarray(values).astype(dtype).tobytes()
-    terms = cv(kind) + cv(dtype_term) + cv("MS:1000574" if compress else "MS:1000576")
-    text = base64.b64encode(zlib.compress(data) if compress else data).decode()
-    return f"<binaryDataArray>{terms}<binary>{text}</binary></binaryDataArray>"
-
-
-TIME = cv("MS:1000016", "1.5", unit="UO:0000031")
-ARRAYS = array("MS:1000514", MZ) + array("MS:1000515", INTENSITY)
-PRECURSOR = (
-    "<precursorList count='1'><precursor><isolationWindow>" + cv("MS:1000827", "200") + "</isolationWindow>"
-    "<selectedIonList count='1'><selectedIon>" + cv("MS:1000744", "200.125") + cv("MS:1000041", "2") + "</selectedIon>"
-    "</selectedIonList><activation>" + cv("MS:1000422") + cv("MS:1000045", "35.0", unit="UO:0000266") + "</activation>"
-    "</precursor></precursorList>"
-)
-
-
-def spectrum(number=1, level=2, extra="", scan=TIME, precursor=PRECURSOR, arrays=ARRAYS):
-    terms = cv("MS:1000511", level) + cv("MS:1000127") + '<referenceableParamGroupRef ref="positive"/>' + extra
-    return (
-        f'<spectrum index="{number - 1}" id="scan={number}" defaultArrayLength="3">{terms}'
-        f'<scanList count="1"><scan>{scan}</scan></scanList>{precursor if level > 1 else ""}'
-        f'<binaryDataArrayList count="2">{arrays}</binaryDataArrayList></spectrum>\n'
-    )
-
-
-def run(*spectra, encoding="utf-8", footer=FOOTER):
-    return (HEADER.format(encoding=encoding) + "".join(spectra) + footer).encode(encoding)
+from .conftest import ARRAYS, INTENSITY, MZ, PRECURSOR, TIME, array, cv, run, spectrum
 
 
 def records_of(tmp_path, data, **options):
@@ -137,21 +94,6 @@ def test_numpress_arrays(tmp_path):
 
 LINEAR = bytes.fromhex("40c388000000000040420f00e8f61600bc15582416c610")
 SLOF = bytes.fromhex("40a77000000000001f08f650312e0000")
-PIC = bytes.fromhex("7158e36238")  # encode_pic([1, 1000, 50, 0])
-
-
-def test_numpress_integers():
-    np.testing.assert_array_equal(numpress.decode_pic(PIC), [1, 1000, 50, 0])
-
-
-@pytest.mark.parametrize("decode", [numpress.decode_linear, numpress.decode_slof, numpress.decode_pic])
-@given(st.binary(max_size=64))
-def test_numpress_takes_any_bytes(decode, data):
-    try:
-        values = decode(data)
-    except BadArrayError:
-        return
-    assert values.dtype == np.float64
 
 
 @pytest.mark.parametrize(
@@ -256,3 +198,203 @@ def test_comments_an_unknown_encoding_and_a_level_by_its_term_only(tmp_path):
     assert_good(second)
     parsed = records_of(tmp_path, data.replace(b'encoding="utf-8"', b'encoding="no-such"'))
     assert [p.problem for p in parsed] == ["malformed-xml", "malformed-xml"]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "pack"),
+    [
+        ("utf-8", gzip.compress),
+        ("utf-8", lambda data: codecs.BOM_UTF8 + data),
+        ("iso-8859-1", bytes),
+        ("iso-8859-1", gzip.compress),
+    ],
+)
+def test_packed_marked_and_otherwise_encoded_files(tmp_path, encoding, pack):
+    (parsed,) = records_of(tmp_path, pack(run(spectrum(7).replace("scan=7", "scan=7 \xb5"), encoding=encoding)))
+    assert_good(parsed)
+    assert parsed.native_id == "scan=7 \xb5"
+
+
+def test_an_index_that_is_cut_wrong_or_missing_does_not_matter(tmp_path):
+    index = '<indexList count="1"><index name="spectrum"><offset idRef="scan=1">99</offset></index></indexList>'
+    end = f"</spectrumList></run></mzML>{index}<indexListOffset>1</indexListOffset></indexedmzML>"
+    spectra = spectrum(1), spectrum(2), spectrum(3)
+    expected = [(f"scan={n}", n, None) for n in (1, 2, 3)]
+    indexed = run(*spectra, footer=end)
+    bare = run(*spectra, footer="</spectrumList></run></mzML>").replace(b"<indexedmzML>", b"")
+    for data in (indexed, indexed[: indexed.index(b"<offset") + 9], indexed.replace(b'idRef="scan=1"', b""), bare):
+        parsed = records_of(tmp_path, data)
+        assert [(p.native_id, p.position, p.problem) for p in parsed] == expected
+        for p in parsed:
+            assert_good(p)
+
+
+def test_a_run_of_chromatograms_only_is_whole_and_empty(tmp_path):
+    data = run().replace(b'<spectrumList count="3">', b"<chromatogramList>")
+    assert records_of(tmp_path, data.replace(b"</spectrumList>", b"</chromatogramList>")) == []
+
+
+def test_namespace_prefixes(tmp_path):
+    data = run(spectrum(1), spectrum(2, level=1, extra="<userParam name='a'/>"))
+    prefixed = re.sub(rb"(</?)(?=[A-Za-z])", rb"\1ms:", data).replace(b" xmlns=", b" xmlns:ms=")
+    assert b"<ms:cvParam" in prefixed
+    plain, parsed = records_of(tmp_path, data), records_of(tmp_path, prefixed)
+    assert [p.fields for p in parsed] == [p.fields for p in plain]
+    assert_good(parsed[0])
+    own = data.replace(b"<spectrum ", b'<spectrum xmlns="http://psi.hupo.org/ms/mzml" xmlns:x="y" ')
+    assert [p.fields for p in records_of(tmp_path, own)] == [p.fields for p in plain]
+    assert [p.problem for p in records_of(tmp_path, prefixed[: prefixed.rindex(b"</ms:binary>")])] == [
+        None,
+        "truncated",
+    ]
+
+
+@pytest.mark.parametrize(
+    "native_id",
+    [
+        "controllerType=0 controllerNumber=1 scan=15",  # Thermo
+        "function=2 process=0 scan=15",  # Waters
+        "sample=1 period=1 cycle=15 experiment=2",  # Sciex
+        "scanId=151717",  # Agilent
+        "frame=3 scan=15",  # Bruker timsTOF
+        "scan=15",
+        "index=14",
+        "merged=1 frame=3 scanStart=4 scanEnd=9",
+        "spectrum=15 &quot;a&quot; &amp; b",
+    ],
+)
+def test_ids_of_every_vendor(tmp_path, native_id):
+    text = spectrum(1).replace("scan=1", native_id).replace("<precursor>", f'<precursor spectrumRef="{native_id}">')
+    (parsed,) = records_of(tmp_path, run(text))
+    assert_good(parsed)
+    assert parsed.native_id == native_id.replace("&quot;", '"').replace("&amp;", "&")
+
+
+def precursor(selected="", isolated="", activation="", level=""):
+    level = f'<userParam name="ms level" value="{level}"/>' if level else ""
+    ions = "".join(f"<selectedIon>{cv('MS:1000744', mz)}</selectedIon>" for mz in selected.split())
+    target = cv("MS:1000827", isolated) if isolated else ""
+    return (
+        f"<precursor><isolationWindow>{target}{level}</isolationWindow>"
+        f"<selectedIonList>{ions}</selectedIonList><activation>{activation}</activation></precursor>"
+    )
+
+
+@pytest.mark.parametrize(
+    ("precursors", "expected", "repairs"),
+    [
+        ([precursor("200.1", "200")], "200.1", ()),
+        ([precursor("", "200")], "200", ()),
+        ([precursor("0", "200")], "200", ()),  # Waters writes 0 where nothing was selected
+        ([precursor("N/A", "200")], "200", ()),
+        ([precursor("0", "")], "0", ()),  # left to be judged as written
+        ([precursor("", "")], None, ()),
+        ([precursor("200.1 300.2", "250")], "200.1", ("several-precursors",)),
+        ([precursor("200.1 200.1", "200")], "200.1", ()),  # one ion, listed with each charge it may have
+        ([precursor("200.1", "200"), precursor("300.2", "300")], "200.1", ("several-precursors",)),
+        ([precursor("", "200"), precursor("", "300")], "200", ("several-precursors",)),
+        ([precursor("800.4", "800", level="1"), precursor("200.1", "200", level="2")], "200.1", ()),
+        ([precursor("200.1", "200", level="2"), precursor("800.4", "800", level="1")], "200.1", ()),
+        (
+            [precursor("800.4", level="1"), precursor("200.1", level="2"), precursor("300.2", level="2")],
+            "200.1",
+            ("several-precursors",),
+        ),
+    ],
+)
+def test_which_precursor_is_meant(tmp_path, precursors, expected, repairs):
+    text = f"<precursorList>{''.join(precursors)}</precursorList>"
+    (parsed,) = records_of(tmp_path, run(spectrum(level=3, precursor=text)))
+    assert_good(parsed)
+    assert (parsed.fields.get("precursor_mz"), parsed.repairs) == (expected, repairs)
+
+
+def test_what_becomes_of_missing_precursors_and_higher_levels(tmp_path):
+    path = tmp_path / "run.mzML"
+    nothing = f"<precursorList>{precursor()}</precursorList>"
+    path.write_bytes(run(spectrum(1, precursor=nothing), spectrum(2, precursor=""), spectrum(3), spectrum(4, level=3)))
+    reader = ionbed.read(path)
+    assert [s.spectrum_id for s in reader] == ["scan=3"]
+    assert reader.report.dropped == {"no-precursor-mz": 2, "ms-level": 1}
+    records = list(read_records(path))
+    third = [harmonise(record, ms_levels=(3,)) for record in records][3]
+    assert isinstance(third, Spectrum)
+    assert (third.ms_level, third.precursor_mz) == (3, 200.125)
+    assert [len(r) for r in read_records(path, ms_levels=(3,))] == [0, 0, 0, 3]
+
+
+@pytest.mark.parametrize(
+    ("activation", "filter_text", "expected"),
+    [
+        (cv("MS:1000045", "35"), "", "35 eV"),
+        (cv("MS:1000045", "0"), "", "0 eV"),
+        (cv("MS:1000138", "30"), "", "30 (NCE)"),
+        (cv("MS:1000045", "20") + cv("MS:1000045", "40"), "", "20, 40 eV (stepped)"),
+        (cv("MS:1000138", "20") + cv("MS:1000138", "40"), "", "20, 40 (NCE) (stepped)"),
+        (cv("MS:1002013", "10") + cv("MS:1002014", "45"), "", "Ramp 10-45 eV"),
+        (cv("MS:1002218", "10") + cv("MS:1002219", "45"), "", "Ramp 10-45 (NCE)"),
+        (cv("MS:1002013", "10"), "", None),
+        (cv("MS:1000422"), "", None),
+        (cv("MS:1000422"), "FTMS + c ESI d Full ms2 167.0134@hcd30.00 [50-190]", "30.00 (NCE)"),
+        (cv("MS:1000045", "65"), "FTMS ms3 608.87@cid30.00 430.78@hcd65.00 [100-500]", "65 (NCE)"),
+        (cv("MS:1000045", "25"), "FTMS ms2 200.1@hcd30.00 [50-220]", "25 eV"),
+    ],
+)
+def test_collision_energies(tmp_path, activation, filter_text, expected):
+    scan = TIME + (cv("MS:1000512", filter_text) if filter_text else "")
+    text = f"<precursorList>{precursor('200.1', activation=activation)}</precursorList>"
+    (parsed,) = records_of(tmp_path, run(spectrum(precursor=text, scan=scan)))
+    energy = parsed.fields.get("collision_energy")
+    assert energy == expected
+    if energy:
+        assert collision_energy_in_ev(energy, precursor_mz=500.0, charge=1) is not None
+
+
+def test_terms_that_are_missing_are_absent_and_user_parameters_are_not_terms(tmp_path):
+    text = spectrum(extra='<userParam name="ms level" value="1"/><userParam name="positive scan"/>')
+    for gone in (cv("MS:1000511", 2), cv("MS:1000127"), '<referenceableParamGroupRef ref="positive"/>', TIME):
+        assert gone in text
+        text = text.replace(gone, "")
+    (parsed,) = records_of(tmp_path, run(text))
+    assert_good(parsed)
+    assert set(parsed.fields) == {"instrument", "precursor_mz", "charge", "activation", "collision_energy"}
+
+
+@pytest.mark.parametrize(
+    ("unit", "expected"),
+    [
+        ("UO:0000031", "750 s"),
+        ("UO:0000010", "12.5 s"),
+        ("UO:0000028", "0.0125 s"),
+        ("UO:0000032", "45000 s"),
+        ("", None),
+    ],
+)
+def test_units_of_time(tmp_path, unit, expected):
+    (parsed,) = records_of(tmp_path, run(spectrum(scan=cv("MS:1000016", "12.5", unit=unit))))
+    assert parsed.fields.get("retention_time") == expected
+    assert parsed.repairs == (() if unit else ("retention-time-without-unit",))
+
+
+def test_peaks_that_are_no_numbers_cost_only_themselves(tmp_path):
+    arrays = array("MS:1000514", [50.0, np.nan, 70.0, 80.0, 90.0]) + array("MS:1000515", [1.0, 2.0, np.inf, -4.0, 5.0])
+    path = tmp_path / "run.mzML"
+    path.write_bytes(run(spectrum(arrays=arrays)))
+    (record,) = read_records(path)
+    assert record.repairs == ("bad-peak", "peak-count")  # it says that it has 3
+    (kept,) = ionbed.read(path)
+    assert kept.mz.tolist() == [50.0, 90.0]
+
+
+def test_empty_arrays_and_arrays_of_no_interest(tmp_path):
+    empty = array("MS:1000514", []) + array("MS:1000515", [])
+    charges = array("MS:1000516", [1, 2, 3], "<i4", "MS:1000519")
+    first, second = records_of(tmp_path, run(spectrum(1, arrays=empty), spectrum(2, arrays=charges + ARRAYS)))
+    assert (first.problem, len(first)) == ("no-peaks", 0)
+    assert_good(second)
+
+
+def test_a_survey_scan_whose_peaks_are_damaged_is_still_a_survey_scan(tmp_path):
+    data = run(spectrum(1, level=1).replace("<binary>", "<binary><"), spectrum(2))
+    assert [(p.fields["ms_level"], p.problem) for p in records_of(tmp_path, data)] == [("1", None), ("2", None)]
+    assert records_of(tmp_path, data, ms_levels=(1,))[0].problem == "malformed-xml"
