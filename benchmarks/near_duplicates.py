@@ -12,8 +12,8 @@ tables and bits, the first table says
   us          time of the keys per spectrum,
 
 and the second one what the selection leaves: kept when taken greedily from the exact pairs, kept by the tables round by
-round, the share of what went that at least 'keep' (and at least one) of the kept are alike to in the end (a spectrum that
-another one went for can go itself in a later round), and the largest number of kept ones alike to one that stays.
+round, the share of what went that at least 'keep' (and at least one) of the kept are alike to in the end (a spectrum
+that another one went for can go itself in a later round), and the largest number of kept ones alike to one that stays.
 
 With --unlabelled the conditions are polarity and charge only, as if the spectra came from a repository.
 """
@@ -99,9 +99,7 @@ def measure(columns: SpectrumColumns, conditions: list[bytes], keep: int) -> Non
     partners = Partners(pairs[alike], len(columns))
     exact = greedy(partners, keep)
     print(f"\nexact selection, keep {keep}: {exact.sum():,} stay, {len(columns) - exact.sum():,} go")
-    print(
-        f"tables bits    stay     go  of those that go: {keep}+ alike stay  1+ alike stay   most alike to one that stays"
-    )
+    print(f"tables bits    stay     go  of those that go: {keep}+ alike stay  1+ alike stay  most alike to a kept one")
     for (tables, bits), table_keys in keys.items():
         stays = by_tables(columns, table_keys, replace(options, tables=tables, bits=bits))
         counts = partners.count(stays)
