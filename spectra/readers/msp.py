@@ -8,78 +8,127 @@ from collections.abc import Container
 import numpy as np
 
 from .blocks import Parsed, RecordFormat
+from .field_names import field_of, native_id_of, normal_key, with_unit
 from .text import BadPeakLineError, decode, is_wanted, ms_level, parse_number, parse_peaks, peak_tokens, whole_number
 
-_HEADER_LINE = re.compile(rb"(?:\A|\n)[ \t]*([A-Za-z$@#][^\n:]{0,80}):[^\n]*")
-_NUM_PEAKS = re.compile(rb"num[ _]?peaks?\s*", re.IGNORECASE)
+_HEADER_LINE = re.compile(rb"[ \t]*([A-Za-z$@#][^\n:]{0,80}):")
+_HEADER_LINE_INSIDE = re.compile(rb"\n[ \t]*[A-Za-z$@#][^\n:]{0,80}:")
+_NUM_PEAKS_LINE = re.compile(rb"\n[ \t]*num[ _]?peaks?[ \t]*:[^\n]*", re.IGNORECASE)
 _PEAK_LINE = re.compile(rb"[ \t]*[(+-]?[.,]?\d")
+_PEAK = re.compile(rb"[ \t]*[(+-]?[.,]?\d[\d.,eE+-]*[ \t,;]+[+-]?[.,]?\d")
 _PEAK_LINE_TEXT = re.compile(r"[ \t]*[(+-]?[.,]?\d")
 _SPECTRUM_KEY = re.compile(rb"^[ \t]*num[ _]?peaks?[ \t]*:", re.MULTILINE | re.IGNORECASE)
+_PARENT = re.compile(r"(?:^|\s)Parent=(\d+(?:\.\d+)?)(?=\s|$)")
 _QUOTED_COMMENT = re.compile(r'"([^"=]+)=([^"]*)"')
 _QUOTED = re.compile(r'"[^"\n]*"')
 _BRACKETED = re.compile(r"\(\s*([^\s,()]+)[\s,]+([^\s,()]+)\s*\)")
+_OF_PEAKS = b"0123456789.eE+- \t\n;"
 _LABORATORY = re.compile(r"MSBNK-([^-]+)-")
 
-_NAMES = {  # keys in lower case without blanks, '_' and '#'
-    "name": "name",
-    "precursormz": "precursor_mz",
-    "pepmass": "precursor_mz",
-    "precursortype": "adduct",
-    "adduct": "adduct",
-    "iontype": "adduct",
-    "charge": "charge",
-    "ionmode": "polarity",
-    "ionizationmode": "polarity",
-    "polarity": "polarity",
-    "mslevel": "ms_level",
-    "spectrumtype": "spectrum_type",
-    "retentiontime": "retention_time",
-    "rtinseconds": "retention_time",
-    "rt": "retention_time",
-    "collisionenergy": "collision_energy",
-    "ce": "collision_energy",
-    "fragmentationmode": "activation",
-    "fragmentationmethod": "activation",
-    "instrument": "instrument",
-    "sourceinstrument": "instrument",
-    "instrumenttype": "instrument_type",
-    "smiles": "smiles",
-    "inchi": "inchi",
-    "inchikey": "inchikey",
-    "formula": "formula",
-    "molecularformula": "formula",
-    "ontology": "chemical_class",
-    "compoundclass": "chemical_class",
-    "chemicalclass": "chemical_class",
-    "license": "license",
-    "laboratory": "laboratory",
-    "usi": "usi",
-    "predicted": "predicted",
-    "comment": "comment",
-    "comments": "comment",
-}
-_IDS = ("db", "spectrumid", "accession", "id", "nist", "title", "scannumber")
+_NUM_PEAKS = ("numpeaks", "numpeak")
 
 
 def _starts(data: bytes) -> list[int]:
-    """Return the offsets of header lines that follow a peak, an empty line, or the line with the number of peaks.
+    """Return the offsets of the first lines of records.
 
-    Trusting neither the stated number of peaks nor empty lines alone keeps 'Num Peaks: 0' and wrong counts from
-    running one record into the next.
+    Most records are plain: header lines of different keys, the number of peaks, lines of peaks, an empty line. Where
+    one is not, neither the stated number of peaks nor empty lines are trusted alone; see `_starts_by_line`.
     """
-    starts, previous_end, after_num_peaks = [], 0, True
-    for line in _HEADER_LINE.finditer(data):
-        between = data[previous_end : line.start()]
-        if after_num_peaks or (line.start() > previous_end and _ends_record(between)):
-            starts.append(line.start() + (data[line.start()] == 0x0A))
-        previous_end = line.end()
-        after_num_peaks = _NUM_PEAKS.fullmatch(line[1]) is not None
+    starts: list[int] = []
+    position = 0
+    while position < len(data):
+        stop = data.find(b"\n\n", position)
+        stop = len(data) if stop < 0 else stop + 2
+        if not _is_plain(data[position:stop]):
+            part = position
+            while stop < len(data) and not _has_peaks(data[part:stop]):
+                part, following = stop, data.find(b"\n\n", stop)
+                stop = len(data) if following < 0 else following + 2
+            starts += [position + start for start in _starts_by_line(data[position:stop], is_first=position == 0)]
+        else:
+            while data[position] == 0x0A:
+                position += 1
+            starts.append(position)
+        position = stop
     return starts
 
 
-def _ends_record(between: bytes) -> bool:
-    last = between.rstrip().rpartition(b"\n")[2]
-    return not last or between.endswith(b"\n") or _PEAK_LINE.match(last) is not None
+def _is_plain(paragraph: bytes) -> bool:
+    """Whether a paragraph is one whole record and nothing else."""
+    num_peaks = _NUM_PEAKS_LINE.search(paragraph)
+    if num_peaks is None:
+        return False
+    if paragraph[num_peaks.end() :].translate(None, _OF_PEAKS) and _HEADER_LINE_INSIDE.search(
+        paragraph, num_peaks.end()
+    ):
+        return False
+    parts = [line.partition(b":") for line in paragraph[: num_peaks.start()].strip(b"\n").split(b"\n")]
+    keys = [key for key, _, _ in parts if key[:5].lower() != b"synon"]
+    return all(colon for _, colon, _ in parts) and len(set(keys)) == len(keys)
+
+
+def _has_peaks(part: bytes) -> bool:
+    last = part.rstrip()
+    return _PEAK_LINE.match(last, last.rfind(b"\n") + 1) is not None
+
+
+def _starts_by_line(part: bytes, *, is_first: bool) -> list[int]:
+    """Return the offsets of the first lines of records in ``part``, where no record before it goes on.
+
+    A record starts with the line that follows peaks or the line with their number: a header line in any case, another
+    line where an empty one comes before it. It also starts where a key comes again that a record has once; as the
+    record before it then has no peaks, it may lack its end too: the start is the paragraph, or the place in a line that
+    was cut, after which keys come again. So an empty line in a header is no border by itself.
+    """
+    starts: list[int] = []
+    header: list[tuple[int, str]] = []  # of the present record: offset and key of each line
+    known: set[str] = set()
+    in_peaks, is_after_gap, paragraph = True, True, -1
+    offset = 0
+    for line in part.split(b"\n"):
+        match = _HEADER_LINE.match(line)
+        if not line or line.isspace():
+            is_after_gap = True
+        elif match is None and (_PEAK if is_after_gap else _PEAK_LINE).match(line):
+            in_peaks = in_peaks or bool(header)
+            is_after_gap = False
+        elif in_peaks and (match is not None or (is_after_gap and (starts or not is_first))):
+            start = offset
+            if match is not None and header and not is_after_gap:
+                start = _start_in_cut_line(part, offset, header)
+            starts.append(start)
+            header, known, in_peaks, is_after_gap, paragraph = [], set(), False, False, -1
+        elif match is not None and is_after_gap and header:
+            paragraph = offset
+        if match is not None:
+            key = normal_key(match[1].decode("latin-1"))
+            if header and header[-1][1] == key and part[header[-1][0] : offset] == line + b"\n":
+                pass  # a line written twice
+            elif (key == "name" and paragraph == offset) or (key in known and field_of(key) not in (None, "comment")):
+                start = paragraph if paragraph >= 0 else _start_in_cut_line(part, offset, header)
+                starts.append(start)
+                header, paragraph = [(o, k) for o, k in header if o >= start], -1
+                known = {k for _, k in header}
+            header.append((offset, key))
+            known.add(key)
+            in_peaks = in_peaks or key in _NUM_PEAKS
+            is_after_gap = False
+        offset += len(line) + 1
+    return starts
+
+
+def _start_in_cut_line(part: bytes, offset: int, header: list[tuple[int, str]]) -> int:
+    """Return where, in the line before ``offset``, the key stands with which the present record started.
+
+    ``offset`` itself where it does not stand there.
+    """
+    previous = part.rfind(b"\n", 0, max(offset - 1, 0)) + 1
+    first_key = part[header[0][0] : offset].partition(b":")[0].strip()
+    for key in (first_key, b"Name", b"NAME"):
+        found = part.rfind(key + b":", previous + 1, offset)
+        if found > previous:
+            return found
+    return offset
 
 
 def _parse_record(data: bytes, _header: None, ms_levels: Container[int], is_last: bool) -> Parsed:
@@ -88,11 +137,11 @@ def _parse_record(data: bytes, _header: None, ms_levels: Container[int], is_last
     native_id, fields = _interpret(entries)
     if not is_wanted(fields, ms_levels):
         return Parsed(native_id, fields)
-    num_stated = whole_number(entries.get("numpeaks", entries.get("numpeak", "")))
+    num_stated = whole_number(next((entries[key] for key in _NUM_PEAKS if key in entries), ""))
     if not body.strip():
         return Parsed(native_id, fields, problem="truncated" if is_last and num_stated != 0 else "no-peaks")
     try:
-        mz, intensity, more = _parse_body(body, num_stated)
+        mz, intensity, more = _parse_own_lines(body, num_stated)
     except BadPeakLineError:
         return Parsed(
             native_id, fields, problem="truncated" if is_last and not data.endswith(b"\n") else "bad-peak-line"
@@ -114,14 +163,10 @@ def _split(text: str) -> tuple[dict[str, str], str]:
         offset += len(line) + 1
         key, colon, value = line.partition(":")
         value = value.strip()
-        key = key.strip().lower()
-        # MS-DIAL's RETENTIONTIME is in minutes; with an underscore it is matchms's, in seconds.
-        if key == "retentiontime" and value.replace(".", "", 1).isdecimal():
-            value += " min"
-        key = key.replace(" ", "").replace("_", "").replace("#", "")
+        normal = normal_key(key)
         if colon and value:
-            entries.setdefault(key, value)
-        if key in ("numpeaks", "numpeak"):
+            entries.setdefault(normal, with_unit(key, value, "MSP"))
+        if normal in _NUM_PEAKS:
             break
     return entries, text[offset:]
 
@@ -129,13 +174,17 @@ def _split(text: str) -> tuple[dict[str, str], str]:
 def _interpret(entries: dict[str, str]) -> tuple[str, dict[str, str]]:
     """Return the native id and the fields; MoNA hides fields in the comment, as "key=value" in quotes."""
     comment = entries.get("comments", entries.get("comment", ""))
-    for key, value in _QUOTED_COMMENT.findall(comment):
-        entries.setdefault(key.strip().lower().replace(" ", "").replace("_", ""), value.strip())
-    native_id = next((entries[key] for key in _IDS if key in entries), "")
+    if '"' in comment:
+        for key, value in _QUOTED_COMMENT.findall(comment):
+            if value := value.strip():
+                entries.setdefault(normal_key(key), value)
+    native_id = native_id_of(entries)
     fields: dict[str, str] = {}
     for key, value in entries.items():
-        if value and (name := _NAMES.get(key)):
-            fields.setdefault(name, value)
+        if (name := field_of(key, "MSP")) is not None and name not in fields:
+            fields[name] = value
+    if "precursor_mz" not in fields and (parent := _PARENT.search(comment)):  # older libraries of NIST
+        fields["precursor_mz"] = parent[1]
     if "ms_level" not in fields and fields.get("spectrum_type", "").upper().startswith("MS"):
         fields["ms_level"] = fields["spectrum_type"]
     if "ms_level" in fields:
@@ -143,6 +192,29 @@ def _interpret(entries: dict[str, str]) -> tuple[str, dict[str, str]]:
     if laboratory := _LABORATORY.match(native_id):
         fields["laboratory"] = laboratory[1]
     return native_id, fields
+
+
+def _parse_own_lines(body: str, stated: int | None) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Parse the peaks without the lines after them that are not of this record.
+
+    As many lines as are stated, then an empty one: the record ends there, whatever follows; also where what follows
+    are no peaks.
+    """
+    body = body.strip("\n")
+    if not stated:
+        return _parse_body(body, stated)
+    if "\n\n" in body:
+        first = body.partition("\n\n")[0]
+        if first.count("\n") + 1 == stated:
+            body = first
+    try:
+        return _parse_body(body, stated)
+    except BadPeakLineError:
+        lines = [line for line in body.split("\n") if line and not line.isspace()]
+        if len(lines) <= stated:
+            raise
+        mz, intensity, more = _parse_body("\n".join(lines[:stated]), stated)
+        return mz, intensity, (*more, "peak-count")
 
 
 def _parse_body(body: str, stated: int | None) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
