@@ -13,6 +13,7 @@ from ...artifacts import MANIFEST, read_manifest
 from ...errors import InputError
 from .blocks import RecordFormat, TableFormat
 from .gnps_json import GNPS_JSON
+from .hdf5 import HDF5
 from .massbank import MASSBANK
 from .massspecgym import MASSSPECGYM
 from .mgf import MGF
@@ -21,10 +22,11 @@ from .msp import MSP
 from .mzml import MZML
 from .mzspeclib import MZSPECLIB
 from .mzxml import MZXML
+from .parquet import PARQUET
 from .unpacking import COMPRESSED_SUFFIXES, Unpacked, is_hidden, unpack
 
 FORMATS: dict[str, RecordFormat | TableFormat] = {
-    f.name: f for f in (MASSBANK, MZML, MZXML, MZSPECLIB, GNPS_JSON, MONA_JSON, MASSSPECGYM, MGF, MSP)
+    f.name: f for f in (HDF5, PARQUET, MASSBANK, MZML, MZXML, MZSPECLIB, GNPS_JSON, MONA_JSON, MASSSPECGYM, MGF, MSP)
 }
 """By name, in the order in which their marks are looked for: the surest first."""
 
