@@ -3,48 +3,56 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container
+from collections.abc import Container, Iterator
 
 from .blocks import Parsed, RecordFormat
+from .field_names import field_of
 from .text import BadPeakLineError, decode, is_wanted, ms_level, parse_peaks, whole_number
 
 _LABORATORY = re.compile(r"MSBNK-([^-]+)-")
 _CHEMONT_ID = re.compile(r"CHEMONTID:\d+;?\s*")
-_START, _PEAKS, _END = b"\nACCESSION:", "\nPK$PEAK:", "\n//"
-
-_TAGS = {
-    "CH$NAME": "name",
-    "CH$SMILES": "smiles",
-    "CH$IUPAC": "inchi",
-    "CH$FORMULA": "formula",
-    "LICENSE": "license",
-    "AC$INSTRUMENT": "instrument",
-    "AC$INSTRUMENT_TYPE": "instrument_type",
-}
-_SUBTAGS = {
-    "AC$MASS_SPECTROMETRY": {
-        "MS_TYPE": "ms_level",
-        "ION_MODE": "polarity",
-        "COLLISION_ENERGY": "collision_energy",
-        "FRAGMENTATION_MODE": "activation",
-    },
-    "AC$CHROMATOGRAPHY": {"RETENTION_TIME": "retention_time"},
-    "MS$FOCUSED_ION": {"PRECURSOR_M/Z": "precursor_mz", "PRECURSOR_TYPE": "adduct", "ION_TYPE": "ion_type"},
-    "CH$LINK": {"INCHIKEY": "inchikey", "ChemOnt": "chemical_class"},
-}
+_PEAKS, _END = "\nPK$PEAK:", "\n//"
+_ACCESSION = b"ACCESSION:"
+_RECORD_TITLE = re.compile(rb"[^\n]*\n(?:DEPRECATED|RECORD_TITLE|DATE):")
+_TAGS_WITH_SUBTAGS = frozenset({"AC$MASS_SPECTROMETRY", "AC$CHROMATOGRAPHY", "MS$FOCUSED_ION", "CH$LINK"})
 
 
 def _starts(data: bytes) -> list[int]:
-    starts = [0] if data.startswith(_START[1:]) else []
-    found = data.find(_START)
+    """Return the offsets of ACCESSION, and of what follows the end of a record and has peaks.
+
+    A record whose ACCESSION is lost thus is a record. An ACCESSION within a line, where a record before it was cut,
+    counts if the line after it is one that follows an ACCESSION.
+    """
+    starts: list[int] = []
+    found = data.find(_ACCESSION)
+    if found > 0:
+        starts += _without_accession(data, 0, found)
     while found >= 0:
-        starts.append(found + 1)
-        found = data.find(_START, found + 1)
+        following = data.find(_ACCESSION, found + 1)
+        if found == 0 or data[found - 1] == 0x0A or _RECORD_TITLE.match(data, found):
+            starts.append(found)
+            limit = following if following >= 0 else len(data)
+            end = data.find(b"\n//", found, limit)
+            if end >= 0 and limit - end > 8:
+                starts += _without_accession(data, end + 3, limit)
+        found = following
     return starts
+
+
+def _without_accession(data: bytes, start: int, stop: int) -> Iterator[int]:
+    """Yield where records without ACCESSION start between two offsets."""
+    while start < stop:
+        end = data.find(b"\n//", start, stop)
+        part = data[start : end if end >= 0 else stop]
+        if b"\nPK$PEAK:" in part:
+            yield start + len(part) - len(part.lstrip(b"/ \t\n"))
+        start = end + 3 if end >= 0 else stop
 
 
 def _parse_record(data: bytes, _header: None, ms_levels: Container[int], _is_last: bool) -> Parsed:
     text, repairs = decode(data)
+    if not data.startswith(_ACCESSION):
+        repairs += ("record-start",)
     head, has_peaks, peaks = text.partition(_PEAKS)
     if not has_peaks:
         head, peaks = text, text
@@ -84,16 +92,16 @@ def _parse_head(head: str) -> tuple[str, dict[str, str], str]:
     num_peaks = peak_lines.rpartition("NUM_PEAK:")[2].strip()
     for line in metadata.split("\n"):
         tag, _, value = line.partition(": ")
-        if tag in _SUBTAGS:
-            subtag, _, value = value.partition(" ")
-            if name := _SUBTAGS[tag].get(subtag):
-                fields.setdefault(name, value.strip())
-        elif tag in _TAGS:
-            fields.setdefault(_TAGS[tag], value.strip())  # of several names the first
-        elif tag == "COMMENT":
+        if tag == "COMMENT":
             comments.append(value.strip())
         elif tag == "ACCESSION":
             accession = value.strip()
+        else:
+            if tag in _TAGS_WITH_SUBTAGS:
+                tag, _, value = value.partition(" ")
+            name = "ion_type" if tag == "ION_TYPE" else field_of(tag, "MassBank")
+            if name is not None and name not in fields:
+                fields[name] = value.strip()  # of several names the first
     return accession, _interpret(fields, accession, comments), num_peaks
 
 
