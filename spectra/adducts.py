@@ -26,6 +26,7 @@ _SPELLINGS = {
     "DMSO": "C2H6OS", "ISOPROP": "C3H8O", "IPA": "C3H8O", "H3N": "NH3", "H4N": "NH4", "OH2": "H2O", "HO": "OH",
     "FH": "HF", "CLH": "HCl", "HCL": "HCl", "BRH": "HBr", "HBR": "HBr", "NA": "Na", "CL": "Cl", "BR": "Br",
     "LI": "Li", "HEX": "C6H10O5", "GLCUA": "C6H8O6", "ACO": "CH3COO", "ACOH": "CH3COOH", "MECN": "CH3CN",
+    "HFA": "HCOOH",
 }  # fmt: skip
 """Other names of the parts of an adduct, in capitals, and the one used here."""
 
@@ -177,6 +178,8 @@ def _implied_charge(terms: dict[str, int]) -> int:
 def _rewrite(terms: dict[str, int], charge: int) -> None:
     """Bring equal compositions to equal terms: an acid less its proton is its anion, MH less H2O is M less OH."""
     for acid, anion in (("HCOOH", "HCOO"), ("CH3COOH", "CH3COO"), ("CF3COOH", "CF3COO")):
+        if charge == -1 and terms == {acid: 1}:  # mzmine's [M+FA]-
+            terms["H"] = -1
         pairs = min(terms.get(acid, 0), -terms.get("H", 0))
         if charge < 0 and pairs > 0:
             _shift(terms, {acid: -pairs, "H": pairs, anion: pairs})

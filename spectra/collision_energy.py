@@ -10,7 +10,8 @@ CHARGE_FACTORS = (1.0, 0.9, 0.85, 0.8, 0.75)
 
 _NUMBER = r"\d+(?:\.\d*)?|\.\d+"
 _TOKEN = re.compile(
-    rf"(?P<number>{_NUMBER})"
+    rf"(?P<spread>(?:±|\+/?-|ces\s*[:=]?)\s*(?:{_NUMBER}))"
+    rf"|(?P<number>{_NUMBER})"
     r"|(?P<unit>%|ke?v|ev|v(?:olts?)?|nce|normali[sz]ed)(?![a-z])"
     r"|(?P<noise>\(|\)|\[|\]|:|=|nominal|collision|energy|energies|stepped|steps?|ramped|ramp|hcd|cid|ce|units?)"
     r"|(?P<separator>->|to(?![a-z])|and(?![a-z])|[-–—/,;+])"
@@ -19,6 +20,7 @@ _TOKEN = re.compile(
 )
 _UNIT_KIND = {"%": "nce", "nce": "nce", "normalized": "nce", "normalised": "nce", "kv": "kv", "kev": "kv"}
 _RESONANT_TRAP = re.compile(r"(?<![a-z])(?:[lq]?it|itft|q?ittof|ion[ -]?trap|ltq)(?![a-z])", re.IGNORECASE)
+_BEAM_TYPE = re.compile(r"hcd|beam[- ]type|higher[- ]energy", re.IGNORECASE)
 _TIME_OF_FLIGHT_OR_QUADRUPOLE = re.compile(
     r"tof|(?<![a-z])(?:q{2,3}|qqq|triple|tq)(?![a-z])|triple|quadrupole", re.IGNORECASE
 )
@@ -38,10 +40,11 @@ def collision_energy_in_ev(
 
     The rule, in this order:
 
-    1. *Which number.* One number is itself. Steps (``20,40,60 (stepped)``, ``20/40 eV``) and ramps (``Ramp 5-60 V``)
-       are their mean, so a ramp of two ends its midpoint: the energy of the merged spectrum on average. A
-       sign (the offset ``-20``) is dropped. A choice left open (``15, 30 or 45``), a formula (``160-0.41mz``) or any
-       word not known here gives None.
+    1. *Which number.* One number is itself. Steps (``20,40,60 (stepped)``, ``20/40 eV``, ``10 20 40``) and ramps
+       (``Ramp 5-60 V``) are their mean, so a ramp of two ends its midpoint: the energy of the merged spectrum on
+       average. A spread (``35±15 eV``, ``CE 35 CES 15``) is left aside, and so is a sign (the offset ``-20``). Of an
+       energy given in both units (``NCE=35% 28eV``, as NIST writes) the one in eV counts. A choice left open
+       (``15, 30 or 45``), two statements of one unit, a formula (``160-0.41mz``) or any word not known here gives None.
     2. *Resonant traps have none.* In an ion trap (IT, QIT, LTQ; also the trap of ITFT and ITTOF) ions are heated by
        resonance, and neither volts nor per cent are a laboratory-frame energy: None, unless the activation is HCD.
     3. *A stated unit wins.* eV is eV, and V counts as eV, as contributors use it. kV and keV give None: the high-energy
@@ -67,7 +70,7 @@ def collision_energy_in_ev(
         return None
     value, unit = parsed
     where = f"{instrument_type or ''} {instrument or ''}"
-    beam_type = "hcd" in f"{activation or ''} {text or ''}".lower()
+    beam_type = _BEAM_TYPE.search(f"{activation or ''} {text or ''}") is not None
     if unit == "kv" or (_RESONANT_TRAP.search(instrument_type or where) and not beam_type):
         return None
     kind = _analyser(instrument_type) or _analyser(instrument) or ("orbitrap" if beam_type else None)
@@ -96,21 +99,33 @@ def _parse(text: str) -> tuple[float, str | None] | None:
     # '42% (nominal) with stepped collision energies 30% and 55%': the mean stands first
     text = text.partition("with stepped")[0]
     text = re.sub(r"(?<![\d,.])(\d+),(\d)(?![\d,])", r"\1.\2", text)  # a decimal comma: one digit behind it
-    numbers: list[float] = []
-    units: set[str] = set()
-    separated = True
+    statements: list[tuple[list[float], set[str]]] = [([], set())]
+    closed = False  # a unit stands behind the numbers: what follows without a separator is another statement
     for token in _TOKEN.finditer(text):
         if token["unknown"]:
             return None
-        if token["number"]:
-            if not separated:  # 'Ramp 17-26 eV 30 eV': two statements
-                return None
-            numbers.append(float(token["number"]))
-            separated = False
-        elif token["separator"]:
-            separated = True
+        if token["separator"]:
+            closed = False
+        elif token["number"]:
+            if closed:
+                statements.append(([], set()))
+                closed = False
+            statements[-1][0].append(float(token["number"]))
         elif token["unit"]:
-            units.add(_UNIT_KIND.get(token["unit"], "ev"))
-    if not numbers or len(units) > 1:
+            kind = _UNIT_KIND.get(token["unit"], "ev")
+            if closed and kind not in statements[-1][1]:
+                statements.append(([], set()))
+            statements[-1][1].add(kind)
+            closed = bool(statements[-1][0])
+    in_ev = [numbers for numbers, units in statements if units == {"ev"}]
+    if (
+        len(statements) == 2
+        and len(in_ev) == 1
+        and statements[1][0]
+        and statements[0][1] | statements[1][1] == {"ev", "nce"}
+    ):
+        statements = [(in_ev[0], {"ev"})]
+    numbers, units = statements[0]
+    if len(statements) > 1 or not numbers or len(units) > 1:
         return None
     return sum(numbers) / len(numbers), units.pop() if units else None

@@ -106,11 +106,11 @@ def harmonise(
     """Return the spectrum of a record, or why there is none.
 
     Where statements disagree, the mass decides if precursor m/z, structure and adduct are given
-    (`ionbed.spectra.precursor.reconcile`). Otherwise what was set on the instrument is believed before what was concluded
-    from the data: the polarity before the adduct; the adduct's number of charges before a bare charge of 1; the structure
-    (SMILES, else InChI) before the InChIKey and the formula written beside it. A precursor m/z that is not given is
-    computed from structure and adduct. That of an MSn spectrum is the last of its path (``764.52/690.15``); its adduct
-    is that of the first.
+    (`ionbed.spectra.precursor.reconcile`). Otherwise what was set on the instrument is believed before what was
+    concluded from the data: the polarity before the adduct; the adduct's number of charges before a bare charge of 1;
+    the structure (SMILES, else InChI) before the InChIKey and the formula written beside it. A precursor m/z that is
+    not given is computed from structure and adduct. That of an MSn spectrum is the last of its path
+    (``764.52/690.15``); its adduct is that of the first.
 
     Parameters
     ----------
