@@ -49,6 +49,8 @@ app = typer.Typer(
 )
 index_app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Build or describe a search index.")
 app.add_typer(index_app, name="index", rich_help_panel=SEARCH)
+data_app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="List or download public data sets.")
+app.add_typer(data_app, name="data", rich_help_panel=DATA)
 
 SetOption = Annotated[
     list[str] | None,
@@ -63,6 +65,9 @@ ResumeOption = Annotated[
 ModelOption = Annotated[
     str | None,
     typer.Option(metavar="FOLDER|HUB_ID", help="The encoder.", show_default="the checkpoint shipped with the package"),
+]
+RegistryOption = Annotated[
+    Path | None, typer.Option(metavar="FILE.yaml", help="Data sets of your own; see 'ionbed configs public-data'.")
 ]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 WorkersOption = Annotated[int | None, typer.Option(min=1, help="Processes.", show_default="all cores")]
@@ -93,13 +98,15 @@ def root(
         "ionbed prepare massbank.tar.gz --out store",
         "ionbed prepare library.msp run.mzML gnps/ --out store --workers 8",
         "ionbed prepare massbank.tar.gz --out free --set 'licenses=[CC0, CC BY]'",
+        "ionbed prepare runs/ --out store --cluster slurm --workers 32",
     ),
 )
 def prepare(
     inputs: Annotated[
         list[Path],
         typer.Argument(
-            metavar="INPUT", help="Spectra: files, folders, .gz, .zip, .tar.gz of MassBank, MGF, MSP, mzML, mzXML."
+            metavar="INPUT",
+            help="Spectra in any format that ionbed reads (docs/prepare.md): files, folders, archives, packed or not.",
         ),
     ],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="The store to write.")],
@@ -108,15 +115,19 @@ def prepare(
     ] = "prepare",
     overrides: SetOption = None,
     workers: WorkersOption = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(metavar="local|slurm|ADDRESS", help="Work on a Dask cluster.", show_default="this machine"),
+    ] = None,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Read, harmonise, clean and deduplicate spectra into a store of Parquet shards."""
+    """Read, harmonise, clean, grade and deduplicate spectra into a store of Parquet shards; again to go on."""
     from .configs.loading import load_config
     from .spectra.prepare import PrepareOptions
     from .spectra.prepare import prepare as run
 
     options = load_config(PrepareOptions, config, overrides or ())
-    manifest = run(inputs, out, options=options, workers=workers, overwrite=overwrite)
+    manifest = run(inputs, out, options=options, workers=workers, cluster=cluster, overwrite=overwrite)
     _say_counts(manifest["counts"], out)
 
 
@@ -160,6 +171,61 @@ def simulate(
     given: dict[str, Any] = {"energies": tuple(energy or ()), "adducts": tuple(adduct or ())}
     counts = run(molecules, out, **{name: values for name, values in given.items() if values})
     logger.info("%s: %s predicted spectra of %s molecules", out, f"{counts['spectra']:,}", f"{counts['predicted']:,}")
+
+
+@data_app.command("list", epilog=_examples("ionbed data list", "ionbed data list --json"))
+def data_list(
+    registry: RegistryOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with citations.")] = False,
+) -> None:
+    """List the public data sets that are known by name: size, licence, what is in them."""
+    from .spectra.data_registry import format_list, list_data
+
+    entries = list_data(registry)
+    if as_json:
+        print(json.dumps(entries, indent=2, ensure_ascii=False))
+    else:
+        _console().print(format_list(entries))
+
+
+@data_app.command(
+    "get",
+    epilog=_examples(
+        "ionbed data get massspecgym",
+        "ionbed data get gems-a10 --out /data/gems --yes",
+        "ionbed data get MSV000080547 --include '*.mzML'",
+        "ionbed data get massspecgym --mirror /media/disk",
+    ),
+)
+def data_get(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME|ACCESSION", help="A name from 'ionbed data list', or MSV..., MTBLS...")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Where to.", show_default="a folder of that name, here")
+    ] = None,
+    mirror: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Copy from a folder that this command wrote elsewhere; no network.",
+            show_default=False,
+        ),
+    ] = None,
+    include: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN", help="Only such files, as '*.mzML'; may be repeated.")
+    ] = None,
+    registry: RegistryOption = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before a large download.")] = False,
+) -> None:
+    """Download a public data set, or go on with a download that was stopped; the files are checked."""
+    from .spectra.public_data import get_data
+
+    confirm = typer.confirm if sys.stdin.isatty() else None
+    manifest = get_data(
+        name, out=out, mirror=mirror, registry=registry, include=include or (), yes=yes, confirm=confirm
+    )
+    logger.info("%s: %s files, licence: %s", out or name, f"{len(manifest['files']):,}", manifest["license"])
 
 
 @app.command(

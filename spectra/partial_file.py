@@ -1,0 +1,163 @@
+"""The part of a file that is received so far, beside its place, with a note of what it is a part of."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from ..artifacts import atomic_file
+
+_READ_BYTES = 1 << 20
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Received:
+    """What is known of a file that was received and checked."""
+
+    bytes: int
+    sha256: str
+    etag: str | None = None
+    last_modified: str | None = None
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a publisher states of a file; None where unknown.
+
+    Attributes
+    ----------
+    size : int, optional
+        In bytes.
+    sha256, md5 : str, optional
+        Hexadecimal.
+    """
+
+    size: int | None = None
+    sha256: str | None = None
+    md5: str | None = None
+
+
+class PartialFile:
+    """The part of a file that is received, with its checksums so far and a note of what it is a part of."""
+
+    def __init__(self, target: Path, url: str) -> None:
+        self.path = target.with_name(f".{target.name}.partial")
+        self._note = target.with_name(f".{target.name}.partial.json")
+        self._url = url
+        self.is_resumed = self.path.exists()
+        self.etag = self.last_modified = self.publisher_sha256 = None
+        self.total: int | None = None
+        self._can_resume = True
+        self._read_note()
+
+    def __enter__(self) -> PartialFile:
+        self._handle = open(self.path, "a+b")
+        self.sha256, self.md5, self.size = hashlib.sha256(), hashlib.md5(usedforsecurity=False), 0
+        self._handle.seek(0)
+        while chunk := self._handle.read(_READ_BYTES):
+            self._count(chunk)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._handle.close()
+        if not self.size:
+            self.path.unlink(missing_ok=True)
+            self._note.unlink(missing_ok=True)
+
+    @property
+    def validator(self) -> str | None:
+        """What If-Range takes: a strong ETag, else the date of the last change."""
+        return self.etag if self.etag and not self.etag.startswith("W/") else self.last_modified
+
+    def can_resume(self, expected: Expected) -> bool:
+        """Whether it could be told if the rest were of another file."""
+        return self._can_resume and bool(self.validator or expected.sha256 or expected.md5 or self.publisher_sha256)
+
+    def fits(self, response: requests.Response) -> bool:
+        """Whether a partial response goes on where this ends, in the same file."""
+        found = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", response.headers.get("Content-Range", ""))
+        if not found or int(found[1]) != self.size:
+            return False
+        is_same_size = self.total is None or found[3] in ("*", str(self.total))
+        etag = response.headers.get("ETag")
+        return is_same_size and (etag is None or self.etag is None or etag == self.etag)
+
+    def note(self, response: requests.Response, total: int | None, *, can_resume: bool) -> None:
+        """Write down what the coming bytes belong to, for a run that finds them."""
+        self.etag = response.headers.get("ETag") if can_resume else None
+        self.last_modified = response.headers.get("Last-Modified") if can_resume else None
+        self.total, self._can_resume = total, can_resume
+        self.publisher_sha256 = _linked_sha256(response) or self.publisher_sha256
+        fields = ("etag", "last_modified", "total", "publisher_sha256")
+        entries = {"url": self._url, "can_resume": can_resume, **{name: getattr(self, name) for name in fields}}
+        with atomic_file(self._note) as path:
+            path.write_text(json.dumps(entries), encoding="utf-8")
+
+    def write(self, chunk: bytes) -> None:
+        """Add the bytes that come next."""
+        self._handle.write(chunk)
+        self._count(chunk)
+
+    def clear(self) -> None:
+        """Forget what was received."""
+        self._handle.truncate(0)
+        self.sha256, self.md5, self.size = hashlib.sha256(), hashlib.md5(usedforsecurity=False), 0
+        self.is_resumed, self.total = False, None
+        self._note.unlink(missing_ok=True)
+
+    def sync(self) -> None:
+        """Write to disk what is received."""
+        self._handle.flush()
+        os.fsync(self._handle.fileno())
+
+    def forget(self) -> None:
+        """Remove the note of a file that is in its place."""
+        self._note.unlink(missing_ok=True)
+
+    def _count(self, chunk: bytes) -> None:
+        self.sha256.update(chunk)
+        self.md5.update(chunk)
+        self.size += len(chunk)
+
+    def _read_note(self) -> None:
+        entries: Any = None
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            entries = json.loads(self._note.read_text(encoding="utf-8"))
+        if not isinstance(entries, dict) or entries.get("url") != self._url or not entries.get("can_resume"):
+            self.path.unlink(missing_ok=True)  # nobody can tell what it is a part of
+            self.is_resumed = False
+            return
+        self.etag, self.last_modified = entries.get("etag"), entries.get("last_modified")
+        self.total, self.publisher_sha256 = entries.get("total"), entries.get("publisher_sha256")
+
+    def difference(self, expected: Expected) -> str | None:
+        """Return in which way this is not the whole of the file that is expected, None where it is."""
+        if expected.size is not None and self.size != expected.size:
+            return f"it has {self.size:,} bytes, {expected.size:,} are expected"
+        if self.total is not None and self.size != self.total:
+            return f"it has {self.size:,} bytes, the server states {self.total:,}"
+        for name, found, stated in (
+            ("SHA-256", self.sha256, expected.sha256),
+            ("SHA-256", self.sha256, self.publisher_sha256),
+            ("MD5", self.md5, expected.md5),
+        ):
+            if stated is not None and found.hexdigest() != stated.lower():
+                return f"its {name} is {found.hexdigest()}, {stated.lower()} is expected"
+        return None
+
+
+def _linked_sha256(response: requests.Response) -> str | None:
+    """Return the SHA-256 that the Hugging Face hub states with the redirection to a large file."""
+    for answer in (*response.history, response):
+        if found := _SHA256.search(answer.headers.get("X-Linked-ETag", "")):
+            return found[0]
+    return None
