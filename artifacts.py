@@ -91,9 +91,9 @@ def atomic_folder(
             except BaseException:
                 is_kept = resume_key is not None
                 raise
-            (partial / _RESUME_KEY).unlink(missing_ok=True)
             for file in sorted(partial.rglob("*")):
                 _sync(file)
+            (partial / _RESUME_KEY).unlink(missing_ok=True)
             _sync(partial)
             if path.exists():
                 os.replace(path, retired)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import struct
-from collections.abc import Iterable
 
 from .spectrum import Spectrum
 
@@ -34,19 +34,9 @@ def measurement_key(spectrum: Spectrum) -> bytes:
     return digest.digest()
 
 
-class FirstSeen:
-    """Tells the first of equal keys from the later ones, in the order they come."""
-
-    def __init__(self) -> None:
-        self._seen: set[bytes] = set()
-
-    def mark(self, keys: Iterable[bytes]) -> list[bool]:
-        """Return for each key whether it comes for the first time."""
-        first = []
-        for key in keys:
-            first.append(key not in self._seen)
-            self._seen.add(key)
-        return first
+def stem_of_name(name: str) -> str:
+    """Return an id without the numbers that `UniqueNames` may have put at its end ('a#2#3' -> 'a')."""
+    return re.sub(r"(?:#\d+)+$", "", name)
 
 
 class UniqueNames:

@@ -1,45 +1,44 @@
-"""``ionbed prepare``: from files of spectra to a store of harmonised, cleaned, deduplicated spectra, on all cores."""
+"""``ionbed prepare``: from files of spectra to a store of harmonised, cleaned, graded, deduplicated spectra."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import re
-import signal
-import threading
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack
+import shutil
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from itertools import chain
-from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any, TextIO
-
-import pyarrow as pa
+from typing import Any
 
 from ..artifacts import (
+    MANIFEST,
     atomic_folder,
     describe_input,
+    read_manifest,
     refuse_existing,
     refuse_input_as_output,
-    sha256_of_file,
     write_manifest,
 )
 from ..errors import InputError
 from ..progress import progress
 from .cleaning import CleaningOptions
-from .deduplication import FirstSeen, UniqueNames, measurement_key
-from .harmonise import Dropped, harmonise
-from .readers import parse_block, read_blocks
-from .readers.blocks import Block
-from .store import SHARD_NAME, table_from_spectra, write_shard
+from .curation_report import write_report
+from .grades import GradeOptions
+from .near_duplicates import NearDuplicateOptions
+from .pairs import PairOptions
+from .precursor import MetadataOptions
+from .preparation.assemble import kept_of_parts, list_dropped, plan_shards, write_shards
+from .preparation.curation import FILES_FILE, Curation
+from .preparation.parts import Parts, is_made, make_part, read_summary
+from .preparation.runs import write_pairs
+from .preparation.shuffle import Decisions, Round, drop_by_grade, shuffle
+from .preparation.units import InputFile, Unit, cut_into_units, input_files, resume_key
+from .preparation.workers import Workers, open_workers
+from .readers import read_blocks, warn_of_skipped
 
 DROPPED_FILE = "dropped.tsv"
 """Lists every record that was dropped: source_file, position, native_id, reason, detail."""
+
+_SCRATCH = ".scratch"
 
 
 @dataclass(frozen=True)
@@ -51,17 +50,26 @@ class PrepareOptions:
     ms_levels : tuple of int
         The MS levels that are kept; a record that does not state its level is taken.
     cleaning : CleaningOptions
+    metadata : MetadataOptions
+    grades : GradeOptions
+    near_duplicates : NearDuplicateOptions
+    pairs : PairOptions
     licenses : tuple of str or None
         The licences that are kept, as the records write them (``CC BY``, ``CC0``); a version number (``4.0``), case,
         blanks and hyphens do not matter. A record without a licence is then dropped. None keeps all.
     rows_per_shard : int
-        Spectra in one Parquet file.
+        Spectra in one Parquet file, at most. The number of files is 1, 2, 4, 8, 16, 32 or a multiple of 64, so that
+        they divide among the processes of a training run.
     """
 
     ms_levels: tuple[int, ...] = (2,)
     cleaning: CleaningOptions = field(default_factory=CleaningOptions)
+    metadata: MetadataOptions = field(default_factory=MetadataOptions)
+    grades: GradeOptions = field(default_factory=GradeOptions)
+    near_duplicates: NearDuplicateOptions = field(default_factory=NearDuplicateOptions)
+    pairs: PairOptions = field(default_factory=PairOptions)
     licenses: tuple[str, ...] | None = None
-    rows_per_shard: int = 131_072
+    rows_per_shard: int = 65_536
 
     def __post_init__(self) -> None:
         if not self.ms_levels or min(self.ms_levels) < 1:
@@ -78,13 +86,15 @@ def prepare(
     *,
     options: PrepareOptions = PrepareOptions(),
     workers: int | None = None,
+    cluster: str | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
-    """Read spectra, bring them to one form, drop exact duplicates, and write a store (`ionbed.spectra.store.Store`).
+    """Read spectra, bring them to one form, drop what is bad or there already, and write a store.
 
-    The folder appears whole or not at all, and its bytes depend on the inputs and the options only, not on the
-    number of workers. With more than one worker, processes are started by ``spawn``: a script that calls this needs the
-    usual ``if __name__ == "__main__":``.
+    The store (`ionbed.spectra.store.Store`) appears whole or not at all, and its bytes depend on the inputs and the
+    options only, not on who worked. A run that was stopped is continued by the same call: what it had read is kept in a
+    hidden folder beside ``out``. Memory does not grow with the input. With more than one worker, processes are started
+    by ``spawn``: a script that calls this needs the usual ``if __name__ == "__main__":``.
 
     Parameters
     ----------
@@ -93,199 +103,133 @@ def prepare(
     out : path
         The folder to write.
     workers : int, optional
-        Processes that parse; by default as many as this process may use cores.
+        Processes; by default as many as this process may use cores. On a cluster, Dask workers.
+    cluster : str, optional
+        'local', 'slurm', or the address of a Dask scheduler; see `ionbed.spectra.preparation.workers.open_workers`.
     overwrite : bool
         Replace what is in ``out``.
 
     Returns
     -------
     dict
-        The manifest. Of its counts, ``read`` = ``kept`` + the sum of ``dropped`` (by reason); ``repaired`` counts
-        what was mended in kept spectra.
+        The manifest. Of its counts, ``read`` = ``kept`` + the sum of ``dropped`` (by reason); ``repaired``, ``flagged``
+        and ``grades`` are of kept spectra.
 
     Raises
     ------
     InputError
-        An input is missing, empty or of no known format; no spectrum can be used; ``out`` exists, or lies in an input.
+        An input is missing, empty or of no known format; no spectrum can be used; ``out`` exists, or lies in an input;
+        there is no such cluster.
     RuntimeError
         A worker process died.
     """
+    from .. import __version__
+
     inputs, out = [Path(path) for path in inputs], Path(out)
-    workers = _usable_cores() if workers is None else workers
     _check(inputs, out, workers)
     refuse_existing(out, overwrite=overwrite)
-    blocks = chain.from_iterable([read_blocks(path) for path in inputs])  # the list: a missing input is told at once
-    with atomic_folder(out, overwrite=overwrite) as folder, ExitStack() as stack:
-        writer = stack.enter_context(_StoreWriter(folder, options.rows_per_shard))
-        advance = stack.enter_context(progress("prepare", None, unit="records"))
-        for result in _map_in_order(partial(_prepare_block, options=options), blocks, workers):
-            writer.add(result)
-            advance(result.num_read, f"{writer.counts['kept']:,} kept")
-        writer.finish()
-        if not writer.counts["kept"]:
-            raise InputError(_nothing_kept(inputs, writer.counts))
-        manifest = {
-            "command": "prepare",
-            "inputs": [describe_input(path) for path in inputs],
-            "options": _plain(options),
-            "counts": writer.counts,
-            "shards": writer.shards,
-        }
-        write_manifest(folder, manifest)
-    return manifest
+    for path in inputs:
+        read_blocks(path)  # a missing or useless input is told at once
+    files = input_files(inputs)
+    key = resume_key(files, _plain(options), __version__)
+    with atomic_folder(out, overwrite=overwrite, resume_key=key) as folder:
+        if not (folder / MANIFEST).exists():  # else all was done but the last move
+            with open_workers(workers, cluster) as hands:
+                write_manifest(folder, _prepare(inputs, files, folder, options, hands))
+        shutil.rmtree(folder / _SCRATCH, ignore_errors=True)
+    return read_manifest(out, made_by="prepare")
 
 
-@dataclass(frozen=True)
-class _Prepared:
-    """What a worker makes of a block; rows of ``table``, ``positions``, ``keys`` and ``repairs`` go together."""
+def _prepare(
+    inputs: Sequence[Path], files: Sequence[InputFile], folder: Path, options: PrepareOptions, workers: Workers
+) -> dict[str, Any]:
+    scratch = folder / _SCRATCH
+    scratch.mkdir(exist_ok=True)
+    parts = _make_parts(inputs, files, scratch, options, workers)
+    curation = Curation(parts, options.grades)
 
-    num_read: int
-    table: pa.Table
-    positions: list[int]
-    keys: list[bytes]
-    repairs: list[tuple[str, ...]]
-    dropped: list[tuple[str, int, str, str, str]]
+    decisions = _decide(parts, options, workers)
+    kept = kept_of_parts(parts, decisions)
+    for counts in list_dropped(workers, parts, decisions, folder / DROPPED_FILE):
+        curation.add_decisions(counts)
+    if not kept.sum():
+        raise InputError(_nothing_kept(inputs, curation.counts()))
+    names = shuffle(workers, parts, Round("names", "", "name_key"), decisions)
+    shards, sources = [], []
+    with progress("prepare: write", int(kept.sum()), unit="spectra") as advance:
+        for written in write_shards(
+            workers, parts, decisions, names, plan_shards(kept, options.rows_per_shard), folder
+        ):
+            curation.add_shard(written)
+            shards.append(written["entry"])
+            sources += written["sources"]
+            advance(written["entry"]["spectra"])
+    curation.write_files(folder / FILES_FILE)
+    pairs = write_pairs(workers, folder, shards, sources, options.pairs)
+    counts = curation.counts()
+    assert counts["read"] == counts["kept"] + sum(counts["dropped"].values())
+    assert counts["kept"] == sum(shard["spectra"] for shard in shards)
+    write_report(folder, {"counts": counts, "files": list(curation.files()), "histograms": curation.histograms})
+    return {
+        "command": "prepare",
+        "inputs": [describe_input(path) for path in inputs],
+        "options": _plain(options),
+        "counts": counts,
+        "shards": shards,
+        "pairs": pairs,
+    }
 
 
-def _prepare_block(block: Block, options: PrepareOptions) -> _Prepared:
-    allowed = None if options.licenses is None else {_license_key(text) for text in options.licenses}
-    spectra, positions, repairs, dropped = [], [], [], []
-    num_read = 0
-    for record in parse_block(block, ms_levels=options.ms_levels):
-        num_read += 1
-        repaired: Counter[str] = Counter()
-        spectrum = harmonise(record, options.cleaning, repaired, ms_levels=options.ms_levels)
-        if not isinstance(spectrum, Dropped) and allowed is not None and _license_key(spectrum.license) not in allowed:
-            spectrum = Dropped("license", spectrum.license or "no licence given")
-        if isinstance(spectrum, Dropped):
-            dropped.append((record.source_file, record.position, record.native_id, spectrum.reason, spectrum.detail))
-        else:
-            spectra.append(spectrum)
-            positions.append(record.position)
-            repairs.append(tuple(repaired))
-    keys = [measurement_key(spectrum) for spectrum in spectra]
-    return _Prepared(num_read, table_from_spectra(spectra), positions, keys, repairs, dropped)
+def _make_parts(
+    inputs: Sequence[Path], files: Sequence[InputFile], scratch: Path, options: PrepareOptions, workers: Workers
+) -> Parts:
+    """Make the parts that are not there yet; return all."""
+    skipped: list[str] = []
+    num_units = num_made = 0
+
+    def missing() -> Iterator[Unit]:
+        nonlocal num_units, num_made
+        for unit in cut_into_units(files, skipped):
+            num_units = unit.number + 1
+            if is_made(scratch, unit.number):
+                num_made += 1
+            else:
+                yield unit
+
+    with progress("prepare: read", None, unit="records") as advance:
+        for num_read in workers.map(partial(make_part, folder=scratch, options=options), missing()):
+            advance(num_read, f"{num_made:,} parts were there" if num_made else "")
+    rows = []
+    for number in range(num_units):
+        summary = read_summary(scratch, number)
+        rows.append(summary["rows"])
+        skipped += summary["skipped"]
+    if skipped:
+        warn_of_skipped(", ".join(map(str, inputs[:3])), skipped)
+    return Parts(scratch, tuple(rows))
 
 
-class _StoreWriter:
-    """Takes prepared blocks in order: drops duplicates, gives unique ids, writes shards, counts."""
-
-    def __init__(self, folder: Path, rows_per_shard: int) -> None:
-        self.folder = folder
-        self.rows_per_shard = rows_per_shard
-        self.shards: list[dict[str, Any]] = []
-        self._read = self._kept = 0
-        self._dropped: Counter[str] = Counter()
-        self._repaired: Counter[str] = Counter()
-        self._first_seen, self._names = FirstSeen(), UniqueNames()
-        self._pending: list[pa.Table] = []
-        self._pending_rows = 0
-        self._list: TextIO | None = None
-
-    def __enter__(self) -> _StoreWriter:
-        self._list = open(self.folder / DROPPED_FILE, "w", encoding="utf-8", errors="replace")
-        self._list.write("source_file\tposition\tnative_id\treason\tdetail\n")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._list is not None:
-            self._list.close()
-
-    @property
-    def counts(self) -> dict[str, Any]:
-        """The counts of the manifest, reasons from the most to the least frequent."""
-        return {
-            "read": self._read,
-            "kept": self._kept,
-            "dropped": _by_count(self._dropped),
-            "repaired": _by_count(self._repaired),
-        }
-
-    def add(self, block: _Prepared) -> None:
-        first = self._first_seen.mark(block.keys)
-        rows = [row for row, is_first in enumerate(first) if is_first]
-        copies = [row for row, is_first in enumerate(first) if not is_first]
-        sources = block.table.select(["source_file", "native_id"]).take(pa.array(copies, pa.int64())).to_pylist()
-        dropped = block.dropped + [
-            (source["source_file"], block.positions[row], source["native_id"] or "", "duplicate", "")
-            for row, source in zip(copies, sources, strict=True)
+def _decide(parts: Parts, options: PrepareOptions, workers: Workers) -> Decisions:
+    """Return which rows go: below the least grade, then copies, then near-duplicates, table by table."""
+    decisions = Decisions()
+    decisions = decisions.and_then("grade", drop_by_grade(workers, parts, options.grades))
+    rounds = [Round("copies", "duplicate", "measurement_key")]
+    if options.near_duplicates.keep is not None:
+        rounds += [
+            Round(f"near-{table}", "near-duplicate", "buckets", table, options.near_duplicates)
+            for table in range(options.near_duplicates.tables)
         ]
-        table = block.table.take(pa.array(rows, pa.int64()))
-        ids = [self._names.assign(name) for name in table["spectrum_id"].to_pylist()]
-        table = table.set_column(0, table.schema.field(0), pa.array(ids, pa.string()))
-        self._read += block.num_read
-        self._kept += len(rows)
-        self._dropped.update(entry[3] for entry in dropped)
-        for row in rows:
-            self._repaired.update(block.repairs[row])
-        assert self._list is not None
-        for entry in dropped:
-            self._list.write("\t".join(re.sub(r"\s+", " ", str(value)) for value in entry) + "\n")
-        self._pending.append(table)
-        self._pending_rows += len(rows)
-        while self._pending_rows >= self.rows_per_shard:
-            self._write_shard()
-
-    def finish(self) -> None:
-        """Write what is left; after this the counts add up."""
-        if self._pending_rows:
-            self._write_shard()
-        assert self._read == self._kept + self._dropped.total()
-
-    def _write_shard(self) -> None:
-        rows = pa.concat_tables(
-            self._pending
-        ).combine_chunks()  # one chunk, so that the bytes do not tell of the blocks
-        shard, rest = rows[: self.rows_per_shard], rows[self.rows_per_shard :]
-        self._pending, self._pending_rows = [rest], len(rest)
-        path = self.folder / SHARD_NAME.format(len(self.shards))
-        write_shard(shard, path)
-        self.shards.append({"file": path.name, "spectra": len(shard), "sha256": sha256_of_file(path)})
+    with progress("prepare: compare", len(rounds), unit="rounds") as advance:
+        for this in rounds:
+            decisions = decisions.and_then(this.reason, shuffle(workers, parts, this, decisions))
+            advance(1)
+    return decisions
 
 
-def _map_in_order(task: Callable[[Block], _Prepared], blocks: Iterable[Block], workers: int) -> Iterator[_Prepared]:
-    """Yield ``task(block)`` for each block, in order, with a bounded number of blocks in memory."""
-    if workers == 1:
-        yield from map(task, blocks)
-        return
-    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker)
-    waiting: deque[Future[_Prepared]] = deque()
-    try:
-        for block in blocks:
-            waiting.append(pool.submit(task, block))
-            if len(waiting) > 2 * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    except BrokenProcessPool:
-        raise RuntimeError(
-            "a worker process ended before its work was done (killed for memory?); run again with fewer --workers"
-        ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _start_worker() -> None:
-    """Leave Ctrl-C to the parent, and end with it: a killed parent cannot stop its workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def end_with_parent() -> None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
-
-
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _check(inputs: Sequence[Path], out: Path, workers: int) -> None:
+def _check(inputs: Sequence[Path], out: Path, workers: int | None) -> None:
     if not inputs:
         raise InputError("prepare: no input is given; name files, folders or archives of spectra")
-    if workers < 1:
+    if workers is not None and workers < 1:
         raise InputError(f"prepare: the number of workers is {workers}; it must be 1 or more")
     refuse_input_as_output(out, *inputs)
 
@@ -298,15 +242,5 @@ def _nothing_kept(inputs: Sequence[Path], counts: dict[str, Any]) -> str:
     return f"{names}: none of {counts['read']:,} records can be used ({reasons}); nothing was written"
 
 
-def _license_key(text: str | None) -> str:
-    """Return what two spellings of one licence share: 'CC BY 4.0', 'cc-by' -> 'cc-by'."""
-    key = re.sub(r"[\s_-]+", "-", (text or "").strip().lower())
-    return re.sub(r"-\d\.\d$", "", key) if key.startswith("cc") else key
-
-
 def _plain(options: PrepareOptions) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(options).items()}
-
-
-def _by_count(counter: Counter[str]) -> dict[str, int]:
-    return dict(sorted(counter.items(), key=lambda item: (-item[1], item[0])))

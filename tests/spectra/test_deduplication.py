@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ionbed.spectra.deduplication import FirstSeen, UniqueNames, measurement_key
+from ionbed.spectra.deduplication import UniqueNames, measurement_key, stem_of_name
 from ionbed.spectra.spectrum import Spectrum
 
 ONE = Spectrum(
@@ -52,12 +52,6 @@ def test_where_nothing_better_is_known_the_name_tells() -> None:
     assert measurement_key(nameless) != measurement_key(replace(nameless, name="Theophylline"))
 
 
-def test_first_seen_remembers() -> None:
-    seen = FirstSeen()
-    assert seen.mark([b"a", b"b", b"a"]) == [True, True, False]
-    assert seen.mark([b"c", b"b"]) == [True, False]
-
-
 @given(st.lists(st.sampled_from(["a", "b", "a#2", "a#3", "a#2#2"])))
 def test_ids_are_unique_and_keep_the_first(names: list[str]) -> None:
     unique = UniqueNames()
@@ -66,3 +60,8 @@ def test_ids_are_unique_and_keep_the_first(names: list[str]) -> None:
     assert all(given_name.startswith(name) for given_name, name in zip(given_names, names, strict=True))
     if names:
         assert given_names[0] == names[0]
+
+
+@pytest.mark.parametrize(("name", "stem"), [("a", "a"), ("a#2", "a"), ("a#2#13", "a"), ("#2", ""), ("a#2b", "a#2b")])
+def test_the_stem_of_an_id_is_without_the_numbers_at_its_end(name: str, stem: str) -> None:
+    assert stem_of_name(name) == stem

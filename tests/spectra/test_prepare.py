@@ -11,11 +11,20 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+import ionbed.spectra.prepare as module
 from ionbed.errors import InputError
 from ionbed.spectra.cleaning import CleaningOptions
+from ionbed.spectra.grades import GradeOptions
+from ionbed.spectra.near_duplicates import NearDuplicateOptions
+from ionbed.spectra.preparation import parts, shuffle, units, workers
+from ionbed.spectra.preparation.assemble import plan_shards
+from ionbed.spectra.preparation.parts import make_part
 from ionbed.spectra.prepare import PrepareOptions, prepare
 from ionbed.spectra.store import Store
 
@@ -58,6 +67,12 @@ def libraries(tmp_path: Path) -> list[Path]:
     return [write_library(folder / f"library-{i}.mgf", first=15 * i) for i in range(5)]
 
 
+@pytest.fixture(autouse=True)
+def units_of_one_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small files would otherwise share a unit, and one worker would do all."""
+    monkeypatch.setattr(units, "SMALLEST_UNIT_BYTES", 1)
+
+
 def content(folder: Path) -> dict[str, str]:
     return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.iterdir())}
 
@@ -84,7 +99,7 @@ def test_counts_add_up_and_every_drop_has_its_reason(libraries: list[Path], tmp_
 def test_the_store_holds_what_was_written(libraries: list[Path], tmp_path: Path) -> None:
     prepare(libraries, tmp_path / "store", options=SMALL_SHARDS, workers=1)
     store = Store(tmp_path / "store")
-    assert [shard["spectra"] for shard in store.manifest["shards"]] == [25, 25, 25, 5]
+    assert [shard["spectra"] for shard in store.manifest["shards"]] == [20, 20, 20, 20]  # as many as divide by 4
     spectra = list(store)
     assert [s.native_id for s in spectra] == [f"spectrum {i}" for i in range(80)]
     assert spectra[1].polarity == -1
@@ -97,7 +112,8 @@ def test_any_number_of_workers_writes_the_same_bytes(libraries: list[Path], tmp_
     for workers in (1, 2, 3):
         prepare(libraries, tmp_path / f"store-{workers}", options=SMALL_SHARDS, workers=workers)
     one = content(tmp_path / "store-1")
-    assert len(one) == 6  # four shards, the list of dropped records, the manifest
+    shards = [f"spectra-{i:05d}.parquet" for i in range(4)]
+    assert set(one) == {*shards, "dropped.tsv", "files.tsv", "manifest.json", "report.html"}
     assert one == content(tmp_path / "store-2") == content(tmp_path / "store-3")
 
 
@@ -186,6 +202,9 @@ def die_in(name, call):
     setattr(module, name, replacement)
 
 if __name__ == "__main__":
+    from ionbed.spectra.preparation import units
+
+    units.SMALLEST_UNIT_BYTES = 1
     name, call, out, *inputs = sys.argv[1:]
     die_in(name, int(call))
     options = module.PrepareOptions(rows_per_shard=25)
@@ -196,12 +215,14 @@ if __name__ == "__main__":
 @pytest.mark.parametrize(
     ("moment", "before"),
     [
-        (("write_shard", "1"), "nothing"),  # the workers are at work
-        (("write_shard", "4"), "an older store"),
+        (("is_made", "4"), "nothing"),  # the workers are reading
+        (("_make_parts", "1"), "nothing"),
+        (("_decide", "1"), "an older store"),
+        (("plan_shards", "1"), "an older store"),
         (("write_manifest", "1"), "an older store"),
     ],
 )
-def test_a_killed_run_leaves_what_was_there_and_a_rerun_finishes(
+def test_a_killed_run_leaves_what_was_there_and_a_rerun_goes_on(
     libraries: list[Path], tmp_path: Path, moment: tuple[str, str], before: str
 ) -> None:
     out = tmp_path / "store"
@@ -216,16 +237,158 @@ def test_a_killed_run_leaves_what_was_there_and_a_rerun_finishes(
     assert run.returncode == -9, run.stderr
     assert (content(out) if out.exists() else None) == older
     workers = [int(pid) for pid in run.stdout.split()]
-    assert bool(workers) == (moment == ("write_shard", "1"))
+    assert workers
     deadline = time.monotonic() + 20
     while any(is_running(pid) for pid in workers):
         assert time.monotonic() < deadline, "a worker outlives its killed parent"
         time.sleep(0.05)
+    scratch = tmp_path / ".store.partial" / ".scratch"
+    made = {path.name: path.stat().st_mtime_ns for path in scratch.glob("part-*.json")}
+    assert len(made) == 5 or moment[0] == "is_made"
 
-    prepare(libraries, out, options=SMALL_SHARDS, workers=1, overwrite=True)
+    again: list[str] = []
+    watched = make_part
+
+    def note(unit: units.Unit, **keywords: Any) -> int:
+        again.append(f"part-{unit.number:06d}.json")
+        return watched(unit, **keywords)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "make_part", note)
+        prepare(libraries, out, options=SMALL_SHARDS, workers=1, overwrite=True)
+    assert len(again) + len(made) == 5  # what was read is not read again
+    assert not set(again) & set(made)
     prepare(libraries, tmp_path / "reference", options=SMALL_SHARDS, workers=1)
     assert content(out) == content(tmp_path / "reference")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in", "killed.py", "reference", "store"]
+
+
+def test_a_changed_input_or_option_is_not_mixed_with_what_was_read(libraries: list[Path], tmp_path: Path) -> None:
+    out = tmp_path / "store"
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    for change in ("input", "option"):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, "_decide", stop)
+            with pytest.raises(KeyboardInterrupt):
+                prepare(libraries, out, options=SMALL_SHARDS, workers=1, overwrite=True)
+        assert (tmp_path / ".store.partial" / ".scratch" / "part-000004.json").exists()
+        options = SMALL_SHARDS
+        if change == "input":
+            write_library(libraries[2], first=200, count=30)
+        else:
+            options = PrepareOptions(rows_per_shard=25, cleaning=CleaningOptions(max_peaks=2))
+        prepare(libraries, out, options=options, workers=1, overwrite=True)
+        prepare(libraries, tmp_path / "reference", options=options, workers=1, overwrite=True)
+        assert content(out) == content(tmp_path / "reference")
+
+
+def test_a_damaged_part_is_made_again(libraries: list[Path], tmp_path: Path) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_decide", stop)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(libraries, tmp_path / "store", workers=1)
+    part = tmp_path / ".store.partial" / ".scratch" / "part-000002.arrow"
+    part.write_bytes(part.read_bytes()[:-100])
+    prepare(libraries, tmp_path / "store", workers=1)
+    prepare(libraries, tmp_path / "reference", workers=1)
+    assert content(tmp_path / "store") == content(tmp_path / "reference")
+
+
+def test_small_groups_and_ranges_change_nothing(
+    libraries: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = PrepareOptions(rows_per_shard=7, near_duplicates=NearDuplicateOptions(keep=1, similarity=0.5))
+    libraries[1].write_text(libraries[1].read_text().replace("TITLE=spectrum", "TITLE=same") * 2)
+    prepare(libraries, tmp_path / "one", options=options, workers=1)
+    monkeypatch.setattr(parts, "ROWS_PER_GROUP", 10)
+    monkeypatch.setattr(shuffle, "ROWS_PER_RANGE", 3)
+    prepare(libraries, tmp_path / "many", options=options, workers=1)
+    assert content(tmp_path / "one") == content(tmp_path / "many")
+
+
+def test_near_duplicates_are_found_across_files(tmp_path: Path) -> None:
+    def repeats(first: int) -> str:
+        return "".join(
+            ions(f"repeat {i}", PEPMASS="195.0877", peaks=f"110.07{i:02d} {200 + i}\n138.066 1000\n")
+            for i in range(first, first + 6)
+        )
+
+    (tmp_path / "in").mkdir()
+    for i in range(3):
+        (tmp_path / "in" / f"{i}.mgf").write_text(repeats(6 * i) + ions(f"other {i}", PEPMASS=f"{300 + i}.1"))
+    options = PrepareOptions(near_duplicates=NearDuplicateOptions(keep=4))
+    manifest = prepare([tmp_path / "in"], tmp_path / "store", options=options, workers=1)
+    assert manifest["counts"]["dropped"] == {"near-duplicate": 14}
+    kept = [s.native_id for s in Store(tmp_path / "store")]
+    assert kept == ["repeat 0", "repeat 1", "repeat 2", "repeat 3", "other 0", "other 1", "other 2"]
+    off = PrepareOptions(near_duplicates=NearDuplicateOptions(keep=None))
+    assert prepare([tmp_path / "in"], tmp_path / "all", options=off, workers=1)["counts"]["kept"] == 21
+
+
+def test_a_least_grade_drops_the_rest(libraries: list[Path], tmp_path: Path) -> None:
+    everything = prepare(libraries, tmp_path / "all", workers=1)["counts"]
+    assert set(everything["grades"]) > {"C"}
+    assert everything["kept"] == sum(everything["grades"].values())
+    options = PrepareOptions(grades=GradeOptions(minimum="B"))
+    counts = prepare(libraries, tmp_path / "better", options=options, workers=1)["counts"]
+    assert counts["grades"] == {g: n for g, n in everything["grades"].items() if g != "C"}
+    assert counts["kept"] + sum(counts["dropped"].values()) == counts["read"]
+    assert {s.grade for s in Store(tmp_path / "better")} == set(counts["grades"])
+
+
+def test_the_table_of_files_adds_up(libraries: list[Path], tmp_path: Path) -> None:
+    counts = prepare(libraries, tmp_path / "store", workers=1)["counts"]
+    with open(tmp_path / "store" / "files.tsv", encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream, delimiter="\t"))
+    assert [row["file"] for row in rows] == [path.name for path in libraries]
+    assert sum(int(row["read"]) for row in rows) == counts["read"]
+    assert sum(int(row["kept"]) for row in rows) == counts["kept"]
+    for row in rows:
+        dropped = sum(int(entry.rpartition(": ")[2]) for entry in row["dropped"].split(", "))
+        assert int(row["read"]) == int(row["kept"]) + dropped
+
+
+@pytest.mark.parametrize(
+    ("num_rows", "per_shard", "expected"),
+    [(1, 10, [1]), (10, 10, [10]), (11, 10, [5, 6]), (21, 10, [5, 5, 5, 6]), (641, 10, [5] * 127 + [6])],
+)
+def test_shards_divide_among_processes(num_rows: int, per_shard: int, expected: list[int]) -> None:
+    shards = plan_shards(np.array([num_rows]), per_shard)
+    assert sorted(shard.num_rows for shard in shards) == sorted(expected)
+    assert len(shards) in (1, 2, 4, 8, 16, 32) or len(shards) % 64 == 0
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=30), st.integers(1, 12))
+def test_shards_cover_every_kept_row_once(kept: list[int], per_shard: int) -> None:
+    rows = [(part, row) for part, count in enumerate(kept) for row in range(count)]
+    found = []
+    for shard in plan_shards(np.array(kept), per_shard) if rows else []:
+        mine = [(part, row) for part in shard.parts for row in range(kept[part])]
+        found += mine[shard.skip : shard.skip + shard.num_rows]
+    assert found == rows
+
+
+def test_a_dask_cluster_writes_the_same_bytes(libraries: list[Path], tmp_path: Path) -> None:
+    pytest.importorskip("distributed")
+    prepare(libraries, tmp_path / "here", options=SMALL_SHARDS, workers=1)
+    prepare(libraries, tmp_path / "there", options=SMALL_SHARDS, workers=2, cluster="local")
+    assert content(tmp_path / "here") == content(tmp_path / "there")
+
+
+@pytest.mark.parametrize(("cluster", "message"), [("nowhere", "neither"), ("tcp://127.0.0.1:1", "no Dask cluster")])
+def test_a_wrong_cluster_is_told(
+    libraries: list[Path], tmp_path: Path, cluster: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "SCHEDULER_TIMEOUT", 1.0)
+    with pytest.raises(InputError, match=message):
+        prepare(libraries, tmp_path / "store", cluster=cluster)
+    assert not (tmp_path / "store").exists()
 
 
 def is_running(pid: int) -> bool:
@@ -241,10 +404,10 @@ def test_a_dead_worker_is_an_error_not_a_hang(libraries: list[Path], tmp_path: P
         "import os, sys\n"
         "from pathlib import Path\n"
         "import ionbed.spectra.prepare as module\n"
-        "def crash(block, options):\n"
+        "def crash(unit, folder, options):\n"
         "    os._exit(9)\n"
         "if __name__ == '__main__':\n"
-        "    module._prepare_block = crash\n"
+        "    module.make_part = crash\n"
         "    try:\n"
         "        module.prepare([Path(p) for p in sys.argv[2:]], Path(sys.argv[1]), workers=2)\n"
         "    except RuntimeError as error:\n"

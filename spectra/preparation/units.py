@@ -1,0 +1,98 @@
+"""Cut the inputs of `prepare` into units: what one task reads, and what is not read again when a run is resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...errors import InputError
+from ..readers import blocks_of_files
+from ..readers.blocks import Block
+from ..readers.sniffing import files_of
+
+SMALLEST_UNIT_BYTES = 4 << 20
+FILES_PER_UNIT = 2000
+LARGEST_SHARE = 1 / 16
+"""A file that is more of the input than this is cut where the run is steered, so that many workers share it."""
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """A file of an input.
+
+    Attributes
+    ----------
+    name : str
+        As its user would recognise it: the name of the file, or ``folder/sub/file.mgf`` in a folder.
+    path : Path
+    num_bytes, modified_ns : int
+    """
+
+    name: str
+    path: Path
+    num_bytes: int
+    modified_ns: int
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A block that is already read, or files that the worker reads; ``number`` counts from 0 in input order."""
+
+    number: int
+    block: Block | None = None
+    files: tuple[tuple[str, Path], ...] = ()
+
+
+def input_files(inputs: Sequence[Path]) -> list[InputFile]:
+    """Return the files of all inputs, a folder's sorted by path; hidden files are left out.
+
+    Raises
+    ------
+    InputError
+        A file cannot be read, or a store is damaged.
+    """
+    files = []
+    for given in inputs:
+        for name, path in files_of(given):
+            if not os.access(path, os.R_OK):
+                raise InputError(f"{path}: cannot be read; check that it is there, and its permissions")
+            status = path.stat()
+            name = name.encode("utf-8", "replace").decode()  # a name that is not UTF-8 fits into no table
+            files.append(InputFile(name, path, status.st_size, status.st_mtime_ns))
+    return files
+
+
+def resume_key(files: Sequence[InputFile], options: dict[str, Any], version: str) -> str:
+    """Return what must be equal for the parts of a stopped run to be used: the files, the options, the program."""
+    seen = [[file.name, str(file.path.resolve()), file.num_bytes, file.modified_ns] for file in files]
+    return json.dumps({"version": version, "options": options, "files": seen}, indent=0) + "\n"
+
+
+def cut_into_units(files: Sequence[InputFile], skipped: list[str]) -> Iterator[Unit]:
+    """Yield the units, lazily; they depend on the files only, not on who works.
+
+    Small files share a unit; a file that is a large share of the whole becomes many units, one for each block. Of what
+    is cut here, the names of files that are not spectra are appended to ``skipped``.
+    """
+    total = sum(file.num_bytes for file in files)
+    number = 0
+    waiting: list[tuple[str, Path]] = []
+    waiting_bytes = 0
+    for file in files:
+        is_large = file.num_bytes > max(SMALLEST_UNIT_BYTES // 4, total * LARGEST_SHARE)
+        if waiting and (is_large or waiting_bytes >= SMALLEST_UNIT_BYTES or len(waiting) >= FILES_PER_UNIT):
+            yield Unit(number, files=tuple(waiting))
+            number, waiting, waiting_bytes = number + 1, [], 0
+        if not is_large:
+            waiting.append((file.name, file.path))
+            waiting_bytes += file.num_bytes
+            continue
+        for block in blocks_of_files([(file.name, file.path)], skipped):
+            yield Unit(number, block=block)
+            number += 1
+    if waiting:
+        yield Unit(number, files=tuple(waiting))
