@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from itertools import accumulate
 from typing import Any, Final
 
@@ -191,17 +191,15 @@ class FileStatistics:
         """Standard deviation in mDa of the m/z of a strong fragment, or None where no precursor was repeated.
 
         From the median of the absolute differences between successive repeats of a precursor (1.4826 times the median
-        estimates the standard deviation of a difference, which is the square root of 2 times that of one measurement).
-        It tells how precise an instrument is, not how well it is calibrated.
+        estimates the standard deviation of a difference, which is the square root of 2 times that of one measurement);
+        at least what rounding to the decimals of the file adds. It tells how precise an instrument is, not how well it
+        is calibrated.
         """
         if not self.deviations:
             return None
-        bins = sorted(self.deviations)
-        half = self.num_deviations / 2
-        sums = accumulate(self.deviations[number] for number in bins)
-        median_bin = next(number for number, reached in zip(bins, sums, strict=True) if reached >= half)
-        median = _SMALLEST_DEVIATION * 10 ** ((median_bin + 0.5) / _BINS_PER_DECADE)
-        return round(1e3 * 1.4826 * median / math.sqrt(2), 5)
+        median = _SMALLEST_DEVIATION * 10 ** ((_median(self.deviations) + 0.5) / _BINS_PER_DECADE)
+        rounding = 10.0 ** -_median(self.decimals) / math.sqrt(12)
+        return round(1e3 * max(1.4826 * median / math.sqrt(2), rounding), 5)
 
     def to_json(self) -> dict[str, Any]:
         """Return all of it but the memory of precursors, for JSON; see `from_json`."""
@@ -233,20 +231,19 @@ class FileStatistics:
 _NUMBERS: Final = ("read", "kept", "damaged", "scans", "out_of_order", "timed", "labelled")
 
 
-def sum_histograms(files: Iterable[FileStatistics]) -> dict[str, dict[str, int]]:
-    """Return the histograms (`HISTOGRAMS`) of many files added up, ready for JSON."""
-    total: dict[str, dict[int, int]] = {name: {} for name in HISTOGRAMS}
-    for statistics in files:
-        for name in HISTOGRAMS:
-            _add_counts(total[name], statistics.histograms[name])
-    return {name: _with_text_keys(counts) for name, counts in total.items()}
-
-
 def _edge(name: str, value: float | None) -> int:
     if value is None:
         return _NOT_KNOWN
     step, last = STEPS[name]
     return max(0, min(int(value // step) * step, last))
+
+
+def _median(counts: Mapping[int, int]) -> int:
+    """Return the lower median of the keys, each taken as often as it was counted."""
+    keys = sorted(counts)
+    half = sum(counts.values()) / 2
+    sums = accumulate(counts[key] for key in keys)
+    return next(key for key, reached in zip(keys, sums, strict=True) if reached >= half)
 
 
 def _count(counts: dict[Any, int], key: Any) -> None:
