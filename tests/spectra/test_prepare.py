@@ -109,8 +109,8 @@ def test_the_store_holds_what_was_written(libraries: list[Path], tmp_path: Path)
 
 
 def test_any_number_of_workers_writes_the_same_bytes(libraries: list[Path], tmp_path: Path) -> None:
-    for workers in (1, 2, 3):
-        prepare(libraries, tmp_path / f"store-{workers}", options=SMALL_SHARDS, workers=workers)
+    for count in (1, 2, 3):
+        prepare(libraries, tmp_path / f"store-{count}", options=SMALL_SHARDS, workers=count)
     one = content(tmp_path / "store-1")
     shards = [f"spectra-{i:05d}.parquet" for i in range(4)]
     assert set(one) == {*shards, "dropped.tsv", "files.tsv", "manifest.json", "report.html"}
