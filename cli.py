@@ -18,21 +18,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import __version__
+from .console import console, examples
+from .data_commands import data_app
 from .errors import InputError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from .encoder.modeling_ionbed import IonbedModel
 
 logger = logging.getLogger("ionbed")
 
 DATA, TRAINING, SEARCH, EVALUATION, INSTALLATION = "Data", "Training", "Search", "Evaluation", "This installation"
-
-
-def _examples(*lines: str) -> str:
-    """Return lines as they stand, under a heading; a bracket in them is no markup."""
-    return "\b\n[bold]Examples[/bold]\n" + "\n".join(f"  {line}" for line in lines).replace("[", "\\[")
 
 
 app = typer.Typer(
@@ -41,7 +36,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog=_examples(
+    epilog=examples(
         "ionbed demo                                       # all of it, small",
         "ionbed index build library.msp --out library      # a library to search in",
         "ionbed search library run.mzML --out hits.tsv     # what are these spectra?",
@@ -49,7 +44,6 @@ app = typer.Typer(
 )
 index_app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Build or describe a search index.")
 app.add_typer(index_app, name="index", rich_help_panel=SEARCH)
-data_app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="List or download public data sets.")
 app.add_typer(data_app, name="data", rich_help_panel=DATA)
 
 SetOption = Annotated[
@@ -65,9 +59,6 @@ ResumeOption = Annotated[
 ModelOption = Annotated[
     str | None,
     typer.Option(metavar="FOLDER|HUB_ID", help="The encoder.", show_default="the checkpoint shipped with the package"),
-]
-RegistryOption = Annotated[
-    Path | None, typer.Option(metavar="FILE.yaml", help="Data sets of your own; see 'ionbed configs public-data'.")
 ]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 WorkersOption = Annotated[int | None, typer.Option(min=1, help="Processes.", show_default="all cores")]
@@ -94,7 +85,7 @@ def root(
 
 @app.command(
     rich_help_panel=DATA,
-    epilog=_examples(
+    epilog=examples(
         "ionbed prepare massbank.tar.gz --out store",
         "ionbed prepare library.msp run.mzML gnps/ --out store --workers 8",
         "ionbed prepare massbank.tar.gz --out free --set 'licenses=[CC0, CC BY]'",
@@ -133,7 +124,7 @@ def prepare(
 
 @app.command(
     rich_help_panel=DATA,
-    epilog=_examples("ionbed split store --out split.json", "ionbed split store --out split.json --seed 1 --test 0.2"),
+    epilog=examples("ionbed split store --out split.json", "ionbed split store --out split.json --seed 1 --test 0.2"),
 )
 def split(
     store: Annotated[Path, typer.Argument(metavar="STORE", help="A folder written by 'ionbed prepare'.")],
@@ -152,7 +143,7 @@ def split(
 
 @app.command(
     rich_help_panel=DATA,
-    epilog=_examples(
+    epilog=examples(
         "ionbed simulate molecules.smi --out predicted.msp",
         "ionbed simulate molecules.tsv --out p.msp --energy 20 --adduct '[M+H]+'",
     ),
@@ -173,64 +164,9 @@ def simulate(
     logger.info("%s: %s predicted spectra of %s molecules", out, f"{counts['spectra']:,}", f"{counts['predicted']:,}")
 
 
-@data_app.command("list", epilog=_examples("ionbed data list", "ionbed data list --json"))
-def data_list(
-    registry: RegistryOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with citations.")] = False,
-) -> None:
-    """List the public data sets that are known by name: size, licence, what is in them."""
-    from .spectra.data_registry import format_list, list_data
-
-    entries = list_data(registry)
-    if as_json:
-        print(json.dumps(entries, indent=2, ensure_ascii=False))
-    else:
-        _console().print(format_list(entries))
-
-
-@data_app.command(
-    "get",
-    epilog=_examples(
-        "ionbed data get massspecgym",
-        "ionbed data get gems-a10 --out /data/gems --yes",
-        "ionbed data get MSV000080547 --include '*.mzML'",
-        "ionbed data get massspecgym --mirror /media/disk",
-    ),
-)
-def data_get(
-    name: Annotated[
-        str, typer.Argument(metavar="NAME|ACCESSION", help="A name from 'ionbed data list', or MSV..., MTBLS...")
-    ],
-    out: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Where to.", show_default="a folder of that name, here")
-    ] = None,
-    mirror: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FOLDER",
-            help="Copy from a folder that this command wrote elsewhere; no network.",
-            show_default=False,
-        ),
-    ] = None,
-    include: Annotated[
-        list[str] | None, typer.Option(metavar="PATTERN", help="Only such files, as '*.mzML'; may be repeated.")
-    ] = None,
-    registry: RegistryOption = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before a large download.")] = False,
-) -> None:
-    """Download a public data set, or go on with a download that was stopped; the files are checked."""
-    from .spectra.public_data import get_data
-
-    confirm = typer.confirm if sys.stdin.isatty() else None
-    manifest = get_data(
-        name, out=out, mirror=mirror, registry=registry, include=include or (), yes=yes, confirm=confirm
-    )
-    logger.info("%s: %s files, licence: %s", out or name, f"{len(manifest['files']):,}", manifest["license"])
-
-
 @app.command(
     rich_help_panel=TRAINING,
-    epilog=_examples(
+    epilog=examples(
         "ionbed pretrain pretrain-small --set data.store=store",
         "ionbed pretrain my.yaml --resume auto",
         "accelerate launch --num_processes 8 --module ionbed pretrain my.yaml",
@@ -251,7 +187,7 @@ def pretrain(
 
 @app.command(
     rich_help_panel=TRAINING,
-    epilog=_examples("ionbed finetune finetune-small --set data.store=store"),
+    epilog=examples("ionbed finetune finetune-small --set data.store=store"),
 )
 def finetune(
     config: Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file, or a name from 'ionbed configs'.")],
@@ -268,7 +204,7 @@ def finetune(
 
 @app.command(
     rich_help_panel=SEARCH,
-    epilog=_examples(
+    epilog=examples(
         "ionbed embed queries.mgf --out embeddings.parquet",
         "ionbed embed store --out e.parquet --model runs/small/model",
     ),
@@ -287,7 +223,7 @@ def embed(
 
 @index_app.command(
     "build",
-    epilog=_examples(
+    epilog=examples(
         "ionbed index build library.msp --out library",
         "ionbed index build store --out library --model runs/small/model",
     ),
@@ -305,7 +241,7 @@ def index_build(
     logger.info("%s: %s spectra", out, f"{len(index):,}")
 
 
-@index_app.command("info", epilog=_examples("ionbed index info library"))
+@index_app.command("info", epilog=examples("ionbed index info library"))
 def index_info(
     index: Annotated[Path, typer.Argument(metavar="INDEX", help="A folder written by 'ionbed index build'.")],
 ) -> None:
@@ -317,7 +253,7 @@ def index_info(
 
 @app.command(
     rich_help_panel=SEARCH,
-    epilog=_examples(
+    epilog=examples(
         "ionbed search library queries.mgf                 # hits to read here",
         "ionbed search library queries.mgf --out hits.tsv",
         "ionbed search library queries.mzML --out hits.tsv --top-k 20 --open",
@@ -344,14 +280,14 @@ def search(
 
     window = None if open_search else precursor_ppm
     if out is None or str(out) == "-":
-        _console().print(format_hits(find(index, queries, k=top_k, precursor_ppm=window)))
+        console().print(format_hits(find(index, queries, k=top_k, precursor_ppm=window)))
     else:
         logger.info("%s: %s", out, run(index, queries, out, k=top_k, precursor_ppm=window))
 
 
 @app.command(
     rich_help_panel=EVALUATION,
-    epilog=_examples(
+    epilog=examples(
         "ionbed evaluate my.yaml --out report",
         "ionbed evaluate runs/small/model store --split split.json --out report",
     ),
@@ -387,11 +323,11 @@ def evaluate(
         if value is not None
     ]
     config = load_config(EvaluationConfig, what if dataset is None else "evaluate", [*named, *(overrides or ())])
-    print_tables(run(config, out, overwrite=overwrite), _console())
+    print_tables(run(config, out, overwrite=overwrite), console())
     logger.info("%s: the report is report.html, the numbers are in results.json", out)
 
 
-@app.command(rich_help_panel=EVALUATION, epilog=_examples("ionbed demo", "ionbed demo --out report --threads 2"))
+@app.command(rich_help_panel=EVALUATION, epilog=examples("ionbed demo", "ionbed demo --out report --threads 2"))
 def demo(
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="The report to write.")] = Path("demo-report"),
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.", show_default="all cores")] = None,
@@ -402,7 +338,7 @@ def demo(
     run_demo(out, threads=threads)
 
 
-@app.command(rich_help_panel=INSTALLATION, epilog=_examples("ionbed doctor", "ionbed doctor --json"))
+@app.command(rich_help_panel=INSTALLATION, epilog=examples("ionbed doctor", "ionbed doctor --json"))
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -415,9 +351,7 @@ def doctor(
         raise typer.Exit(1)
 
 
-@app.command(
-    rich_help_panel=INSTALLATION, epilog=_examples("ionbed configs", "ionbed configs pretrain-small > my.yaml")
-)
+@app.command(rich_help_panel=INSTALLATION, epilog=examples("ionbed configs", "ionbed configs pretrain-small > my.yaml"))
 def configs(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="The configuration to print.")] = None,
 ) -> None:
@@ -431,13 +365,6 @@ def _load_model(path_or_id: str | None) -> IonbedModel:
     from .encoder.loading import load_model
 
     return load_model(path_or_id)
-
-
-def _console() -> Console:
-    """Return standard output for tables; 120 columns where it is no terminal and nobody says otherwise."""
-    from rich.console import Console
-
-    return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120)
 
 
 def _say_model(folder: Path) -> None:
