@@ -59,7 +59,8 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto
 h1 { font-size: 1.6rem } h2 { font-size: 1.2rem; margin-top: 2.4rem; border-top: 1px solid #ddd; padding-top: 1.2rem }
 h3 { font-size: 1rem; margin-bottom: .3rem } p { max-width: 50rem } .sum { font-size: 1.1rem }
 .note { color: #555; font-size: .9rem }
-.scroll { overflow-x: auto } table { border-collapse: collapse; margin: .8rem 0; font-size: .94rem; width: 100% }
+.scroll { overflow-x: auto } table { border-collapse: collapse; margin: .8rem 0; font-size: .94rem }
+table:has(.bars) { width: 100% }
 th, td { text-align: left; vertical-align: top; padding: .25rem .9rem .25rem 0; border-bottom: 1px solid #ddd }
 th.number, td.number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums }
 tr.total td { font-weight: 600; border-top: 2px solid #999 } td.file { overflow-wrap: anywhere; min-width: 9rem }
@@ -71,8 +72,8 @@ td.bars { width: 40%; min-width: 8rem; padding-top: .5rem }
 .plots { display: flex; flex-wrap: wrap; gap: 1rem 1.4rem } .plots figure { margin: 0 }
 svg { max-width: 100%; height: auto }
 @media (max-width: 46rem) {
-  th, td { padding-right: .5rem } table { font-size: .86rem } td.bars { width: 24%; min-width: 3rem }
-  td.file { min-width: 6rem }
+  th, td { padding-right: .5rem } table { font-size: .86rem } td.bars { width: 24%; min-width: 2.6rem }
+  td.file { min-width: 7rem }
   .wide { display: none }
 }
 @media print { * { print-color-adjust: exact } figure, tr { break-inside: avoid } }

@@ -162,13 +162,11 @@ class FileStatistics:
         self._last_time = self._last_time if later._last_time is None else later._last_time
         for name in _NUMBERS:
             setattr(self, name, getattr(self, name) + getattr(later, name))
-        for mine, others in [
-            (self.dropped, later.dropped),
-            (self.decimals, later.decimals),
-            (self.deviations, later.deviations),
-            *((self.histograms[name], later.histograms[name]) for name in HISTOGRAMS),
-        ]:
-            _add_counts(mine, others)
+        _add_counts(self.dropped, later.dropped)
+        _add_counts(self.decimals, later.decimals)
+        _add_counts(self.deviations, later.deviations)
+        for name in HISTOGRAMS:
+            _add_counts(self.histograms[name], later.histograms[name])
         self._strong_of = {}
 
     @property

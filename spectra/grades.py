@@ -331,7 +331,7 @@ def _meets(found: _Features, record: RawRecord, spectrum: Spectrum, asked: Spect
         and not (asked.measured and spectrum.predicted)
         and (
             asked.min_high_peaks <= 1  # the base peak is one
-            or np.count_nonzero(spectrum.intensity >= asked.high_intensity) >= asked.min_high_peaks
+            or int(np.count_nonzero(spectrum.intensity >= asked.high_intensity)) >= asked.min_high_peaks
         )
         and (asked.min_base_peak is None or _base_peak_reaches(record, asked.min_base_peak))
     )
