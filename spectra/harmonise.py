@@ -165,7 +165,7 @@ def harmonise(
             if found and metadata.mass_mismatch == "drop" and "precursor-mass" in found:
                 return Dropped("precursor-mass", f"{stated.mz:g} is not that of {labels.formula} as {ion.adduct.name}")
             flags |= found
-    elif (computed := computed_precursor(labels, ion.adduct)) is not None:
+    elif (computed := computed_precursor(labels, ion)) is not None:
         precursor_mz, labels = computed
         notes.add("precursor-mz-from-adduct")
     else:

@@ -120,14 +120,14 @@ def has_unit_resolution(instrument_type: str | None, instrument: str | None) -> 
     return _HIGH_RESOLUTION.search(text) is None and _UNIT_RESOLUTION.search(text) is not None
 
 
-def computed_precursor(labels: Labels, adduct: Adduct | None) -> tuple[float, Labels] | None:
-    """Return the precursor m/z that structure and adduct imply, where they fit together, and the labels it is for.
+def computed_precursor(labels: Labels, ion: Ion) -> tuple[float, Labels] | None:
+    """Return the precursor m/z that structure and adduct imply, where nothing contradicts, and the labels it is for.
 
     Of a salt or a hydrate the heaviest part counts, if it is heavier than all others together.
     """
-    if labels.molecule is None or adduct is None:
+    molecule, adduct = labels.molecule, ion.adduct
+    if molecule is None or adduct is None or ion.conflict:
         return None
-    molecule = labels.molecule
     if "." in molecule.smiles:
         parts = components(molecule.smiles)
         if not parts or 2 * parts[0].exact_mass <= molecule.exact_mass:
