@@ -1,4 +1,4 @@
-"""Damage a text record the way transfers, editors and converters do: one seeded mutator for the tests of all formats."""
+"""Damage a text record as transfers, editors and converters do: one seeded mutator for the tests of all formats."""
 
 from __future__ import annotations
 
@@ -28,6 +28,19 @@ def mutate(record: bytes, rng: np.random.Generator) -> bytes:
         if record:
             record = CHANGES[rng.integers(len(CHANGES))](record, rng)
     return record
+
+
+def mutate_json(record: bytes, rng: np.random.Generator) -> bytes:
+    """Return ``record`` as `mutate` returns it or, every other time, with one mark of its structure lost or added."""
+    marks = b'{}[]",:\\'
+    if rng.random() < 0.5:
+        return mutate(record, rng)
+    if rng.random() < 0.5:
+        at, mark = int(rng.integers(len(record) + 1)), int(rng.integers(len(marks)))
+        return record[:at] + marks[mark : mark + 1] + record[at:]
+    places = [place for place, byte in enumerate(record) if byte in marks]
+    at = places[int(rng.integers(len(places)))]
+    return record[:at] + record[at + 1 :]
 
 
 def _span(record: bytes, rng: np.random.Generator, longest: int) -> tuple[int, int]:
