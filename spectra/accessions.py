@@ -79,7 +79,7 @@ def list_files(repository: Repository, accession: str, downloader: Downloader) -
         The listing cannot be had or read.
     """
     listing = _cached_files if repository.listing == "gnps-dataset-cache" else _folder_files
-    files = {}
+    files: dict[str, ListedFile] = {}
     for file in listing(repository, accession, downloader):
         files.setdefault(file.path, file)
         if len(files) > MOST_FILES:

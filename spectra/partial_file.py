@@ -54,7 +54,9 @@ class PartialFile:
         self._note = target.with_name(f".{target.name}.partial.json")
         self._url = url
         self.is_resumed = self.path.exists()
-        self.etag = self.last_modified = self.publisher_sha256 = None
+        self.etag: str | None = None
+        self.last_modified: str | None = None
+        self.publisher_sha256: str | None = None
         self.total: int | None = None
         self._can_resume = True
         self._read_note()

@@ -15,6 +15,11 @@ BODY = np.random.default_rng(0).bytes(3_000_000)
 ETAG = '"first"'
 
 
+class _QuietServer(ThreadingHTTPServer):
+    def handle_error(self, *_: object) -> None:
+        """Say nothing of clients that are gone: they are killed on purpose."""
+
+
 class Server:
     """Answers each request with the next of the behaviours of its path, the last of them for ever; keeps a log."""
 
@@ -29,7 +34,7 @@ class Server:
             pass
 
         Bound.server_log = server
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Bound)
+        self.http = _QuietServer(("127.0.0.1", 0), Bound)
         self.http.daemon_threads = True
         self.thread = threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True)
         self.thread.start()
