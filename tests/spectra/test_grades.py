@@ -5,7 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
+from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +29,7 @@ from ionbed.spectra.grades import (
     worse,
 )
 from ionbed.spectra.harmonise import Dropped, harmonise
+from ionbed.spectra.readers import read_records
 from ionbed.spectra.record import RawRecord
 from ionbed.spectra.spectrum import Spectrum
 
@@ -350,3 +354,26 @@ class TestOptions:
     def test_a_threshold_that_is_not_named_asks_for_nothing(self) -> None:
         options = build(GradeOptions, {"a": {"spectrum": {"min_fragments": 1}}}, "x.yaml")
         assert options.a == GradeThresholds(FileThresholds(), SpectrumThresholds(min_fragments=1))
+
+
+DATA = os.environ.get("IONBED_DATA", "")
+
+
+@pytest.mark.data
+@pytest.mark.skipif(not DATA, reason="IONBED_DATA does not name the folder of real data")
+class TestRealRuns:
+    @pytest.mark.parametrize(
+        ("name", "spread"),
+        [("171103_PMA_TK_QC_04-4to5min.mzML", 0.1), ("DOM_b.mzXML", 0.28)],  # mDa; both from Orbitraps
+    )
+    def test_an_orbitrap_run(self, name: str, spread: float) -> None:
+        records = list(read_records(Path(DATA) / "raw" / name))
+        statistics = statistics_of(records)
+        assert statistics.is_run
+        assert statistics.out_of_order == 0
+        assert statistics.mass_spread == pytest.approx(spread, rel=0.3)
+        assert grade_of_file(statistics) == "A"
+        outcomes = [(made, harmonise(made)) for made in records]
+        grades = Counter(grade_of_spectrum(made, found) for made, found in outcomes if isinstance(found, Spectrum))
+        assert min(grades[grade] for grade in "AB") > 0.1 * grades.total()
+        assert grades["C"] < 0.05 * grades.total()
