@@ -54,6 +54,11 @@ class Repository:
             raise ValueError(f"accession '{self.accession}' is not a regular expression ({error})") from None
         if not re.fullmatch(self.accession, self.example):
             raise ValueError(f"example '{self.example}' does not match accession '{self.accession}'")
+        try:
+            self.listing_url.format(accession="")
+            self.download_url.format(accession="", path="")
+        except (KeyError, IndexError, ValueError):
+            raise ValueError("listing_url and download_url must hold no braces but {accession} and {path}") from None
         if "{path}" not in self.download_url:
             raise ValueError(f"download_url '{self.download_url}' does not hold {{path}}")
 

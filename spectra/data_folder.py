@@ -50,6 +50,8 @@ class DataFolder:
     def missing(self) -> list[PublicFile]:
         """Return the files that are not there, or not as they were received; raises `InputError` on foreign ones."""
         missing = []
+        if self.entries:
+            logger.info("%s: checking what is there", self.out)
         for file in self.data.files:
             target, entry = self.out / file.path, self.entries.get(file.path)
             if not target.exists():

@@ -22,7 +22,7 @@ import urllib3
 from ..artifacts import move_into_place
 from ..progress import Advance
 from .error_pages import HEAD_BYTES, refusal
-from .partial_file import Expected, PartialFile, Received
+from .partial_file import Expected, PartialFile, Received, whole_size
 
 logger = logging.getLogger("ionbed")
 
@@ -142,7 +142,7 @@ class Downloader:
             The server does not have it, sends something else, or failed `DownloadOptions.attempts` times.
         """
         target.parent.mkdir(parents=True, exist_ok=True)
-        with PartialFile(target, url) as partial:
+        with PartialFile(target, url, needs_md5=expected.md5 is not None) as partial:
             advance(partial.size)
 
             def attempt() -> Received:
@@ -196,6 +196,8 @@ class Downloader:
             is_encoded = self._is_encoded(url, response, target.name)
             length = None if is_encoded else _length(response)
             total = None if length is None else partial.size + length
+            if response.status_code == 206:
+                total = whole_size(response) or total
             if total is not None and expected.size is not None and total != expected.size:
                 raise DownloadError(f"{url}: has {total:,} bytes at the server, {expected.size:,} are expected")
             _refuse_lack_of_space(target, (total or expected.size or 0) - partial.size)

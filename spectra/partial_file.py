@@ -49,7 +49,7 @@ class Expected:
 class PartialFile:
     """The part of a file that is received, with its checksums so far and a note of what it is a part of."""
 
-    def __init__(self, target: Path, url: str) -> None:
+    def __init__(self, target: Path, url: str, *, needs_md5: bool = False) -> None:
         self.path = target.with_name(f".{target.name}.partial")
         self._note = target.with_name(f".{target.name}.partial.json")
         self._url = url
@@ -58,7 +58,7 @@ class PartialFile:
         self.last_modified: str | None = None
         self.publisher_sha256: str | None = None
         self.total: int | None = None
-        self._can_resume = True
+        self._can_resume, self._needs_md5 = True, needs_md5
         self._read_note()
 
     def __enter__(self) -> PartialFile:
@@ -86,7 +86,7 @@ class PartialFile:
 
     def fits(self, response: requests.Response) -> bool:
         """Whether a partial response goes on where this ends, in the same file."""
-        found = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", response.headers.get("Content-Range", ""))
+        found = _content_range(response)
         if not found or int(found[1]) != self.size:
             return False
         is_same_size = self.total is None or found[3] in ("*", str(self.total))
@@ -95,8 +95,10 @@ class PartialFile:
 
     def note(self, response: requests.Response, total: int | None, *, can_resume: bool) -> None:
         """Write down what the coming bytes belong to, for a run that finds them."""
-        self.etag = response.headers.get("ETag") if can_resume else None
-        self.last_modified = response.headers.get("Last-Modified") if can_resume else None
+        if not self.size:  # a partial response need not state them again
+            self.etag = self.last_modified = None
+        self.etag = response.headers.get("ETag", self.etag) if can_resume else None
+        self.last_modified = response.headers.get("Last-Modified", self.last_modified) if can_resume else None
         self.total, self._can_resume = total, can_resume
         self.publisher_sha256 = _linked_sha256(response) or self.publisher_sha256
         fields = ("etag", "last_modified", "total", "publisher_sha256")
@@ -113,7 +115,7 @@ class PartialFile:
         """Forget what was received."""
         self._handle.truncate(0)
         self.sha256, self.md5, self.size = hashlib.sha256(), hashlib.md5(usedforsecurity=False), 0
-        self.is_resumed, self.total = False, None
+        self.is_resumed, self.total, self.publisher_sha256 = False, None, None
         self._note.unlink(missing_ok=True)
 
     def sync(self) -> None:
@@ -127,7 +129,8 @@ class PartialFile:
 
     def _count(self, chunk: bytes) -> None:
         self.sha256.update(chunk)
-        self.md5.update(chunk)
+        if self._needs_md5:
+            self.md5.update(chunk)
         self.size += len(chunk)
 
     def _read_note(self) -> None:
@@ -155,6 +158,16 @@ class PartialFile:
             if stated is not None and found.hexdigest() != stated.lower():
                 return f"its {name} is {found.hexdigest()}, {stated.lower()} is expected"
         return None
+
+
+def whole_size(response: requests.Response) -> int | None:
+    """Return the size of the file of which a partial response (206) is a part, None where it is not stated."""
+    found = _content_range(response)
+    return int(found[3]) if found and found[3] != "*" else None
+
+
+def _content_range(response: requests.Response) -> re.Match[str] | None:
+    return re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", response.headers.get("Content-Range", ""))
 
 
 def _linked_sha256(response: requests.Response) -> str | None:

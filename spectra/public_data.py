@@ -78,7 +78,7 @@ def get_data(
     downloader = Downloader(known.download)
     data, unusable = _resolve(name, known, include, downloader, out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with exclusive(out):
+    with exclusive(out.resolve()):
         folder = DataFolder(name, out, data)
         missing = folder.missing()
         if missing:
@@ -229,7 +229,7 @@ def _copy_mirror(name: str, known: Registry, mirror: Path, out: Path, include: S
         raise InputError(f"{mirror}: --include {' '.join(include)} leaves none of {len(data.files):,} files")
     failed: dict[str, str] = {}
     out.parent.mkdir(parents=True, exist_ok=True)
-    with exclusive(out):
+    with exclusive(out.resolve()):
         folder = DataFolder(name, out, replace(data, files=files))
         missing = folder.missing()
         logger.info("%s: %s files to copy, %s", name, f"{len(missing):,}", format_size(total_size(missing)[0]))

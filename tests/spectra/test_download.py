@@ -120,6 +120,28 @@ def test_a_server_that_ignores_if_range_is_found_out_by_the_etag_of_the_part(ser
     assert (tmp_path / "a.mgf").read_bytes() == new
 
 
+def test_a_server_that_sends_less_than_the_range_is_asked_for_the_rest(server, tmp_path):
+    def sparing(handler: Handler) -> None:
+        start = int(handler.headers.get("Range", "bytes=0-")[6:-1])
+        part = BODY[start : start + 1_000_000]
+        handler.send(206, part, {"ETag": ETAG, "Content-Range": f"bytes {start}-{start + len(part) - 1}/{len(BODY)}"})
+
+    fetch(server.on("/a.mgf", serve(drop_after=500_000), sparing), tmp_path / "a.mgf")
+    assert (tmp_path / "a.mgf").read_bytes() == BODY
+    assert server.ranges_of("/a.mgf") == [None, "bytes=500000-", "bytes=1500000-", "bytes=2500000-"]
+
+
+def test_parts_need_not_state_the_validator_again(server, tmp_path):
+    def forgetful(handler: Handler) -> None:
+        start = int(handler.headers["Range"][6:-1])
+        given = {"Content-Range": f"bytes {start}-{len(BODY) - 1}/{len(BODY)}"}
+        handler.send(206, BODY[start:], given, drop_after=500_000)
+
+    received = fetch(server.on("/a.mgf", serve(drop_after=500_000), forgetful, serve()), tmp_path / "a.mgf")
+    assert [headers.get("If-Range") for headers in server.requests_of("/a.mgf")] == [None, ETAG, ETAG]
+    assert received.etag == ETAG
+
+
 def test_a_file_without_a_validator_starts_again_unless_its_checksum_is_known(server, tmp_path):
     url = server.on("/a.mgf", serve(etag="", drop_after=700_000), serve(etag=""))
     fetch(url, tmp_path / "a.mgf")

@@ -146,6 +146,31 @@ def test_a_set_is_downloaded_described_and_not_downloaded_again(server, tmp_path
     assert {urlsplit(path).path for _, path, _ in server.log[requests:]} == {"/a.mgf"}
 
 
+def test_the_folder_here_is_a_folder_too(server, tmp_path, monkeypatch):
+    own = registry(tmp_path, [{"path": "a.mgf", "url": server.on("/a.mgf", serve(TEXT))}])
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    get_data("mine", registry=own, out=Path("."))
+    assert names_in(tmp_path / "here") == ["a.mgf", "manifest.json"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"accession": "("}, "not a regular expression"),
+        ({"example": "X1"}, "does not match"),
+        ({"download_url": "https://host/{accession}"}, "does not hold {path}"),
+        ({"download_url": "https://host/{study}/{path}"}, "no braces but"),
+        ({"listing": "ftp"}, "must be one of"),
+    ],
+)
+def test_a_wrong_repository_is_told(server, tmp_path, change, message):
+    repository = {**massive(server, [])["massive"], **change}
+    own = registry(tmp_path, [{"path": "x", "url": "https://host/x"}], repositories={"massive": repository})
+    with pytest.raises(InputError, match=message):
+        load_registry(own)
+
+
 def test_a_part_of_a_set_can_be_taken_and_added_to(server, tmp_path):
     files = [
         {"path": name, "url": server.on(f"/{name}", serve(TEXT)), "size": len(TEXT)} for name in ("a.mgf", "b.msp")
