@@ -67,7 +67,9 @@ def standardise(structure: str) -> Molecule | None:
         try:
             for atom in mol.GetAtoms():
                 atom.SetAtomMapNum(0)
-            mol = Chem.RemoveHs(_normalizer().normalize(mol))
+            mol = _normalizer().normalize(mol)
+            if any(atom.GetAtomicNum() == 1 for atom in mol.GetAtoms()):  # few have any, and the search takes long
+                mol = Chem.RemoveHs(mol)
             smiles = Chem.MolToSmiles(mol)
             inchikey = Chem.MolToInchiKey(mol)
         except (ValueError, RuntimeError):  # RDKit raises both, for structures it read but cannot work on

@@ -33,6 +33,7 @@ _COMMON_ADDUCTS = {
 """The ions that are looked for, by the charge of the molecule as drawn and the polarity. All have the electrons that
 their protons and ions account for: a radical ``[M]+`` of a neutral molecule is never guessed."""
 
+_LARGEST_MASS_DEFECT = 1.1e-3  # of an alkane, the difference of exact and nominal mass, as a share of it
 _DIFFER_BY_CH2 = {"[M+HCOO]-", "[M+CH3COO]-"}
 _UNIT_RESOLUTION = re.compile(
     r"(?<![a-z])(?:q{2,3}|qqq|tq|triple|q|qq?it|it|ltq|ion[ -]?trap)(?![a-z])|quadrupole(?!.*tof)", re.IGNORECASE
@@ -54,7 +55,7 @@ class MetadataOptions:
         'drop' mends what it can and drops the rest.
     mass_tolerance, mass_tolerance_ppm : float
         In Da and ppm, the larger counts: the difference that is still agreement. The rounding of the number as written
-        comes on top: half a unit of its last digit; for a whole number 0.5 Da, or 0.1% of it for heavy ions, whose
+        comes on top: half a unit of its last digit; for a whole number 0.5 Da, or 0.11% of it for heavy ions, whose
         nominal mass lies that far from the exact one (at most 0.9 Da: one hydrogen has to show).
     unit_resolution_tolerance : float
         In Da, for precursors of ion traps and quadrupoles.
@@ -109,7 +110,7 @@ class Statement:
         """Return the difference in Da that is still agreement, whatever the number is like."""
         tolerance = max(dalton, ppm * 1e-6 * self.mz, 0.5 * 10.0**-self.num_decimals)
         if self.num_decimals == 0:
-            tolerance = max(tolerance, min(0.9, 1e-3 * self.mz))
+            tolerance = max(tolerance, min(0.9, _LARGEST_MASS_DEFECT * self.mz))
         return max(tolerance, unit_resolution) if self.unit_resolution else tolerance
 
 

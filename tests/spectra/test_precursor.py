@@ -47,7 +47,7 @@ def spectrum_of(peaks: tuple[float, ...] = (50.0, 60.0), **fields: str) -> tuple
         ("195.45", "[M+H]+", CAFFEINE, "LC-ESI-QQ"),  # unit resolution
         ("194.0798", "[M]+", CAFFEINE, QTOF),  # a radical cation, as stated
         ("104.1070", "[M]+", CHOLINE, QTOF),
-        ("871", "[M-H]-", "C" * 59 + "C(=O)O", QTOF),  # the nominal mass of an ion of m/z 871.92
+        ("731", "[M-H]-", "C" * 49 + "C(=O)O", QTOF),  # the nominal mass of an ion of m/z 731.77
     ],
 )
 def test_agreement_is_left_alone(mz: str, adduct: str, smiles: str, instrument_type: str) -> None:
@@ -310,7 +310,7 @@ def test_tolerances() -> None:
     assert Statement(1000.0, 4, False).tolerance(0.01, 20.0, 0.5) == pytest.approx(0.02)
     assert Statement(500.1, 1, False).tolerance(0.01, 20.0, 0.5) == 0.05
     assert Statement(300.0, 0, False).tolerance(0.01, 20.0, 0.5) == 0.5
-    assert Statement(700.0, 0, False).tolerance(0.01, 20.0, 0.5) == pytest.approx(0.7)
+    assert Statement(700.0, 0, False).tolerance(0.01, 20.0, 0.5) == pytest.approx(0.77)
     assert Statement(2000.0, 0, False).tolerance(0.01, 20.0, 0.5) == 0.9
     assert Statement(500.0, 4, True).tolerance(0.01, 20.0, 0.5) == 0.5
 
