@@ -73,4 +73,5 @@ def data_get(
     manifest = get_data(
         name, out=out, mirror=mirror, registry=registry, include=include or (), yes=yes, confirm=confirm
     )
-    logger.info("%s: %s files, licence: %s", out or name, f"{len(manifest['files']):,}", manifest["license"])
+    count = len(manifest["files"])
+    logger.info("%s: %s file%s, licence: %s", out or name, f"{count:,}", "s"[: count != 1], manifest["license"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import email.utils
 import logging
 import random
+import re
 import shutil
 import threading
 import time
@@ -389,4 +390,5 @@ def _cause(error: BaseException) -> str:
             break
         error = inner
     text = " ".join(str(error).split())
-    return (text.rpartition(">: ")[2] or type(error).__name__)[:160]
+    text = re.sub(r"^(<.*?>|HTTPS?Connection(Pool)?\(.*?\)): ", "", text)
+    return (text or type(error).__name__)[:160]

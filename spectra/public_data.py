@@ -215,9 +215,9 @@ def _report(name: str, out: Path, num_files: int, failed: Mapping[str, str]) -> 
         reasons = "; ".join(f"{path}: {reason}" for path, reason in list(failed.items())[:3])
         more = f"; and {len(failed) - 3:,} more, see {out / MANIFEST}" if len(failed) > 3 else ""
         total = len(failed) + num_files - sum(1 for path in failed if not unsafe(path))
+        rest = f"the rest is in {out}; " if total > len(failed) else ""
         raise DownloadError(
-            f"{name}: {len(failed):,} of {total:,} files are missing ({reasons}{more}); "
-            f"the rest is in {out}; run the command again to go on"
+            f"{name}: {len(failed):,} of {total:,} files are missing ({reasons}{more}); {rest}run the command again to go on"
         )
 
 
