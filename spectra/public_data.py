@@ -216,9 +216,8 @@ def _report(name: str, out: Path, num_files: int, failed: Mapping[str, str]) -> 
         more = f"; and {len(failed) - 3:,} more, see {out / MANIFEST}" if len(failed) > 3 else ""
         total = len(failed) + num_files - sum(1 for path in failed if not unsafe(path))
         rest = f"the rest is in {out}; " if total > len(failed) else ""
-        raise DownloadError(
-            f"{name}: {len(failed):,} of {total:,} files are missing ({reasons}{more}); {rest}run the command again to go on"
-        )
+        missing = f"{len(failed):,} of {total:,} files are missing ({reasons}{more})"
+        raise DownloadError(f"{name}: {missing}; {rest}run the command again to go on")
 
 
 def _copy_mirror(name: str, known: Registry, mirror: Path, out: Path, include: Sequence[str]) -> dict[str, Any]:
