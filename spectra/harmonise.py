@@ -41,6 +41,7 @@ import re
 from collections import Counter
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -69,7 +70,7 @@ _DECIMAL = re.compile(r"[+-]?(?:\d+(?:[.,]\d*)?|[.,]\d+)(?:[eE][+-]?\d+)?")
 _TIME = re.compile(
     r"(\d+(?:[.,]\d*)?|[.,]\d+)\s*(seconds?|sec|s|minutes?|min|m|hours?|h)?\.?\s*(?:\(.*\))?", re.IGNORECASE
 )
-_PREDICTED = re.compile(r"predicted|in[- ]?silico|simulated|theoretical", re.IGNORECASE)
+_PREDICTED = re.compile(r"predicted|in[- ]?silico|simulated|theoretical|cfm-?id|qcxms", re.IGNORECASE)
 _PREDICTED_SPECTRUM = re.compile(
     r"(?:predicted|in[- ]silico|simulated|theoretical)\W+(?:\w+\W+){0,2}(?:spectr|ms/?ms|ms2|fragment)"
     r"|(?:spectrum|spectra)\W+(?:\w+\W+){0,2}(?:predicted|simulated)",
@@ -132,7 +133,7 @@ def harmonise(
     if record.problem:
         return Dropped(record.problem)
     if record.prepared is not None:
-        return _hold_to(record.prepared, options, ms_levels)
+        return _hold_to(record.prepared, options, ms_levels, metadata)
     fields = {
         name: text
         for name, text in record.fields.items()
@@ -160,10 +161,12 @@ def harmonise(
         if "," in fields["precursor_mz"]:
             notes.add("decimal-comma")
         if (stated := _statement(fields, ms_level)) is not None:
-            checked, ion, labels, found = reconcile(stated, ion, labels, mz, metadata)
-            precursor_mz = checked if stated.mz == precursor_mz else precursor_mz
-            if found and metadata.mass_mismatch == "drop" and "precursor-mass" in found:
-                return Dropped("precursor-mass", f"{stated.mz:g} is not that of {labels.formula} as {ion.adduct.name}")
+            is_its_own = stated.mz == precursor_mz  # not that of an earlier step of MSn
+            checked, ion, labels, found = reconcile(stated, ion, labels, mz if is_its_own else mz[:0], metadata)
+            precursor_mz = checked if is_its_own else precursor_mz
+            if metadata.mass_mismatch == "drop" and "precursor-mass" in found:
+                name = ion.adduct.name if ion.adduct else "an unknown ion"
+                return Dropped("precursor-mass", f"{stated.mz:.10g} is not that of {labels.formula} as {name}")
             flags |= found
     elif (computed := computed_precursor(labels, ion)) is not None:
         precursor_mz, labels = computed
@@ -214,13 +217,19 @@ def harmonise(
     )
 
 
-def _hold_to(spectrum: Spectrum, options: CleaningOptions, ms_levels: Container[int]) -> Spectrum | Dropped:
+def _hold_to(
+    spectrum: Spectrum, options: CleaningOptions, ms_levels: Container[int], metadata: MetadataOptions
+) -> Spectrum | Dropped:
     """Return a spectrum that was prepared before, held to these options; those it was made with change nothing.
 
     Peaks are not merged again: the means of two merged groups may lie closer to one another than the tolerance.
     """
     if spectrum.ms_level is not None and spectrum.ms_level not in ms_levels:
         return Dropped("ms-level", f"MS level {spectrum.ms_level}")
+    if metadata.mass_mismatch == "drop" and "precursor-mass" in spectrum.flags:
+        return Dropped(
+            "precursor-mass", f"{spectrum.precursor_mz:.10g} is not that of {spectrum.formula} as {spectrum.adduct}"
+        )
     threshold = min(options.min_relative_intensity, float(np.float32(options.min_relative_intensity)))
     mz, intensity = clean_peaks(
         spectrum.mz,
@@ -267,9 +276,14 @@ def _seconds(text: str | None) -> float | None:
     return value if math.isfinite(value) else None
 
 
+@lru_cache(maxsize=4096)
+def _is_program(*texts: str | None) -> bool:
+    return any(text and _PREDICTED.search(text) for text in texts)
+
+
 def _is_predicted(fields: Mapping[str, str]) -> bool:
     if fields.get("predicted", "").strip().lower() in {"true", "yes", "1"}:
         return True
-    if _PREDICTED.search(fields.get("spectrum_type", "")):
+    if _is_program(fields.get("spectrum_type"), fields.get("instrument_type"), fields.get("instrument")):
         return True
     return _PREDICTED_SPECTRUM.search(fields.get("comment", "")) is not None

@@ -184,6 +184,8 @@ def test_placeholders_are_null() -> None:
         ({"spectrum_type": "in-silico MS2"}, True),
         ({"comment": "predicted spectrum by CFM-ID"}, True),
         ({"comment": "In silico fragmentation of LIPID MAPS"}, True),
+        ({"instrument": "CFM-ID 4.4"}, True),
+        ({"instrument_type": "in-silico QTOF"}, True),
         ({"comment": "CONFIDENCE Predicted"}, False),
         ({"spectrum_type": "MS2"}, False),
         ({"predicted": "false"}, False),
@@ -212,6 +214,46 @@ def test_a_record_without_id_is_named_by_its_place() -> None:
     result = harmonise(record(native_id=""))
     assert isinstance(result, Spectrum)
     assert (result.spectrum_id, result.native_id) == ("library.mgf#7", None)
+
+
+@pytest.mark.parametrize(
+    ("fields", "polarity"),
+    [
+        ({"instrument_type": "LC-ESI+"}, 1),
+        ({"instrument_type": "ESI(-)"}, -1),
+        ({"instrument": "maXis, negative ion mode"}, -1),
+        ({"comment": "FTMS + p ESI d Full ms2 195.09@hcd30.00 [50.00-205.00]"}, 1),
+        ({"comment": "FTMS - c ESI d Full ms2 193.07@hcd30.00"}, -1),
+        ({"comment": "ion mode: positive; column C18"}, 1),
+        ({"comment": "positive mode; also measured in negative mode"}, None),
+        ({"comment": "a positive control"}, None),
+        ({"instrument_type": "LC-ESI-QTOF"}, None),
+        ({"instrument_type": "ESI+", "polarity": "negative"}, -1),
+        ({"instrument_type": "ESI+", "adduct": "[M-H]-"}, -1),
+        ({"instrument_type": "ESI-", "charge": "2"}, -1),
+    ],
+)
+def test_polarity_from_whatever_says_it(fields: dict[str, str], polarity: int | None) -> None:
+    spectrum, _ = spectrum_of(**fields)
+    assert spectrum.polarity == polarity
+    assert spectrum.charge in (None, -2, -1)
+
+
+def test_the_first_block_of_an_inchikey() -> None:
+    block = CAFFEINE_KEY[:14]
+    spectrum, repaired = spectrum_of(inchikey=block)
+    assert (spectrum.inchikey, spectrum.inchikey_block) == (block, block)
+    spectrum, repaired = spectrum_of(inchikey=block, smiles=CAFFEINE, adduct="[M+H]+")
+    assert (spectrum.inchikey, spectrum.flags) == (CAFFEINE_KEY, ())
+    assert not repaired
+    spectrum, _ = spectrum_of(inchikey="LFQSCWFLJHTTHZ", smiles=CAFFEINE, adduct="[M+H]+")
+    assert spectrum.flags == ("inchikey-conflict",)
+
+
+def test_what_cannot_be_read_is_flagged() -> None:
+    spectrum, repaired = spectrum_of(adduct="[M-H]-/[M-Ser]-", polarity="N")
+    assert (spectrum.adduct, spectrum.polarity, spectrum.flags) == (None, -1, ("adduct-unreadable",))
+    assert not repaired
 
 
 @given(st.dictionaries(st.sampled_from(FIELDS), st.text(max_size=20)))
