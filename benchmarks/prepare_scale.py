@@ -67,7 +67,7 @@ def run_under_fire(source: Path, out: Path, workers: int, kills: int, seconds: f
     chance, moments = random.Random(seed), []
     for _ in range(kills):
         process = start(source, out, workers)
-        moment = chance.uniform(0.5, max(1.0, 2 * seconds / (kills + 1)))
+        moment = chance.uniform(0.5, 1.5 + seconds / kills)
         try:
             process.wait(moment)
             break  # done before its turn

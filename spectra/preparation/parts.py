@@ -49,8 +49,10 @@ PART_SCHEMA = pa.schema(
 """
 
 
+SMALLEST_GROUP = 1 << 14
 ROWS_PER_GROUP = 1 << 20
 PARTS_PER_GROUP = 256
+"""A group of parts, which one task takes, has some 32th of all rows, within these bounds."""
 
 
 @dataclass(frozen=True)
@@ -85,9 +87,10 @@ class Parts:
 
     def groups(self) -> list[range]:
         """Return the parts in groups of neighbours that one task can hold."""
+        most_rows = min(max(SMALLEST_GROUP, int(self.offsets[-1]) // 32), ROWS_PER_GROUP)
         groups, start, rows = [], 0, 0
         for number, count in enumerate(self.num_rows):
-            if number > start and (rows + count > ROWS_PER_GROUP or number - start >= PARTS_PER_GROUP):
+            if number > start and (rows + count > most_rows or number - start >= PARTS_PER_GROUP):
                 groups.append(range(start, number))
                 start, rows = number, 0
             rows += int(count)

@@ -28,7 +28,12 @@ from .parts import Parts
 if TYPE_CHECKING:
     from .workers import Workers
 
+SMALLEST_RANGE = 1 << 13
+MOST_SMALL_RANGES = 32
 ROWS_PER_RANGE = 1 << 20
+"""A range of keys has about `SMALLEST_RANGE` rows, so that many workers share it; where that would be more than
+`MOST_SMALL_RANGES` ranges, up to `ROWS_PER_RANGE`."""
+
 LARGEST_BUCKET = 100_000
 """Members of one bucket that are compared at once; more are taken in turns of so many, best first."""
 
@@ -110,7 +115,8 @@ def shuffle(workers: Workers, parts: Parts, this: Round, before: Decisions) -> l
     """
     groups = list(enumerate(parts.groups()))
     runs = list(workers.map(partial(_sort_group, parts=parts, this=this, before=before), groups))
-    num_ranges = max(1, -(-int(parts.offsets[-1]) // ROWS_PER_RANGE))
+    num_rows = int(parts.offsets[-1])
+    num_ranges = max(1, min(MOST_SMALL_RANGES, num_rows // SMALLEST_RANGE), num_rows // ROWS_PER_RANGE)
     borders = [(i << 64) // num_ranges for i in range(num_ranges + 1)]
     decide = _rename if this.column == "name_key" else _decide
     ranges = [(number, *span) for number, span in enumerate(pairwise(borders))]
@@ -218,26 +224,43 @@ def _decide(span: tuple[int, int, int], *, runs: Sequence[Path], parts: Parts, t
 
 def _goes_from_buckets(entries: np.ndarray, parts: Parts, options: NearDuplicateOptions) -> np.ndarray:
     assert options.keep is not None
-    starts = (
-        np.flatnonzero(np.r_[True, entries["key"][1:] != entries["key"][:-1]]) if len(entries) else np.empty(0, int)
-    )
     goes = [np.empty(0, np.int64)]
-    for start, stop in pairwise([*starts.tolist(), len(entries)]):
-        if stop - start <= options.keep:
-            continue
-        bucket = entries[start:stop]
-        bucket = bucket[np.lexsort((bucket["row"], bucket["grade"]))]  # best first, then as they come
-        for turn in range(0, len(bucket), LARGEST_BUCKET):
-            rows = bucket["row"][turn : turn + LARGEST_BUCKET]
-            goes.append(rows[~keep_in_bucket(_columns(parts, rows), options)])
+    for buckets in _together(_crowded_buckets(entries, options.keep)):
+        rows = np.concatenate(buckets)
+        tables = [table for _, table in _fetch(parts, rows, SpectrumColumns.TABLE_COLUMNS)]
+        columns = SpectrumColumns.from_table(pa.concat_tables(tables).combine_chunks())
+        places = np.empty(len(rows), np.int64)
+        places[np.argsort(rows)] = np.arange(len(rows))
+        start = 0
+        for bucket in buckets:
+            members = columns.take(places[start : start + len(bucket)])
+            goes.append(bucket[~keep_in_bucket(members, options)])
+            start += len(bucket)
     return np.concatenate(goes)
 
 
-def _columns(parts: Parts, rows: np.ndarray) -> SpectrumColumns:
-    """Return the spectra at ``rows``, in that order."""
-    tables = [table for _, table in _fetch(parts, rows, SpectrumColumns.TABLE_COLUMNS)]
-    order = np.argsort(np.argsort(rows, kind="stable"), kind="stable")
-    return SpectrumColumns.from_table(pa.concat_tables(tables).combine_chunks()).take(order)
+def _crowded_buckets(entries: np.ndarray, keep: int) -> Iterator[np.ndarray]:
+    """Yield the rows of each bucket of more than ``keep`` members, the best first, then as they come."""
+    entries = entries[np.lexsort((entries["row"], entries["grade"], entries["key"]))]
+    starts = np.flatnonzero(np.r_[True, entries["key"][1:] != entries["key"][:-1]]) if len(entries) else []
+    for start, stop in pairwise([*starts, len(entries)]):
+        for turn in range(start, stop, LARGEST_BUCKET):
+            if min(stop, turn + LARGEST_BUCKET) - turn > keep:
+                yield entries["row"][turn : min(stop, turn + LARGEST_BUCKET)]
+
+
+def _together(buckets: Iterator[np.ndarray]) -> Iterator[list[np.ndarray]]:
+    """Yield buckets some at a time, so that their spectra are fetched together."""
+    group: list[np.ndarray] = []
+    size = 0
+    for bucket in buckets:
+        if group and size + len(bucket) > LARGEST_BUCKET:
+            yield group
+            group, size = [], 0
+        group.append(bucket)
+        size += len(bucket)
+    if group:
+        yield group
 
 
 def _fetch(parts: Parts, rows: np.ndarray, columns: Sequence[str]) -> Iterator[tuple[np.ndarray, pa.Table]]:

@@ -307,7 +307,8 @@ def test_small_groups_and_ranges_change_nothing(
     libraries[1].write_text(libraries[1].read_text().replace("TITLE=spectrum", "TITLE=same") * 2)
     prepare(libraries, tmp_path / "one", options=options, workers=1)
     monkeypatch.setattr(parts, "ROWS_PER_GROUP", 10)
-    monkeypatch.setattr(shuffle, "ROWS_PER_RANGE", 3)
+    monkeypatch.setattr(shuffle, "SMALLEST_RANGE", 3)
+    monkeypatch.setattr(shuffle, "LARGEST_BUCKET", 20)
     prepare(libraries, tmp_path / "many", options=options, workers=1)
     assert content(tmp_path / "one") == content(tmp_path / "many")
 
