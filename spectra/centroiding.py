@@ -9,6 +9,8 @@ import numpy as np
 _GAP = 2.5
 """Points further apart than this many times the narrowest spacing near by have lost what was between them: zeros."""
 _GAP_REACH = 4
+_WIDEST_SPACING = 0.25
+"""In Da. Points further apart than this are peaks of their own; no profile is that coarse."""
 _DEEPEST_VALLEY = 0.8
 """Two maxima are two peaks where the valley between them is below this share of the lower one; equal Gaussians come to
 that at 1.15 times their full width at half maximum."""
@@ -70,9 +72,10 @@ def _with_zeros(mz: np.ndarray, intensity: np.ndarray) -> tuple[np.ndarray, np.n
     spacing = np.diff(mz)
     padded = np.pad(spacing, _GAP_REACH, constant_values=np.inf)
     narrowest = np.lib.stride_tricks.sliding_window_view(padded, 2 * _GAP_REACH + 1).min(axis=1)
-    gaps = np.flatnonzero(spacing > _GAP * narrowest)
+    gaps = np.flatnonzero((spacing > _GAP * narrowest) | (spacing > _WIDEST_SPACING))
+    step = np.minimum(narrowest, spacing / 3)[gaps]
     places = np.repeat(gaps + 1, 2)
-    mz = np.insert(mz, places, np.ravel([mz[gaps] + narrowest[gaps], mz[gaps + 1] - narrowest[gaps]], "F"))
+    mz = np.insert(mz, places, np.ravel([mz[gaps] + step, mz[gaps + 1] - step], "F"))
     ends = [mz[0] - spacing[0]], [mz[-1] + spacing[-1]]
     return np.concatenate([ends[0], mz, ends[1]]), np.pad(np.insert(intensity, places, 0.0), 1)
 

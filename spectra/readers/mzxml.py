@@ -30,7 +30,7 @@ _END = re.compile(rb"</(?:[A-Za-z_][\w.-]*:)?scan>")
 _RUN_END = re.compile(rb"</(?:[A-Za-z_][\w.-]*:)?msRun>")
 _LEVEL = re.compile(rb"""\smsLevel\s*=\s*["'](\d{1,2})["']""")
 _ID = re.compile(rb"""\snum\s*=\s*["']([^"']*)["']""")
-_MODEL = re.compile(rb"""<msModel\s[^>]*?value\s*=\s*["']([^"']*)["']""")
+_MODEL = re.compile(rb"""<(?:[A-Za-z_][\w.-]*:)?msModel\s[^>]*?value\s*=\s*["']([^"']*)["']""")
 _COUNT = re.compile(rb"""<(?:[A-Za-z_][\w.-]*:)?msRun\s[^>]*?scanCount\s*=\s*["'](\d+)["']""")
 _CENTROIDED = re.compile(rb"""<(?:[A-Za-z_][\w.-]*:)?dataProcessing\s[^>]*?centroided\s*=\s*["'](\w+)["']""")
 _REPRESENTATION = {"1": "centroid", "true": "centroid", "0": "profile", "false": "profile"}
