@@ -12,7 +12,7 @@ from .field_names import field_of, native_id_of, normal_key, with_unit
 from .text import BadPeakLineError, decode, is_wanted, ms_level, parse_peaks, whole_number
 
 _FIRST_LINE = re.compile(rb"\s*(?:#[^\n]*\n\s*)*<(?:mzSpecLib\b|Spectrum\s*=)", re.IGNORECASE)
-_START = re.compile(rb"^[ \t]*<Spectrum(?:[ \t]*=[^>\n]*)?>", re.MULTILINE)
+_LINE = re.compile(rb"^[ \t]*(?:<([A-Za-z]+)|(?:\[\w+\])?[A-Z]+:\w+\|)", re.MULTILINE)
 _MARKER = re.compile(r"<(Spectrum|Analyte|InterpretationMember|Interpretation|Cluster|Peaks)(?:\s*=\s*([^>]*))?>\s*")
 _SET = re.compile(r"<AttributeSet\s+(\w+)\s*=\s*([^>]*?)\s*>")
 _ATTRIBUTE = re.compile(r"(?:\[(\w+)\])?([A-Za-z][\w.]*:\w+)\|([^=]*?)\s*=\s*(.*)")
@@ -84,6 +84,24 @@ def attribute(accession: str, value: str, group: str = "") -> _Attribute:
     return _Attribute(accession, value, group)
 
 
+def _starts(data: bytes) -> list[int]:
+    """Return the offsets of '<Spectrum', and where one is lost that of the first attribute or marker after peaks.
+
+    So a record whose first line is broken does not run into the one before it.
+    """
+    starts, after_peaks = [], False
+    for line in _LINE.finditer(data):
+        marker = line[1]
+        if marker == b"Peaks":
+            after_peaks = True
+        elif marker == b"Cluster":
+            after_peaks = False
+        elif after_peaks or marker == b"Spectrum":
+            starts.append(line.start())
+            after_peaks = False
+    return starts
+
+
 def _parse_header(header: bytes) -> Library:
     attributes: list[_Attribute] = []
     sets: dict[tuple[str, str], list[_Attribute]] = {}
@@ -150,9 +168,11 @@ def _sections(text: str) -> tuple[str, list[_Attribute], list[list[_Attribute]],
 
 
 def _peak_lines(text: str) -> str:
-    """Return the lines up to the next section, without comments."""
-    body = text.partition("\n<")[0]
-    if text.startswith("<"):
+    """Return the lines up to an empty one or the next section, without comments."""
+    body = text.lstrip("\n")
+    for end in ("\n\n", "\n<"):
+        body = body.partition(end)[0]
+    if body.startswith("<"):
         return ""
     if "#" in body:
         body = "\n".join(line for line in body.split("\n") if not line.lstrip().startswith("#"))
@@ -285,7 +305,7 @@ MZSPECLIB = RecordFormat(
     name="mzSpecLib",
     extensions=("mzspeclib", "mzlib", "mzlb"),
     looks_like=lambda head: _FIRST_LINE.match(head) is not None,
-    starts=lambda data: [match.start() for match in _START.finditer(data)],
+    starts=_starts,
     parse_header=_parse_header,
     parse_record=_parse_record,
     marks_ends=False,
