@@ -133,6 +133,8 @@ class Piece:
         Of a `TableFormat`: the file to open, of which this piece is ``num_rows`` rows; ``data`` is empty then.
     problem : str or None
         Why the file cannot be read, where the piece stands for a whole file that cannot.
+    starts : tuple of int
+        Where the records start in ``data``; empty where that is still to be found.
     """
 
     source_file: str
@@ -144,6 +146,7 @@ class Piece:
     path: Path | None = None
     num_rows: int = 0
     problem: str | None = None
+    starts: tuple[int, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,16 +181,19 @@ def cut(
             continue
         if header is None:
             header = data[: starts[0]]
-        yield Piece(source_file, position, data[starts[0] : starts[-1]], header, ends_file=False)
+        places = tuple(start - starts[0] for start in starts[:-1])
+        yield Piece(source_file, position, data[starts[0] : starts[-1]], header, ends_file=False, starts=places)
         position += len(starts) - 1
         del buffer[: starts[-1]]
         wanted = BLOCK_BYTES
     data = bytes(buffer)
+    places: tuple[int, ...] = ()
     if header is None:
         starts = record_format.starts(data)
         first = starts[0] if starts else len(data)
         header, data = data[:first], data[first:]
-    yield Piece(source_file, position, data, header, damaged=is_damaged())
+        places = tuple(start - first for start in starts)
+    yield Piece(source_file, position, data, header, damaged=is_damaged(), starts=places)
 
 
 def slice_table(table_format: TableFormat, source_file: str, path: Path) -> list[Piece]:
@@ -220,7 +226,7 @@ def parse_piece(
     """Yield every record of a piece; the last one of a file that is cut short has the problem 'truncated'."""
     source_file, position = piece.source_file, piece.position
     header = record_format.parse_header(piece.header)
-    starts = record_format.starts(piece.data)
+    starts = piece.starts or record_format.starts(piece.data)
     problem, last = None, b""
     for start, stop in pairwise([*starts, len(piece.data)]):
         last = piece.data[start:stop]

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Container
 
 import numpy as np
 
 from .blocks import Parsed, RecordFormat
-from .field_names import field_of, native_id_of, normal_key, with_unit
+from .field_names import ID_KEYS, field_of, native_id_of, normal_key, with_unit
 from .text import BadPeakLineError, decode, is_wanted, ms_level, parse_number, parse_peaks, peak_tokens, whole_number
 
 _HEADER_LINE = re.compile(rb"[ \t]*([A-Za-z$@#][^\n:]{0,80}):")
 _HEADER_LINE_INSIDE = re.compile(rb"\n[ \t]*[A-Za-z$@#][^\n:]{0,80}:")
+_FIRST_KEY = re.compile(rb"(?:\A|\n\n)([A-Za-z$@#][^\n:]{0,80}):")
 _NUM_PEAKS_LINE = re.compile(rb"\n[ \t]*num[ _]?peaks?[ \t]*:[^\n]*", re.IGNORECASE)
 _PEAK_LINE = re.compile(rb"[ \t]*[(+-]?[.,]?\d")
 _PEAK = re.compile(rb"[ \t]*[(+-]?[.,]?\d[\d.,eE+-]*[ \t,;]+[+-]?[.,]?\d")
@@ -25,6 +27,7 @@ _BRACKETED = re.compile(r"\(\s*([^\s,()]+)[\s,]+([^\s,()]+)\s*\)")
 _OF_PEAKS = b"0123456789.eE+- \t\n;"
 _LABORATORY = re.compile(r"MSBNK-([^-]+)-")
 
+_REPEATED = ("comment", "comments")
 _NUM_PEAKS = ("numpeaks", "numpeak")
 
 
@@ -34,37 +37,43 @@ def _starts(data: bytes) -> list[int]:
     Most records are plain: header lines of different keys, the number of peaks, lines of peaks, an empty line. Where
     one is not, neither the stated number of peaks nor empty lines are trusted alone; see `_starts_by_line`.
     """
+    first_keys = Counter(_FIRST_KEY.findall(data))
+    usual = max(first_keys, key=first_keys.__getitem__) if first_keys else b"Name"
     starts: list[int] = []
     position = 0
     while position < len(data):
         stop = data.find(b"\n\n", position)
         stop = len(data) if stop < 0 else stop + 2
-        if not _is_plain(data[position:stop]):
+        if _is_plain(data[position:stop], usual):
+            while data[position] == 0x0A:
+                position += 1
+            starts.append(position)
+        else:
             part = position
             while stop < len(data) and not _has_peaks(data[part:stop]):
                 part, following = stop, data.find(b"\n\n", stop)
                 stop = len(data) if following < 0 else following + 2
-            starts += [position + start for start in _starts_by_line(data[position:stop], is_first=position == 0)]
-        else:
-            while data[position] == 0x0A:
-                position += 1
-            starts.append(position)
+            part_starts = _starts_by_line(data[position:stop], usual, is_first=position == 0)
+            starts += [position + start for start in part_starts]
         position = stop
     return starts
 
 
-def _is_plain(paragraph: bytes) -> bool:
+def _is_plain(paragraph: bytes, usual: bytes) -> bool:
     """Whether a paragraph is one whole record and nothing else."""
     num_peaks = _NUM_PEAKS_LINE.search(paragraph)
     if num_peaks is None:
         return False
-    if paragraph[num_peaks.end() :].translate(None, _OF_PEAKS) and _HEADER_LINE_INSIDE.search(
-        paragraph, num_peaks.end()
-    ):
+    end = num_peaks.end()
+    if paragraph[end:].translate(None, _OF_PEAKS) and _HEADER_LINE_INSIDE.search(paragraph, end):
         return False
-    parts = [line.partition(b":") for line in paragraph[: num_peaks.start()].strip(b"\n").split(b"\n")]
+    header = paragraph[: num_peaks.start()].strip(b"\n")
+    if header.count(usual + b":") > 1:
+        return False
+    lines = header.split(b"\n")
+    parts = [line.partition(b":") for line in lines]
     keys = [key for key, _, _ in parts if key[:5].lower() != b"synon"]
-    return all(colon for _, colon, _ in parts) and len(set(keys)) == len(keys)
+    return all(colon for _, colon, _ in parts) and len(set(keys)) == len(keys) and not _cut_in(lines[0], usual)
 
 
 def _has_peaks(part: bytes) -> bool:
@@ -72,63 +81,88 @@ def _has_peaks(part: bytes) -> bool:
     return _PEAK_LINE.match(last, last.rfind(b"\n") + 1) is not None
 
 
-def _starts_by_line(part: bytes, *, is_first: bool) -> list[int]:
+def _cut_in(line: bytes, usual: bytes) -> int:
+    """Return where, in a line that was cut, the first line of the next record starts; 0 where the line is whole."""
+    place = line.rfind(usual + b":")
+    if place <= 0:
+        return 0
+    own_key = line.partition(b":")[0]
+    return place if place >= len(own_key) or not _is_known(_normal(own_key)) else 0  # COMPOUNDNAME is not cut at NAME
+
+
+def _normal(key: bytes) -> str:
+    return normal_key(key.decode("latin-1"))
+
+
+def _is_known(key: str) -> bool:
+    return key in ID_KEYS or field_of(key) is not None
+
+
+def _starts_by_line(part: bytes, usual: bytes, *, is_first: bool) -> list[int]:
     """Return the offsets of the first lines of records in ``part``, where no record before it goes on.
 
     A record starts with the line that follows peaks or the line with their number: a header line in any case, another
-    line where an empty one comes before it. It also starts where a key comes again that a record has once; as the
-    record before it then has no peaks, it may lack its end too: the start is the paragraph, or the place in a line that
-    was cut, after which keys come again. So an empty line in a header is no border by itself.
+    line where an empty one comes before it. It also starts where a key comes again that a record has once. The
+    record before it then has no peaks and perhaps no end: the start is where, before that key, the usual first key
+    stands or a paragraph starts. So an empty line in a header is no border by itself.
+
+    Parameters
+    ----------
+    part : bytes
+    usual : bytes
+        The key with which most records start.
+    is_first : bool
+        Whether nothing stands before ``part``, of which a line that is no header line could be a part.
     """
     starts: list[int] = []
-    header: list[tuple[int, str]] = []  # of the present record: offset and key of each line
+    header: list[tuple[int, str, bytes]] = []  # of the present record: offset, key and text of each line
     known: set[str] = set()
-    in_peaks, is_after_gap, paragraph = True, True, -1
-    offset = 0
+    usual_key = _normal(usual)
+    in_peaks, is_after_gap, paragraph, previous = True, True, -1, b""
+    following = 0
     for line in part.split(b"\n"):
+        offset, following = following, following + len(line) + 1
         match = _HEADER_LINE.match(line)
         if not line or line.isspace():
             is_after_gap = True
-        elif match is None and (_PEAK if is_after_gap else _PEAK_LINE).match(line):
+            continue
+        if match is None and (_PEAK if is_after_gap else _PEAK_LINE).match(line):
             in_peaks = in_peaks or bool(header)
-            is_after_gap = False
         elif in_peaks and (match is not None or (is_after_gap and (starts or not is_first))):
-            start = offset
-            if match is not None and header and not is_after_gap:
-                start = _start_in_cut_line(part, offset, header)
-            starts.append(start)
-            header, known, in_peaks, is_after_gap, paragraph = [], set(), False, False, -1
+            cut = 0 if is_after_gap else _cut_in(previous, usual)
+            starts.append(offset - len(previous) - 1 + cut if cut else offset)
+            if cut := _cut_in(line, usual):
+                starts.append(offset + cut)
+            header, known, in_peaks, paragraph = [], set(), False, -1
         elif match is not None and is_after_gap and header:
             paragraph = offset
         if match is not None:
-            key = normal_key(match[1].decode("latin-1"))
-            if header and header[-1][1] == key and part[header[-1][0] : offset] == line + b"\n":
-                pass  # a line written twice
-            elif (key == "name" and paragraph == offset) or (key in known and field_of(key) not in (None, "comment")):
-                start = paragraph if paragraph >= 0 else _start_in_cut_line(part, offset, header)
-                starts.append(start)
-                header, paragraph = [(o, k) for o, k in header if o >= start], -1
-                known = {k for _, k in header}
-            header.append((offset, key))
+            key = _normal(match[1])
+            if header and key.endswith(usual_key) and key != usual_key and usual_key != "name" and not _is_known(key):
+                starts.append(offset + _cut_in(line, usual))  # two keys in one
+                header, known, paragraph, key = [], set(), -1, usual_key
+            elif key in known and line != previous and key not in _REPEATED and _is_known(key):
+                starts.append(_start_before(header, usual, paragraph if paragraph >= 0 else offset))
+                header, paragraph = [entry for entry in header if entry[0] >= starts[-1]], -1
+                known = {earlier for _, earlier, _ in header}
+            elif key == "name" and paragraph == offset:
+                starts.append(offset)
+                header, known, paragraph = [], set(), -1
+            header.append((offset, key, line))
             known.add(key)
             in_peaks = in_peaks or key in _NUM_PEAKS
-            is_after_gap = False
-        offset += len(line) + 1
+        is_after_gap, previous = False, line
     return starts
 
 
-def _start_in_cut_line(part: bytes, offset: int, header: list[tuple[int, str]]) -> int:
-    """Return where, in the line before ``offset``, the key stands with which the present record started.
-
-    ``offset`` itself where it does not stand there.
-    """
-    previous = part.rfind(b"\n", 0, max(offset - 1, 0)) + 1
-    first_key = part[header[0][0] : offset].partition(b":")[0].strip()
-    for key in (first_key, b"Name", b"NAME"):
-        found = part.rfind(key + b":", previous + 1, offset)
-        if found > previous:
-            return found
-    return offset
+def _start_before(header: list[tuple[int, str, bytes]], usual: bytes, otherwise: int) -> int:
+    """Return where in a header, in which keys come again, the second record starts."""
+    for place, (offset, _, line) in reversed(list(enumerate(header))):
+        if cut := _cut_in(line, usual):
+            return offset + cut
+        if place and line.partition(b":")[0] == usual:
+            return offset
+    return otherwise
 
 
 def _parse_record(data: bytes, _header: None, ms_levels: Container[int], is_last: bool) -> Parsed:

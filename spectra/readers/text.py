@@ -51,9 +51,9 @@ def parse_peaks(body: str) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
         if columns is None:
             return _parse_lines(lines)
     mz, intensity = columns
-    if not math.isfinite(np.dot(mz, intensity)):  # or large beyond reason: the slow way can tell
-        return _parse_lines(body.split("\n"))
-    return mz, intensity, ()
+    if np.isfinite(mz).all() and np.isfinite(intensity).all():
+        return mz, intensity, ()
+    return _parse_lines(body.split("\n"))
 
 
 def _regular_columns(body: str) -> tuple[np.ndarray, np.ndarray] | None:
