@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
 import zlib
+from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from ionbed.spectra.centroiding import centroid
 from ionbed.spectra.readers import read_records
 
 from .conftest import array, cv, run, spectrum
+
+DATA = os.environ.get("IONBED_DATA", "")
+RUNS = sorted(Path(DATA).glob("raw/*")) if DATA else []
 
 
 def named(data, vocabulary):
@@ -79,3 +86,60 @@ def test_agreement_with_pyteomics_and_pymzdata(tmp_path, psi_ms_vocabulary):
         if own.fields["ms_level"] != "1":
             assert float(own.fields["precursor_mz"]) == other.precursor.ions()[0].mz
             assert float(own.fields["charge"]) == other.precursor.ions()[0].charge
+
+
+def test_centroids_agree_with_those_of_pymzdata(tmp_path, psi_ms_vocabulary):
+    pymzdata = pytest.importorskip("pymzdata")
+    rng = np.random.default_rng(0)
+    centres, heights = np.arange(100.0, 600.0, 23.017), rng.uniform(1e3, 1e5, 22)
+    mz = np.exp(np.arange(np.log(95), np.log(610), 1 / 20_000 / 6))
+    intensity = sum(
+        height * np.exp(-4 * np.log(2) * ((mz - centre) / (centre / 20_000)) ** 2)
+        for centre, height in zip(centres, heights, strict=True)
+    )
+    intensity = np.where(intensity > 1.0, rng.poisson(intensity), 0.0)
+    arrays = array("MS:1000514", mz) + array("MS:1000515", intensity, "<f4", "MS:1000521")
+    path = tmp_path / "profile.mzML"
+    text = spectrum(1, arrays=arrays).replace("MS:1000127", "MS:1000128")
+    path.write_bytes(named(run(text), psi_ms_vocabulary))
+    (record,) = read_records(path)
+    assert record.fields["spectrum_representation"] == "profile"
+    (other,) = pymzdata.MZReader(str(path))
+    other.pick_peaks(1.0)
+    theirs = np.array(other.centroid_peaks()[0], np.float64)
+    ours, _ = centroid(record.mz, record.intensity)
+    assert len(ours) == len(centres)
+    for found in (ours, np.array([theirs[np.argmin(np.abs(theirs - centre))] for centre in centres])):
+        assert (np.abs(found - centres) / centres * 1e6).max() < 5
+
+
+@pytest.mark.data
+@pytest.mark.skipif(not DATA, reason="IONBED_DATA does not name the folder of real data")
+def test_real_runs_are_as_pyteomics_and_pymzdata_read_them(psi_ms_vocabulary):
+    from pyteomics import mzml, mzxml
+
+    pymzdata = pytest.importorskip("pymzdata")
+    assert {path.suffix.lower() for path in RUNS} == {".mzml", ".mzxml"}
+    for path in RUNS:
+        is_mzml = path.suffix.lower() == ".mzml"
+        name, level = ("id", "ms level") if is_mzml else ("num", "msLevel")
+        reader = mzml.MzML(str(path), cv=psi_ms_vocabulary) if is_mzml else mzxml.MzXML(str(path))
+        theirs = {spectrum[name]: spectrum for spectrum in reader}
+        ours = list(read_records(path, ms_levels=range(1, 10)))
+        elements = re.findall(rb"<spectrum\s" if is_mzml else rb"<scan\s", path.read_bytes())
+        assert len(ours) == len(theirs) == len(elements)
+        for own in ours:
+            other = theirs[own.native_id]
+            assert (own.problem, own.repairs) == (None, ())
+            assert own.fields["ms_level"] == str(other[level])
+            np.testing.assert_array_equal(own.mz, other["m/z array"])
+            np.testing.assert_array_equal(own.intensity, other["intensity array"])
+        if is_mzml:  # pymzdata reads no mzXML
+            third = list(pymzdata.MZReader(str(path)))
+            assert Counter(str(s.ms_level) for s in third) == Counter(own.fields["ms_level"] for own in ours)
+            for own, other in zip(ours, third, strict=True):
+                assert own.native_id == other.id
+                np.testing.assert_array_equal(own.mz, other.mz_array())
+                np.testing.assert_allclose(own.intensity, other.intensity_array(), rtol=1e-7)
+                if own.fields["ms_level"] == "2":
+                    assert float(own.fields["precursor_mz"]) == other.precursor.ions()[0].mz
