@@ -56,8 +56,8 @@ class RawRecord:
         As written: not sorted, not scaled, zeros kept. m/z in Da per charge.
     problem : str or None
         A short reason code where the record is broken and cannot be used: 'bad-binary-array', 'bad-peak-line',
-        'deprecated' (withdrawn by its authors), 'malformed-xml', 'no-peaks', 'truncated', 'unknown-format',
-        'unsupported-binary-encoding'.
+        'deprecated' (withdrawn by its authors), 'malformed-json', 'malformed-row', 'malformed-xml', 'no-peaks',
+        'truncated', 'unknown-format', 'unsupported-binary-encoding'.
     repairs : tuple of str
         Short codes of what the reader had to mend: 'bad-peak' (a peak without a finite m/z or intensity, kept as NaN),
         'decimal-comma', 'not-utf-8', 'peak-count' (not as stated), 'retention-time-without-unit' (left out),

@@ -17,8 +17,8 @@ _OPENING = re.compile(rb'\{\s*"((?:[^"\\]|\\.){0,200})"\s*:')
 _BEFORE_FIRST = re.compile(rb"[\s,\[\]]*")
 _BETWEEN = re.compile(rb"[\s,\[\]}]*")
 _ARRAY_OR_OBJECT = re.compile(rb"\s*\[?\s*\{")
-_CLOSED_OBJECT = re.compile(rb"\}[\s,\]}]*\Z")
-_CLOSED_ARRAY = re.compile(rb"\][\s\]}]*\Z")
+_CLOSED_OBJECT = re.compile(rb"\}[\s\]}]*\Z")
+_CLOSED_ARRAY = re.compile(rb"\]\s*\Z")
 _BLANKS = b" \t\r\n"
 _NUMBER_CHARACTERS = b"0123456789.+-eE \t\r\n"
 
@@ -61,10 +61,22 @@ def looks_like_records(head: bytes, mark: re.Pattern[bytes]) -> bool:
     return not is_inner and outline.depth_between(start, found.start()) == 1
 
 
-def load_record(data: bytes, *, is_last: bool) -> tuple[dict[str, Any] | None, str | None, tuple[str, ...]]:
+def begins_as_array(header: bytes) -> bool:
+    """Whether the records of a file are in an array, by the bytes before the first: not one object after the other."""
+    return b"[" in header
+
+
+def array_is_closed(header: bytes, last: bytes, _num_records: int) -> bool:
+    """Whether a file that begins as an array ends as one."""
+    return not begins_as_array(header) or _CLOSED_ARRAY.search(last or header) is not None
+
+
+def load_record(
+    data: bytes, *, in_array: bool, is_last: bool
+) -> tuple[dict[str, Any] | None, str | None, tuple[str, ...]]:
     """Return the object with which ``data`` begins, or None; the problem, or None; and the repairs.
 
-    The problem is 'malformed-json', or 'truncated' for a last record that does not end with a closed object.
+    The problem is 'malformed-json', or 'truncated' for a last record after which the file does not end as it should.
     """
     text, repairs = decode(data)
     try:
@@ -73,12 +85,8 @@ def load_record(data: bytes, *, is_last: bool) -> tuple[dict[str, Any] | None, s
         value = None
     if isinstance(value, dict):
         return value, None, repairs
-    return None, "truncated" if is_last and not _CLOSED_OBJECT.search(data) else "malformed-json", repairs
-
-
-def array_is_closed(header: bytes, last: bytes, _num_records: int) -> bool:
-    """Whether a file that begins as an array ends as one."""
-    return b"[" not in header or _CLOSED_ARRAY.search(last or header) is not None
+    ends = _CLOSED_ARRAY.search(data) if in_array else _CLOSED_OBJECT.search(data)
+    return None, "truncated" if is_last and ends is None else "malformed-json", repairs
 
 
 def text_of(value: object) -> str:
@@ -87,11 +95,13 @@ def text_of(value: object) -> str:
         return value.strip()
     if isinstance(value, bool):
         return str(value).lower()
-    return str(value) if isinstance(value, (int, float)) and value == value else ""
+    return str(value) if isinstance(value, int | float) and value == value else ""
 
 
-def peaks_from_pairs(peaks: object) -> tuple[np.ndarray, np.ndarray]:
-    """Return m/z and intensity from ``[[m/z, intensity], ...]``: a list, or the text of one; null is NaN.
+def peaks_from_pairs(peaks: object) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Return m/z, intensity and repairs from ``[[m/z, intensity], ...]``: a list, or the text of one.
+
+    Null and NaN are NaN and the repair 'bad-peak': they cost no other peak.
 
     Raises
     ------
@@ -100,8 +110,7 @@ def peaks_from_pairs(peaks: object) -> tuple[np.ndarray, np.ndarray]:
     """
     if isinstance(peaks, str):
         tokens = peaks.replace("[", "").replace("]", "").split(",")
-        pairs = len(tokens) // 2
-        if _skeleton(peaks) == b"[" + b",".join([b"[,]"] * pairs) + b"]":
+        if len(tokens) % 2 == 0 and _skeleton(peaks) == b"[" + b",".join([b"[,]"] * (len(tokens) // 2)) + b"]":
             return _columns(tokens)
         try:
             peaks = _DECODER.decode(peaks.replace("(", "[").replace(")", "]"))  # a Python list may hold tuples
@@ -112,8 +121,8 @@ def peaks_from_pairs(peaks: object) -> tuple[np.ndarray, np.ndarray]:
     return _columns([value for peak in peaks for value in peak[:2]])
 
 
-def peaks_from_colons(text: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return m/z and intensity from ``m/z:intensity m/z:intensity ...``.
+def peaks_from_colons(text: str) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Return m/z, intensity and repairs from ``m/z:intensity m/z:intensity ...``; repairs as `peaks_from_pairs`.
 
     Raises
     ------
@@ -127,12 +136,14 @@ def peaks_from_colons(text: str) -> tuple[np.ndarray, np.ndarray]:
     return _columns(tokens)
 
 
-def _columns(values: list[Any]) -> tuple[np.ndarray, np.ndarray]:
+def _columns(values: list[Any]) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     try:
-        flat = np.array([np.nan if value is None else float(value) for value in values], np.float64)
+        if None in values:
+            values = [np.nan if value is None else value for value in values]
+        flat = np.array(list(map(float, values)), np.float64)
     except (ValueError, TypeError, OverflowError):
         raise BadPeakLineError("not a number") from None
-    return flat[0::2].copy(), flat[1::2].copy()
+    return flat[0::2].copy(), flat[1::2].copy(), () if np.isfinite(flat).all() else ("bad-peak",)
 
 
 def _skeleton(text: str) -> bytes:

@@ -19,7 +19,7 @@ from .blocks import Parsed, Piece, RecordFormat
 from .field_names import field_of, with_unit
 from .text import BadPeakLineError, decode, is_wanted
 
-_ROW = re.compile(rb"(?:\A|\n)(?=[ \t]*[^\s])")
+_NOT_BLANK = re.compile(rb"[ \t]*[^\s]")
 _NEEDED = {"identifier", "mzs", "intensities"}
 _MISSING = frozenset({"", "nan", "na", "n/a", "none", "null"})
 
@@ -77,7 +77,11 @@ def _is_header(line: bytes) -> bool:
 
 
 def _starts(data: bytes) -> list[int]:
-    starts = [match.end() for match in _ROW.finditer(data)]
+    starts, start = [], 0
+    while start < len(data):
+        if _NOT_BLANK.match(data, start):
+            starts.append(start)
+        start = data.find(b"\n", start) + 1 or len(data)
     if starts and _is_header(data[starts[0] : starts[1] if len(starts) > 1 else None]):
         del starts[0]
     return starts
@@ -120,6 +124,8 @@ def _parse_record(data: bytes, columns: list[str], ms_levels: Container[int], is
         return Parsed(native_id, fields, problem="bad-peak-line", repairs=repairs)
     if len(mz) != len(intensity):
         return Parsed(native_id, fields, problem="bad-peak-line", repairs=repairs)
+    if not (np.isfinite(mz).all() and np.isfinite(intensity).all()):
+        repairs += ("bad-peak",)
     return Parsed(native_id, fields, mz, intensity, None, repairs)
 
 

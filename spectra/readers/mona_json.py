@@ -9,7 +9,15 @@ from typing import Any
 
 from .blocks import Parsed, RecordFormat
 from .field_names import field_of
-from .json_records import array_is_closed, load_record, looks_like_records, peaks_from_colons, record_starts, text_of
+from .json_records import (
+    array_is_closed,
+    begins_as_array,
+    load_record,
+    looks_like_records,
+    peaks_from_colons,
+    record_starts,
+    text_of,
+)
 from .text import BadPeakLineError, is_wanted, ms_level
 
 _SPECTRUM_KEY = re.compile(rb'"spectrum"\s*:\s*"')
@@ -19,6 +27,7 @@ _PLAIN_NUMBER = re.compile(r"[+-]?\d*[.,]?\d+(?:[eE][+-]?\d+)?")
 _PREDICTED = re.compile(r"in[- ]?silico|predicted|lipidblast|\bfahfa\b|\bitree\b", re.IGNORECASE)
 """MoNA tags computed spectra 'In-Silico'; older records only name the library, and these three hold nothing else."""
 
+_WITH_UNIT = ("collision_energy", "retention_time")
 _CLASS_LEVELS = ("kingdom", "superclass", "class", "subclass", "direct parent")
 
 
@@ -27,8 +36,8 @@ def _looks_like(head: bytes) -> bool:
     return _METADATA_KEY.search(head) is not None and looks_like_records(head, _COMPOUND_KEY)
 
 
-def _parse_record(data: bytes, _header: None, ms_levels: Container[int], is_last: bool) -> Parsed:
-    entry, problem, repairs = load_record(data, is_last=is_last)
+def _parse_record(data: bytes, in_array: bool, ms_levels: Container[int], is_last: bool) -> Parsed:
+    entry, problem, repairs = load_record(data, in_array=in_array, is_last=is_last)
     if entry is None:
         return Parsed("", {}, problem=problem, repairs=repairs)
     native_id = text_of(entry.get("id"))
@@ -40,10 +49,10 @@ def _parse_record(data: bytes, _header: None, ms_levels: Container[int], is_last
     if not isinstance(peaks, str) or not peaks.strip():
         return Parsed(native_id, fields, problem="no-peaks", repairs=repairs)
     try:
-        mz, intensity = peaks_from_colons(peaks)
+        mz, intensity, more = peaks_from_colons(peaks)
     except BadPeakLineError:
         return Parsed(native_id, fields, problem="bad-peak-line", repairs=repairs)
-    return Parsed(native_id, fields, mz, intensity, None, repairs)
+    return Parsed(native_id, fields, mz, intensity, None, repairs + more)
 
 
 def _interpret(entry: dict[str, Any]) -> tuple[dict[str, str], tuple[str, ...]]:
@@ -76,13 +85,20 @@ def _interpret(entry: dict[str, Any]) -> tuple[dict[str, str], tuple[str, ...]]:
 
 def _metadata(holder: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield field name and value of the metadata entries; what MoNA computed comes after what was submitted."""
-    entries = [entry for entry in _objects(holder.get("metaData")) if entry.get("deleted") is not True]
-    for entry in sorted(entries, key=lambda entry: entry.get("computed") is True):
-        name, value = field_of(text_of(entry.get("name"))), text_of(entry.get("value"))
-        if name is None or not value:
+    computed = []
+    for entry in _objects(holder.get("metaData")):
+        key = entry.get("name")
+        name = field_of(key) if isinstance(key, str) else None
+        if name is None or entry.get("deleted") is True:
             continue
-        unit = text_of(entry.get("unit"))
-        yield name, f"{value} {unit}" if unit and name != "precursor_mz" and _PLAIN_NUMBER.fullmatch(value) else value
+        value, unit = text_of(entry.get("value")), text_of(entry.get("unit"))
+        if unit and name in _WITH_UNIT and _PLAIN_NUMBER.fullmatch(value):
+            value += f" {unit}"
+        if value and entry.get("computed") is True:
+            computed.append((name, value))
+        elif value:
+            yield name, value
+    yield from computed
 
 
 def _compound(entry: dict[str, Any]) -> dict[str, Any]:
@@ -97,7 +113,8 @@ def _labels(compound: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "inchikey", text_of(compound.get("inchiKey"))
     for name in _objects(compound.get("names")):
         yield "name", text_of(name.get("name"))
-    levels = {text_of(c.get("name")): text_of(c.get("value")) for c in _objects(compound.get("classification"))}
+    classes = [c for c in _objects(compound.get("classification")) if c.get("name") in _CLASS_LEVELS]
+    levels = {c["name"]: text_of(c.get("value")) for c in classes}
     yield "chemical_class", "; ".join(levels[level] for level in _CLASS_LEVELS if levels.get(level))
 
 
@@ -128,7 +145,7 @@ MONA_JSON = RecordFormat(
     extensions=(),  # a file named .json may be anything
     looks_like=_looks_like,
     starts=partial(record_starts, mark=_SPECTRUM_KEY),
-    parse_header=lambda header: None,
+    parse_header=begins_as_array,
     parse_record=_parse_record,
     is_whole=array_is_closed,
 )

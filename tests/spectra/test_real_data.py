@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tarfile
@@ -10,12 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
 import ionbed
-from ionbed.errors import InputError
 from ionbed.spectra.prepare import prepare
 from ionbed.spectra.readers import read_records
 from ionbed.spectra.store import Store
@@ -23,8 +24,6 @@ from ionbed.spectra.store import Store
 DATA = os.environ.get("IONBED_DATA", "")
 FOLDER = Path(DATA)
 FILES = sorted([*FOLDER.glob("raw/*"), *FOLDER.glob("libraries/*")]) if DATA else []
-UNREADABLE = [path for path in FILES if path.suffix == ".json"]
-READABLE = [path for path in FILES if path not in UNREADABLE]
 
 pytestmark = [
     pytest.mark.data,
@@ -43,7 +42,9 @@ class Found:
 
 def search(path: Path) -> Found:
     text = path.read_text(encoding="utf-8", errors="replace")
-    found = {".mgf": in_mgf, ".msp": in_msp, ".mzml": in_mzml, ".mzxml": in_mzxml}[path.suffix.lower()](text)
+    found = {".mgf": in_mgf, ".msp": in_msp, ".mzml": in_mzml, ".mzxml": in_mzxml, ".json": in_gnps_json}[
+        path.suffix.lower()
+    ](text)
     levels, peaks = zip(*found, strict=True)
     return Found(list(levels), list(peaks))
 
@@ -71,6 +72,11 @@ def in_mzml(text: str) -> Iterator[tuple[str, int]]:
         yield level[1], int(peaks[1])
 
 
+def in_gnps_json(text: str) -> Iterator[tuple[str, int]]:
+    for entry in json.loads(text):
+        yield entry["ms_level"], len(json.loads(entry["peaks_json"]))
+
+
 def in_mzxml(text: str) -> Iterator[tuple[str, int]]:
     for block in re.split(r"<scan(?=\s)", text)[1:]:
         level, peaks = re.search(r'msLevel="(\d)"', block), re.search(r'peaksCount="(\d+)"', block)
@@ -81,10 +87,10 @@ def in_mzxml(text: str) -> Iterator[tuple[str, int]]:
 
 def test_the_folder_holds_what_it_should() -> None:
     assert (FOLDER / "massbank-records.tar.gz").is_file(), f"IONBED_DATA names {FOLDER}"
-    assert {path.suffix.lower() for path in READABLE} == {".mgf", ".msp", ".mzml", ".mzxml"}
+    assert {path.suffix.lower() for path in FILES} == {".json", ".mgf", ".msp", ".mzml", ".mzxml"}
 
 
-@pytest.mark.parametrize("path", READABLE, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_every_record_and_every_peak_is_read(path: Path) -> None:
     found = search(path)
     records = list(read_records(path))
@@ -94,7 +100,7 @@ def test_every_record_and_every_peak_is_read(path: Path) -> None:
     assert [len(record) for record in records] == wanted
 
 
-@pytest.mark.parametrize("path", READABLE, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_every_spectrum_of_the_second_level_is_kept(path: Path) -> None:
     levels = search(path).levels
     reader = ionbed.read(path)
@@ -104,10 +110,21 @@ def test_every_spectrum_of_the_second_level_is_kept(path: Path) -> None:
     assert dict(reader.report.dropped) == ({"ms-level": others} if others else {})
 
 
-@pytest.mark.parametrize("path", UNREADABLE, ids=lambda path: path.name)
-def test_a_format_that_is_not_read_is_told(path: Path) -> None:
-    with pytest.raises(InputError, match="no format that ionbed reads"):
-        ionbed.read(path)
+def test_gnps_json_is_as_a_json_parser_and_as_matchms_read_it() -> None:
+    """matchms sorts by m/z; the peaks are the same."""
+    path = FOLDER / "libraries" / "gnps_spectra.json"
+    entries = json.loads(path.read_text(encoding="utf-8"))
+    records = list(read_records(path))
+    assert [record.native_id for record in records] == [entry["spectrum_id"] for entry in entries]
+    for record, entry in zip(records, entries, strict=True):
+        assert np.stack([record.mz, record.intensity], axis=1).tolist() == json.loads(entry["peaks_json"])
+    importing = pytest.importorskip("matchms.importing")
+    for record, spectrum in zip(records, importing.load_from_json(str(path)), strict=True):
+        order = np.argsort(record.mz, kind="stable")
+        assert np.array_equal(record.mz[order], spectrum.peaks.mz)
+        assert np.array_equal(record.intensity[order], spectrum.peaks.intensities)
+        assert float(record.fields["precursor_mz"]) == spectrum.get("precursor_mz")
+        assert record.fields["name"] == spectrum.get("compound_name")
 
 
 @pytest.fixture(scope="module")
