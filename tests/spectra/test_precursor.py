@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from ionbed.spectra.adducts import adduct_mz, normalise_adduct
 from ionbed.spectra.harmonise import Dropped, harmonise
 from ionbed.spectra.molecules import standardise
 from ionbed.spectra.precursor import DEFAULT_METADATA, MetadataOptions, Statement, has_unit_resolution
+from ionbed.spectra.readers import read_records
 from ionbed.spectra.record import RawRecord
 from ionbed.spectra.spectrum import Spectrum
 
@@ -344,3 +347,26 @@ def test_what_is_flagged_stays_as_written_and_what_is_mended_agrees(
         tolerance = Statement(float(text), len(text.partition(".")[2].rstrip("0")), False).tolerance(0.01, 20.0, 0.5)
         assert spectrum.precursor_mz == pytest.approx(adduct_mz(molecule.exact_mass, found), abs=tolerance)
         assert spectrum.polarity == found.polarity
+
+
+@pytest.mark.data
+@pytest.mark.timeout(300)
+@pytest.mark.skipif("IONBED_DATA" not in os.environ, reason="IONBED_DATA does not name the folder of real data")
+def test_massbank_adducts_follow_from_the_mass() -> None:
+    """Hidden, the stated adduct of a record whose mass agrees is found again, or none is: never another one."""
+    found: Counter[str] = Counter()
+    archive = Path(os.environ["IONBED_DATA"]) / "massbank-records.tar.gz"
+    for number, record in enumerate(read_records(archive, ms_levels=())):  # no peaks: they take the most time
+        fields = record.fields
+        if number % 10 or record.problem or not {"adduct", "smiles", "precursor_mz"} <= fields.keys():
+            continue
+        if fields.get("ms_level") != "2":
+            continue
+        stated, _ = harmonised(**fields)
+        derived, _ = harmonised(**{name: text for name, text in fields.items() if name != "adduct"})
+        if not isinstance(stated, Spectrum) or not isinstance(derived, Spectrum) or stated.flags:
+            continue
+        found["right" if derived.adduct == stated.adduct else "none" if derived.adduct is None else "wrong"] += 1
+    assert found["wrong"] == 0
+    assert found["none"] < 0.02 * found.total()
+    assert found["right"] > 8_000
