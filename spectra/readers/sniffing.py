@@ -100,17 +100,16 @@ class SourceFile:
             yield b"\n"
 
     def _decoded(self) -> Iterator[bytes]:
-        is_first = True
+        chunk = self._stream.read1(max(len(self._stream.head), 1)).removeprefix(self._mark)
+        if self._decoder is None:
+            while chunk:
+                yield chunk
+                chunk = self._stream.read1(_CHUNK_BYTES)
+            return
+        yield _DECLARED_ENCODING.sub(r"\1UTF-8", self._decoder.decode(chunk)).encode("utf-8", "replace")
         while chunk := self._stream.read1(_CHUNK_BYTES):
-            if is_first:
-                chunk = chunk.removeprefix(self._mark)
-            if self._decoder is not None:
-                text = self._decoder.decode(chunk)
-                chunk = (_DECLARED_ENCODING.sub(r"\1UTF-8", text) if is_first else text).encode("utf-8", "replace")
-            is_first = False
-            yield chunk
-        if self._decoder is not None:
-            yield self._decoder.decode(b"", final=True).encode()
+            yield self._decoder.decode(chunk).encode("utf-8", "replace")
+        yield self._decoder.decode(b"", final=True).encode("utf-8", "replace")
 
 
 def _transcoded(data: bytes, encoding: str) -> bytes:

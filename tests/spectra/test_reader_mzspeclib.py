@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import numpy as np
 import pytest
 
@@ -255,7 +254,7 @@ def test_ten_thousand_mutated_records(tmp_path, monkeypatch):
         parts.append(mutate(record.replace(b"name=s", b"name=bad"), rng) + b"\n\n" if n % 2 else record)
     data = HEADER.encode() + b"".join(parts)
     found = records(tmp_path, data)
-    assert abs(len(found) - 20_000) < 500  # some records are cut in two, some have lost every sign of themselves
+    assert 19_500 < len(found) < 22_000  # some have lost every sign of themselves, some hold a part of themselves twice
     assert [r.position for r in found] == list(range(1, len(found) + 1))
     good = {(r.native_id, r.fields.get("name")): r for r in found}
     for n in range(0, 20_000, 2):

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
+import lzma
 import pickle
 import tarfile
 import zipfile
 import zlib
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -223,3 +227,142 @@ def test_the_reader_is_lazy_can_be_repeated_and_its_report_adds_up(tmp_path):
     assert str(reader.report) == (
         "6 read, 4 kept, 1 dropped (bad-peak-line), 1 dropped (ms-level), 1 repaired (decimal-comma)"
     )
+
+
+@pytest.mark.parametrize("template", [MGF, MSP, MASSBANK])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@given(chunk_bytes=st.integers(1, 300))
+def test_text_in_utf_16_is_read(tmp_path_factory, template, encoding, chunk_bytes):
+    path = tmp_path_factory.mktemp("wide") / "x"
+    mark = "" if encoding in ("utf-16", "utf-32") else "\ufeff"
+    path.write_bytes(
+        (mark + several(template, 3).decode().replace("r1", "µ€😀")).replace("\n", "\r\n").encode(encoding)
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sniffing, "_CHUNK_BYTES", chunk_bytes)
+        records = list(read_records(path))
+    assert [(r.native_id or r.fields["name"], len(r), r.repairs) for r in records] == [
+        ("r0", 2, ()), ("µ€😀", 2, ()), ("r2", 2, ()),
+    ]  # fmt: skip
+
+
+def test_xml_in_utf_16_is_read_whatever_encoding_it_declares(tmp_path):
+    text = '<?xml version="1.0" encoding="UTF-16"?>\n' + MZXML.format(5)
+    (tmp_path / "x.mzXML").write_bytes(text.encode("utf-16"))
+    assert [(r.fields["ms_level"], r.problem) for r in read_records(tmp_path / "x.mzXML")] == [("1", None)]
+
+
+def zstandard(data):
+    sink = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(sink, "zstd") as stream:
+        stream.write(data)
+    return sink.getvalue().to_pybytes()
+
+
+COMPRESS = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress, "zst": zstandard}
+
+
+@pytest.mark.parametrize("suffix", COMPRESS)
+def test_compressed_files(tmp_path, suffix):
+    compress = COMPRESS[suffix]
+    (tmp_path / f"a.mgf.{suffix}").write_bytes(compress(several(MGF, 2)) + compress(MGF.format("r2").encode()))
+    assert ids(tmp_path / f"a.mgf.{suffix}") == ["r0", "r1", "r2"]
+    (tmp_path / "b").write_bytes(compress(gzip.compress(several(MGF, 2))))
+    assert ids(tmp_path / "b") == ["r0", "r1"]
+    (tmp_path / f"c.tar.{suffix}").write_bytes(compress(tar_bytes(members())))
+    assert found(tmp_path / f"c.tar.{suffix}") == [(f"c.tar.{suffix}!{member}", n, p) for member, n, p in EXPECTED]
+    (tmp_path / "d.zip").write_bytes(compress(zip_bytes(members())))  # a zip archive that has to be unpacked first
+    assert found(tmp_path / "d.zip") == [(f"d.zip!{member}", n, problem) for member, n, problem in EXPECTED]
+    (tmp_path / "none.mgf").write_bytes(compress(b""))
+    with pytest.raises(InputError, match="of no format"):
+        read_records(tmp_path / "none.mgf")
+
+
+@pytest.mark.parametrize("suffix", COMPRESS)
+def test_a_cut_compressed_file_gives_what_is_whole_and_says_so(tmp_path, suffix):
+    text = "".join(MGF.format(np.random.default_rng(n).bytes(500).hex()) for n in range(3000)).encode()
+    packed = COMPRESS[suffix](text)
+    (tmp_path / "x").write_bytes(packed[: int(len(packed) * 0.8)])
+    records = list(read_records(tmp_path / "x"))
+    assert 500 < len(records) < 2500
+    assert [r.problem for r in records] == [None] * (len(records) - 1) + ["truncated"]
+
+
+def zip_bytes(contents):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in contents.items():
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+def test_archives_inside_archives_and_folders_are_read(tmp_path):
+    inner = tar_bytes({"c.mgf": several(MGF, 2), "d.txt": several(MASSBANK, 1)}, "w:gz")
+    (tmp_path / "a.zip").write_bytes(zip_bytes({"b.tar.gz": inner, "e.msp": several(MSP, 1)}))
+    expected = [
+        ("a.zip!b.tar.gz!c.mgf", 1, None), ("a.zip!b.tar.gz!c.mgf", 2, None), ("a.zip!b.tar.gz!d.txt", 1, None),
+        ("a.zip!e.msp", 1, None),
+    ]  # fmt: skip
+    assert found(tmp_path / "a.zip") == expected
+    folder = tmp_path / "set"
+    folder.mkdir()
+    (folder / "a.zip").write_bytes((tmp_path / "a.zip").read_bytes())
+    (folder / "z.tar").write_bytes(tar_bytes({"y.zip": zip_bytes({"x.mgf": several(MGF, 1)})}))
+    assert found(folder) == [(f"set/{n}", p, q) for n, p, q in expected] + [("set/z.tar!y.zip!x.mgf", 1, None)]
+
+
+def test_a_damaged_archive_inside_another_costs_only_itself(tmp_path):
+    good = zip_bytes({"x.mgf": several(MGF, 1)})
+    text = {f"{n}.txt": MASSBANK.format(f"r{n}").encode() + np.random.default_rng(n).bytes(2000) for n in range(9)}
+    tar = tar_bytes(text)
+    contents = {"a.zip": good, "b.zip": good[:-10], "c.tar": tar[: len(tar) // 2], "d.zip": good}
+    (tmp_path / "x.tar").write_bytes(tar_bytes(contents))
+    records = found(tmp_path / "x.tar")
+    assert [r for r in records if not r[0].startswith("x.tar!c.tar")] == [
+        ("x.tar!a.zip!x.mgf", 1, None), ("x.tar!b.zip", 1, "truncated"), ("x.tar!d.zip!x.mgf", 1, None),
+    ]  # fmt: skip
+    in_c = [r[2] for r in records if r[0].startswith("x.tar!c.tar")]
+    assert in_c.count(None) >= 3
+    assert in_c[-1] == "truncated"
+
+
+@pytest.mark.parametrize("damage", ["header", "end"])
+def test_a_tar_archive_that_is_damaged_between_members_says_so(tmp_path, damage):
+    data = bytearray(tar_bytes({f"{n}.txt": several(MASSBANK, 1) for n in range(4)}))
+    if damage == "header":
+        data[2 * 1024 + 100 : 2 * 1024 + 160] = b"\xff" * 60  # of the third member: tarfile takes it for the end
+    else:
+        data = data[: 2 * 1024]
+    (tmp_path / "x.tar").write_bytes(data)
+    assert [r[2] for r in found(tmp_path / "x.tar")] == [None, None, "truncated"]
+
+
+def test_an_archive_nested_too_deep_is_not_looked_into(tmp_path):
+    data = several(MGF, 1)
+    for _ in range(unpacking.MAX_NESTING + 1):
+        data = zip_bytes({"a.mgf": several(MGF, 1), "x.zip": data})
+    (tmp_path / "x.zip").write_bytes(data)
+    records = found(tmp_path / "x.zip")
+    assert [problem for _, _, problem in records].count(None) == unpacking.MAX_NESTING
+    assert records[-1] == ("x.zip" + "!x.zip" * unpacking.MAX_NESTING, 1, "archive-too-deep")
+
+
+def test_what_macos_adds_to_archives_is_left_out(tmp_path):
+    contents = {"a.mgf": several(MGF, 1), "__MACOSX/._a.mgf": b"\0\5\x16\7", "._b.mgf": b"x"}
+    (tmp_path / "x.zip").write_bytes(zip_bytes(contents))
+    assert found(tmp_path / "x.zip") == [("x.zip!a.mgf", 1, None)]
+
+
+def parquet_bytes():
+    sink = io.BytesIO()
+    pa.parquet.write_table(pa.table({"precursor_mz": [200.1], "mz": [[50.5]], "intensity": [[1.0]]}), sink)
+    return sink.getvalue()
+
+
+def test_rows_that_cannot_be_reached_in_a_packed_file_are_told(tmp_path, caplog):
+    (tmp_path / "x.parquet.gz").write_bytes(gzip.compress(parquet_bytes()))
+    with pytest.raises(InputError, match=r"x.parquet.gz: is Parquet packed in an archive .*; unpack it"):
+        read_records(tmp_path / "x.parquet.gz")
+    (tmp_path / "x.zip").write_bytes(zip_bytes({"a.parquet": parquet_bytes(), "b.mgf": several(MGF, 1)}))
+    assert found(tmp_path / "x.zip") == [("x.zip!a.parquet", 1, "packed-table"), ("x.zip!b.mgf", 1, None)]
+    assert "x.zip!a.parquet: is Parquet packed" in caplog.text
