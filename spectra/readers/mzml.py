@@ -13,6 +13,7 @@ from lxml import etree
 from . import numpress
 from .blocks import Parsed, RecordFormat
 from .runs import (
+    NAME_PREFIX,
     BadArrayError,
     decode_binary,
     decode_bytes,
@@ -26,13 +27,13 @@ from .runs import (
 )
 from .text import is_wanted, ms_level, whole_number
 
-_START = re.compile(rb"<(?:[A-Za-z_][\w.-]*:)?spectrum[\s>]")
-_END = re.compile(rb"</((?:[A-Za-z_][\w.-]*:)?)spectrum>")
-_LIST_END = re.compile(rb"</(?:[A-Za-z_][\w.-]*:)?spectrumList>")
-_ARRAYS = re.compile(rb"<(?:[A-Za-z_][\w.-]*:)?binaryDataArrayList[\s>]")
+_START = re.compile(rb"<" + NAME_PREFIX + rb"spectrum[\s>]")
+_END = re.compile(rb"</" + NAME_PREFIX + rb"spectrum>")
+_LIST_END = re.compile(rb"</" + NAME_PREFIX + rb"spectrumList>")
+_ARRAYS = re.compile(rb"<" + NAME_PREFIX + rb"binaryDataArrayList[\s>]")
 _LEVEL = re.compile(rb'accession="MS:1000511"[^>]*?\svalue="(\d{1,2})"')
 _ID = re.compile(rb"""\sid\s*=\s*["']([^"']*)["']""")
-_COUNT = re.compile(rb"""<(?:[A-Za-z_][\w.-]*:)?spectrumList\s[^>]*?count\s*=\s*["'](\d+)["']""")
+_COUNT = re.compile(rb"<" + NAME_PREFIX + rb"""spectrumList\s[^>]*?count\s*=\s*["'](\d+)["']""")
 
 _MS_LEVEL, _MS1_SPECTRUM, _POSITIVE, _NEGATIVE = "MS:1000511", "MS:1000579", "MS:1000130", "MS:1000129"
 _REPRESENTATION = {"MS:1000127": "centroid", "MS:1000128": "profile"}
@@ -274,7 +275,7 @@ def _array(text: str, terms: _Terms) -> np.ndarray:
 MZML = RecordFormat(
     name="mzML",
     extensions=("mzml",),
-    looks_like=lambda head: re.search(rb"<(?:[A-Za-z_][\w.-]*:)?(?:indexed)?mzML[\s>]", head) is not None,
+    looks_like=lambda head: re.search(rb"<" + NAME_PREFIX + rb"(?:indexed)?mzML[\s>]", head) is not None,
     starts=_starts,
     parse_header=_parse_header,
     parse_record=_parse_record,

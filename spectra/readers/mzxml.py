@@ -12,6 +12,7 @@ from lxml import etree
 
 from .blocks import Parsed, RecordFormat
 from .runs import (
+    NAME_PREFIX,
     BadArrayError,
     decode_binary,
     encoding_of,
@@ -23,16 +24,16 @@ from .runs import (
 )
 from .text import is_wanted, ms_level, whole_number
 
-_START = re.compile(rb"<(?:[A-Za-z_][\w.-]*:)?scan[\s>]")
-_PEAKS = re.compile(rb"<(?:[A-Za-z_][\w.-]*:)?peaks(?:\s[^>]*[^/>])?>")
-_PEAKS_END = re.compile(rb"</(?:[A-Za-z_][\w.-]*:)?peaks>")
-_END = re.compile(rb"</(?:[A-Za-z_][\w.-]*:)?scan>")
-_RUN_END = re.compile(rb"</(?:[A-Za-z_][\w.-]*:)?msRun>")
+_START = re.compile(rb"<" + NAME_PREFIX + rb"scan[\s>]")
+_PEAKS = re.compile(rb"<" + NAME_PREFIX + rb"peaks(?:\s[^>]*[^/>])?>")
+_PEAKS_END = re.compile(rb"</" + NAME_PREFIX + rb"peaks>")
+_END = re.compile(rb"</" + NAME_PREFIX + rb"scan>")
+_RUN_END = re.compile(rb"</" + NAME_PREFIX + rb"msRun>")
 _LEVEL = re.compile(rb"""\smsLevel\s*=\s*["'](\d{1,2})["']""")
 _ID = re.compile(rb"""\snum\s*=\s*["']([^"']*)["']""")
-_MODEL = re.compile(rb"""<(?:[A-Za-z_][\w.-]*:)?msModel\s[^>]*?value\s*=\s*["']([^"']*)["']""")
-_COUNT = re.compile(rb"""<(?:[A-Za-z_][\w.-]*:)?msRun\s[^>]*?scanCount\s*=\s*["'](\d+)["']""")
-_CENTROIDED = re.compile(rb"""<(?:[A-Za-z_][\w.-]*:)?dataProcessing\s[^>]*?centroided\s*=\s*["'](\w+)["']""")
+_MODEL = re.compile(rb"<" + NAME_PREFIX + rb"""msModel\s[^>]*?value\s*=\s*["']([^"']*)["']""")
+_COUNT = re.compile(rb"<" + NAME_PREFIX + rb"""msRun\s[^>]*?scanCount\s*=\s*["'](\d+)["']""")
+_CENTROIDED = re.compile(rb"<" + NAME_PREFIX + rb"""dataProcessing\s[^>]*?centroided\s*=\s*["'](\w+)["']""")
 _REPRESENTATION = {"1": "centroid", "true": "centroid", "0": "profile", "false": "profile"}
 _SECONDS = re.compile(r"P(?:T(?:(?P<h>[\d.]+)H)?(?:(?P<m>[\d.]+)M)?(?:(?P<s>[\d.]+(?:[eE][+-]?\d+)?)S)?)")
 
@@ -140,7 +141,7 @@ def _peaks(scan: etree._Element) -> tuple[np.ndarray, np.ndarray]:
 MZXML = RecordFormat(
     name="mzXML",
     extensions=("mzxml",),
-    looks_like=lambda head: re.search(rb"<(?:[A-Za-z_][\w.-]*:)?mzXML[\s>]", head) is not None,
+    looks_like=lambda head: re.search(rb"<" + NAME_PREFIX + rb"mzXML[\s>]", head) is not None,
     starts=_starts,
     parse_header=_parse_header,
     parse_record=_parse_record,

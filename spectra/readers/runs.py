@@ -22,6 +22,8 @@ from functools import lru_cache
 import numpy as np
 from lxml import etree
 
+NAME_PREFIX = rb"(?:[A-Za-z_][\w.-]*:)?"
+"""What may stand before the name of an element: few writers use it, and all may."""
 _ENCODING = re.compile(rb"""<\?xml[^>]*encoding\s*=\s*["']([A-Za-z0-9._-]+)["']""")
 _PREFIX = re.compile(rb"(</?)[A-Za-z_][\w.-]*:")
 _DECLARED_NAMESPACE = re.compile(rb"""\sxmlns(?::[\w.-]+)?\s*=\s*(?:"[^"]*"|'[^']*')""")

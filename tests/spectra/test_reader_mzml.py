@@ -207,6 +207,7 @@ def test_comments_an_unknown_encoding_and_a_level_by_its_term_only(tmp_path):
         ("utf-8", lambda data: codecs.BOM_UTF8 + data),
         ("iso-8859-1", bytes),
         ("iso-8859-1", gzip.compress),
+        ("utf-16", bytes),
     ],
 )
 def test_packed_marked_and_otherwise_encoded_files(tmp_path, encoding, pack):

@@ -9,6 +9,8 @@ import zlib
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import ionbed
 from ionbed.spectra.readers import read_records
@@ -222,3 +224,13 @@ def test_agreement_with_pyteomics(tmp_path):
         if own.fields["ms_level"] == "2":
             assert float(own.fields["precursor_mz"]) == other["precursorMz"][0]["precursorMz"]
             assert int(own.fields["charge"]) == other["precursorMz"][0]["precursorCharge"]
+
+
+@given(st.integers(0, 600), st.integers(0, 60), st.text(st.characters(max_codepoint=255), max_size=20))
+def test_damage_anywhere_in_a_scan_leaves_the_others(tmp_path_factory, start, length, noise):
+    middle = scan(2)
+    damaged = middle[:start] + noise + middle[start + length :]
+    parsed = records_of(tmp_path_factory.mktemp("mzxml"), HEADER + scan(1) + damaged + "\n" + scan(3) + FOOTER)
+    assert_good(parsed[0])
+    assert_good(parsed[-1])
+    assert (parsed[0].native_id, parsed[-1].native_id) == ("1", "3")
