@@ -2,6 +2,7 @@
 
     python benchmarks/near_duplicates.py --store STORE          # a store from 'ionbed prepare'
     python benchmarks/near_duplicates.py run.mzML library.mgf   # or files
+    python benchmarks/near_duplicates.py                        # or made-up ones, which say little of real data
 
 Exact: every two spectra of equal conditions within the precursor tolerance, compared peak by peak. For each number of
 tables and bits, the first table says
@@ -59,7 +60,7 @@ def main() -> None:
     elif arguments.store:
         spectra = some_of_store(Store(arguments.store), arguments.spectra)
     else:
-        parser.error("name files, or a store by --store or IONBED_STORE")
+        spectra = made_up_spectra(arguments.spectra)
     conditions = [repr((s.polarity, s.charge)).encode() if arguments.unlabelled else conditions_of(s) for s in spectra]
     measure(SpectrumColumns.from_spectra(spectra), conditions, arguments.keep)
 
@@ -70,6 +71,21 @@ def some_of_store(store: Store, count: int) -> list[Spectrum]:
     stretches = np.array_split(np.argsort(precursor_mz, kind="stable"), 10)
     rows = np.concatenate([stretch[: max(1, count // 10)] for stretch in stretches])
     return store.spectra(np.sort(rows))
+
+
+def made_up_spectra(count: int, copies: int = 20) -> list[Spectrum]:
+    """Return noisy copies of random spectra: m/z off by 1 mDa, the precursor by 2 ppm, intensities by some 30%."""
+    rng = np.random.default_rng(0)
+    spectra = []
+    for _ in range(count // copies):
+        precursor_mz, num_peaks = rng.uniform(150, 900), int(np.clip(rng.lognormal(np.log(11), 1.0), 1, 200))
+        fragments, intensity = np.sort(rng.uniform(50, 900, num_peaks)), rng.lognormal(sigma=1.5, size=num_peaks)
+        for _ in range(copies):
+            mz = np.sort(fragments + rng.normal(0, 0.001, num_peaks)).astype(np.float32)
+            noisy = intensity * np.exp(rng.normal(0, 0.3, num_peaks))
+            of_copy = precursor_mz * (1 + 2e-6 * rng.normal())
+            spectra.append(Spectrum("made up", of_copy, mz, (noisy / noisy.max()).astype(np.float32), polarity=1))
+    return spectra
 
 
 def measure(columns: SpectrumColumns, conditions: list[bytes], keep: int) -> None:
