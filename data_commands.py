@@ -27,7 +27,7 @@ def data_list(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with citations.")] = False,
 ) -> None:
     """List the public data sets that are known by name: size, licence, what is in them."""
-    from .spectra.data_registry import format_list, list_data
+    from .spectra.public_data.registry import format_list, list_data
 
     entries = list_data(registry)
     if as_json:
@@ -67,7 +67,7 @@ def data_get(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before a large download.")] = False,
 ) -> None:
     """Download a public data set, or go on with a download that was stopped; the files are checked."""
-    from .spectra.public_data import get_data
+    from .spectra.public_data.get import get_data
 
     confirm = typer.confirm if sys.stdin.isatty() else None
     manifest = get_data(

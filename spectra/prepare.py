@@ -169,7 +169,15 @@ def _prepare(
     counts = curation.counts()
     assert counts["read"] == counts["kept"] + sum(counts["dropped"].values())
     assert counts["kept"] == sum(shard["spectra"] for shard in shards)
-    write_report(folder, {"counts": counts, "files": list(curation.files()), "histograms": curation.histograms})
+    write_report(
+        folder,
+        {
+            "counts": counts,
+            "files": list(curation.files()),
+            "histograms": curation.histograms,
+            "near_duplicates": asdict(options.near_duplicates),
+        },
+    )
     return {
         "command": "prepare",
         "inputs": [describe_input(path) for path in inputs],

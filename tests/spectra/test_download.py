@@ -15,9 +15,9 @@ import pytest
 
 import ionbed
 from ionbed.progress import unseen
-from ionbed.spectra.download import Downloader, DownloadError, DownloadOptions
-from ionbed.spectra.error_pages import refusal
-from ionbed.spectra.partial_file import Expected, Received
+from ionbed.spectra.public_data.download import Downloader, DownloadError, DownloadOptions
+from ionbed.spectra.public_data.error_pages import refusal
+from ionbed.spectra.public_data.partial_file import Expected, Received
 
 from .http_server import BODY, ETAG, Handler, Server, error, redirect, serve
 

@@ -19,9 +19,9 @@ import yaml
 
 from ionbed import cli
 from ionbed.errors import InputError
-from ionbed.spectra.data_registry import format_size, list_data, load_registry, unsafe
-from ionbed.spectra.download import DownloadError
-from ionbed.spectra.public_data import get_data
+from ionbed.spectra.public_data.registry import format_size, list_data, load_registry, unsafe
+from ionbed.spectra.public_data.download import DownloadError
+from ionbed.spectra.public_data.get import get_data
 
 from .http_server import BODY, Handler, Server, error, serve
 

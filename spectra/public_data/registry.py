@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ..artifacts import MANIFEST
-from ..configs.loading import load_config
+from ...artifacts import MANIFEST
+from ...configs.loading import load_config
 from .accessions import Repository
 from .download import DownloadOptions
 from .partial_file import Expected

@@ -20,8 +20,8 @@ from urllib.parse import urlsplit
 import requests
 import urllib3
 
-from ..artifacts import move_into_place
-from ..progress import Advance
+from ...artifacts import move_into_place
+from ...progress import Advance
 from .error_pages import HEAD_BYTES, refusal
 from .partial_file import Expected, PartialFile, Received, whole_size
 
@@ -308,7 +308,7 @@ class Downloader:
 
     def _session(self) -> requests.Session:
         if not hasattr(self._local, "session"):
-            from .. import __version__
+            from ... import __version__
 
             session = requests.Session()
             session.max_redirects = 10

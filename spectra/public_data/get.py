@@ -15,13 +15,13 @@ from pathlib import Path, PurePosixPath
 from threading import Lock
 from typing import Any
 
-from ..artifacts import MANIFEST, exclusive, read_manifest, refuse_input_as_output
-from ..errors import InputError
-from ..progress import Advance, progress
+from ...artifacts import MANIFEST, exclusive, read_manifest, refuse_input_as_output
+from ...errors import InputError
+from ...progress import Advance, progress
 from .accessions import Repository, list_files
-from .data_folder import COMMAND, DataFolder
-from .data_registry import PublicFile, PublicSet, Registry, format_size, load_registry, total_size, unsafe
 from .download import Downloader, DownloadError, DownloadOptions
+from .folder import COMMAND, DataFolder
+from .registry import PublicFile, PublicSet, Registry, format_size, load_registry, total_size, unsafe
 
 logger = logging.getLogger("ionbed")
 

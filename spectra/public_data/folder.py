@@ -13,12 +13,12 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from ..artifacts import MANIFEST, move_into_place, read_manifest, sha256_of_file, write_manifest
-from ..errors import InputError
-from ..progress import Advance
-from .data_registry import PublicFile, PublicSet
+from ...artifacts import MANIFEST, move_into_place, read_manifest, sha256_of_file, write_manifest
+from ...errors import InputError
+from ...progress import Advance
 from .download import Downloader, DownloadError
 from .partial_file import Received
+from .registry import PublicFile, PublicSet
 
 logger = logging.getLogger("ionbed")
 

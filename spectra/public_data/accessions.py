@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 from typing import Literal
 from urllib.parse import quote, unquote, urlencode, urljoin, urlsplit, urlunsplit
 
-from ..errors import InputError
+from ...errors import InputError
 from .download import Downloader, DownloadError
 
 MOST_FOLDERS = 2000

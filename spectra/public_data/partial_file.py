@@ -13,7 +13,7 @@ from typing import Any
 
 import requests
 
-from ..artifacts import atomic_file
+from ...artifacts import atomic_file
 
 _READ_BYTES = 1 << 20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
