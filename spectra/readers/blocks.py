@@ -169,6 +169,7 @@ def cut(
     ``is_damaged`` is asked once, when ``chunks`` are at their end.
     """
     buffer, header, position = bytearray(), None, 1
+    places: tuple[int, ...]
     wanted = BLOCK_BYTES
     for chunk in chunks:
         buffer += chunk
@@ -187,7 +188,7 @@ def cut(
         del buffer[: starts[-1]]
         wanted = BLOCK_BYTES
     data = bytes(buffer)
-    places: tuple[int, ...] = ()
+    places = ()
     if header is None:
         starts = record_format.starts(data)
         first = starts[0] if starts else len(data)

@@ -143,7 +143,9 @@ def _parse_record(data: bytes, library: Library, ms_levels: Container[int], is_l
 
 def _sections(text: str) -> tuple[str, list[_Attribute], list[list[_Attribute]], str]:
     """Return the spectrum's key, its attributes, those of each analyte, and the lines of peaks."""
-    key, spectrum, analytes = "", [], []
+    key = ""
+    spectrum: list[_Attribute] = []
+    analytes: list[list[_Attribute]] = []
     target: list[_Attribute] | None = spectrum
     offset = 0
     for line in text.split("\n"):

@@ -82,8 +82,10 @@ def parse_block(block: Block, *, ms_levels: Container[int] = MS_LEVELS) -> list[
             records.append(broken_record(piece.source_file, piece.position, piece.problem or "unknown-format"))
             continue
         known = FORMATS[block.format]
-        parse = parse_table_piece if isinstance(known, TableFormat) else parse_piece
-        records.extend(parse(known, piece, ms_levels))
+        if isinstance(known, TableFormat):
+            records.extend(parse_table_piece(known, piece, ms_levels))
+        else:
+            records.extend(parse_piece(known, piece, ms_levels))
     return records
 
 

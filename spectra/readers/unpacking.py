@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, Self, cast
 
 from ...errors import InputError
 
@@ -161,13 +161,12 @@ class _CheckedMember(tarfile.TarInfo):
     """Takes note of a header that cannot be read, which tarfile takes for the end of the archive."""
 
     @classmethod
-    def fromtarfile(cls, archive: tarfile.TarFile) -> tarfile.TarInfo:
+    def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
         try:
             return super().fromtarfile(archive)
-        except tarfile.EOFHeaderError:
-            raise
-        except tarfile.HeaderError:
-            archive.found_damage = True  # type: ignore[attr-defined]
+        except tarfile.HeaderError as error:
+            if type(error).__name__ != "EOFHeaderError":  # the mark of the end
+                archive.found_damage = True  # type: ignore[attr-defined]
             raise
 
 
