@@ -73,7 +73,13 @@ def _is_plain(paragraph: bytes, usual: bytes) -> bool:
     lines = header.split(b"\n")
     parts = [line.partition(b":") for line in lines]
     keys = [key for key, _, _ in parts if key[:5].lower() != b"synon"]
-    return all(colon for _, colon, _ in parts) and len(set(keys)) == len(keys) and not _cut_in(lines[0], usual)
+    if keys and keys[0][:3].lower() == b"num":  # the number of peaks of the record before
+        return False
+    return (
+        all(colon and key[:1].isalpha() for key, colon, _ in parts)
+        and len(set(keys)) == len(keys)
+        and not _cut_in(lines[0], usual)
+    )
 
 
 def _has_peaks(part: bytes) -> bool:
@@ -133,7 +139,7 @@ def _starts_by_line(part: bytes, usual: bytes, *, is_first: bool) -> list[int]:
             starts.append(offset - len(previous) - 1 + cut if cut else offset)
             if cut := _cut_in(line, usual):
                 starts.append(offset + cut)
-            header, known, in_peaks, paragraph = [], set(), False, -1
+            header, known, in_peaks, paragraph = [], set(), _PEAK_LINE.match(line) is not None, -1
         elif match is not None and is_after_gap and header:
             paragraph = offset
         if match is not None:
@@ -151,6 +157,8 @@ def _starts_by_line(part: bytes, usual: bytes, *, is_first: bool) -> list[int]:
             header.append((offset, key, line))
             known.add(key)
             in_peaks = in_peaks or key in _NUM_PEAKS
+        elif header and not in_peaks:
+            header.append((offset, "", line))
         is_after_gap, previous = False, line
     return starts
 
