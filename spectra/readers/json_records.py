@@ -19,6 +19,7 @@ _BETWEEN = re.compile(rb"[\s,\[\]}]*")
 _ARRAY_OR_OBJECT = re.compile(rb"\s*\[?\s*\{")
 _CLOSED_OBJECT = re.compile(rb"\}[\s\]}]*\Z")
 _CLOSED_ARRAY = re.compile(rb"\]\s*\Z")
+_MOST_KEYS = 16  # with which records begin: of more, each record is parsed to know its end
 _BLANKS = b" \t\r\n"
 _NUMBER_CHARACTERS = b"0123456789.+-eE \t\r\n"
 
@@ -165,7 +166,7 @@ class _Outline:
         self._quotes = self._find_quotes()
         self._braces = [self._levels(b"{", b"}", parity) for parity in (0, 1)]
         self._closings: dict[tuple[int, int], list[int]] = {}
-        self._keys: set[bytes] = set()  # with which the records so far begin
+        self._openings: dict[bytes, list[int]] = {}  # by the keys with which the records so far begin
 
     def next_start(self, start: int) -> int:
         """Return where the record after that at ``start`` begins; the length of the data where none does."""
@@ -179,12 +180,14 @@ class _Outline:
         is_at_end = following == len(self._data)
         if not is_at_end and self._data[following] != 0x7B:  # what follows is part of this record, or has lost its '{'
             return following if self._is_json(start, end) else self._resume(start)
-        is_plain = self._num_marks(start, end) == 1 and (is_at_end or self._key(following) in self._keys | {key})
-        if not is_plain and not self._is_json(start, end):
-            return self._resume(start)
-        if key is not None:
-            self._keys.add(key)
-        return following
+        if key is not None and len(self._openings) < _MOST_KEYS and key not in self._openings:
+            self._openings[key] = self._find_openings(key)
+        is_plain = (
+            self._num_marks(start, end) == 1
+            and (is_at_end or self._key(following) in self._openings)
+            and not any(bisect_left(found, end) - bisect_right(found, start) for found in self._openings.values())
+        )
+        return following if is_plain or self._is_json(start, end) else self._resume(start)
 
     def depth_between(self, start: int, stop: int) -> int:
         """Return how many of the braces that open from ``start`` on are open at ``stop``; 0 inside a string."""
@@ -195,8 +198,7 @@ class _Outline:
 
     def _resume(self, start: int) -> int:
         """Return where the next record after a broken one begins."""
-        key = self._key(start)
-        keys = self._keys | ({key} if key is not None and not self._keys else set())
+        keys = self._openings.keys() or {self._key(start)}
         for opening in _OPENING.finditer(self._data, start + 1):
             position = opening.start()
             if opening[1] in keys and self._is_outside(start, position):
@@ -234,6 +236,10 @@ class _Outline:
     def _key(self, start: int) -> bytes | None:
         match = _OPENING.match(self._data, start)
         return match[1] if match else None
+
+    def _find_openings(self, key: bytes) -> list[int]:
+        pattern = re.compile(rb'\{\s*"' + re.escape(key) + rb'"\s*:')
+        return [match.start() for match in pattern.finditer(self._data)]
 
     def _num_marks(self, start: int, end: int) -> int:
         return bisect_left(self._marks, end) - bisect_left(self._marks, start)

@@ -19,7 +19,7 @@ from .blocks import Parsed, Piece, RecordFormat
 from .field_names import field_of, with_unit
 from .text import BadPeakLineError, decode, is_wanted
 
-_NOT_BLANK = re.compile(rb"[ \t]*[^\s]")
+_NOT_BLANK = re.compile(rb"[^\S\n]*\S")
 _NEEDED = {"identifier", "mzs", "intensities"}
 _MISSING = frozenset({"", "nan", "na", "n/a", "none", "null"})
 
