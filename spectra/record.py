@@ -55,13 +55,14 @@ class RawRecord:
     mz, intensity : float64 arrays of shape (n_peaks,)
         As written: not sorted, not scaled, zeros kept. m/z in Da per charge.
     problem : str or None
-        A short reason code where the record is broken and cannot be used: 'bad-binary-array', 'bad-peak-line',
-        'deprecated' (withdrawn by its authors), 'malformed-json', 'malformed-row', 'malformed-xml', 'no-peaks',
-        'truncated', 'unknown-format', 'unsupported-binary-encoding'.
+        A short reason code where the record is broken and cannot be used: 'archive-too-deep', 'bad-binary-array',
+        'bad-peak-line', 'deprecated' (withdrawn by its authors), 'malformed-json', 'malformed-row', 'malformed-xml',
+        'no-peaks', 'packed-table' (rows in a compressed file or an archive), 'truncated',
+        'unknown-format', 'unsupported-binary-encoding'.
     repairs : tuple of str
         Short codes of what the reader had to mend: 'bad-peak' (a peak without a finite m/z or intensity, kept as NaN),
         'decimal-comma', 'not-utf-8', 'peak-count' (not as stated), 'retention-time-without-unit' (left out),
-        'several-precursors' (the first is taken).
+        'several-analytes' (what they disagree on is left out), 'several-precursors' (the first is taken).
     prepared : Spectrum or None
         The spectrum itself, where the file is one that ``ionbed prepare`` wrote: its metadata need no harmonising.
     """

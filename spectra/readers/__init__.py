@@ -1,4 +1,4 @@
-"""Read spectra from MassBank, MGF, MSP, mzML and mzXML, from files, folders and archives.
+"""Read spectra from the formats of libraries, runs and tables, from files, folders, archives and stores.
 
 `read_records` gives every record as written, `read` gives cleaned spectra. `read_blocks` and `parse_block` are the two
 halves of `read_records`, for work in several processes.

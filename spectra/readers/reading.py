@@ -257,7 +257,9 @@ def read(path: str | os.PathLike[str], *, options: CleaningOptions | None = None
     Parameters
     ----------
     path : path-like
-        MassBank records, MGF, MSP, mzML or mzXML, recognised by content; gzipped, in a folder, ``.zip`` or ``.tar.gz``.
+        A file of any format in `ionbed.spectra.readers.sniffing.FORMATS`, recognised by content; a folder; a store that
+        ``ionbed prepare`` wrote; a ``.zip`` or ``.tar`` archive, also inside another. Each may be compressed (gzip,
+        bzip2, xz, zstandard), but for Parquet and HDF5, which are read where they lie.
     options : CleaningOptions, optional
         How peaks are cleaned.
 
