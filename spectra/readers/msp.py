@@ -18,7 +18,7 @@ _FIRST_KEY = re.compile(rb"(?:\A|\n\n)([A-Za-z$@#][^\n:]{0,80}):")
 _NUM_PEAKS_LINE = re.compile(rb"\n[ \t]*num[ _]?peaks?[ \t]*:[^\n]*", re.IGNORECASE)
 _PEAK_LINE = re.compile(rb"[ \t]*[(+-]?[.,]?\d")
 _PEAK = re.compile(rb"[ \t]*[(+-]?[.,]?\d[\d.,eE+-]*[ \t,;]+[+-]?[.,]?\d")
-_PEAK_LINE_TEXT = re.compile(r"[ \t]*[(+-]?[.,]?\d")
+_PEAK_TEXT = re.compile(_PEAK.pattern.decode())
 _SPECTRUM_KEY = re.compile(rb"^[ \t]*num[ _]?peaks?[ \t]*:", re.MULTILINE | re.IGNORECASE)
 _PARENT = re.compile(r"(?:^|\s)Parent=(\d+(?:\.\d+)?)(?=\s|$)")
 _QUOTED_COMMENT = re.compile(r'"([^"=]+)=([^"]*)"')
@@ -133,13 +133,14 @@ def _starts_by_line(part: bytes, usual: bytes, *, is_first: bool) -> list[int]:
             is_after_gap = True
             continue
         if match is None and (_PEAK if is_after_gap else _PEAK_LINE).match(line):
-            in_peaks = in_peaks or bool(header)
+            in_peaks = True
         elif in_peaks and (match is not None or (is_after_gap and (starts or not is_first))):
             cut = 0 if is_after_gap else _cut_in(previous, usual)
             starts.append(offset - len(previous) - 1 + cut if cut else offset)
+            header, known, in_peaks, paragraph = [], set(), _PEAK_LINE.match(line) is not None, -1
             if cut := _cut_in(line, usual):
                 starts.append(offset + cut)
-            header, known, in_peaks, paragraph = [], set(), _PEAK_LINE.match(line) is not None, -1
+                header, known, in_peaks, match = [(starts[-1], usual_key, line[cut:])], {usual_key}, False, None
         elif match is not None and is_after_gap and header:
             paragraph = offset
         if match is not None:
@@ -200,7 +201,7 @@ def _split(text: str) -> tuple[dict[str, str], str]:
     entries: dict[str, str] = {}
     offset = 0
     for line in text.split("\n"):
-        if _PEAK_LINE_TEXT.match(line):  # peaks without their number
+        if _PEAK_TEXT.match(line):  # peaks without their number
             break
         offset += len(line) + 1
         key, colon, value = line.partition(":")
