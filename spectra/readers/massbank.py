@@ -121,10 +121,17 @@ def _interpret(fields: dict[str, str], accession: str, comments: list[str]) -> d
     return fields
 
 
+def _looks_like(head: bytes) -> bool:
+    """Whether the first record, or another one where that is damaged, starts as records do."""
+    if re.match(rb"\s*ACCESSION:[ \t]*\S", head):
+        return True
+    return any(_RECORD_TITLE.match(head, found.start(1)) for found in re.finditer(rb"(?:\A|\n)(ACCESSION):", head))
+
+
 MASSBANK = RecordFormat(
     name="MassBank",
     extensions=("txt",),
-    looks_like=lambda head: re.match(rb"\s*ACCESSION:[ \t]*\S", head) is not None,
+    looks_like=_looks_like,
     starts=_starts,
     parse_header=lambda header: None,
     parse_record=_parse_record,

@@ -154,3 +154,24 @@ def test_damage_anywhere_in_a_record_leaves_the_next_one(tmp_path_factory, start
     parsed = list(read_records(path))
     for p in (parsed[0], parsed[-1]):
         assert (p.problem, p.native_id, len(p)) == (None, "MSBNK-Some_Lab-XY000001", 2)
+
+
+def test_a_first_record_without_accession_costs_no_other(tmp_path):
+    first, second = records_of(tmp_path, RECORD.replace("ACCESSION: MSBNK", "ACCXSSION: MSBNK") + RECORD)
+    assert (first.native_id, first.problem, len(first), first.repairs) == ("", None, 2, ("record-start",))
+    assert (second.native_id, second.problem, len(second)) == ("MSBNK-Some_Lab-XY000001", None, 2)
+
+
+def test_an_accession_in_a_comment_starts_no_record(tmp_path):
+    (parsed,) = records_of(tmp_path, RECORD.replace("COMMENT: INTERNAL_ID 7", "COMMENT: see ACCESSION: XY7"))
+    assert (parsed.native_id, len(parsed)) == ("MSBNK-Some_Lab-XY000001", 2)
+    assert parsed.fields["comment"] == "CONFIDENCE Standard; see ACCESSION: XY7"
+
+
+@pytest.mark.parametrize("cut", [b"CH$FORMULA: C3H", b"PK$NUM_PEAK: 2", b"  44.05 10", b"//"])
+def test_a_record_cut_within_a_line_does_not_take_the_next(tmp_path, cut):
+    data = RECORD.encode()
+    whole = data[: data.rindex(cut) + len(cut)]
+    _, bad, good = records_of(tmp_path, data + whole + data)
+    assert bad.problem == (None if cut == b"//" else "truncated")
+    assert (good.native_id, good.problem, len(good)) == ("MSBNK-Some_Lab-XY000001", None, 2)
