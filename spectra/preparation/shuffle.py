@@ -242,7 +242,8 @@ def _goes_from_buckets(entries: np.ndarray, parts: Parts, options: NearDuplicate
 def _crowded_buckets(entries: np.ndarray, keep: int) -> Iterator[np.ndarray]:
     """Yield the rows of each bucket of more than ``keep`` members, the best first, then as they come."""
     entries = entries[np.lexsort((entries["row"], entries["grade"], entries["key"]))]
-    starts = np.flatnonzero(np.r_[True, entries["key"][1:] != entries["key"][:-1]]) if len(entries) else []
+    changes = entries["key"][1:] != entries["key"][:-1]
+    starts = [0, *(1 + np.flatnonzero(changes)).tolist()] if len(entries) else []
     for start, stop in pairwise([*starts, len(entries)]):
         for turn in range(start, stop, LARGEST_BUCKET):
             if min(stop, turn + LARGEST_BUCKET) - turn > keep:

@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import subprocess
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -156,8 +157,8 @@ def _dask_client(num_workers: int | None, cluster: str) -> Iterator[Any]:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"--cluster {cluster}: no Dask cluster ({reason}); check the address or the setup") from None
     try:
-        if num_workers is not None:
-            logger.info("waiting for a Dask worker of cluster %s", cluster)
+        if not client.nthreads():
+            logger.info("waiting for the first Dask worker of cluster %s", cluster)
         client.wait_for_workers(1)
         yield client
     finally:
@@ -172,8 +173,24 @@ def _slurm_cluster(num_workers: int | None) -> Any:
     except ImportError:
         raise InputError("--cluster slurm needs dask-jobqueue: pip install 'ionbed[cluster]'") from None
     cluster = SLURMCluster()
+    _test_submission(cluster.job_script())
     cluster.scale(jobs=num_workers or 1)
     return cluster
+
+
+def _test_submission(job_script: str) -> None:
+    """Ask Slurm whether it would take the job: Dask itself would wait for ever for one that was refused."""
+    try:
+        asked = subprocess.run(
+            ["sbatch", "--test-only"], input=job_script, capture_output=True, text=True, check=False, timeout=60
+        )
+    except FileNotFoundError:
+        raise InputError("--cluster slurm: there is no command 'sbatch' here; start from a login node") from None
+    if asked.returncode:
+        reason = " ".join(asked.stderr.split())[-300:]
+        raise InputError(
+            f"--cluster slurm: Slurm refuses the job ({reason}); check jobqueue.slurm in Dask's configuration"
+        )
 
 
 def _start_worker() -> None:
