@@ -153,6 +153,8 @@ def _dask_client(num_workers: int | None, cluster: str) -> Iterator[Any]:
         else:
             raise InputError(f"--cluster {cluster}: is neither 'local', 'slurm' nor the address of a Dask scheduler")
         client = distributed.Client(made if made is not None else cluster, timeout=SCHEDULER_TIMEOUT)
+    except InputError:
+        raise
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"--cluster {cluster}: no Dask cluster ({reason}); check the address or the setup") from None
