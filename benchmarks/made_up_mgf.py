@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-SMILES = ("CCO", "CC(=O)O", "c1ccccc1O", "Cn1c(=O)c2c(ncn2C)n(C)c1=O", "C[C@H](N)C(=O)O", "CC(=O)Nc1ccc(O)cc1")
 
-
-def write_mgf(path: Path, num_spectra: int, *, num_peaks: int = 60, seed: int = 0, per_molecule: int = 50) -> None:
-    """Write ``num_spectra`` spectra of ``num_peaks`` peaks; some in a thousand are broken in one way or another."""
+def write_mgf(
+    path: Path, num_spectra: int, *, num_peaks: int = 60, seed: int = 0, per_molecule: int = 50, faults: bool = True
+) -> None:
+    """Write ``num_spectra`` spectra of ``num_peaks`` peaks; with ``faults``, two in a thousand cannot be used."""
     rng = np.random.default_rng(seed)
     num_molecules = max(1, num_spectra // per_molecule)
     mark = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -21,17 +21,17 @@ def write_mgf(path: Path, num_spectra: int, *, num_peaks: int = 60, seed: int = 
             count = min(10_000, num_spectra - written)
             molecules = rng.integers(0, num_molecules, count)
             for i, molecule in enumerate(molecules):
-                stream.write(_record(written + i, int(molecule), num_peaks, rng))
+                stream.write(_record(written + i, int(molecule), num_peaks, rng, faults))
             written += count
     os.replace(mark, path)
 
 
-def _record(number: int, molecule: int, num_peaks: int, rng: np.random.Generator) -> str:
+def _record(number: int, molecule: int, num_peaks: int, rng: np.random.Generator, faults: bool) -> str:
     own = np.random.default_rng(molecule)
     precursor = own.uniform(150, 900)
     mz = np.sort(own.uniform(50, precursor, num_peaks)) * (1 + 3e-6 * rng.standard_normal(num_peaks))
     intensity = own.lognormal(0, 1.5, num_peaks) * rng.lognormal(0, rng.uniform(0.05, 1.5), num_peaks) * 1e4
-    fault = rng.random()
+    fault = rng.random() if faults else 1.0
     head = [
         "BEGIN IONS",
         f"TITLE=spectrum {number}",
