@@ -62,6 +62,8 @@ DEFAULT_CLEANING = CleaningOptions()
 
 _SMALLEST_SHARE = 1e-37
 """Numbers from here on are normal in float32."""
+_FLOAT32_STEP, _LARGEST_MZ_OF_STEP = 0.0005, 4096.0
+"""Below this m/z neighbouring float32 differ by less than half the step."""
 _LARGEST_PLAIN_MZ = 1e30
 
 
@@ -98,19 +100,24 @@ def clean_peaks(
     if options.margin_above_precursor is not None and precursor_mz is not None and charge:
         heaviest = precursor_mz * abs(charge) + options.margin_above_precursor
     if _needs_no_mending(mz, intensity, heaviest, options.merge_tolerance):
-        intensity = intensity / np.maximum.reduce(intensity)
+        largest = np.maximum.reduce(intensity)
+        smallest = np.minimum.reduce(intensity) / largest
+        intensity = intensity / largest
+        # Peaks that are further apart than floats of this size stay apart in float32.
+        is_distinct = options.merge_tolerance >= _FLOAT32_STEP and mz[-1] < _LARGEST_MZ_OF_STEP
     else:
         mz, intensity = _mended(mz, intensity, heaviest, options.merge_tolerance)
         if not len(mz):
             return np.empty(0, np.float32), np.empty(0, np.float32)
-    keep = intensity >= options.min_relative_intensity
-    if not keep.all():
+        smallest, is_distinct = intensity.min(), False
+    if smallest < options.min_relative_intensity:
+        keep = intensity >= options.min_relative_intensity
         mz, intensity = mz[keep], intensity[keep]
     if len(mz) > options.max_peaks:
         strongest = np.sort(np.argsort(-intensity, kind="stable")[: options.max_peaks])
         mz, intensity = mz[strongest], intensity[strongest]
     rounded_mz = mz.astype(np.float32)
-    if not (rounded_mz[1:] > rounded_mz[:-1]).all():  # distinct m/z can round to one float32
+    if not is_distinct and not (rounded_mz[1:] > rounded_mz[:-1]).all():  # distinct m/z can round to one float32
         mz, intensity = _merge(rounded_mz.astype(np.float64), intensity, 0.0)
         rounded_mz = mz.astype(np.float32)
         intensity = intensity / intensity.max()
@@ -128,7 +135,7 @@ def _needs_no_mending(mz: np.ndarray, intensity: np.ndarray, heaviest: float, me
     return bool(
         np.minimum.reduce(mz) > _SMALLEST_SHARE
         and np.maximum.reduce(mz) <= min(heaviest, _LARGEST_PLAIN_MZ)
-        and (mz[1:] - mz[:-1] > merge_tolerance).all()
+        and (len(mz) == 1 or np.minimum.reduce(mz[1:] - mz[:-1]) > merge_tolerance)
         and np.minimum.reduce(intensity) > 0
         and np.maximum.reduce(intensity) < np.inf
     )
@@ -160,7 +167,7 @@ def looks_like_profile(mz: np.ndarray, intensity: np.ndarray) -> bool:
     if len(mz) < 10:
         return False
     gaps = mz[1:] - mz[:-1]
-    if not (gaps >= 0).all():
+    if not np.minimum.reduce(gaps) >= 0:
         order = np.argsort(mz, kind="stable")
         mz, intensity = mz[order], intensity[order]
         gaps = mz[1:] - mz[:-1]

@@ -10,6 +10,8 @@ import numpy as np
 
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:[.,]\d*)?|[.,]\d+)(?:[eE][+-]?\d+)?")
 _NOT_FINITE = re.compile(r"[+-]?(?:nan|inf|infinity|1\.#(?:QNAN|SNAN|IND|INF)\d*)", re.IGNORECASE)
+_DIGITS = b"0123456789"
+_DECIMAL_COLUMNS = re.compile(rb"\.?(?:[ \t]\.?)+\n")
 _IN_NUMBERS = b"0123456789.eE+-"
 _SEPARATORS = re.compile(r"[\s;]+")
 
@@ -61,7 +63,12 @@ def _regular_columns(body: str) -> tuple[np.ndarray, np.ndarray] | None:
     if body.startswith(" "):
         stripped = body.lstrip(" ")
         body = stripped.replace("\n" + body[: len(body) - len(stripped)], "\n")
-    separators = (body + "\n").encode().translate(None, _IN_NUMBERS)
+    body += "\n"
+    between_digits = body.encode().translate(None, _DIGITS)
+    of_a_line = between_digits[: between_digits.find(b"\n") + 1]
+    if _DECIMAL_COLUMNS.fullmatch(of_a_line) and between_digits == of_a_line * (len(between_digits) // len(of_a_line)):
+        return _decimal_columns(body, between_digits.count(b"\n"))
+    separators = between_digits.translate(None, _IN_NUMBERS)
     of_a_line = separators[: separators.find(b"\n") + 1]
     num_lines, num_columns = len(separators) // len(of_a_line), len(of_a_line)
     if num_columns < 2 or separators != of_a_line * num_lines or of_a_line.strip():
@@ -70,6 +77,18 @@ def _regular_columns(body: str) -> tuple[np.ndarray, np.ndarray] | None:
     if len(tokens) != num_columns * num_lines:  # no line has more columns than separators, so each has all of them
         return None
     return _floats(tokens[::num_columns], tokens[1::num_columns])
+
+
+def _decimal_columns(body: str, num_lines: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the first two columns where every line has the same points and separators: the quickest way."""
+    try:
+        numbers = np.fromstring(body, np.float64, sep=" ")
+    except (ValueError, DeprecationWarning):  # a point without digits
+        return None
+    num_columns = len(numbers) // num_lines
+    if num_columns < 2 or len(numbers) != num_columns * num_lines:
+        return None
+    return numbers[::num_columns].copy(), numbers[1::num_columns].copy()
 
 
 def _irregular_columns(lines: Sequence[str]) -> tuple[np.ndarray, np.ndarray] | None:
