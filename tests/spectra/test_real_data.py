@@ -164,14 +164,18 @@ def test_massbank_counts_add_up(massbank: Store, archive: dict[str, Any]) -> Non
     assert counts["read"] == counts["kept"] + sum(counts["dropped"].values())
     assert counts["dropped"]["deprecated"] == archive["deprecated"]
     assert counts["dropped"]["ms-level"] == archive["other level"]
-    assert set(counts["dropped"]) == {"deprecated", "duplicate", "ms-level", "no-precursor-mz", "profile"}
+    assert set(counts["dropped"]) == {
+        "deprecated", "duplicate", "ms-level", "near-duplicate", "no-precursor-mz", "profile",
+    }  # fmt: skip
     with open(massbank.folder / "dropped.tsv", encoding="utf-8") as lines:
         assert sum(1 for _ in lines) == 1 + sum(counts["dropped"].values())
 
 
 def test_massbank_spectra_are_kept(massbank: Store) -> None:
     counts = massbank.manifest["counts"]
-    assert counts["kept"] == sum(shard["spectra"] for shard in massbank.manifest["shards"]) == 91_628
+    assert counts["kept"] == sum(shard["spectra"] for shard in massbank.manifest["shards"])
+    assert counts["kept"] + counts["dropped"]["near-duplicate"] == 91_628
+    assert counts["dropped"]["near-duplicate"] < 100  # a library is little repeated
     table = massbank.table(["spectrum_id", "precursor_mz", "ms_level"])
     assert len(set(table["spectrum_id"].to_pylist())) == len(table) == counts["kept"]
     assert pc.min(table["precursor_mz"]).as_py() > 0
