@@ -36,6 +36,7 @@ _BARE = re.compile(r"(?P<body>\d*M(?:[-+]\d*[A-Za-z][A-Za-z0-9]*)*)(?P<charge>(?
 _BODY = re.compile(r"(?P<count>\d*)M(?P<terms>(?:[-+]\d*[A-Za-z][A-Za-z0-9]*)*)$")
 _UNCLEAR_CHARGE = re.compile(r"[-+]\d*H\d[-+]+$")  # M+2H2+: is the 2 a count or a charge?
 _TERM = re.compile(r"(?P<sign>[-+])(?P<count>\d*)(?P<part>[A-Za-z][A-Za-z0-9]*)")
+_ATOMS = re.compile(r"([A-Z][a-z]?)(\d*)")
 _CHARGED_ATOMS = re.compile(r"(H|Li|Na|K|Rb|Cs|Ag)(\d+)")
 _DEUTERIUM = re.compile(r"D(?![a-z])")
 _REWRITES: tuple[tuple[re.Pattern[str], str], ...] = (
@@ -130,6 +131,16 @@ def neutral_mass(mz: float, adduct: Adduct) -> float:
     """Return the monoisotopic mass (Da) of the molecule whose ``adduct`` has this m/z; the inverse of `adduct_mz`."""
     ion_mass = mz * abs(adduct.charge) + adduct.charge * ELECTRON_MASS
     return (ion_mass - adduct.mass_shift) / adduct.num_molecules
+
+
+def atoms_lost(adduct: Adduct) -> dict[str, int]:
+    """Return how many atoms of each element ``adduct`` takes from its molecules: those of ``[M+H-2H2O]+`` are H4O2."""
+    lost: dict[str, int] = {}
+    for term in _TERM.finditer(adduct.name.partition("M")[2].partition("]")[0]):
+        if term["sign"] == "-":
+            for symbol, count in _ATOMS.findall(term["part"]):
+                lost[symbol] = lost.get(symbol, 0) + int(term["count"] or 1) * int(count or 1)
+    return lost
 
 
 def parse_charge(text: str | None) -> int | None:

@@ -10,6 +10,8 @@ from functools import lru_cache
 from .molecules import Molecule, is_formula, is_inchikey, same_formula, standardise
 
 _PREFIX = re.compile(r"^InChIKey\s*=\s*", re.IGNORECASE)
+_INCHI = re.compile(r"(?:InChI\s*=\s*)?(1S?/.*)", re.IGNORECASE)
+_QUOTES = " \t\"'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +65,18 @@ def with_structure(labels: Labels, molecule: Molecule, repair: str) -> Labels:
 
 @lru_cache(maxsize=8192)
 def _read(smiles: str | None, inchi: str | None, inchikey: str | None, formula: str | None) -> Labels:
-    key = _PREFIX.sub("", (inchikey or "").strip()).upper()
+    smiles, inchi = (smiles or "").strip(_QUOTES), (inchi or "").strip(_QUOTES)  # GNPS: INCHI="InChI=1S/..."
+    if stated := _INCHI.fullmatch(inchi):
+        inchi = f"InChI={stated[1]}"
+    key, inchi_as_key = (_PREFIX.sub("", text.strip(_QUOTES)).upper() for text in (inchikey or "", inchi))
+    if is_inchikey(inchi_as_key) and "-" in inchi_as_key:
+        key, inchi = key or inchi_as_key, ""
     key = key if is_inchikey(key) else ""
-    formula = (formula or "").strip()
+    formula = "".join((formula or "").split())
     formula = formula if is_formula(formula) else ""
     molecule = standardise(smiles) if smiles else None
     if molecule is not None:
-        return _labels(molecule, key, formula, inchi, frozenset())
+        return _labels(molecule, key, formula, inchi or None, frozenset())
     molecule = standardise(inchi) if inchi else None
     if molecule is not None:
         return _labels(molecule, key, formula, None, frozenset({"structure-from-inchi"} if smiles else ()))

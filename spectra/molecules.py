@@ -116,7 +116,16 @@ def is_formula(text: str) -> bool:
 
 def same_formula(first: str, second: str) -> bool:
     """Whether two formulas count the same atoms; charge, brackets and isotopes (``[13]C``, ``D``) aside."""
-    return _atoms(first) == _atoms(second)
+    return atom_counts(first) == atom_counts(second)
+
+
+def atom_counts(formula: str) -> dict[str, int]:
+    """Return how many atoms of each element a formula counts; charge and brackets aside, isotopes as their element."""
+    atoms: dict[str, int] = {}
+    for symbol, count in _ATOMS.findall(_bare_formula(formula)):
+        symbol = "H" if symbol in ("D", "T") else symbol
+        atoms[symbol] = atoms.get(symbol, 0) + int(count or 1)
+    return atoms
 
 
 @lru_cache(maxsize=16384)
@@ -239,11 +248,3 @@ def _bare_formula(text: str) -> str:
     text = _ISOTOPE_SYMBOL.sub(r"\2", _ISOTOPE.sub("", text.replace(" ", "")))
     bracketed = _BRACKETED.fullmatch(text)
     return bracketed[1] if bracketed else _CHARGE.sub("", text)
-
-
-def _atoms(formula: str) -> dict[str, int]:
-    atoms: dict[str, int] = {}
-    for symbol, count in _ATOMS.findall(_bare_formula(formula)):
-        symbol = "H" if symbol in ("D", "T") else symbol
-        atoms[symbol] = atoms.get(symbol, 0) + int(count or 1)
-    return atoms

@@ -10,10 +10,10 @@ from typing import Literal
 
 import numpy as np
 
-from .adducts import Adduct, adduct_mz, normalise_adduct
+from .adducts import Adduct, adduct_mz, atoms_lost, normalise_adduct
 from .ion import Ion
 from .labels import Labels, with_structure
-from .molecules import components, formula_mass_and_charge, standardise
+from .molecules import atom_counts, components, formula_mass_and_charge, standardise
 
 LARGEST_MZ = 1e6
 """In Da per charge; a number above it is no m/z."""
@@ -34,6 +34,9 @@ _COMMON_ADDUCTS = {
 their protons and ions account for: a radical ``[M]+`` of a neutral molecule is never guessed."""
 
 _LARGEST_MASS_DEFECT = 1.1e-3  # of an alkane, the difference of exact and nominal mass, as a share of it
+_WEAKEST_EVIDENCE = 0.25
+"""In Da. A number that is no better than this agrees by chance with some common adduct of every twentieth molecule: an
+adduct that is stated, and is one that the molecule can form, is not replaced for it."""
 _DIFFER_BY_CH2 = {"[M+HCOO]-", "[M+CH3COO]-"}
 _UNIT_RESOLUTION = re.compile(
     r"(?<![a-z])(?:q{2,3}|qqq|tq|triple|q|qq?it|it|ltq|ion[ -]?trap)(?![a-z])|quadrupole(?!.*tof)", re.IGNORECASE
@@ -152,14 +155,17 @@ def reconcile(
 
     1. the stated adduct of one part of a salt or hydrate ('counter-ion-removed');
     2. the stated adduct of the structure that the InChI gives, where the SMILES gives another ('structure-from-inchi');
-    3. exactly one other common adduct of the polarity, of the molecule or one of its parts ('adduct-from-mass');
+    3. exactly one other common adduct of the polarity, of the molecule or one of its parts, which have the atoms that
+       it loses ('adduct-from-mass'); a number that is good to no more than 0.25 Da does not replace the stated adduct
+       of a neutral molecule;
     4. the stated number is the mass of the neutral molecule, and the spectrum has a peak at the m/z of the stated
        adduct but none at that number ('precursor-mz-from-neutral-mass');
     5. the ion is another isotopic peak than the one of the commonest isotopes, as is usual for several Cl or Br; then
        nothing is mended, and the flag is 'isotope-precursor' rather than 'precursor-mass'.
 
     4 and 5 need a number of two decimals or more. An adduct that is missing is found as in 3. An adduct of the other
-    polarity than the ion mode is believed if the mass speaks for it ('polarity-from-adduct').
+    polarity than the ion mode is believed if the mass speaks for it ('polarity-from-adduct'); between ``[M]+`` and
+    ``[M]-``, which differ by two electrons, only the charge of the structure can speak.
 
     Parameters
     ----------
@@ -173,7 +179,13 @@ def reconcile(
     loose = stated.tolerance(options.mass_tolerance, options.mass_tolerance_ppm, options.unit_resolution_tolerance)
     adduct = ion.adduct
     if adduct is not None and abs(adduct_mz(weight[0], adduct) - stated.mz) <= loose:
-        return stated.mz, _verified(ion, adduct) if ion.conflict or ion.flags else ion, labels, frozenset()
+        if not ion.conflict or adduct.name[1:].partition("]")[0].lstrip("0123456789") != "M":
+            return stated.mz, _verified(ion, adduct) if ion.flags else ion, labels, frozenset()
+        # [M]+ and [M]- differ by two electrons, which no mass here resolves: the charge of the structure decides
+        if adduct.charge == weight[1]:
+            return stated.mz, _verified(ion, adduct), labels, frozenset()
+        if weight[1] == 0 or options.mass_mismatch == "flag":
+            return stated.mz, ion, labels, frozenset()
     if options.mass_mismatch != "flag":
         tight = stated.tolerance(
             options.repair_tolerance, options.repair_tolerance_ppm, options.unit_resolution_tolerance
@@ -206,11 +218,14 @@ def _explanation(
         second = standardise(labels.inchi) if labels.inchi else None
         if second is not None and abs(adduct_mz(second.exact_mass, ion.adduct) - mz) <= tolerance:
             return _verified(ion, ion.adduct), with_structure(labels, second, "structure-from-inchi")
+    if tolerance > _WEAKEST_EVIDENCE and ion.adduct is not None and not ion.conflict and not weight[1] and not parts:
+        return None
     ions = [
         (part, adduct)
         for part in parts or (labels.molecule,)
         for adduct in _candidates(part.charge if part else weight[1], ion)
         if abs(adduct_mz(part.exact_mass if part else weight[0], adduct) - mz) <= tolerance
+        and _has_atoms_to_lose(part.formula if part else labels.formula or "", adduct)
     ]
     if len(ions) != 1:
         return None
@@ -248,6 +263,13 @@ def _verified(ion: Ion, adduct: Adduct) -> Ion:
         if abs(ion.stated_charge or 0) != abs(adduct.charge):
             repairs.add("charge-from-adduct")
     return Ion(adduct, adduct.polarity, adduct.charge, ion.stated_charge, False, frozenset(repairs), frozenset(flags))
+
+
+@lru_cache(maxsize=16384)
+def _has_atoms_to_lose(formula: str, adduct: Adduct) -> bool:
+    """Whether the molecules have the atoms that the adduct takes from them: no water comes from a hydrocarbon."""
+    atoms = atom_counts(formula)
+    return all(count <= adduct.num_molecules * atoms.get(symbol, 0) for symbol, count in atoms_lost(adduct).items())
 
 
 def _is_neutral_mass(mz: float, tolerance: float, weight: tuple[float, int], adduct: Adduct, peaks: np.ndarray) -> bool:

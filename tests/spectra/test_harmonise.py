@@ -154,6 +154,32 @@ def test_labels_follow_the_structure() -> None:
     assert repaired == {"inchikey-stereo-from-smiles": 1}
 
 
+ETHANOL = "InChI=1S/C2H6O/c1-2-3/h3H,2H2,1H3"
+
+
+@pytest.mark.parametrize(
+    ("fields", "smiles"),
+    [
+        ({"inchi": f'"{ETHANOL}"'}, "CCO"),  # as GNPS writes it
+        ({"inchi": ETHANOL.removeprefix("InChI=")}, "CCO"),
+        ({"inchi": ETHANOL.replace("InChI=", "INCHI = ")}, "CCO"),
+        ({"smiles": '"CCO"'}, "CCO"),
+        ({"smiles": ETHANOL}, "CCO"),
+        ({"inchi": "CCO"}, "CCO"),
+        ({"inchi": "LFQSCWFLJHTTHZ-UHFFFAOYSA-N"}, None),
+        ({"inchikey": '"lfqscwfljhtthz-uhfffaoysa-n"'}, None),
+    ],
+)
+def test_structures_in_quotes_and_in_the_field_of_another(fields: dict[str, str], smiles: str | None) -> None:
+    spectrum, _ = spectrum_of(precursor_mz="47.0491", adduct="[M+H]+", **fields)
+    assert (spectrum.smiles, spectrum.inchikey, spectrum.flags) == (smiles, "LFQSCWFLJHTTHZ-UHFFFAOYSA-N", ())
+
+
+def test_blanks_in_a_formula() -> None:
+    spectrum, _ = spectrum_of(precursor_mz="47.0491", adduct="[M+H]+", formula=" C2 H6O ")
+    assert spectrum.formula == "C2H6O"
+
+
 def test_unreadable_structure_keeps_the_spectrum() -> None:
     spectrum, repaired = spectrum_of(
         smiles="C(*)C1=C * = [OH]", inchikey=CAFFEINE_KEY, formula="C8H10N4O2", adduct="[M+H]+"

@@ -118,6 +118,58 @@ def test_what_no_ion_explains_is_flagged_and_kept_as_written(mz: str, adduct: st
         assert isinstance(dropped, Spectrum)  # explained, so not dropped
 
 
+@pytest.mark.parametrize(
+    ("mz", "smiles"),
+    [
+        ("164.0441", "OCC1OC(O)C(O)C(O)C1O"),  # [M+H-NH3]+ of a sugar, which has no N
+        ("73.0437", "OCc1ccccc1"),  # [M+H-2H2O]+ of a molecule with one O
+    ],
+)
+@pytest.mark.parametrize("stated", ["[M+H]+", None])
+def test_no_ion_loses_what_the_molecule_does_not_have(mz: str, smiles: str, stated: str | None) -> None:
+    fields = {"precursor_mz": mz, "smiles": smiles, "polarity": "positive", "instrument_type": QTOF}
+    spectrum, repaired = spectrum_of(**fields, **({"adduct": stated} if stated else {}))
+    assert spectrum.adduct == stated
+    assert spectrum.flags == (("precursor-mass",) if stated else ())
+    assert not repaired
+
+
+@pytest.mark.parametrize(("mz", "instrument_type"), [("217", QTOF), ("177", QTOF), ("217.2", "LC-ESI-QQ")])
+def test_a_whole_number_does_not_replace_the_stated_adduct(mz: str, instrument_type: str) -> None:
+    """It agrees by chance with a common adduct of every twentieth molecule."""
+    fields = {"precursor_mz": mz, "smiles": CAFFEINE, "polarity": "positive", "instrument_type": instrument_type}
+    spectrum, repaired = spectrum_of(adduct="[M+H]+", **fields)
+    assert (spectrum.adduct, spectrum.flags) == ("[M+H]+", ("precursor-mass",))
+    assert not repaired
+    assert spectrum_of(**fields)[1] == {"adduct-from-mass": 1}  # where none is stated it is the best there is
+
+
+@pytest.mark.parametrize(
+    ("smiles", "mz", "stated", "polarity", "adduct", "sign", "repair", "flags"),
+    [
+        (CAFFEINE, "194.0804", "[M]-", "positive", "[M]-", 1, None, ("polarity-conflict",)),
+        (CAFFEINE, "194.0804", "[M]+", "negative", "[M]+", -1, None, ("polarity-conflict",)),
+        (CHOLINE, "104.1070", "[M]-", "positive", "[M]+", 1, "adduct-from-mass", ()),
+        (CHOLINE, "104.1070", "[M]+", "negative", "[M]+", 1, "polarity-from-adduct", ()),
+        ("CC(N)C(=O)[O-]", "88.0404", "[M]+", "negative", "[M]-", -1, "adduct-from-mass", ()),
+    ],
+)
+def test_no_mass_tells_a_cation_from_an_anion(
+    smiles: str,
+    mz: str,
+    stated: str,
+    polarity: str,
+    adduct: str,
+    sign: int,
+    repair: str | None,
+    flags: tuple[str, ...],
+) -> None:
+    """They differ by two electrons; the charge of the structure decides, where it has one."""
+    spectrum, repaired = spectrum_of(precursor_mz=mz, smiles=smiles, adduct=stated, polarity=polarity)
+    assert (spectrum.adduct, spectrum.polarity, spectrum.charge, spectrum.flags) == (adduct, sign, sign, flags)
+    assert dict(repaired) == ({repair: 1} if repair else {})
+
+
 def test_flagging_mends_nothing() -> None:
     fields = {"precursor_mz": "217.0696", "adduct": "[M+H]+", "smiles": CAFFEINE, "instrument_type": QTOF}
     spectrum, repaired = harmonised(MetadataOptions(mass_mismatch="flag"), **fields)
