@@ -16,8 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..record import RawRecord
+from .text import parse_peak_lists
 
 BLOCK_BYTES = 4 << 20
+_RECORDS_AT_ONCE = 512
 MS_LEVELS = range(2, 100)
 """The MS levels whose peaks are read by default: all but survey scans."""
 
@@ -33,6 +35,21 @@ class Parsed(NamedTuple):
     intensity: np.ndarray = _NONE
     problem: str | None = None
     repairs: tuple[str, ...] = ()
+
+
+class Pending(NamedTuple):
+    """A record whose peaks can be parsed together with those of others.
+
+    Attributes
+    ----------
+    body : str
+        Its lines of peaks.
+    finish : callable
+        Given m/z and intensity, or None where ``body`` is still to be parsed, what the record says.
+    """
+
+    body: str
+    finish: Callable[[tuple[np.ndarray, np.ndarray] | None], Parsed]
 
 
 @dataclass(frozen=True)
@@ -66,7 +83,7 @@ class RecordFormat:
     looks_like: Callable[[bytes], bool]
     starts: Callable[[bytes], list[int]]
     parse_header: Callable[[bytes], Any]
-    parse_record: Callable[[bytes, Any, Container[int], bool], Parsed]
+    parse_record: Callable[[bytes, Any, Container[int], bool], Parsed | Pending]
     is_whole: Callable[[bytes, bytes, int], bool] | None = None
     marks_ends: bool = True
 
@@ -229,22 +246,31 @@ def parse_piece(
     header = record_format.parse_header(piece.header)
     starts = piece.starts or record_format.starts(piece.data)
     problem, last = None, b""
-    for start, stop in pairwise([*starts, len(piece.data)]):
-        last = piece.data[start:stop]
-        is_last = piece.ends_file and stop == len(piece.data)
-        parsed = record_format.parse_record(last, header, ms_levels, is_last)
-        if (
-            is_last and piece.damaged and not record_format.marks_ends and not last.endswith(b"\n")
-        ):  # its last number may be cut
-            parsed = Parsed(parsed.native_id, parsed.fields, problem="truncated")
-        problem = parsed.problem
-        yield RawRecord(source_file, parsed.native_id, position, *parsed[1:])
-        position += 1
+    spans = list(pairwise([*starts, len(piece.data)]))
+    for first in range(0, len(spans), _RECORDS_AT_ONCE):
+        results: list[Parsed | Pending] = []
+        for start, stop in spans[first : first + _RECORDS_AT_ONCE]:
+            last = piece.data[start:stop]
+            is_last = piece.ends_file and stop == len(piece.data)
+            results.append(record_format.parse_record(last, header, ms_levels, is_last))
+        for parsed in _finished(results):
+            is_last = piece.ends_file and position == piece.position + len(spans) - 1
+            if is_last and piece.damaged and not record_format.marks_ends and not last.endswith(b"\n"):
+                parsed = Parsed(parsed.native_id, parsed.fields, problem="truncated")  # its last number may be cut
+            problem = parsed.problem
+            yield RawRecord(source_file, parsed.native_id, position, *parsed[1:])
+            position += 1
     if not piece.ends_file or problem == "truncated":
         return
     is_whole = record_format.is_whole
     if piece.damaged or (is_whole is not None and not is_whole(piece.header, last, position - 1)):
         yield broken_record(source_file, position, "truncated")
+
+
+def _finished(results: list[Parsed | Pending]) -> Iterator[Parsed]:
+    peaks = iter(parse_peak_lists([result.body for result in results if isinstance(result, Pending)]))
+    for result in results:
+        yield result.finish(next(peaks)) if isinstance(result, Pending) else result
 
 
 def broken_record(source_file: str, position: int, problem: str) -> RawRecord:

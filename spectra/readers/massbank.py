@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Iterator
 
-from .blocks import Parsed, RecordFormat
+import numpy as np
+
+from .blocks import Parsed, Pending, RecordFormat
 from .field_names import field_of
 from .text import BadPeakLineError, decode, is_wanted, ms_level, parse_peaks, whole_number
 
@@ -49,7 +51,7 @@ def _without_accession(data: bytes, start: int, stop: int) -> Iterator[int]:
         start = end + 3 if end >= 0 else stop
 
 
-def _parse_record(data: bytes, _header: None, ms_levels: Container[int], _is_last: bool) -> Parsed:
+def _parse_record(data: bytes, _header: None, ms_levels: Container[int], _is_last: bool) -> Parsed | Pending:
     text, repairs = decode(data)
     if not data.startswith(_ACCESSION):
         repairs += ("record-start",)
@@ -70,13 +72,17 @@ def _parse_record(data: bytes, _header: None, ms_levels: Container[int], _is_las
     body = peaks.partition("\n")[2] if has_peaks else ""
     if not body.strip():
         return Parsed(accession, fields, problem="no-peaks")
-    try:
-        mz, intensity, more = parse_peaks(body)
-    except BadPeakLineError:
-        return Parsed(accession, fields, problem="bad-peak-line")
-    if whole_number(stated) not in (None, len(mz)):
-        more += ("peak-count",)
-    return Parsed(accession, fields, mz, intensity, None, repairs + more)
+
+    def finish(peaks: tuple[np.ndarray, np.ndarray] | None) -> Parsed:
+        try:
+            mz, intensity, more = (*peaks, ()) if peaks is not None else parse_peaks(body)
+        except BadPeakLineError:
+            return Parsed(accession, fields, problem="bad-peak-line")
+        if whole_number(stated) not in (None, len(mz)):
+            more += ("peak-count",)
+        return Parsed(accession, fields, mz, intensity, None, repairs + more)
+
+    return Pending(body, finish)
 
 
 def _lacks_unit(text: str) -> bool:

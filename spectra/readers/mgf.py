@@ -6,7 +6,9 @@ import re
 from collections.abc import Container, Iterable, Iterator
 from itertools import pairwise
 
-from .blocks import Parsed, RecordFormat
+import numpy as np
+
+from .blocks import Parsed, Pending, RecordFormat
 from .field_names import field_of, native_id_of, normal_key, with_unit
 from .text import BadPeakLineError, decode, is_wanted, ms_level, parse_peaks
 
@@ -70,7 +72,7 @@ def _parse_header(header: bytes) -> dict[str, str]:
     return _parse_parameters(decode(header)[0].split("\n"))
 
 
-def _parse_record(data: bytes, defaults: dict[str, str], ms_levels: Container[int], _is_last: bool) -> Parsed:
+def _parse_record(data: bytes, defaults: dict[str, str], ms_levels: Container[int], _is_last: bool) -> Parsed | Pending:
     text, repairs = decode(data)
     if begin := _BEGIN_LINE.match(text):
         text = text[begin.end() :]
@@ -95,11 +97,17 @@ def _parse_record(data: bytes, defaults: dict[str, str], ms_levels: Container[in
         body = "\n".join(line for line in body.split("\n") if not line.lstrip().startswith(_COMMENTS))
     if not body or body.isspace():
         return Parsed(native_id, fields, problem="no-peaks")
-    try:
-        mz, intensity, more = parse_peaks(body)
-    except BadPeakLineError:
-        return Parsed(native_id, fields, problem="bad-peak-line")
-    return Parsed(native_id, fields, mz, intensity, None, repairs + more)
+
+    def finish(peaks: tuple[np.ndarray, np.ndarray] | None) -> Parsed:
+        if peaks is not None:
+            return Parsed(native_id, fields, *peaks, None, repairs)
+        try:
+            mz, intensity, more = parse_peaks(body)
+        except BadPeakLineError:
+            return Parsed(native_id, fields, problem="bad-peak-line")
+        return Parsed(native_id, fields, mz, intensity, None, repairs + more)
+
+    return Pending(body, finish)
 
 
 def _parse_parameters(lines: Iterable[str]) -> dict[str, str]:

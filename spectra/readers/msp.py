@@ -8,7 +8,7 @@ from collections.abc import Container
 
 import numpy as np
 
-from .blocks import Parsed, RecordFormat
+from .blocks import Parsed, Pending, RecordFormat
 from .field_names import ID_KEYS, field_of, native_id_of, normal_key, with_unit
 from .text import BadPeakLineError, decode, is_wanted, ms_level, parse_number, parse_peaks, peak_tokens, whole_number
 
@@ -174,7 +174,7 @@ def _start_before(header: list[tuple[int, str, bytes]], usual: bytes, otherwise:
     return otherwise
 
 
-def _parse_record(data: bytes, _header: None, ms_levels: Container[int], is_last: bool) -> Parsed:
+def _parse_record(data: bytes, _header: None, ms_levels: Container[int], is_last: bool) -> Parsed | Pending:
     text, repairs = decode(data)
     entries, body = _split(text)
     native_id, fields = _interpret(entries)
@@ -183,17 +183,22 @@ def _parse_record(data: bytes, _header: None, ms_levels: Container[int], is_last
     num_stated = whole_number(next((entries[key] for key in _NUM_PEAKS if key in entries), ""))
     if not body.strip():
         return Parsed(native_id, fields, problem="truncated" if is_last and num_stated != 0 else "no-peaks")
-    try:
-        mz, intensity, more = _parse_own_lines(body, num_stated)
-    except BadPeakLineError:
-        return Parsed(
-            native_id, fields, problem="truncated" if is_last and not data.endswith(b"\n") else "bad-peak-line"
-        )
-    if num_stated is not None and num_stated != len(mz):
-        if is_last and num_stated > len(mz):
-            return Parsed(native_id, fields, problem="truncated")
-        more += ("peak-count",)
-    return Parsed(native_id, fields, mz, intensity, None, repairs + more)
+
+    def finish(peaks: tuple[np.ndarray, np.ndarray] | None) -> Parsed:
+        if peaks is not None and num_stated is not None and num_stated > len(peaks[0]):
+            peaks = None  # several may stand on a line
+        try:
+            mz, intensity, more = (*peaks, ()) if peaks is not None else _parse_own_lines(body, num_stated)
+        except BadPeakLineError:
+            is_cut = is_last and not data.endswith(b"\n")
+            return Parsed(native_id, fields, problem="truncated" if is_cut else "bad-peak-line")
+        if num_stated is not None and num_stated != len(mz):
+            if is_last and num_stated > len(mz):
+                return Parsed(native_id, fields, problem="truncated")
+            more += ("peak-count",)
+        return Parsed(native_id, fields, mz, intensity, None, repairs + more)
+
+    return Pending(body, finish)
 
 
 def _split(text: str) -> tuple[dict[str, str], str]:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Container, Sequence
+from itertools import accumulate, pairwise
 
 import numpy as np
 
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:[.,]\d*)?|[.,]\d+)(?:[eE][+-]?\d+)?")
 _NOT_FINITE = re.compile(r"[+-]?(?:nan|inf|infinity|1\.#(?:QNAN|SNAN|IND|INF)\d*)", re.IGNORECASE)
-_DIGITS = b"0123456789"
-_DECIMAL_COLUMNS = re.compile(rb"\.?(?:[ \t]\.?)+\n")
 _IN_NUMBERS = b"0123456789.eE+-"
+_FEW = 32
+"""Below this number of peak lists it is quicker to parse each by itself."""
 _SEPARATORS = re.compile(r"[\s;]+")
 
 
@@ -58,17 +59,50 @@ def parse_peaks(body: str) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     return _parse_lines(body.split("\n"))
 
 
+def parse_peak_lists(bodies: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray] | None]:
+    """Return m/z and intensity of many peak lists, parsed all at once where they are written alike.
+
+    The same numbers as `parse_peaks` gives, several times as fast. None for each where any is written otherwise than
+    the first one: with other separators, empty lines, or what is no finite number. Then each is to be parsed by itself.
+    """
+    none: list[tuple[np.ndarray, np.ndarray] | None] = [None] * len(bodies)
+    if len(bodies) < _FEW:
+        return none
+    import pyarrow as pa
+    import pyarrow.csv as csv
+
+    bodies = [body.strip("\n") for body in bodies]
+    first_line = bodies[0].partition("\n")[0]
+    separator = "\t" if "\t" in first_line else " "
+    columns = [str(place) for place in range(len(first_line.split(separator)))]
+    wanted = [column for column, word in zip(columns, first_line.split(separator), strict=True) if word][:2]
+    if len(wanted) < 2:
+        return none
+    text = "\n".join(bodies).encode()
+    try:
+        table = csv.read_csv(
+            pa.py_buffer(text),
+            read_options=csv.ReadOptions(use_threads=False, column_names=columns, block_size=len(text) + 1),
+            parse_options=csv.ParseOptions(delimiter=separator, quote_char=False, ignore_empty_lines=False),
+            convert_options=csv.ConvertOptions(
+                column_types=dict.fromkeys(wanted, pa.float64()), include_columns=wanted, null_values=[]
+            ),
+        )
+    except (pa.ArrowInvalid, pa.ArrowKeyError):
+        return none
+    mz, intensity = (table[column].to_numpy() for column in wanted)
+    stops = list(accumulate(body.count("\n") + 1 for body in bodies))
+    if len(mz) != stops[-1] or not np.isfinite(mz).all() or not np.isfinite(intensity).all():
+        return none
+    return [(mz[start:stop].copy(), intensity[start:stop].copy()) for start, stop in pairwise([0, *stops])]
+
+
 def _regular_columns(body: str) -> tuple[np.ndarray, np.ndarray] | None:
     """Return the first two columns; None unless all lines have the same separators and nothing else but numbers."""
     if body.startswith(" "):
         stripped = body.lstrip(" ")
         body = stripped.replace("\n" + body[: len(body) - len(stripped)], "\n")
-    body += "\n"
-    between_digits = body.encode().translate(None, _DIGITS)
-    of_a_line = between_digits[: between_digits.find(b"\n") + 1]
-    if _DECIMAL_COLUMNS.fullmatch(of_a_line) and between_digits == of_a_line * (len(between_digits) // len(of_a_line)):
-        return _decimal_columns(body, between_digits.count(b"\n"))
-    separators = between_digits.translate(None, _IN_NUMBERS)
+    separators = (body + "\n").encode().translate(None, _IN_NUMBERS)
     of_a_line = separators[: separators.find(b"\n") + 1]
     num_lines, num_columns = len(separators) // len(of_a_line), len(of_a_line)
     if num_columns < 2 or separators != of_a_line * num_lines or of_a_line.strip():
@@ -77,18 +111,6 @@ def _regular_columns(body: str) -> tuple[np.ndarray, np.ndarray] | None:
     if len(tokens) != num_columns * num_lines:  # no line has more columns than separators, so each has all of them
         return None
     return _floats(tokens[::num_columns], tokens[1::num_columns])
-
-
-def _decimal_columns(body: str, num_lines: int) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return the first two columns where every line has the same points and separators: the quickest way."""
-    try:
-        numbers = np.fromstring(body, np.float64, sep=" ")
-    except (ValueError, DeprecationWarning):  # a point without digits
-        return None
-    num_columns = len(numbers) // num_lines
-    if num_columns < 2 or len(numbers) != num_columns * num_lines:
-        return None
-    return numbers[::num_columns].copy(), numbers[1::num_columns].copy()
 
 
 def _irregular_columns(lines: Sequence[str]) -> tuple[np.ndarray, np.ndarray] | None:

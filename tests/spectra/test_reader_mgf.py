@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import ionbed
 from ionbed.spectra.readers import read_records
+from ionbed.spectra.readers.text import parse_peak_lists, parse_peaks
 
 GOOD = "BEGIN IONS\nTITLE=good\nPEPMASS=200.1\nCHARGE=1+\n50.5 10\n60.25 20.5\nEND IONS\n"
 
@@ -204,6 +205,32 @@ def test_a_library_record_of_gnps(tmp_path):
     }  # fmt: skip
 
 
+def test_a_record_of_massspecgym(tmp_path):
+    lines = (
+        "IDENTIFIER=MassSpecGymID0000001", "SMILES=CC=O", "INCHIKEY=IKHGUXGNUITLKF", "FORMULA=C2H4O",
+        "PRECURSOR_FORMULA=C2H5O", "PARENT_MASS=44.026", "PRECURSOR_MZ=45.0335", "ADDUCT=[M+H]+",
+        "INSTRUMENT_TYPE=Orbitrap", "COLLISION_ENERGY=30.0", "FOLD=train", "SIMULATION_CHALLENGE=True",
+    )  # fmt: skip
+    (parsed,) = records_of(tmp_path, record(*lines))
+    assert parsed.native_id == "MassSpecGymID0000001"
+    assert parsed.fields == {
+        "smiles": "CC=O", "inchikey": "IKHGUXGNUITLKF", "formula": "C2H4O", "precursor_mz": "45.0335",
+        "adduct": "[M+H]+", "instrument_type": "Orbitrap", "collision_energy": "30.0 eV",
+    }  # fmt: skip
+
+
+def test_the_isotope_pattern_that_sirius_wants_is_no_fragment_spectrum(tmp_path):
+    head = ("FEATURE_ID=12", "PEPMASS=200.1", "CHARGE=1+", "RTINSECONDS=60", "ION=[M+H]+")
+    text = record(*head, "SPECTYPE=CORRELATED MS") + record(*head, "MSLEVEL=1") + record(*head, "MSLEVEL=2")
+    parsed = records_of(tmp_path, text)
+    assert [(p.native_id, p.fields["ms_level"], len(p)) for p in parsed] == [
+        ("12", "1", 0),
+        ("12", "1", 0),
+        ("12", "2", 2),
+    ]
+    assert parsed[2].fields["adduct"] == "[M+H]+"
+
+
 @pytest.mark.parametrize("name", ["Vitamin M", "M+H", "C5-M-ether", "2-M"])
 def test_a_name_that_ends_like_an_adduct_but_is_none_stays(tmp_path, name):
     (parsed,) = records_of(tmp_path, record(f"NAME={name}"))
@@ -235,6 +262,30 @@ def test_what_is_written_is_read(tmp_path_factory, spectra):
     for p, peaks in zip(parsed, spectra, strict=True):
         assert p.problem is None
         np.testing.assert_array_equal(np.column_stack([p.mz, p.intensity]), peaks)
+
+
+@given(
+    st.lists(st.lists(st.tuples(NUMBERS, NUMBERS), min_size=1, max_size=4), min_size=40, max_size=40),
+    st.sampled_from([" ", "\t"]),
+    st.sampled_from(["", "  "]),
+    st.sampled_from(["", " 1+", " 7"]),
+)
+def test_many_peak_lists_give_the_same_numbers_as_each_by_itself(spectra, separator, indent, more):
+    bodies = ["\n".join(f"{indent}{mz!r}{separator}{i!r}{more}" for mz, i in peaks) for peaks in spectra]
+    together = parse_peak_lists(bodies)
+    for body, peaks in zip(bodies, together, strict=True):
+        assert peaks is not None or (separator == "\t" and more)
+        if peaks is not None:
+            mz, intensity, repairs = parse_peaks(body)
+            assert repairs == ()
+            assert (mz.tobytes(), intensity.tobytes()) == (peaks[0].tobytes(), peaks[1].tobytes())
+
+
+@pytest.mark.parametrize(
+    "line", ["50.5", "50.5  10", "50.5 nan", "inf 5", "1e999 5", "", "50,5 10", "a 5", "50.5 10 7"]
+)
+def test_one_peak_list_that_differs_has_each_parsed_by_itself(line):
+    assert parse_peak_lists(["1 2\n3 4"] * 40 + [f"1 2\n{line}\n3 4"]) == [None] * 41
 
 
 @given(st.binary(max_size=200))

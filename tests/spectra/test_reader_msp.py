@@ -159,6 +159,62 @@ def test_mona_hides_fields_in_its_comment(tmp_path):
     assert {**parsed.fields, "comment": ""} == {**expected, "comment": ""}
 
 
+def test_several_peaks_on_a_line_in_every_record(tmp_path):
+    parsed = records_of(tmp_path, 50 * "Name: a\nNum Peaks: 2\n50.5 10 60.25 20.5\n\n")
+    assert len(parsed) == 50
+    for p in parsed:
+        assert_good(p)
+        assert p.repairs == ()
+
+
+def test_minutes_and_seconds(tmp_path):
+    text = "".join(
+        GOOD.replace("Num", f"{line}\nNum") for line in ("RT: 5.5", "RETENTIONTIME: 5.5", "retention_time: 9")
+    )
+    assert [p.fields["retention_time"] for p in records_of(tmp_path, text)] == ["5.5 min", "5.5 min", "9"]
+
+
+def test_a_library_record_of_nist(tmp_path):
+    text = (
+        "Name: Glutathione\nSynon: GSH\nSynon: $:00in-source\nPrecursor_type: [M+H]+\nSpectrum_type: MS2\n"
+        "PrecursorMZ: 308.0911\nInstrument_type: HCD\nInstrument: Orbitrap\nIon_mode: P\nSpecial_fragmentation: wide\n"
+        "Collision_energy: NCE=35% 30eV\nFormula: C10H17N3O6S\nMW: 307\nExactMass: 307.083806\nNIST#: 1036934\n"
+        'Comments: Parent=308.1 Consensus "x"\nNum Peaks: 2\n50.5 10 "a=p-NH3/0.2ppm"\n60.25 20.5 "?"\n\n'
+    )
+    for parsed in records_of(tmp_path, 40 * text):
+        assert_good(parsed)
+        assert (parsed.native_id, parsed.repairs) == ("1036934", ())
+        wanted = {
+            "precursor_mz": "308.0911",
+            "adduct": "[M+H]+",
+            "ms_level": "2",
+            "polarity": "P",
+            "activation": "wide",
+        }
+        assert {key: parsed.fields[key] for key in wanted} == wanted
+
+
+def test_the_precursor_may_stand_in_the_comment_alone(tmp_path):
+    (parsed,) = records_of(tmp_path, "Name: a\nComment: Mods=0 Parent=414.7 X\nNum Peaks: 1\n50 1\n")
+    assert parsed.fields["precursor_mz"] == "414.7"
+
+
+@pytest.mark.parametrize(
+    "cut",
+    ["Name: ba", "Name: bad\nPrecursorMZ: 9", "Name: bad\nPrecursorMZ: 9\nNum Pea", "Name: bad\nNum Peaks: 1\n70"],
+)
+def test_a_record_cut_within_a_line_takes_nothing_from_the_next(tmp_path, cut):
+    first, *_, last = records_of(tmp_path, GOOD + cut + GOOD)
+    for p in (first, last):
+        assert_good(p)
+        assert p.fields == {"name": "good", "precursor_mz": "200.1"}
+
+
+def test_a_name_within_a_comment_starts_no_record(tmp_path):
+    parsed = records_of(tmp_path, 3 * GOOD.replace("Num", "Comments: Common Name: x\nCOMPOUNDNAME: y\nNum"))
+    assert [p.fields["comment"] for p in parsed] == ["Common Name: x"] * 3
+
+
 LINES = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\n\r"), max_size=40)
 
 
