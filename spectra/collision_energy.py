@@ -21,6 +21,8 @@ _TOKEN = re.compile(
 _UNIT_KIND = {"%": "nce", "nce": "nce", "normalized": "nce", "normalised": "nce", "kv": "kv", "kev": "kv"}
 _RESONANT_TRAP = re.compile(r"(?<![a-z])(?:[lq]?it|itft|q?ittof|ion[ -]?trap|ltq)(?![a-z])", re.IGNORECASE)
 _BEAM_TYPE = re.compile(r"hcd|beam[- ]type|higher[- ]energy", re.IGNORECASE)
+_TRAP_BESIDE_ORBITRAP = re.compile(r"fusion|lumos|eclipse|ascend|tribrid|id-?x|elite|velos", re.IGNORECASE)
+_TRAP_TYPE = re.compile(r"(?<![a-z-])cid(?![a-z])|trap-type", re.IGNORECASE)
 _TIME_OF_FLIGHT_OR_QUADRUPOLE = re.compile(
     r"tof|(?<![a-z])(?:q{2,3}|qqq|triple|tq)(?![a-z])|triple|quadrupole", re.IGNORECASE
 )
@@ -46,7 +48,8 @@ def collision_energy_in_ev(
        energy given in both units (``NCE=35% 28eV``, as NIST writes) the one in eV counts. A choice left open
        (``15, 30 or 45``), two statements of one unit, a formula (``160-0.41mz``) or any word not known here gives None.
     2. *Resonant traps have none.* In an ion trap (IT, QIT, LTQ; also the trap of ITFT and ITTOF) ions are heated by
-       resonance, and neither volts nor per cent are a laboratory-frame energy: None, unless the activation is HCD.
+       resonance, and neither volts nor per cent are a laboratory-frame energy: None, unless the activation is HCD. On
+       Orbitraps that have a trap beside them (Fusion, Lumos, ID-X, Elite, ...) that is what CID means.
     3. *A stated unit wins.* eV is eV, and V counts as eV, as contributors use it. kV and keV give None: the high-energy
        regime of sector instruments is another scale. ``%`` and NCE are normalised collision energy, which gives None on
        time-of-flight instruments and triple quadrupoles, which have no such setting.
@@ -71,7 +74,10 @@ def collision_energy_in_ev(
     value, unit = parsed
     where = f"{instrument_type or ''} {instrument or ''}"
     beam_type = _BEAM_TYPE.search(f"{activation or ''} {text or ''}") is not None
-    if unit == "kv" or (_RESONANT_TRAP.search(instrument_type or where) and not beam_type):
+    in_trap = _RESONANT_TRAP.search(instrument_type or where) or (
+        _TRAP_TYPE.search(activation or "") and _TRAP_BESIDE_ORBITRAP.search(where)
+    )
+    if unit == "kv" or (in_trap and not beam_type):
         return None
     kind = _analyser(instrument_type) or _analyser(instrument) or ("orbitrap" if beam_type else None)
     if unit == "nce" and kind == "tof":

@@ -39,7 +39,8 @@ _WEAKEST_EVIDENCE = 0.25
 adduct that is stated, and is one that the molecule can form, is not replaced for it."""
 _DIFFER_BY_CH2 = {"[M+HCOO]-", "[M+CH3COO]-"}
 _UNIT_RESOLUTION = re.compile(
-    r"(?<![a-z])(?:q{2,3}|qqq|tq|triple|q|qq?it|it|ltq|ion[ -]?trap)(?![a-z])|quadrupole(?!.*tof)", re.IGNORECASE
+    r"(?<![a-z])(?:q{2,3}|qqq|tq|triple|q|qq?it|it|ltq|(?:ion|q|linear)[ -]?trap)(?![a-z])|quadrupole(?!.*tof)",
+    re.IGNORECASE,
 )
 _HIGH_RESOLUTION = re.compile(r"tof|ft|orbitrap|exactive|exploris|astral|icr", re.IGNORECASE)
 _HALOGEN_SPACING, _CARBON_SPACING = 1.9975, 1.00335  # 37Cl-35Cl is 1.99705 Da, 81Br-79Br 1.99795 Da, 13C-12C 1.00335 Da

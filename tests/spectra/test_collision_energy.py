@@ -38,6 +38,8 @@ TRAP = {"instrument_type": "LC-ESI-IT"}
         ("10 20 40", QTOF, 70 / 3), ("stepped 20,35,50", QTOF, 35), ("20;30;40", QTOF, 30), ("20-35-50", QTOF, 35),
         ("stepped NCE 20/40/60", ORBITRAP, 20), ("20eV, 40eV", QTOF, 30), ("ramp 20-40", QTOF, 30),
         ("35±15 eV", QTOF, 35), ("35 +/- 15", QTOF, 35), ("CE 35 CES 15", QTOF, 35),
+        ("30 (NCE)", {"instrument": "Q Exactive", "activation": "CID"}, 15),  # it has no trap
+        ("30 (NCE)", {"instrument": "Orbitrap Fusion Lumos", "activation": "HCD"}, 15),
         ("30 %", {"instrument": "Orbitrap", "activation": "beam-type collision-induced dissociation"}, 15),
     ],
 )  # fmt: skip
@@ -58,6 +60,8 @@ def test_energy_in_ev(text: str, instrument: dict[str, str], expected: float) ->
         ("35 % (nominal)", HYBRID_CID), ("35eV", HYBRID_CID), ("30%", {"instrument_type": "LC-ESI-ITFT"}),
         ("0.70", TRAP), ("0.60/0.55", TRAP), ("35%", {"instrument_type": "LC-ESI-QIT"}),
         ("120 %", {"instrument_type": "LC-ESI-ITTOF"}),
+        ("35 (NCE)", {"instrument": "Orbitrap Fusion Lumos", "activation": "CID"}),  # in its trap
+        ("35", {"instrument": "Orbitrap ID-X", "activation": "trap-type CID"}),
     ],
 )  # fmt: skip
 def test_unknown_energy_is_none(text: str | None, instrument: dict[str, str]) -> None:

@@ -344,7 +344,8 @@ def test_the_adduct_of_an_msn_spectrum_is_that_of_the_first_precursor() -> None:
     [("LC-ESI-QQ", None, True), ("LC-ESI-QqQ", None, True), ("LC-ESI-IT", None, True), ("ESI-QIT", None, True),
      ("LC-ESI-QTOF", None, False), ("LC-ESI-ITFT", None, False), ("LC-ESI-ITTOF", None, False),
      ("LC-ESI-QFT", None, False), (None, "Triple quadrupole", True), (None, "Q Exactive Plus", False),
-     (None, None, False), (None, "Ion Trap", True), (None, "Quadrupole TOF", False), (None, "Orbitrap Elite", False)],
+     (None, None, False), (None, "Ion Trap", True), (None, "Quadrupole TOF", False), (None, "Orbitrap Elite", False),
+     (None, "4000 QTRAP", True), (None, "linear trap", True)],
 )  # fmt: skip
 def test_what_has_unit_resolution(instrument_type: str | None, instrument: str | None, unit: bool) -> None:
     assert has_unit_resolution(instrument_type, instrument) is unit
