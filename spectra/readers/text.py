@@ -142,7 +142,7 @@ def _parse_lines(lines: Sequence[str]) -> tuple[np.ndarray, np.ndarray, tuple[st
         has_comma = has_comma or "," in tokens[0] or "," in tokens[1]
         pairs.append((parse_number(tokens[0]), parse_number(tokens[1])))
     peaks = np.array(pairs, np.float64).reshape(-1, 2)
-    repairs = ("decimal-comma",) if has_comma else ()
+    repairs: tuple[str, ...] = ("decimal-comma",) if has_comma else ()
     if not np.isfinite(peaks).all():
         repairs += ("bad-peak",)
     return peaks[:, 0].copy(), peaks[:, 1].copy(), repairs
