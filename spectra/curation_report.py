@@ -27,9 +27,12 @@ STAGES: Final = {
 """Name and colour of each stage at which records are dropped, in order."""
 
 REASONS: Final = {
+    "archive-too-deep": ("read", "an archive inside too many others"),
     "bad-binary-array": ("read", "a binary array of peaks cannot be decoded"),
     "bad-peak-line": ("read", "a line of the peak list cannot be read"),
     "deprecated": ("read", "withdrawn by its authors"),
+    "malformed-json": ("read", "the JSON of the record is broken"),
+    "malformed-row": ("read", "the row of the table has another number of cells than the table columns"),
     "malformed-xml": ("read", "the XML of the scan is broken"),
     "no-peaks": ("read", "the peak list is empty"),
     "packed-table": ("read", "a table or HDF5 file inside an archive, which must be unpacked first"),

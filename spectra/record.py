@@ -61,7 +61,8 @@ class RawRecord:
         'unknown-format', 'unsupported-binary-encoding'.
     repairs : tuple of str
         Short codes of what the reader had to mend: 'bad-peak' (a peak without a finite m/z or intensity, kept as NaN),
-        'decimal-comma', 'not-utf-8', 'peak-count' (not as stated), 'retention-time-without-unit' (left out),
+        'decimal-comma', 'not-utf-8', 'peak-count' (not as stated), 'record-start' (the line that starts a record was
+        lost: what stood in or before it may be missing), 'retention-time-without-unit' (left out),
         'several-analytes' (what they disagree on is left out), 'several-precursors' (the first is taken).
     prepared : Spectrum or None
         The spectrum itself, where the file is one that ``ionbed prepare`` wrote: its metadata need no harmonising.
