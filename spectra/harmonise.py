@@ -68,7 +68,9 @@ _PLACEHOLDERS = frozenset(
 _LONGEST_PLACEHOLDER = 20  # blanks around it included
 _DECIMAL = re.compile(r"[+-]?(?:\d+(?:[.,]\d*)?|[.,]\d+)(?:[eE][+-]?\d+)?")
 _TIME = re.compile(
-    r"(\d+(?:[.,]\d*)?|[.,]\d+)\s*(seconds?|sec|s|minutes?|min|m|hours?|h)?\.?\s*(?:\(.*\))?", re.IGNORECASE
+    r"(?:PT)?((?:\d+(?:[.,]\d*)?|[.,]\d+)(?:E[+-]?\d+)?)(?:\s*-\s*(\d+(?:[.,]\d*)?))?"
+    r"\s*(seconds?|sec|s|minutes?|min|m|hours?|h)?\.?\s*(?:\(.*\))?",
+    re.IGNORECASE,
 )
 _PREDICTED = re.compile(r"predicted|in[- ]?silico|simulated|theoretical|cfm-?id|qcxms", re.IGNORECASE)
 _PREDICTED_SPECTRUM = re.compile(
@@ -269,10 +271,12 @@ def _statement(fields: Mapping[str, str], ms_level: int | None) -> Statement | N
 
 
 def _seconds(text: str | None) -> float | None:
+    """Return a retention time in seconds; of a range ('738-742', of scans that were added up) the middle."""
     match = _TIME.fullmatch((text or "").strip())
     if not match:
         return None
-    value = float(match[1].replace(",", ".")) * _SECONDS[(match[2] or "")[:1].lower()]
+    ends = [float(end.replace(",", ".")) for end in match.group(1, 2) if end]
+    value = sum(ends) / len(ends) * _SECONDS[(match[3] or "")[:1].lower()]
     return value if math.isfinite(value) else None
 
 

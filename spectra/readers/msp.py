@@ -25,6 +25,7 @@ _QUOTED_COMMENT = re.compile(r'"([^"=]+)=([^"]*)"')
 _QUOTED = re.compile(r'"[^"\n]*"')
 _BRACKETED = re.compile(r"\(\s*([^\s,()]+)[\s,]+([^\s,()]+)\s*\)")
 _OF_PEAKS = b"0123456789.eE+- \t\n;"
+_HAS_LETTER = re.compile(r"[A-Za-z]")
 _LABORATORY = re.compile(r"MSBNK-([^-]+)-")
 
 _REPEATED = ("comment", "comments")
@@ -177,7 +178,8 @@ def _start_before(header: list[tuple[int, str, bytes]], usual: bytes, otherwise:
 def _parse_record(data: bytes, _header: None, ms_levels: Container[int], is_last: bool) -> Parsed | Pending:
     text, repairs = decode(data)
     entries, body = _split(text)
-    native_id, fields = _interpret(entries)
+    native_id, fields, more = _interpret(entries)
+    repairs += more
     if not is_wanted(fields, ms_levels):
         return Parsed(native_id, fields)
     num_stated = whole_number(next((entries[key] for key in _NUM_PEAKS if key in entries), ""))
@@ -219,12 +221,16 @@ def _split(text: str) -> tuple[dict[str, str], str]:
     return entries, text[offset:]
 
 
-def _interpret(entries: dict[str, str]) -> tuple[str, dict[str, str]]:
-    """Return the native id and the fields; MoNA hides fields in the comment, as "key=value" in quotes."""
+def _interpret(entries: dict[str, str]) -> tuple[str, dict[str, str], tuple[str, ...]]:
+    """Return native id, fields and repairs; MoNA hides fields in the comment, as "key=value" in quotes."""
     comment = entries.get("comments", entries.get("comment", ""))
+    repairs: tuple[str, ...] = ()
     if '"' in comment:
         for key, value in _QUOTED_COMMENT.findall(comment):
-            if value := value.strip():
+            value = value.strip()
+            if value and field_of(key) == "retention_time" and _HAS_LETTER.search(value) is None:
+                repairs = ("retention-time-without-unit",)  # seconds or minutes, as the contributor pleases
+            elif value:
                 entries.setdefault(normal_key(key), value)
     native_id = native_id_of(entries)
     fields: dict[str, str] = {}
@@ -239,7 +245,7 @@ def _interpret(entries: dict[str, str]) -> tuple[str, dict[str, str]]:
         fields["ms_level"] = ms_level(fields["ms_level"])
     if laboratory := _LABORATORY.match(native_id):
         fields["laboratory"] = laboratory[1]
-    return native_id, fields
+    return native_id, fields, repairs
 
 
 def _parse_own_lines(body: str, stated: int | None) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:

@@ -135,6 +135,7 @@ def test_decimal_comma() -> None:
     ("text", "seconds"),
     [("13.2 min", 792.0), ("12.3 s", 12.3), ("12.3  sec", 12.3), ("88.1", 88.1), ("0 min", 0.0), ("0.5 h", 1800.0),
      ("5.1 min (in paper: 5.3 min)", 306.0), ("3,5 min", 210.0), ("N/A min", None),
+     ("738-742", 740.0), ("12.3 - 12.5 min", 744.0), ("PT312.5S", 312.5), ("3.125e2", 312.5), ("1e999", None),
      ("1.0, 2.0 min", None), ("-1", None)],
 )  # fmt: skip
 def test_retention_time(text: str, seconds: float | None) -> None:

@@ -159,6 +159,22 @@ def test_mona_hides_fields_in_its_comment(tmp_path):
     assert {**parsed.fields, "comment": ""} == {**expected, "comment": ""}
 
 
+@pytest.mark.parametrize(
+    ("written", "time", "repairs"),
+    [
+        ("7.027 min", "7.027 min", ()),
+        ("421.6 sec", "421.6 sec", ()),
+        ("N/A", "N/A", ()),
+        ("7.027", None, ("retention-time-without-unit",)),
+    ],
+)
+def test_a_retention_time_of_mona_without_unit_is_left_out(tmp_path, written, time, repairs):
+    """As from the JSON of the same records: some contributors mean minutes, some seconds."""
+    text = f'Name: a\nComments: "retention time={written}"\nNum Peaks: 2\n50.5 10\n60.25 20.5\n'
+    (parsed,) = records_of(tmp_path, text)
+    assert (parsed.fields.get("retention_time"), parsed.repairs) == (time, repairs)
+
+
 def test_several_peaks_on_a_line_in_every_record(tmp_path):
     parsed = records_of(tmp_path, 50 * "Name: a\nNum Peaks: 2\n50.5 10 60.25 20.5\n\n")
     assert len(parsed) == 50
