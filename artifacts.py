@@ -61,7 +61,7 @@ def atomic_folder(
         Replace what is in ``path``.
     resume_key : str, optional
         Says what is being written, from what. The folder that is yielded then holds what an earlier run with the same
-        key had written when it was stopped, and is kept when this one is; an `InputError` clears it all the same.
+        key had written when it was stopped, and is kept when this one fails, for whatever reason, unless it is empty.
 
     Raises
     ------
@@ -73,7 +73,6 @@ def atomic_folder(
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     retired = path.with_name(f".{path.name}.retired")
-    is_kept = False
     with exclusive(path):
         try:
             if retired.exists() and not path.exists():  # killed between the two renames below
@@ -84,13 +83,7 @@ def atomic_folder(
                 partial.mkdir()
                 if resume_key is not None:
                     (partial / _RESUME_KEY).write_text(resume_key, encoding="utf-8")
-            try:
-                yield partial
-            except InputError:
-                raise
-            except BaseException:
-                is_kept = resume_key is not None
-                raise
+            yield partial
             for file in sorted(partial.rglob("*")):
                 _sync(file)
             (partial / _RESUME_KEY).unlink(missing_ok=True)
@@ -100,9 +93,13 @@ def atomic_folder(
             os.replace(partial, path)
             _sync(path.parent)
         finally:
-            if not is_kept:
+            if resume_key is None or not _holds_work(partial):
                 shutil.rmtree(partial, ignore_errors=True)
             shutil.rmtree(retired, ignore_errors=True)
+
+
+def _holds_work(partial: Path) -> bool:
+    return partial.is_dir() and any(file.name != _RESUME_KEY for file in partial.iterdir())
 
 
 def _resume_key_in(partial: Path) -> str | None:
@@ -208,14 +205,15 @@ def describe_input(path: str | os.PathLike[str]) -> dict[str, Any]:
     The hash of a folder is over the relative name and the hash of each of its files.
     """
     path = Path(path)
+    shown = str(path).encode("utf-8", "backslashreplace").decode()  # a file system may hold names that are not UTF-8
     if not path.is_dir():
-        return {"path": str(path), "sha256": sha256_of_file(path), "bytes": path.stat().st_size}
+        return {"path": shown, "sha256": sha256_of_file(path), "bytes": path.stat().st_size}
     digest, size = hashlib.sha256(), 0
     for file in sorted(file for file in path.rglob("*") if file.is_file()):
         name = file.relative_to(path).as_posix()
         digest.update(f"{name}\t{sha256_of_file(file)}\n".encode("utf-8", "surrogateescape"))
         size += file.stat().st_size
-    return {"path": str(path), "sha256": digest.hexdigest(), "bytes": size}
+    return {"path": shown, "sha256": digest.hexdigest(), "bytes": size}
 
 
 def sha256_of_json(value: Any) -> str:

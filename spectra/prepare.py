@@ -16,6 +16,7 @@ from ..artifacts import (
     read_manifest,
     refuse_existing,
     refuse_input_as_output,
+    sha256_of_json,
     write_manifest,
 )
 from ..errors import InputError
@@ -38,7 +39,7 @@ from .readers import read_blocks, warn_of_skipped
 DROPPED_FILE = "dropped.tsv"
 """Lists every record that was dropped: source_file, position, native_id, reason, detail."""
 
-_SCRATCH = ".scratch"
+_SCRATCH = ".scratch-{}"
 
 
 @dataclass(frozen=True)
@@ -134,16 +135,23 @@ def prepare(
     key = resume_key(files, _plain(options), __version__)
     with atomic_folder(out, overwrite=overwrite, resume_key=key) as folder:
         if not (folder / MANIFEST).exists():  # else all was done but the last move
+            # a task that outlives a killed run, as on a cluster, finds no folder of a run on something else
+            scratch = folder / _SCRATCH.format(sha256_of_json(key)[:16])
             with open_workers(workers, cluster) as hands:
-                write_manifest(folder, _prepare(inputs, files, folder, options, hands))
-        shutil.rmtree(folder / _SCRATCH, ignore_errors=True)
+                write_manifest(folder, _prepare(inputs, files, folder, scratch, options, hands))
+        for scratch in folder.glob(_SCRATCH.format("*")):
+            shutil.rmtree(scratch)
     return read_manifest(out, made_by="prepare")
 
 
 def _prepare(
-    inputs: Sequence[Path], files: Sequence[InputFile], folder: Path, options: PrepareOptions, workers: Workers
+    inputs: Sequence[Path],
+    files: Sequence[InputFile],
+    folder: Path,
+    scratch: Path,
+    options: PrepareOptions,
+    workers: Workers,
 ) -> dict[str, Any]:
-    scratch = folder / _SCRATCH
     scratch.mkdir(exist_ok=True)
     parts = _make_parts(inputs, files, scratch, options, workers)
     curation = Curation(parts, options.grades)
@@ -153,6 +161,8 @@ def _prepare(
     for counts in list_dropped(workers, parts, decisions, folder / DROPPED_FILE):
         curation.add_decisions(counts)
     if not kept.sum():
+        shutil.rmtree(scratch)
+        (folder / DROPPED_FILE).unlink()
         raise InputError(_nothing_kept(inputs, curation.counts()))
     names = shuffle(workers, parts, Round("names", "", "name_key"), decisions)
     shards, sources = [], []
@@ -178,9 +188,12 @@ def _prepare(
             "near_duplicates": asdict(options.near_duplicates),
         },
     )
+    described = [describe_input(path) for path in inputs]
+    if input_files(inputs) != list(files):
+        raise InputError("prepare: an input was changed while it was read; run again when nothing writes to the inputs")
     return {
         "command": "prepare",
-        "inputs": [describe_input(path) for path in inputs],
+        "inputs": described,
         "options": _plain(options),
         "counts": counts,
         "shards": shards,

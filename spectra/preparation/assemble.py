@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ...artifacts import sha256_of_file
 from ..harmonise import Dropped
 from ..store import SCHEMA, SHARD_NAME, write_shard
-from .parts import Parts, dropped_line, list_path
-from .shuffle import Decisions, file_grades, final_grades, new_names
+from .parts import Parts, dropped_line, list_path, unfinished
+from .shuffle import GRADES, Decisions, file_grades, final_grades, new_names
 
 if TYPE_CHECKING:
     from .workers import Workers
@@ -54,6 +53,7 @@ def plan_shards(kept: np.ndarray, rows_per_shard: int) -> list[Shard]:
     total = int(kept.sum())
     wanted = -(-total // rows_per_shard)
     number = next((n for n in WORLD_SIZES if n >= wanted), -(-wanted // WORLD_SIZES[-1]) * WORLD_SIZES[-1])
+    number = min(number, total)  # none is empty
     ends = np.cumsum(kept)
     shards = []
     for i, (start, stop) in enumerate(pairwise(total * n // number for n in range(number + 1))):
@@ -78,14 +78,17 @@ def kept_of_parts(parts: Parts, decisions: Decisions) -> np.ndarray:
 def write_shards(
     workers: Workers, parts: Parts, decisions: Decisions, names: Sequence[Path], shards: Sequence[Shard], folder: Path
 ) -> Iterator[dict[str, Any]]:
-    """Write the shards into ``folder``; yield for each its manifest entry, counts, and the source files in it."""
-    task = partial(_write_shard, parts=parts, decisions=decisions, names=tuple(names), folder=folder)
-    return workers.map(task, shards)
+    """Write the shards into ``folder``; yield for each its manifest entry, counts, and the source files in it.
+
+    A worker writes into the scratch folder, so that nothing of one that is killed stays in the store.
+    """
+    for written in workers.map(partial(_write_shard, parts=parts, decisions=decisions, names=tuple(names)), shards):
+        file = written["entry"]["file"]
+        os.replace(parts.folder / file, folder / file)
+        yield written
 
 
-def _write_shard(
-    shard: Shard, *, parts: Parts, decisions: Decisions, names: Sequence[Path], folder: Path
-) -> dict[str, Any]:
+def _write_shard(shard: Shard, *, parts: Parts, decisions: Decisions, names: Sequence[Path]) -> dict[str, Any]:
     offsets, by_library = parts.offsets, file_grades(parts)
     tables, repaired, flagged, grades = [], Counter[str](), Counter[str](), Counter[str]()
     left, skip = shard.num_rows, shard.skip
@@ -96,8 +99,8 @@ def _write_shard(
         left -= len(rows)
         if not len(rows):
             continue
-        table = parts.table(part).take(pa.array(rows))
-        grade = final_grades(table, by_library)
+        table = parts.take(part, start + rows, [*SCHEMA.names, "library", "repairs"])
+        grade = [GRADES[place] for place in final_grades(table, by_library).tolist()]
         repaired.update(table["repairs"].combine_chunks().flatten().to_pylist())
         flagged.update(table["flags"].combine_chunks().flatten().to_pylist())
         grades.update(grade)
@@ -105,8 +108,8 @@ def _write_shard(
         tables.append(_with_new_names(table, rows + start, new_names(names, start, stop)))
     assert left == 0
     whole = pa.concat_tables(tables).combine_chunks()  # one chunk, so that the bytes do not tell of the parts
-    path = folder / SHARD_NAME.format(shard.number)
-    mark = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    path = parts.folder / SHARD_NAME.format(shard.number)
+    mark = path.with_name(f".{path.name}{unfinished()}")
     write_shard(whole, mark)
     os.replace(mark, path)
     return {
@@ -144,7 +147,7 @@ def list_dropped(workers: Workers, parts: Parts, decisions: Decisions, path: Pat
 
 def _list_group(numbered: tuple[int, range], *, parts: Parts, decisions: Decisions) -> tuple[Path, dict[str, Any]]:
     number, group = numbered
-    path = parts.folder / f"list-{number:06d}.{os.getpid()}.tsv"
+    path = parts.folder / f"list-{number:06d}.tsv{unfinished()}"
     offsets, by_library = parts.offsets, file_grades(parts)
     counts: dict[str, dict[str, Counter[str]]] = {}
     with open(path, "wb") as listing:
@@ -154,21 +157,23 @@ def _list_group(numbered: tuple[int, range], *, parts: Parts, decisions: Decisio
             start, stop = int(offsets[part]), int(offsets[part + 1])
             if start == stop:
                 continue
-            table = parts.table(part, ["source_file", "position", "native_id", "library", "grade"])
             reasons = np.full(stop - start, "", object)
             for reason, rows in decisions.between(start, stop):
                 reasons[rows - start] = reason
-            went = np.flatnonzero(reasons != "")
-            for row, reason in zip(table.take(pa.array(went)).to_pylist(), reasons[went], strict=True):
-                line = dropped_line(row["source_file"] or "", row["position"], row["native_id"] or "", Dropped(reason))
-                listing.write(line.encode("utf-8", "replace"))
-            grades = final_grades(table, by_library)
-            for library, reason, grade in zip(table["library"].to_pylist(), reasons, grades, strict=True):
-                seen = counts.setdefault(library, {"dropped": Counter(), "grades": Counter()})
-                if reason:
-                    seen["dropped"][reason] += 1
-                else:
-                    seen["grades"][grade] += 1
+            for first, table in parts.batches(part, ["source_file", "position", "native_id", "library", "grade"]):
+                mine = reasons[first - start : first - start + len(table)]
+                went = np.flatnonzero(mine != "")
+                for row, reason in zip(table.take(pa.array(went)).to_pylist(), mine[went], strict=True):
+                    file, native_id = row["source_file"] or "", row["native_id"] or ""
+                    line = dropped_line(file, row["position"], native_id, Dropped(reason))
+                    listing.write(line.encode("utf-8", "replace"))
+                grades = final_grades(table, by_library)
+                for library, reason, grade in zip(table["library"].to_pylist(), mine, grades.tolist(), strict=True):
+                    seen = counts.setdefault(library, {"dropped": Counter(), "grades": Counter()})
+                    if reason:
+                        seen["dropped"][reason] += 1
+                    else:
+                        seen["grades"][GRADES[grade]] += 1
     return path, counts
 
 
@@ -179,17 +184,3 @@ def source_spans(sources: Sequence[tuple[str | None, int]]) -> list[tuple[str, i
     ]
     starts = accumulate((count for _, count in merged), initial=0)
     return [(name, start, count) for (name, count), start in zip(merged, starts, strict=False) if name is not None]
-
-
-def read_rows(
-    folder: Path, shards: Sequence[dict[str, Any]], start: int, stop: int, columns: Sequence[str]
-) -> pa.Table:
-    """Return rows ``[start, stop)`` of a store that is being written, only the named columns."""
-    tables, first = [], 0
-    for shard in shards:
-        last = first + shard["spectra"]
-        if first < stop and last > start:
-            table = pq.read_table(folder / shard["file"], columns=list(columns), memory_map=True)
-            tables.append(table.slice(max(start - first, 0), min(stop, last) - max(start, first)))
-        first = last
-    return pa.concat_tables(tables).combine_chunks()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..grades import FileStatistics, Grade, GradeOptions, grade_of_file, worse
-from .parts import Parts
+from .parts import Parts, unfinished
 from .shuffle import GRADES_FILE
 
 FILES_FILE = "files.tsv"
@@ -63,7 +63,7 @@ class Curation:
         for name, statistics in _merged(parts):
             self._add(name, statistics, options)
         path = parts.folder / GRADES_FILE
-        mark = path.with_name(f"{path.name}.{os.getpid()}.partial")
+        mark = path.with_name(f"{path.name}{unfinished()}")
         mark.write_text(json.dumps({name: library.grade for name, library in self.libraries.items()}), encoding="utf-8")
         os.replace(mark, path)
 

@@ -6,8 +6,9 @@ import hashlib
 import json
 import os
 import re
+import uuid
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -74,12 +75,30 @@ class Parts:
         """Row number of the first row of each part, and the number of all rows: int64 of shape (n_parts + 1,)."""
         return np.concatenate([[0], np.cumsum(self.num_rows)]).astype(np.int64)
 
-    def table(self, number: int, columns: Sequence[str] | None = None) -> pa.Table:
-        """Return a part, mapped from its file."""
-        path = part_path(self.folder, number)
-        with pa.memory_map(str(path)) as source:
-            table = pa.ipc.open_file(source).read_all()
-        return table if columns is None else table.select(list(columns))
+    def batches(self, number: int, columns: Sequence[str]) -> Iterator[tuple[int, pa.Table]]:
+        """Yield a part some thousand spectra at a time, mapped from its file, each with the number of its first row.
+
+        A part may hold a file of any length; only so much of it is ever made into objects at once.
+        """
+        first = int(self.offsets[number])
+        with pa.memory_map(str(part_path(self.folder, number))) as source:
+            reader = pa.ipc.open_file(source)
+            for i in range(reader.num_record_batches):
+                table = pa.Table.from_batches([reader.get_batch(i)])
+                yield first, table.select(list(columns))
+                first += len(table)
+
+    def take(self, number: int, rows: np.ndarray, columns: Sequence[str]) -> pa.Table:
+        """Return the rows (counted over all parts, ascending) of one part.
+
+        They are taken batch by batch: taken from the whole, Arrow would first copy all of it.
+        """
+        taken = []
+        for first, table in self.batches(number, columns):
+            start, stop = np.searchsorted(rows, [first, first + len(table)])
+            if start < stop:
+                taken.append(table.take(pa.array(rows[start:stop] - first)))
+        return pa.concat_tables(taken)
 
     def summary(self, number: int) -> dict[str, Any]:
         """Return what was counted while the part was made."""
@@ -134,7 +153,7 @@ def make_part(unit: Unit, *, folder: Path, options: PrepareOptions) -> int:
 
     The part appears last of all by renaming, so that a killed task leaves nothing that could be taken for one.
     """
-    mark = f".{os.getpid()}.partial"
+    mark = unfinished()
     table_file, list_file, summary_file = (path(folder, unit.number) for path in (part_path, list_path, _summary_path))
     libraries: dict[str, FileStatistics] = {}
     skipped: list[str] = []
@@ -161,6 +180,11 @@ def make_part(unit: Unit, *, folder: Path, options: PrepareOptions) -> int:
         json.dump(summary, stream)
     os.replace(f"{summary_file}{mark}", summary_file)
     return sum(seen.read for seen in libraries.values())
+
+
+def unfinished() -> str:
+    """Return what follows the name of a file that is being written; no two tasks share it, on whatever machine."""
+    return f".{uuid.uuid4().hex[:12]}.partial"
 
 
 def library_of(source_file: str, format_name: str) -> str:

@@ -16,20 +16,22 @@ import pyarrow.parquet as pq
 
 from ...artifacts import sha256_of_file
 from ..pairs import PAIRS_FILE, PAIRS_SCHEMA, RUNS_FILE, RUNS_SCHEMA, PairOptions, describe_run, is_run, pairs_of_run
-from .assemble import read_rows, source_spans
+from .assemble import source_spans
 
 if TYPE_CHECKING:
     from .workers import Workers
 
 ROWS_PER_TASK = 200_000
-LARGEST_RUN = 2_000_000
-"""Spectra; no run of an instrument has more, but libraries have."""
+LARGEST_RUN = 500_000
+"""Spectra; hardly a run of an instrument has more, but libraries have, and pairs of more would need too much memory."""
 
 Span = tuple[str, int, int]
-_COLUMNS = (
-    "retention_time", "ms_level", "smiles", "inchikey", "formula", "precursor_mz", "polarity", "charge",
-    "collision_energy",
-)  # fmt: skip
+_NUMBERS = {
+    "retention_time": float("nan"), "collision_energy": float("nan"), "precursor_mz": float("nan"), "ms_level": 0,
+    "polarity": 0, "charge": 0,
+}  # fmt: skip
+"""What pairs are found by, and what stands for a value that is not known."""
+_LABELS = ("smiles", "inchikey", "formula")
 
 
 def write_pairs(
@@ -71,14 +73,15 @@ def write_pairs(
 
 
 def _in_groups(spans: Sequence[Span]) -> Iterator[list[Span]]:
-    """Yield the files that may be runs, some thousand spectra at a time."""
+    """Yield the files that may be runs, in groups that span no more rows of the store than one task reads at once."""
     group: list[Span] = []
     for span in spans:
-        if 2 <= span[2] <= LARGEST_RUN:
-            group.append(span)
-        if sum(count for _, _, count in group) >= ROWS_PER_TASK:
+        if not 2 <= span[2] <= LARGEST_RUN:
+            continue
+        if group and span[1] + span[2] - group[0][1] > ROWS_PER_TASK:
             yield group
             group = []
+        group.append(span)
     if group:
         yield group
 
@@ -87,25 +90,38 @@ def _of_files(
     spans: Sequence[Span], *, folder: Path, shards: Sequence[dict[str, Any]], options: PairOptions
 ) -> tuple[pa.Table, pa.Table]:
     runs, pairs = [RUNS_SCHEMA.empty_table()], [PAIRS_SCHEMA.empty_table()]
+    start = spans[0][1]
+    rows = _read_rows(folder, shards, start, spans[-1][1] + spans[-1][2])
     for name, first_row, num_rows in spans:
-        table = read_rows(folder, shards, first_row, first_row + num_rows, _COLUMNS)
-        time, energy = (_floats(table[column]) for column in ("retention_time", "collision_energy"))
-        level, polarity, charge = (_integers(table[column]) for column in ("ms_level", "polarity", "charge"))
-        labelled = np.zeros(num_rows, bool)
-        for column in ("smiles", "inchikey", "formula"):
-            labelled |= pc.is_valid(table[column]).to_numpy()
-        if not is_run(time, level, labelled):
+        mine = {column: values[first_row - start : first_row - start + num_rows] for column, values in rows.items()}
+        time, polarity = mine["retention_time"], mine["polarity"]
+        if not is_run(time, mine["ms_level"], mine["labelled"]):
             continue
         runs.append(describe_run(name, first_row, time, polarity))
         if options.partners:
-            mz = table["precursor_mz"].to_numpy()
-            pairs.append(pairs_of_run(mz, time, polarity, charge, energy, first_row, options))
+            charge, energy = mine["charge"], mine["collision_energy"]
+            pairs.append(pairs_of_run(mine["precursor_mz"], time, polarity, charge, energy, first_row, options))
     return pa.concat_tables(runs), pa.concat_tables(pairs)
 
 
-def _floats(column: pa.ChunkedArray) -> np.ndarray:
-    return pc.fill_null(column, float("nan")).to_numpy()
+def _read_rows(folder: Path, shards: Sequence[dict[str, Any]], start: int, stop: int) -> dict[str, np.ndarray]:
+    """Return what pairs need of rows ``[start, stop)`` of a store that is being written, numbers only."""
+    pieces, first = [], 0
+    for shard in shards:
+        last = first + shard["spectra"]
+        if first < stop and last > start:
+            with pq.ParquetFile(folder / shard["file"], memory_map=True) as file:
+                for i in range(file.num_row_groups):
+                    rows = file.metadata.row_group(i).num_rows
+                    if first < stop and first + rows > start:
+                        table = file.read_row_group(i, columns=[*_NUMBERS, *_LABELS])
+                        pieces.append(_numbers(table.slice(max(start - first, 0), stop - max(start, first))))
+                    first += rows
+        first = last
+    return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
 
 
-def _integers(column: pa.ChunkedArray) -> np.ndarray:
-    return pc.fill_null(column, 0).to_numpy()
+def _numbers(table: pa.Table) -> dict[str, np.ndarray]:
+    columns = {name: pc.fill_null(table[name], unknown).to_numpy() for name, unknown in _NUMBERS.items()}
+    columns["labelled"] = np.logical_or.reduce([pc.is_valid(table[name]).to_numpy() for name in _LABELS])
+    return columns

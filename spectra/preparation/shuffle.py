@@ -14,16 +14,17 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..columns import SpectrumColumns
 from ..deduplication import UniqueNames
-from ..grades import Grade, GradeOptions, worse
+from ..grades import BELOW, Grade, GradeOptions, worse
 from ..near_duplicates import NearDuplicateOptions, keep_in_bucket
-from .parts import Parts
+from .parts import Parts, unfinished
 
 if TYPE_CHECKING:
     from .workers import Workers
@@ -34,12 +35,14 @@ ROWS_PER_RANGE = 1 << 20
 """A range of keys has about `SMALLEST_RANGE` rows, so that many workers share it; where that would be more than
 `MOST_SMALL_RANGES` ranges, up to `ROWS_PER_RANGE`."""
 
-LARGEST_BUCKET = 100_000
-"""Members of one bucket that are compared at once; more are taken in turns of so many, best first."""
+MOST_PEAKS = 4_000_000
+"""Peaks of the members of one bucket that are compared at once, which bounds their memory; what is more is taken in
+turns, best first."""
 
 GRADES_FILE = "grades.json"
-_ENTRY = np.dtype([("key", "<u8"), ("check", "<u8"), ("row", "<i8"), ("grade", "<u1")])
-_GRADES = "ABC-"
+_ENTRY = np.dtype([("key", "<u8"), ("check", "<u8"), ("row", "<i8"), ("peaks", "<u4"), ("grade", "<u1")])
+GRADES: tuple[Grade, ...] = ("A", "B", "C", BELOW)
+"""From the best to the worst; entries hold places in it."""
 
 
 @dataclass(frozen=True)
@@ -134,10 +137,18 @@ def file_grades(parts: Parts) -> dict[str, Grade]:
     return grades
 
 
-def final_grades(table: pa.Table, by_library: dict[str, Grade]) -> list[Grade]:
-    """Return for each row of a part the worse of its own grade and its library's."""
-    names = table["library"].to_pylist()
-    return [worse(own, by_library[name]) for own, name in zip(table["grade"].to_pylist(), names, strict=True)]
+def final_grades(table: pa.Table, by_library: dict[str, Grade]) -> np.ndarray:
+    """Return for each row of a part the worse of its own grade and its library's, as places in `GRADES`: uint8 (n,)."""
+    own, own_values = _encoded(table["grade"])
+    library, names = _encoded(table["library"])
+    of_both = [[GRADES.index(worse(grade, by_library[name])) for name in names] for grade in own_values]
+    return np.array(of_both, np.uint8).reshape(len(own_values), len(names))[own, library]
+
+
+def _encoded(column: pa.ChunkedArray) -> tuple[np.ndarray, list[Any]]:
+    """Return the values of a column as places in a list of those that occur."""
+    encoded = column.combine_chunks().dictionary_encode()
+    return encoded.indices.to_numpy(), encoded.dictionary.to_pylist()
 
 
 def new_names(files: Sequence[Path], start: int, stop: int) -> dict[int, str]:
@@ -160,9 +171,10 @@ def _sort_group(numbered: tuple[int, range], *, parts: Parts, this: Round, befor
     offsets = parts.offsets
     by_library = file_grades(parts) if this.column == "buckets" else {}
     entries = [
-        _entries(parts.table(part, _columns_of(this)), this, int(offsets[part]), by_library)
+        _entries(table, this, first_row, by_library)
         for part in group
-        if parts.num_rows[part]
+        for first_row, table in parts.batches(part, _columns_of(this))
+        if len(table)
     ]
     merged = np.concatenate(entries) if entries else np.empty(0, _ENTRY)
     start = int(offsets[group.start])
@@ -179,7 +191,7 @@ def _keys_of(run: Path) -> Path:
 
 
 def _columns_of(this: Round) -> list[str]:
-    return [this.column, "grade", "library"] if this.column == "buckets" else [this.column]
+    return [this.column, "grade", "library", "mz"] if this.column == "buckets" else [this.column]
 
 
 def _entries(table: pa.Table, this: Round, first_row: int, by_library: dict[str, Grade]) -> np.ndarray:
@@ -189,7 +201,8 @@ def _entries(table: pa.Table, this: Round, first_row: int, by_library: dict[str,
     if this.column == "buckets":
         num_tables = len(column[0])
         entries["key"] = column.flatten().to_numpy().reshape(len(table), num_tables)[:, this.table]
-        entries["grade"] = [_GRADES.index(grade) for grade in final_grades(table, by_library)]
+        entries["peaks"] = pc.list_value_length(table["mz"]).to_numpy()
+        entries["grade"] = final_grades(table, by_library)
         return entries
     words = np.frombuffer(b"".join(column.to_pylist()), "<u8").reshape(len(table), 2)
     entries["key"], entries["check"] = words[:, 0], words[:, 1]
@@ -240,14 +253,18 @@ def _goes_from_buckets(entries: np.ndarray, parts: Parts, options: NearDuplicate
 
 
 def _crowded_buckets(entries: np.ndarray, keep: int) -> Iterator[np.ndarray]:
-    """Yield the rows of each bucket of more than ``keep`` members, the best first, then as they come."""
+    """Yield the entries of each bucket of more than ``keep`` members, the best first, then as they come."""
     entries = entries[np.lexsort((entries["row"], entries["grade"], entries["key"]))]
     changes = entries["key"][1:] != entries["key"][:-1]
     starts = [0, *(1 + np.flatnonzero(changes)).tolist()] if len(entries) else []
     for start, stop in pairwise([*starts, len(entries)]):
-        for turn in range(start, stop, LARGEST_BUCKET):
-            if min(stop, turn + LARGEST_BUCKET) - turn > keep:
-                yield entries["row"][turn : min(stop, turn + LARGEST_BUCKET)]
+        if stop - start <= keep:
+            continue
+        bucket = entries[start:stop]
+        turns = np.cumsum(bucket["peaks"], dtype=np.int64) // MOST_PEAKS
+        for turn in np.split(bucket, 1 + np.flatnonzero(np.diff(turns))):
+            if len(turn) > keep:
+                yield turn
 
 
 def _together(buckets: Iterator[np.ndarray]) -> Iterator[list[np.ndarray]]:
@@ -255,13 +272,14 @@ def _together(buckets: Iterator[np.ndarray]) -> Iterator[list[np.ndarray]]:
     group: list[np.ndarray] = []
     size = 0
     for bucket in buckets:
-        if group and size + len(bucket) > LARGEST_BUCKET:
-            yield group
+        num_peaks = int(bucket["peaks"].sum(dtype=np.int64))
+        if group and size + num_peaks > MOST_PEAKS:
+            yield [entries["row"] for entries in group]
             group, size = [], 0
         group.append(bucket)
-        size += len(bucket)
+        size += num_peaks
     if group:
-        yield group
+        yield [entries["row"] for entries in group]
 
 
 def _fetch(parts: Parts, rows: np.ndarray, columns: Sequence[str]) -> Iterator[tuple[np.ndarray, pa.Table]]:
@@ -270,7 +288,7 @@ def _fetch(parts: Parts, rows: np.ndarray, columns: Sequence[str]) -> Iterator[t
     owners = np.searchsorted(offsets, rows, side="right") - 1
     for part in np.unique(owners):
         mine = rows[owners == part]
-        yield mine, parts.table(int(part), columns).take(pa.array(mine - offsets[part]))
+        yield mine, parts.take(int(part), mine, columns)
 
 
 def _rename(span: tuple[int, int, int], *, runs: Sequence[Path], parts: Parts, this: Round) -> Path:
@@ -292,7 +310,7 @@ def _rename(span: tuple[int, int, int], *, runs: Sequence[Path], parts: Parts, t
                 new_rows.append(row)
                 new_ids.append(given)
     table = pa.table({"row": pa.array(new_rows, pa.int64()), "name": pa.array(new_ids, pa.string())})
-    mark = f"{path}.{os.getpid()}.partial"
+    mark = f"{path}{unfinished()}"
     with pa.OSFile(mark, "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
     os.replace(mark, path)
@@ -305,15 +323,16 @@ def _below(numbered: tuple[int, range], *, parts: Parts, options: GradeOptions) 
     if path.exists():
         return path
     by_library, goes = file_grades(parts), [np.empty(0, np.int64)]
+    is_dropped = np.array([options.is_dropped(grade) for grade in GRADES])
     for part in group:
-        grades = final_grades(parts.table(part, ["grade", "library"]), by_library)
-        goes.append(parts.offsets[part] + np.flatnonzero([options.is_dropped(grade) for grade in grades]))
+        for first, table in parts.batches(part, ["grade", "library"]):
+            goes.append(first + np.flatnonzero(is_dropped[final_grades(table, by_library)]))
     _save(path, np.concatenate(goes))
     return path
 
 
 def _save(path: Path, array: np.ndarray) -> None:
-    mark = f"{path}.{os.getpid()}.partial"
+    mark = f"{path}{unfinished()}"
     with open(mark, "wb") as stream:
         np.save(stream, array)
     os.replace(mark, path)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,8 @@ from ...errors import InputError
 from ..readers import blocks_of_files
 from ..readers.blocks import Block
 from ..readers.sniffing import files_of
+
+logger = logging.getLogger("ionbed")
 
 SMALLEST_UNIT_BYTES = 4 << 20
 FILES_PER_UNIT = 2000
@@ -50,20 +54,45 @@ class Unit:
 def input_files(inputs: Sequence[Path]) -> list[InputFile]:
     """Return the files of all inputs, a folder's sorted by path; hidden files are left out.
 
+    Names are unique: where two files would have one, each is called by as much of its path as tells them apart. A file
+    that is given twice is read once.
+
     Raises
     ------
     InputError
         A file cannot be read, or a store is damaged.
     """
-    files = []
+    given_as: dict[str, tuple[str, Path]] = {}
+    num_given = 0
     for given in inputs:
         for name, path in files_of(given):
-            if not os.access(path, os.R_OK):
-                raise InputError(f"{path}: cannot be read; check that it is there, and its permissions")
-            status = path.stat()
-            name = name.encode("utf-8", "replace").decode()  # a name that is not UTF-8 fits into no table
-            files.append(InputFile(name, path, status.st_size, status.st_mtime_ns))
+            given_as.setdefault(os.path.abspath(path), (name, path))
+            num_given += 1
+    if num_given > len(given_as):
+        logger.warning("%d files are given more than once; each is read once", num_given - len(given_as))
+    files = []
+    for name, path in _distinct(list(given_as.values())):
+        if not os.access(path, os.R_OK):
+            raise InputError(f"{path}: cannot be read; check that it is there, and its permissions")
+        status = path.stat()
+        files.append(InputFile(name, path, status.st_size, status.st_mtime_ns))
     return files
+
+
+def _distinct(named: list[tuple[str, Path]]) -> list[tuple[str, Path]]:
+    """Return the files under names of which no two are equal, fit for a table (UTF-8) whatever the file system says."""
+    shared = {name for name, count in Counter(name for name, _ in named).items() if count > 1}
+    tails = [(name.count("/") + 1, Path(os.path.abspath(path)).parts) for name, path in named]
+    longer = 0
+    names = [name for name, _ in named]
+    while len(set(names)) < len(names):
+        longer += 1
+        names = [
+            "/".join(parts[-length - longer :]).replace("//", "/") if name in shared else name
+            for (name, _), (length, parts) in zip(named, tails, strict=True)
+        ]
+    encoded = [name.encode("utf-8", "backslashreplace").decode() for name in names]
+    return [(name, path) for name, (_, path) in zip(encoded, named, strict=True)]
 
 
 def resume_key(files: Sequence[InputFile], options: dict[str, Any], version: str) -> str:

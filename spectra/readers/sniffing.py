@@ -30,6 +30,7 @@ FORMATS: dict[str, RecordFormat | TableFormat] = {
 }
 """By name, in the order in which their marks are looked for: the surest first."""
 
+_WEB_PAGE = re.compile(rb"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype\s+)?html\b", re.IGNORECASE | re.DOTALL)
 _CHUNK_BYTES = 1 << 18
 _BYTE_ORDER_MARKS = {  # those of UTF-32 before those of UTF-16, which they begin with
     codecs.BOM_UTF8: "utf-8",
@@ -70,7 +71,9 @@ class SourceFile:
 
     @cached_property
     def format(self) -> RecordFormat | TableFormat | None:
-        """The format that the first bytes show, None where they show none."""
+        """The format that the first bytes show, None where they show none; a web page shows what it speaks of."""
+        if _WEB_PAGE.match(self.head):
+            return None
         for known in FORMATS.values():
             if known.looks_like(self._stream.head if isinstance(known, TableFormat) else self.head):
                 return known
@@ -154,6 +157,8 @@ def files_of(path: Path, name: str | None = None) -> list[tuple[str, Path]]:
     """
     if not path.is_dir():
         if not path.is_file():
+            if path.exists():
+                raise InputError(f"{path}: is a pipe or a device; write what it gives to a file, and name that")
             raise InputError(f"{path}: no such file or folder; check the name")
         return [(name or path.name, path)]
     folder_name = path.resolve().name

@@ -178,7 +178,8 @@ def _tar_members(name: str, stream: ByteStream, depth: int) -> Iterator[Unpacked
                 if member.isfile() and not is_hidden(member.name):
                     opened = archive.extractfile(member)
                     assert opened is not None
-                    yield from unpack(f"{name}!{member.name}", opened, depth=depth + 1)
+                    inner = member.name.encode("utf-8", "backslashreplace").decode()  # it may be in any encoding
+                    yield from unpack(f"{name}!{inner}", opened, depth=depth + 1)
                 archive.members.clear()  # an archive may have millions
             is_damaged = getattr(archive, "found_damage", False)
     except _DAMAGE:

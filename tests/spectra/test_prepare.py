@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
+import os
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 from typing import Any
@@ -22,7 +25,7 @@ from ionbed.errors import InputError
 from ionbed.spectra.cleaning import CleaningOptions
 from ionbed.spectra.grades import GradeOptions
 from ionbed.spectra.near_duplicates import NearDuplicateOptions
-from ionbed.spectra.preparation import parts, shuffle, units, workers
+from ionbed.spectra.preparation import assemble, parts, runs, shuffle, units, workers
 from ionbed.spectra.preparation.assemble import plan_shards
 from ionbed.spectra.preparation.parts import make_part
 from ionbed.spectra.prepare import PrepareOptions, prepare
@@ -242,7 +245,7 @@ def test_a_killed_run_leaves_what_was_there_and_a_rerun_goes_on(
     while any(is_running(pid) for pid in workers):
         assert time.monotonic() < deadline, "a worker outlives its killed parent"
         time.sleep(0.05)
-    scratch = tmp_path / ".store.partial" / ".scratch"
+    (scratch,) = (tmp_path / ".store.partial").glob(".scratch-*")
     made = {path.name: path.stat().st_mtime_ns for path in scratch.glob("part-*.json")}
     assert len(made) == 5 or moment[0] == "is_made"
 
@@ -274,7 +277,7 @@ def test_a_changed_input_or_option_is_not_mixed_with_what_was_read(libraries: li
             patch.setattr(module, "_decide", stop)
             with pytest.raises(KeyboardInterrupt):
                 prepare(libraries, out, options=SMALL_SHARDS, workers=1, overwrite=True)
-        assert (tmp_path / ".store.partial" / ".scratch" / "part-000004.json").exists()
+        assert list((tmp_path / ".store.partial").glob(".scratch-*/part-000004.json"))
         options = SMALL_SHARDS
         if change == "input":
             write_library(libraries[2], first=200, count=30)
@@ -293,7 +296,7 @@ def test_a_damaged_part_is_made_again(libraries: list[Path], tmp_path: Path) -> 
         patch.setattr(module, "_decide", stop)
         with pytest.raises(KeyboardInterrupt):
             prepare(libraries, tmp_path / "store", workers=1)
-    part = tmp_path / ".store.partial" / ".scratch" / "part-000002.arrow"
+    (part,) = (tmp_path / ".store.partial").glob(".scratch-*/part-000002.arrow")
     part.write_bytes(part.read_bytes()[:-100])
     prepare(libraries, tmp_path / "store", workers=1)
     prepare(libraries, tmp_path / "reference", workers=1)
@@ -308,7 +311,7 @@ def test_small_groups_and_ranges_change_nothing(
     prepare(libraries, tmp_path / "one", options=options, workers=1)
     monkeypatch.setattr(parts, "ROWS_PER_GROUP", 10)
     monkeypatch.setattr(shuffle, "SMALLEST_RANGE", 3)
-    monkeypatch.setattr(shuffle, "LARGEST_BUCKET", 20)
+    monkeypatch.setattr(shuffle, "MOST_PEAKS", 60)
     prepare(libraries, tmp_path / "many", options=options, workers=1)
     assert content(tmp_path / "one") == content(tmp_path / "many")
 
@@ -357,12 +360,19 @@ def test_the_table_of_files_adds_up(libraries: list[Path], tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     ("num_rows", "per_shard", "expected"),
-    [(1, 10, [1]), (10, 10, [10]), (11, 10, [5, 6]), (21, 10, [5, 5, 5, 6]), (641, 10, [5] * 127 + [6])],
+    [
+        (1, 10, [1]),
+        (10, 10, [10]),
+        (11, 10, [5, 6]),
+        (21, 10, [5, 5, 5, 6]),
+        (3, 1, [1, 1, 1]),
+        (641, 10, [5] * 127 + [6]),
+    ],
 )
 def test_shards_divide_among_processes(num_rows: int, per_shard: int, expected: list[int]) -> None:
     shards = plan_shards(np.array([num_rows]), per_shard)
     assert sorted(shard.num_rows for shard in shards) == sorted(expected)
-    assert len(shards) in (1, 2, 4, 8, 16, 32) or len(shards) % 64 == 0
+    assert len(shards) in (1, 2, 4, 8, 16, 32, num_rows) or len(shards) % 64 == 0
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=30), st.integers(1, 12))
@@ -427,3 +437,105 @@ def test_a_folder_that_holds_the_input_is_not_overwritten(libraries):
     with pytest.raises(InputError, match="holds the input"):
         prepare([libraries[0]], libraries[0].parent, workers=1, overwrite=True)
     assert libraries[0].read_bytes() == before
+
+
+def test_a_file_that_fails_half_way_costs_nothing_of_what_was_read(libraries: list[Path], tmp_path: Path) -> None:
+    out = tmp_path / "store"
+
+    def lost_disk(unit: units.Unit, **keywords: Any) -> int:
+        if unit.number == 3:
+            raise InputError("library-3.mgf: cannot be read to its end (Input/output error); check the disk")
+        return make_part(unit, **keywords)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "make_part", lost_disk)
+        with pytest.raises(InputError, match="check the disk"):
+            prepare(libraries, out, options=SMALL_SHARDS, workers=1)
+    assert len(list((tmp_path / ".store.partial").glob(".scratch-*/part-*.json"))) == 3
+    prepare(libraries, out, options=SMALL_SHARDS, workers=1)
+    prepare(libraries, tmp_path / "reference", options=SMALL_SHARDS, workers=1)
+    assert content(out) == content(tmp_path / "reference")
+
+
+def test_what_a_killed_worker_left_is_not_in_the_store(libraries: list[Path], tmp_path: Path) -> None:
+    out = tmp_path / "store"
+
+    def killed(table: Any, path: Path) -> None:
+        path.write_bytes(b"PAR1 half of it")
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(assemble, "write_shard", killed)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(libraries, out, options=SMALL_SHARDS, workers=1)
+    prepare(libraries, out, options=SMALL_SHARDS, workers=1)
+    prepare(libraries, tmp_path / "reference", options=SMALL_SHARDS, workers=1)
+    assert content(out) == content(tmp_path / "reference")
+
+
+def test_an_input_that_is_written_to_meanwhile_is_refused(libraries: list[Path], tmp_path: Path) -> None:
+    def read_and_change(unit: units.Unit, **keywords: Any) -> int:
+        with open(libraries[0], "a") as stream:
+            stream.write("\n")
+        return make_part(unit, **keywords)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "make_part", read_and_change)
+        with pytest.raises(InputError, match="changed while it was read"):
+            prepare(libraries, tmp_path / "store", workers=1)
+    assert not (tmp_path / "store").exists()
+
+
+def test_files_of_one_name_are_told_apart_and_none_is_read_twice(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for i, folder in enumerate(("one/run", "two/run", "three")):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "a.mgf").write_text(ions("x", PEPMASS=f"{200 + i}.1"))
+    inputs = [tmp_path / "one/run/a.mgf", tmp_path / "two/run/a.mgf", tmp_path / "three", tmp_path / "three/a.mgf"]
+    manifest = prepare(inputs, tmp_path / "store", workers=1)
+    assert [s.source_file for s in Store(tmp_path / "store")] == ["one/run/a.mgf", "two/run/a.mgf", "three/a.mgf"]
+    assert manifest["counts"]["read"] == 3
+    assert "each is read once" in caplog.text
+
+
+def test_names_that_are_not_utf_8(tmp_path: Path) -> None:
+    for number, byte in enumerate((b"\xe9", b"\xe8")):
+        with open(os.fsencode(tmp_path) + b"/a" + byte + b".mgf", "w") as stream:
+            stream.write(ions("x", PEPMASS=f"{200 + number}.1"))
+    member = ions("y", PEPMASS="250.1").encode()
+    with tarfile.open(tmp_path / "b.tar", "w", format=tarfile.USTAR_FORMAT, encoding="latin-1") as archive:
+        entry = tarfile.TarInfo("ä.mgf")
+        entry.size = len(member)
+        archive.addfile(entry, io.BytesIO(member))
+    prepare(sorted(tmp_path.iterdir()), tmp_path / "store", workers=1)
+    names = [s.source_file for s in Store(tmp_path / "store")]
+    assert sorted(names) == ["a\\udce8.mgf", "a\\udce9.mgf", "b.tar!\\udce4.mgf"]
+
+
+def test_a_pipe_is_refused_by_what_it_is(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.mgf")
+    with pytest.raises(InputError, match="is a pipe"):
+        prepare([tmp_path / "pipe.mgf"], tmp_path / "store", workers=1)
+
+
+def test_rows_are_taken_without_copying_the_whole_part(tmp_path: Path) -> None:
+    spectra = [ions(f"s{i}", PEPMASS=f"{100 + i / 10:.4f}") for i in range(400)]
+    (tmp_path / "a.mgf").write_text("".join(spectra))
+    unit = units.Unit(0, files=(("a.mgf", tmp_path / "a.mgf"),))
+    make_part(unit, folder=tmp_path, options=PrepareOptions())
+    made = parts.Parts(tmp_path, (0, 400))
+    os.link(tmp_path / "part-000000.arrow", tmp_path / "part-000001.arrow")
+    rows = np.array([3, 77, 399])
+    assert made.take(1, rows, ["native_id"])["native_id"].to_pylist() == ["s3", "s77", "s399"]
+    assert [first for first, _ in made.batches(1, ["position"])] == [0]
+
+
+def test_files_of_few_spectra_share_a_task_of_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "ROWS_PER_TASK", 10)
+    monkeypatch.setattr(runs, "LARGEST_RUN", 20)
+    sizes = [3, 1, 4, 2, 21, 2, 15, 5, 5, 1]
+    starts = np.cumsum([0, *sizes]).tolist()
+    spans = [(str(i), starts[i], size) for i, size in enumerate(sizes)]
+    groups = [[name for name, _, _ in group] for group in runs._in_groups(spans)]
+    assert groups == [["0", "2", "3"], ["5"], ["6"], ["7", "8"]]
