@@ -15,7 +15,7 @@ _LABORATORY = re.compile(r"MSBNK-([^-]+)-")
 _CHEMONT_ID = re.compile(r"CHEMONTID:\d+;?\s*")
 _PEAKS, _END = "\nPK$PEAK:", "\n//"
 _ACCESSION = b"ACCESSION:"
-_RECORD_TITLE = re.compile(rb"[^\n]*\n(?:DEPRECATED|RECORD_TITLE|DATE):")
+_RECORD_TITLE = re.compile(rb"[^\n]{0,200}\n(?:DEPRECATED|RECORD_TITLE|DATE):")
 _TAGS_WITH_SUBTAGS = frozenset({"AC$MASS_SPECTROMETRY", "AC$CHROMATOGRAPHY", "MS$FOCUSED_ION", "CH$LINK"})
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from .blocks import Parsed, Pending, RecordFormat
 from .field_names import field_of, native_id_of, normal_key, with_unit
-from .text import BadPeakLineError, decode, is_wanted, ms_level, parse_peaks
+from .text import BadPeakLineError, decode, is_preface, is_wanted, ms_level, parse_peaks
 
 _BEGIN = re.compile(rb"BEGIN[ \t]+IONS")
 _END = re.compile(rb"END[ \t]+IONS")
@@ -19,8 +19,11 @@ _END_LINE = re.compile(r"^[ \t]*END[ \t]+IONS", re.MULTILINE | re.IGNORECASE)
 _LINE_OF_PEAK = re.compile(rb"^[ \t]*\d[\d.,]*(?:E[+-]?\d+)?[ \t,;]+[\d.,]", re.MULTILINE)
 _FIRST_PEAK = re.compile(r"\n[ \t]*[+-]?[.,]?\d")
 _PARAMETER = re.compile(r"\s*[A-Za-z_][\w .#/()-]*=")
+_OWN_LINE = re.compile(rb"[ \t]*(?:[#;!/]|[^=]{1,60}=|[-+.,\d]+[ \t,;]|END[ \t]+IONS)", re.IGNORECASE)
 _COMMENTS = ("#", ";", "!", "/")
 _COMMENT_MARKS = b"#;!/ \t"
+_LONGEST_LINE = 10_000
+"""Further than this the start of a line is not looked for."""
 _ADDUCT_IN_NAME = re.compile(r"\s(\[?\d*M(?:[+-]\d*[A-Z][A-Za-z0-9]*)+\]?\d*[+-]{0,2})$")
 _INCHIKEY = re.compile(r"[A-Z]{14}-[A-Z]{8,10}")
 
@@ -49,7 +52,8 @@ def _starts(data: bytes) -> list[int]:
 
 def _begins(upper: bytes) -> Iterator[int]:
     for match in _BEGIN.finditer(upper):
-        line = upper.rfind(b"\n", 0, match.start()) + 1
+        line = upper.rfind(b"\n", max(match.start() - _LONGEST_LINE, 0), match.start()) + 1
+        line = line or max(match.start() - _LONGEST_LINE, 0)
         before = upper[line : match.start()]
         if not before or before.isspace():
             yield line
@@ -148,10 +152,15 @@ def _interpret(parameters: dict[str, str]) -> tuple[str, dict[str, str]]:
     return native_id, fields
 
 
+def _looks_like(head: bytes) -> bool:
+    begin = next(_begins(head.upper()), None)
+    return begin is not None and is_preface(head[:begin], _OWN_LINE)
+
+
 MGF = RecordFormat(
     name="MGF",
     extensions=("mgf",),
-    looks_like=lambda head: next(_begins(head.upper()), None) is not None,
+    looks_like=_looks_like,
     starts=_starts,
     parse_header=_parse_header,
     parse_record=_parse_record,

@@ -10,7 +10,11 @@ import numpy as np
 import pytest
 
 import ionbed
-from ionbed.spectra.readers import read_records
+from ionbed.spectra.readers import Piece, read_records
+from ionbed.spectra.readers.blocks import RecordFormat, parse_piece
+from ionbed.spectra.readers.massbank import MASSBANK
+from ionbed.spectra.readers.mgf import MGF
+from ionbed.spectra.readers.msp import MSP
 from ionbed.spectra.spectrum import Spectrum
 
 PEAKS = ("50.5 10", "60.25 20.5")
@@ -260,3 +264,28 @@ def test_an_empty_line_in_an_msp_header_is_no_border(gap: str, tmp_path: Path) -
     assert ([s.spectrum_id for s in spectra], report.read) == (["a", "x", "b"], 3)
     for spectrum in spectra:
         assert_good(spectrum)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("record_format", "data"),
+    [
+        (MGF, b"BEGIN IONS x"),
+        (MGF, b"BEGIN IONS\n"),
+        (MGF, b"BEGIN IONS\nEND IONS\n1 1\n"),
+        (MGF, b"END IONS "),
+        (MSP, b"a: b\n"),
+        (MSP, b"x\n\n"),
+        (MSP, b"Name: "),
+        (MSP, b"Name: b\nSMILES: c\n"),
+        (MSP, b"Name: a\n\nFoo: 1\nSMILES: c\n\n"),
+        (MASSBANK, b"ACCESSION: 1"),
+        (MASSBANK, b"ACCESSION: 1\n"),
+        (MASSBANK, b"\n//\nPK$PEAK:\n1 1\n"),
+    ],
+)
+def test_the_time_grows_with_the_length_only(record_format: RecordFormat, data: bytes) -> None:
+    """A megabyte of the same: minutes, where a line or a record were looked through again for each of its parts."""
+    piece = Piece("a", 1, (data * (1 << 20))[: 1 << 20])
+    records = list(parse_piece(record_format, piece))
+    assert [record.position for record in records] == list(range(1, len(records) + 1))
