@@ -10,12 +10,23 @@ import numpy as np
 
 from .blocks import Parsed, Pending, RecordFormat
 from .field_names import ID_KEYS, field_of, native_id_of, normal_key, with_unit
-from .text import BadPeakLineError, decode, is_wanted, ms_level, parse_number, parse_peaks, peak_tokens, whole_number
+from .text import (
+    BadPeakLineError,
+    decode,
+    is_preface,
+    is_wanted,
+    ms_level,
+    parse_number,
+    parse_peaks,
+    peak_tokens,
+    whole_number,
+)
 
 _HEADER_LINE = re.compile(rb"[ \t]*([A-Za-z$@#][^\n:]{0,80}):")
 _HEADER_LINE_INSIDE = re.compile(rb"\n[ \t]*[A-Za-z$@#][^\n:]{0,80}:")
 _FIRST_KEY = re.compile(rb"(?:\A|\n\n)([A-Za-z$@#][^\n:]{0,80}):")
 _NUM_PEAKS_LINE = re.compile(rb"\n[ \t]*num[ _]?peaks?[ \t]*:[^\n]*", re.IGNORECASE)
+_OWN_LINE = re.compile(rb"[ \t]*(?:[A-Za-z$@][^\n:=()\"']{0,80}:|[#;!/(+-.,\d])")
 _PEAK_LINE = re.compile(rb"[ \t]*[(+-]?[.,]?\d")
 _PEAK = re.compile(rb"[ \t]*[(+-]?[.,]?\d[\d.,eE+-]*[ \t,;]+[+-]?[.,]?\d")
 _PEAK_TEXT = re.compile(_PEAK.pattern.decode())
@@ -291,10 +302,15 @@ def _parse_body(body: str, stated: int | None) -> tuple[np.ndarray, np.ndarray, 
     return parse_peaks(body)
 
 
+def _looks_like(head: bytes) -> bool:
+    found = _SPECTRUM_KEY.search(head)
+    return found is not None and is_preface(head[: found.start()], _OWN_LINE)
+
+
 MSP = RecordFormat(
     name="MSP",
     extensions=("msp",),
-    looks_like=lambda head: _SPECTRUM_KEY.search(head) is not None,
+    looks_like=_looks_like,
     starts=_starts,
     parse_header=lambda header: None,
     parse_record=_parse_record,

@@ -14,6 +14,7 @@ _NOT_FINITE = re.compile(r"[+-]?(?:nan|inf|infinity|1\.#(?:QNAN|SNAN|IND|INF)\d*
 _IN_NUMBERS = b"0123456789.eE+-"
 _FEW = 32
 """Below this number of peak lists it is quicker to parse each by itself."""
+_FEW_FOREIGN_LINES = 3
 _SEPARATORS = re.compile(r"[\s;]+")
 
 
@@ -187,6 +188,23 @@ def is_wanted(fields: dict[str, str], ms_levels: Container[int]) -> bool:
     """Return whether a record's peaks are to be read; True where the record does not give its level."""
     level = whole_number(fields.get("ms_level", ""))
     return level is None or level in ms_levels
+
+
+def is_preface(head: bytes, own_line: re.Pattern[bytes]) -> bool:
+    """Whether text before the first record may stand there: not more than a few lines, or mostly lines of the format.
+
+    A program, or a page about the format, quotes a record further down.
+
+    Parameters
+    ----------
+    head : bytes
+        From the start of the file to the record.
+    own_line : pattern
+        What lines of the format start with.
+    """
+    lines = [line for line in head.split(b"\n") if line.strip()]
+    foreign = sum(own_line.match(line) is None for line in lines)
+    return foreign <= max(_FEW_FOREIGN_LINES, len(lines) - foreign)
 
 
 def whole_number(text: str) -> int | None:

@@ -366,3 +366,43 @@ def test_rows_that_cannot_be_reached_in_a_packed_file_are_told(tmp_path, caplog)
     (tmp_path / "x.zip").write_bytes(zip_bytes({"a.parquet": parquet_bytes(), "b.mgf": several(MGF, 1)}))
     assert found(tmp_path / "x.zip") == [("x.zip!a.parquet", 1, "packed-table"), ("x.zip!b.mgf", 1, None)]
     assert "x.zip!a.parquet: is Parquet packed" in caplog.text
+
+
+MGF_TEXT = "BEGIN IONS\nTITLE=a\nPEPMASS=200.1\n50.5 10\nEND IONS\n"
+MSP_TEXT = "Name: a\nPrecursorMZ: 200.1\nNum Peaks: 1\n50.5 10\n"
+PROGRAM = "import sys\n\ndef read(path):\n    with open(path) as stream:\n        return stream.read()\n\n\n"
+PROSE = "Spectra\n=======\nA record is written so\nwith its peaks\none in a line\nin the order of m/z\n\n"
+
+
+@pytest.mark.parametrize("record", [MGF_TEXT, MSP_TEXT], ids=["MGF", "MSP"])
+@pytest.mark.parametrize(
+    "before",
+    [PROGRAM + 'TEXT = """\n', PROSE, "<!DOCTYPE html>\n<html><body><pre>\n", '<?xml version="1.0"?>\n<html><pre>\n'],
+    ids=["program", "prose", "web page", "XHTML"],
+)
+def test_what_quotes_a_record_is_no_library(tmp_path, caplog, before, record):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "other").write_text(before + record)
+    with pytest.raises(InputError, match="of no format that ionbed reads"):
+        read_records(folder / "other")
+    (folder / "library").write_text(record)
+    assert len(list(read_records(folder))) == 1
+    assert "left out 1 files that are not spectra (in/other)" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("before", "record"),
+    [
+        ("Made by hand\non a Monday\n\n", MGF_TEXT),
+        ("# a comment\n" * 9 + "COM=a\n_DISTILLER_RAWFILE[1]={1}D:\\a.raw\nCHARGE=1+\n", MGF_TEXT),
+        ("60.5 10\n" * 9 + "END IONS\n", MGF_TEXT),
+        ("Made by hand\n\n", MSP_TEXT),
+        ("# a comment\n" * 9, MSP_TEXT),
+        ("60.5 10\n" * 9 + "\n", MSP_TEXT),
+    ],
+)
+def test_what_may_stand_before_the_first_record(tmp_path, before, record):
+    path = tmp_path / "library"
+    path.write_text(before + record)
+    assert [r.fields.get("precursor_mz") for r in read_records(path)][-1] == "200.1"
