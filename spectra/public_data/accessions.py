@@ -15,8 +15,9 @@ from .download import Downloader, DownloadError
 
 MOST_FOLDERS = 2000
 MOST_FILES = 200_000
+_MOST_BYTES = 1 << 60
 
-_SIZE = re.compile(r"\s(\d+(?:\.\d+)?)([KMGT]?)\s*$")
+_SIZE = re.compile(r"\s([0-9]{1,12}(?:\.[0-9]+)?)([KMGT]?)\s*$")
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
@@ -85,9 +86,9 @@ def list_files(repository: Repository, accession: str, downloader: Downloader) -
     """
     listing = _cached_files if repository.listing == "gnps-dataset-cache" else _folder_files
     files: dict[str, ListedFile] = {}
-    for file in listing(repository, accession, downloader):
+    for number, file in enumerate(listing(repository, accession, downloader), start=1):
         files.setdefault(file.path, file)
-        if len(files) > MOST_FILES:
+        if number > MOST_FILES:
             raise DownloadError(f"{accession}: has more than {MOST_FILES:,} files; they are not all listed")
     if not files:
         raise InputError(f"{accession}: {repository.homepage} lists no file under this accession; check its number")
@@ -102,19 +103,17 @@ def _cached_files(repository: Repository, accession: str, downloader: Downloader
     query = {"dataset__exact": accession, "_sort": "filepath", "_size": "1000", "_shape": "objects"}
     base, page = repository.listing_url.format(accession=accession), ""
     while True:
-        url = f"{base}?{urlencode({**query, **({'_next': page} if page else {})})}"
+        page_url = f"{base}?{urlencode({**query, **({'_next': page} if page else {})})}"
         try:
-            answer = json.loads(downloader.text(url))
+            answer = json.loads(downloader.text(page_url))
             rows, following = answer["rows"], answer.get("next")
             for row in rows:
-                path, size = str(row["filepath"]), row.get("size")
-                yield ListedFile(
-                    path.removeprefix(f"{accession}/"),
-                    repository.download_url.format(accession=accession, path=quote(path.removeprefix(f"{accession}/"))),
-                    size if isinstance(size, int) and size > 0 else None,
-                )
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise DownloadError(f"{url}: is not a listing of the dataset cache") from None
+                path, size = str(row["filepath"]).removeprefix(f"{accession}/"), row.get("size")
+                path = path.encode("utf-8", "replace").decode()  # JSON can hold what is no text
+                url = repository.download_url.format(accession=accession, path=quote(path))
+                yield ListedFile(path, url, size if isinstance(size, int) and 0 < size < _MOST_BYTES else None)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            raise DownloadError(f"{page_url}: is not a listing of the dataset cache") from None
         if not following or following == page or not rows:
             return
         page = str(following)
@@ -146,7 +145,10 @@ def _links(folder: str, page: str) -> list[tuple[str, str]]:
     parser.close()
     links = []
     for href, text in parser.links:
-        parts = urlsplit(urljoin(folder, href))
+        try:
+            parts = urlsplit(urljoin(folder, href))
+        except ValueError:
+            continue
         url = urlunsplit((parts.scheme, parts.netloc, parts.path, "", ""))
         is_plain = "?" not in href and "#" not in href
         if is_plain and url.startswith(folder) and url != folder and ".." not in unquote(parts.path).split("/"):

@@ -22,8 +22,8 @@ import urllib3
 
 from ...artifacts import move_into_place
 from ...progress import Advance
-from .error_pages import HEAD_BYTES, refusal
-from .partial_file import Expected, PartialFile, Received, whole_size
+from .error_pages import HEAD_BYTES, printable, refusal
+from .partial_file import Expected, PartialFile, Received, whole_number, whole_size
 
 logger = logging.getLogger("ionbed")
 
@@ -33,6 +33,8 @@ _CHUNK_BYTES = 1 << 18
 _STEADY_BYTES = 1 << 20
 """An attempt that gets this much further is progress: the count of failed attempts starts again."""
 _MOST_TEXT_BYTES = 1 << 26
+_SLOWEST = 100.0
+"""Bytes per second, over `DownloadOptions.timeout`; what is slower counts as a lost connection."""
 _TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
 
 
@@ -64,6 +66,9 @@ class DownloadOptions:
 class DownloadError(RuntimeError):
     """A file cannot be had from its publisher; the message says which and why, in one line."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))  # it may quote what a server sent
+
 
 class _Transient(Exception):  # noqa: N818 - it never leaves this module
     """An attempt failed in a way that another may not."""
@@ -91,6 +96,11 @@ class Downloader:
         """End every download soon; what is received stays for the next run."""
         self._stopped.set()
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stopped.is_set()
+
     def text(self, url: str) -> str:
         """Return a text of at most 64 MiB; raises `DownloadError`."""
 
@@ -99,8 +109,8 @@ class Downloader:
                 self._refuse_status(url, response)
                 if "gzip" in response.headers.get("Content-Encoding", ""):
                     raise DownloadError(f"{url}: is sent compressed although it was not asked for")
-                body = b""
-                for chunk in _chunks(response):
+                body = bytearray()
+                for chunk in self._chunks(response):
                     body += chunk
                     if len(body) > _MOST_TEXT_BYTES:
                         raise DownloadError(f"{url}: is longer than {_MOST_TEXT_BYTES:,} bytes")
@@ -112,15 +122,21 @@ class Downloader:
         return self._retried(url, attempt, lambda: 0)
 
     def size_of(self, url: str) -> int | None:
-        """Return the size in bytes that the server states, None where it states none."""
+        """Return the size in bytes that the server states, None where it states none.
+
+        Raises
+        ------
+        DownloadError
+            The server does not answer.
+        """
         try:
             with self._request("HEAD", url, {}) as response:
-                linked = [r.headers["X-Linked-Size"] for r in response.history if "X-Linked-Size" in r.headers]
                 if response.status_code != 200 or "gzip" in response.headers.get("Content-Encoding", ""):
                     return None
-                return int(linked[0]) if linked and linked[0].isdigit() else _length(response)
-        except (_Transient, DownloadError):
-            return None
+                linked = (whole_number(answer.headers.get("X-Linked-Size", "")) for answer in response.history)
+                return next((size for size in linked if size is not None), _length(response))
+        except _Transient as error:
+            raise DownloadError(f"{url}: {error}") from None
 
     def file(
         self,
@@ -150,6 +166,8 @@ class Downloader:
                 return self._attempt(url, target, expected, partial, advance)
 
             received = self._retried(url, attempt, lambda: partial.size)
+            if not received.bytes and expected.size is None:
+                logger.warning("%s: is empty", url)
             partial.sync()
             verified(received)
             move_into_place(partial.path, target)
@@ -201,12 +219,11 @@ class Downloader:
                 total = whole_size(response) or total
             if total is not None and expected.size is not None and total != expected.size:
                 raise DownloadError(f"{url}: has {total:,} bytes at the server, {expected.size:,} are expected")
-            _refuse_lack_of_space(target, (total or expected.size or 0) - partial.size)
+            refuse_lack_of_space(target, (total or expected.size or 0) - partial.size)
             partial.note(response, total, can_resume=not is_encoded)
             most = total if total is not None else expected.size
-            for chunk in self._checked(
-                url, target.name, _decoded(response) if is_encoded else _chunks(response), partial
-            ):
+            sent = self._chunks(response)
+            for chunk in self._checked(url, target.name, _decoded(sent) if is_encoded else sent, partial):
                 partial.write(chunk)
                 advance(len(chunk), target.name)
                 if most is not None and partial.size > most:
@@ -231,7 +248,7 @@ class Downloader:
                 self._refuse_content(url, name, head, is_whole=False)
                 is_looking = False
                 yield head
-        if is_looking and head:
+        if is_looking:
             self._refuse_content(url, name, head, is_whole=True)
             yield head
 
@@ -253,8 +270,10 @@ class Downloader:
     @staticmethod
     def _refuse_status(url: str, response: requests.Response) -> None:
         status = response.status_code
-        if urlsplit(url).scheme == "https" and urlsplit(response.url).scheme != "https":
-            raise DownloadError(f"{url}: leads to {response.url}, which is not encrypted")
+        if urlsplit(url).scheme == "https":
+            for answer in (*response.history, response):
+                if urlsplit(answer.url).scheme != "https":
+                    raise DownloadError(f"{url}: leads to {answer.url}, which is not encrypted")
         if status in (200, 206):
             return
         if status in _TRANSIENT:
@@ -283,7 +302,7 @@ class Downloader:
                     ) from None
                 pause = min(self.options.longest_pause, self.options.first_pause * 2 ** (failures - 1))
                 pause = max(error.wait, pause * random.uniform(0.5, 1.0))
-                logger.debug("%s: %s; next attempt in %.1f s", url, error, pause)
+                logger.info("%s: %s; next attempt in %.0f s", url, printable(str(error)), pause)
                 if error.wait:
                     self._postpone(url, error.wait)
                 if self._stopped.wait(pause):
@@ -298,10 +317,12 @@ class Downloader:
             self._wait_for_turn(host)
             try:
                 response = self._session().request(method, url, headers=headers, stream=True, timeout=timeouts)
-            except (requests.exceptions.SSLError, requests.TooManyRedirects, requests.exceptions.InvalidURL,
-                    requests.exceptions.InvalidSchema, requests.exceptions.MissingSchema) as error:  # fmt: skip
-                raise DownloadError(f"{url}: {_cause(error)}") from None
+            except (requests.TooManyRedirects, requests.exceptions.InvalidSchema, ValueError) as error:
+                raise DownloadError(f"{url}: {_cause(error)}") from None  # ValueError: an URL that is none
             except requests.RequestException as error:
+                if _is_of_certificate(error):
+                    hint = "see the clock, and REQUESTS_CA_BUNDLE if your site has certificates of its own"
+                    raise DownloadError(f"{url}: {_cause(error)}; {hint}") from None
                 raise _Transient(f"no answer from {host} ({_cause(error)})") from None
             with response:
                 yield response
@@ -320,6 +341,21 @@ class Downloader:
         assert isinstance(session, requests.Session)
         return session
 
+    def _chunks(self, response: requests.Response) -> Iterator[bytes]:
+        """Yield the bytes as they are sent, as soon as they come."""
+        started, num_bytes = time.monotonic(), 0
+        try:
+            while chunk := response.raw.read1(_CHUNK_BYTES, decode_content=False):
+                yield chunk
+                num_bytes += len(chunk)
+                elapsed = time.monotonic() - started
+                if elapsed > self.options.timeout:
+                    if num_bytes < _SLOWEST * elapsed:
+                        raise _Transient(f"only {num_bytes:,} bytes came in {elapsed:.0f} s")
+                    started, num_bytes = time.monotonic(), 0
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise _Transient(f"the connection was lost ({_cause(error)})") from None
+
     def _wait_for_turn(self, host: str) -> None:
         with self._lock:
             start = max(time.monotonic(), self._next_start.get(host, 0.0))
@@ -333,21 +369,16 @@ class Downloader:
             self._next_start[host] = max(self._next_start.get(host, 0.0), time.monotonic() + seconds)
 
 
-def _chunks(response: requests.Response) -> Iterator[bytes]:
-    """Yield the bytes as they are sent, as soon as they come."""
-    try:
-        while chunk := response.raw.read1(_CHUNK_BYTES, decode_content=False):
-            yield chunk
-    except (urllib3.exceptions.HTTPError, OSError) as error:
-        raise _Transient(f"the connection was lost ({_cause(error)})") from None
-
-
-def _decoded(response: requests.Response) -> Iterator[bytes]:
-    """Yield the bytes that a gzip content encoding holds."""
+def _decoded(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield the bytes that a gzip content encoding holds, a little at a time however far it was compressed."""
     decoder = zlib.decompressobj(wbits=31)
     try:
-        for chunk in _chunks(response):
-            yield decoder.decompress(chunk)
+        for chunk in chunks:
+            while chunk:
+                if decoder.eof:  # gzip may hold several parts (RFC 1952, 2.2)
+                    decoder = zlib.decompressobj(wbits=31)
+                yield decoder.decompress(chunk, _CHUNK_BYTES)
+                chunk = decoder.unused_data if decoder.eof else decoder.unconsumed_tail
     except zlib.error as error:
         raise _Transient(f"the gzip encoding is damaged ({error})") from None
     if not decoder.eof:
@@ -355,8 +386,7 @@ def _decoded(response: requests.Response) -> Iterator[bytes]:
 
 
 def _length(response: requests.Response) -> int | None:
-    text = response.headers.get("Content-Length", "")
-    return int(text) if text.isascii() and text.isdigit() else None
+    return whole_number(response.headers.get("Content-Length", ""))
 
 
 def _is_delimited(response: requests.Response) -> bool:
@@ -366,18 +396,33 @@ def _is_delimited(response: requests.Response) -> bool:
 
 
 def _retry_after(response: requests.Response) -> float:
-    """Return the seconds that the server asks to wait, 0 where it asks for none (RFC 9110, 10.2.3)."""
+    """Return the seconds that the server asks to wait, 0 where it asks for none (RFC 9110, 10.2.3).
+
+    A date is compared with the server's own clock, where it states it: the clock here may be wrong.
+    """
     text = response.headers.get("Retry-After", "").strip()
-    if text.isascii() and text.isdigit():
-        return float(text)
+    if (seconds := whole_number(text)) is not None:
+        return float(seconds)
+    until, now = _timestamp(text), _timestamp(response.headers.get("Date", ""))
+    return 0.0 if until is None else max(0.0, until - (time.time() if now is None else now))
+
+
+def _timestamp(http_date: str) -> float | None:
     try:
-        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
-    except ValueError:
-        return 0.0
+        return email.utils.parsedate_to_datetime(http_date).timestamp()
+    except (ValueError, OverflowError):
+        return None
 
 
-def _refuse_lack_of_space(target: Path, num_bytes: int) -> None:
-    free = shutil.disk_usage(target.parent).free
+def _is_of_certificate(error: BaseException) -> bool:
+    """Whether a failure is of the server's certificate, which will not change; other failures of TLS may pass."""
+    return isinstance(error, requests.exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error)
+
+
+def refuse_lack_of_space(target: Path, num_bytes: int) -> None:
+    """Raise `DownloadError` if fewer bytes are free on the disk that ``target`` is to be written to."""
+    folder = next(folder for folder in target.absolute().parents if folder.is_dir())
+    free = shutil.disk_usage(folder).free
     if num_bytes > free:
         raise DownloadError(f"{target}: needs {num_bytes:,} bytes, {free:,} are free on that disk")
 

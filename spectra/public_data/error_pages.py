@@ -18,7 +18,9 @@ _MAGIC = {
 }
 """The first bytes that a name's ending promises."""
 
-_XML_ENDINGS = (".xml", ".mzml", ".mzxml", ".mzdata", ".imzml", ".mzid", ".svg")
+_TEXT_ENDINGS = (".mgf", ".msp", ".txt", ".tsv", ".csv", ".json", ".jsonl", ".smi", ".sdf", ".mol", ".fasta", ".pdf")
+"""Of files that are no XML; many that hold XML have an ending of their own, as those of vendors (.xsd, .method)."""
+
 _HTML_ENDINGS = (".html", ".htm", ".xhtml")
 _HTML = re.compile(rb"<!doctype html|<html[\s>]", re.IGNORECASE)
 _XML_ERROR = re.compile(rb"<(?:\w+:)?(?:error|errors|html|fault)[\s>/]", re.IGNORECASE)
@@ -49,13 +51,17 @@ def refusal(head: bytes, name: str, is_whole: bool) -> str | None:
     if _HTML.match(start) and not name.endswith(_HTML_ENDINGS):
         return "an HTML page, not data" + _title(start)
     if start.startswith(b"<?xml") or _XML_ERROR.match(start):
-        is_expected = name.endswith((*_XML_ENDINGS, *_HTML_ENDINGS))
         root = re.sub(rb"^(?:\s|<\?.*?\?>|<!--.*?-->)+", b"", start, flags=re.DOTALL)
-        if not is_expected or (_XML_ERROR.match(root) and not name.endswith(_HTML_ENDINGS)):
+        if name.endswith(_TEXT_ENDINGS) or (_XML_ERROR.match(root) and not name.endswith(_HTML_ENDINGS)):
             return "an XML message, not data"
     if is_whole and _is_json_error(start):
         return f"a JSON message, not data ({_excerpt(start)})"
     return None
+
+
+def printable(text: str) -> str:
+    """Return a text of a stranger in which nothing steers a terminal."""
+    return "".join(char if char.isprintable() else "\ufffd" for char in text)
 
 
 def _is_json_error(start: bytes) -> bool:

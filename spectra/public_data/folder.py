@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from threading import Lock
@@ -17,7 +17,7 @@ from ...artifacts import MANIFEST, move_into_place, read_manifest, sha256_of_fil
 from ...errors import InputError
 from ...progress import Advance
 from .download import Downloader, DownloadError
-from .partial_file import Received
+from .partial_file import Received, partial_path
 from .registry import PublicFile, PublicSet
 
 logger = logging.getLogger("ionbed")
@@ -25,6 +25,7 @@ logger = logging.getLogger("ionbed")
 COMMAND = "data get"
 _JOURNAL = ".downloads.jsonl"
 _COPY_BYTES = 1 << 20
+_ENTRY = ("path", "url", "bytes", "sha256", "etag", "last_modified", "downloaded")
 
 
 class DataFolder:
@@ -38,7 +39,11 @@ class DataFolder:
             manifest = read_manifest(out, made_by=COMMAND)
             if manifest.get("name") != name:
                 raise InputError(f"{out}: holds '{manifest.get('name')}'; choose another folder with --out")
-            self.entries = {entry["path"]: entry for entry in manifest["files"]}
+            try:  # of a file that could not be had again, the checksum that it came with before still holds
+                known = [*manifest["files"], *(entry for entry in manifest.get("failed", ()) if "sha256" in entry)]
+                self.entries = {entry["path"]: {key: entry[key] for key in _ENTRY} for entry in known}
+            except (KeyError, TypeError):
+                raise InputError(f"{out / MANIFEST}: is damaged; choose another folder with --out") from None
         if (out / _JOURNAL).exists():
             for line in (out / _JOURNAL).read_text(encoding="utf-8").splitlines():
                 try:
@@ -70,6 +75,11 @@ class DataFolder:
                 self.entries[file.path] = _entry(file, Received(target.stat().st_size, found))
         return missing
 
+    def num_bytes_begun(self, files: Sequence[PublicFile]) -> int:
+        """Return the size of what an earlier run has received of files that are missing."""
+        partials = (partial_path(self.out / file.path) for file in files)
+        return sum(partial.stat().st_size for partial in partials if partial.is_file())
+
     def receive(self, file: PublicFile, downloader: Downloader, advance: Advance) -> None:
         """Download one file; a file that came before must come with the same checksum."""
         earlier = self.entries.get(file.path)
@@ -93,7 +103,7 @@ class DataFolder:
             raise DownloadError(f"{source}: is missing in the mirror")
         target = self.out / file.path
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial, digest, size = target.with_name(f".{target.name}.partial"), hashlib.sha256(), 0
+        partial, digest, size = partial_path(target), hashlib.sha256(), 0
         with open(source, "rb") as original, open(partial, "wb") as handle:
             while chunk := original.read(_COPY_BYTES):
                 handle.write(chunk)
@@ -108,6 +118,7 @@ class DataFolder:
 
     def finish(self, failed: Mapping[str, str]) -> dict[str, Any]:
         """Write the manifest; the journal has served."""
+        present = {path: entry for path, entry in sorted(self.entries.items()) if (self.out / path).is_file()}
         manifest = {
             "command": COMMAND,
             "name": self.name,
@@ -116,8 +127,10 @@ class DataFolder:
             "citation": self.data.citation,
             "homepage": self.data.homepage,
             "format": self.data.format,
-            "files": [self.entries[path] for path in sorted(self.entries) if (self.out / path).is_file()],
-            "failed": [{"path": path, "reason": reason} for path, reason in sorted(failed.items())],
+            "files": [entry for path, entry in present.items() if path not in failed],
+            "failed": [
+                {**self.entries.get(path, {"path": path}), "reason": why} for path, why in sorted(failed.items())
+            ],
         }
         self.out.mkdir(exist_ok=True)
         write_manifest(self.out, manifest)
@@ -132,6 +145,12 @@ class DataFolder:
                 journal.write(json.dumps(entry) + "\n")
                 journal.flush()
                 os.fsync(journal.fileno())
+
+
+def reason_of(error: Exception) -> str:
+    """Return what failed, without the number of an error of the system."""
+    text = error.strerror if isinstance(error, OSError) else None
+    return text or str(error)
 
 
 def _entry(file: PublicFile, received: Received) -> dict[str, Any]:

@@ -46,12 +46,17 @@ class Expected:
     md5: str | None = None
 
 
+def partial_path(target: Path) -> Path:
+    """Return where the part of a file that is received so far lies."""
+    return target.with_name(f".{target.name}.partial")
+
+
 class PartialFile:
     """The part of a file that is received, with its checksums so far and a note of what it is a part of."""
 
     def __init__(self, target: Path, url: str, *, needs_md5: bool = False) -> None:
-        self.path = target.with_name(f".{target.name}.partial")
-        self._note = target.with_name(f".{target.name}.partial.json")
+        self.path = partial_path(target)
+        self._note = self.path.with_name(f"{self.path.name}.json")
         self._url = url
         self.is_resumed = self.path.exists()
         self.etag: str | None = None
@@ -166,8 +171,15 @@ def whole_size(response: requests.Response) -> int | None:
     return int(found[3]) if found and found[3] != "*" else None
 
 
+def whole_number(text: str) -> int | None:
+    """Return what a header's digits say, None where they are none or more than any file needs."""
+    return int(text) if re.fullmatch(r"[0-9]{1,19}", text) else None
+
+
 def _content_range(response: requests.Response) -> re.Match[str] | None:
-    return re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", response.headers.get("Content-Range", ""))
+    return re.fullmatch(
+        r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)", response.headers.get("Content-Range", "")
+    )
 
 
 def _linked_sha256(response: requests.Response) -> str | None:

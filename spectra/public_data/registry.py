@@ -48,6 +48,8 @@ class PublicFile:
             raise ValueError(f"path '{self.path}' {reason}")
         if not self.url.startswith(("https://", "http://")):
             raise ValueError(f"url '{self.url}' does not begin with https:// or http://")
+        if "@" in self.url.split("/")[2]:
+            raise ValueError(f"the url of {self.path} holds a password; keep it in ~/.netrc")
         for name, length in _CHECKSUM.items():
             value = getattr(self, name)
             if value is not None and not re.fullmatch(rf"[0-9a-f]{{{length}}}", value):
@@ -76,9 +78,8 @@ class PublicSet:
     def __post_init__(self) -> None:
         if not self.files:
             raise ValueError("files is empty; name at least one")
-        paths = [file.path.casefold() for file in self.files]
-        if len(set(paths)) < len(paths):
-            raise ValueError("two files have the same path")
+        if len({same_name(file.path) for file in self.files}) < len(self.files):
+            raise ValueError("two files have the same path, or paths that are the same on many disks")
 
 
 @dataclass(frozen=True)
@@ -105,16 +106,19 @@ def load_registry(own: str | os.PathLike[str] | None = None) -> Registry:
 
 
 def list_data(registry: str | os.PathLike[str] | None = None) -> list[dict[str, Any]]:
-    """Return an entry for each set and each repository: name, size in bytes (None: unknown), licence and so on."""
+    """Return an entry for each set and each repository: name, size in bytes (None: unknown), licence and so on.
+
+    That of a repository has an ``accession``, the regular expression that its accessions match, and an ``example``.
+    """
     known = load_registry(registry)
-    entries = []
+    entries: list[dict[str, Any]] = []
     for name, data in known.sets.items():
         size, is_exact = total_size(data.files)
         about = {"bytes": size, "bytes_exact": is_exact, "files": len(data.files), "format": data.format}
         entries.append({"name": name, **about, **_provenance(data)})
-    for repository in known.repositories.values():
-        about = {"bytes": None, "bytes_exact": False, "files": None, "format": "as deposited"}
-        entries.append({"name": f"such as {repository.example}", **about, **_provenance(repository)})
+    for name, repository in known.repositories.items():
+        about = {"accession": repository.accession, "example": repository.example, "format": "as deposited"}
+        entries.append({"name": name, **about, **_provenance(repository)})
     return entries
 
 
@@ -124,16 +128,26 @@ def _provenance(source: PublicSet | Repository) -> dict[str, str]:
 
 
 def format_list(entries: Sequence[Mapping[str, Any]]) -> Table:
-    """Return the entries of `list_data` as a table."""
-    from rich.table import Table
+    """Return the entries of `list_data` as a table that holds whole names however narrow the terminal is."""
+    from rich import box
+    from rich.table import Column, Table
+    from rich.text import Text
 
-    table = Table("name", "size", "licence", "description")
+    table = Table(
+        Column("name", no_wrap=True), Column("size", no_wrap=True), "what, and its licence", box=box.SIMPLE_HEAD
+    )
     for entry in entries:
-        size = "as listed" if entry["files"] is None else format_size(entry["bytes"], is_exact=entry["bytes_exact"])
-        table.add_row(
-            *(text.replace("[", "\\[") for text in (entry["name"], size, entry["license"], entry["description"]))
-        )
+        if "accession" in entry:
+            name, size = f"such as {entry['example']}", "as listed"
+        else:
+            name, size = entry["name"], format_size(entry["bytes"], is_exact=entry["bytes_exact"])
+        table.add_row(Text(name), size, Text(f"{entry['description']}\nlicence: {entry['license']}"))
     return table
+
+
+def same_name(path: str) -> str:
+    """Return a form in which paths are equal that name one file on disks that ignore case or the form of accents."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
 
 
 def unsafe(path: str) -> str | None:
@@ -147,7 +161,7 @@ def unsafe(path: str) -> str | None:
         return "is a name that is kept for other uses"
     if any(unicodedata.category(char) in ("Cc", "Cs") for char in path):
         return "holds control characters"
-    if any(len(part.encode()) > 220 for part in parts):
+    if any(len(part.encode()) > 220 for part in parts) or len(path.encode()) > 1000:
         return "is too long"
     return None
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import requests
 
 import ionbed
 from ionbed.progress import unseen
@@ -188,6 +189,17 @@ def test_retry_after_is_honoured(server, tmp_path, as_date):
     assert time.monotonic() - started >= 0.9
 
 
+def test_a_date_to_wait_for_is_read_by_the_clock_of_the_server(server, tmp_path):
+    tomorrow = time.time() + 86_400  # as seen from here
+
+    def behave(handler: Handler) -> None:
+        handler.date_time_string = lambda timestamp=None: email.utils.formatdate(tomorrow, usegmt=True)  # type: ignore
+        error(429, Retry_After=email.utils.formatdate(tomorrow + 1, usegmt=True))(handler)
+
+    fetch(server.on("/a.mgf", behave, serve()), tmp_path / "a.mgf")
+    assert (tmp_path / "a.mgf").read_bytes() == BODY
+
+
 def test_a_server_that_asks_for_too_long_a_wait_is_told(server, tmp_path):
     with pytest.raises(DownloadError, match=r"429 .*asks to wait 7,200 s"):
         fetch(server.on("/a.mgf", error(429, Retry_After="7200")), tmp_path / "a.mgf")
@@ -266,6 +278,119 @@ def chunked(body: bytes, *, drop_after: int | None = None, **headers: str) -> Ca
     return behave
 
 
+def test_gzip_of_several_parts_or_of_a_bomb_is_unpacked_a_little_at_a_time(server, tmp_path):
+    text = b"BEGIN IONS\n" * 2_000
+    parts = gzip.compress(text) + gzip.compress(b"\n" * 50_000_000) + gzip.compress(text)
+    url = server.on("/a.mgf", serve(parts, headers={"Content-Encoding": "gzip"}))
+    largest = 0
+
+    def advance(items: int, status: str = "") -> None:
+        nonlocal largest
+        largest = max(largest, items)
+
+    received = Downloader(FAST).file(url, tmp_path / "a.mgf", Expected(), advance=advance)
+    assert received.bytes == 50_000_000 + 2 * len(text)
+    assert largest <= 1 << 20
+
+
+def test_an_empty_file_is_told(server, tmp_path, caplog):
+    fetch(server.on("/a.mgf", serve(b"")), tmp_path / "a.mgf")
+    assert "a.mgf: is empty" in caplog.text
+    assert only(tmp_path / "a.mgf")
+
+
+def test_a_server_that_sends_a_byte_now_and_then_is_given_up(server, tmp_path):
+    def crawl(handler: Handler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", "1000000")
+        handler.end_headers()
+        for _ in range(200):
+            handler.wfile.write(b"x")
+            time.sleep(0.02)
+
+    options = DownloadOptions(timeout=0.3, attempts=1, seconds_between_requests=0.0)
+    started = time.monotonic()
+    with pytest.raises(DownloadError, match=r"only \d+ bytes came in 0 s"):
+        fetch(server.on("/a.mgf", crawl), tmp_path / "a.mgf", options=options)
+    with pytest.raises(DownloadError, match=r"only \d+ bytes came in 0 s"):
+        Downloader(options).text(server.url + "/a.mgf")
+    assert time.monotonic() - started < 3
+
+
+@pytest.mark.parametrize(
+    ("header", "value"),
+    [("Content-Length", "9" * 5000), ("X-Linked-Size", "9" * 5000), ("Content-Range", f"bytes 0-1/{'9' * 5000}"),
+     ("Retry-After", "9" * 5000), ("Retry-After", "Fri, 31 Dec 99999 23:59:59 GMT"), ("ETag", '"\xe9\x80"')],
+)  # fmt: skip
+def test_headers_that_make_no_sense_are_no_more_than_an_error(server, tmp_path, header, value):
+    def behave(handler: Handler) -> None:
+        status = {"Content-Range": 206, "Retry-After": 429}.get(header, 200)
+        handler.send(status, BODY, {header: value}, drop_after=1000)
+
+    url = server.on("/a.mgf", behave)
+    server.on("/to", redirect(url, **{header.replace("-", "_"): value}))
+    if header == "Content-Length":
+        assert Downloader(FAST).size_of(url) is None
+        return
+    with pytest.raises(DownloadError, match=r"given up|asks to wait"):
+        fetch(url, tmp_path / "a.mgf")
+    Downloader(FAST).size_of(server.url + "/to")
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["file:///etc/passwd", "ftp://127.0.0.1/a", "http://[::1", "http://127.0.0.1:99999/", "/\xff\xfe"],
+)
+def test_a_redirection_to_what_is_no_web_address_is_told_at_once(server, tmp_path, place):
+    with pytest.raises(DownloadError) as caught:
+        fetch(server.on("/a.mgf", redirect(place)), tmp_path / "a.mgf")
+    assert len(server.log) <= 2
+    assert list(tmp_path.iterdir()) == []
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_way_that_leaves_encryption_is_refused_even_where_it_comes_back():
+    def answer(url: str) -> requests.Response:
+        response = requests.Response()
+        response.url, response.status_code = url, 200
+        return response
+
+    last = answer("https://host/c")
+    Downloader._refuse_status("https://host/a", last)
+    last.history = [answer("https://host/a"), answer("http://host/b")]
+    with pytest.raises(DownloadError, match=r"leads to http://host/b, which is not encrypted"):
+        Downloader._refuse_status("https://host/a", last)
+
+
+def test_a_connection_that_breaks_while_it_is_encrypted_is_tried_again(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        accepted = []
+
+        def close_at_once() -> None:
+            while len(accepted) < FAST.attempts:
+                connection, _ = listener.accept()
+                accepted.append(connection.recv(10))
+                connection.close()
+
+        thread = threading.Thread(target=close_at_once, daemon=True)
+        thread.start()
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}/a.mgf"
+        with pytest.raises(DownloadError, match="given up after 4 attempts"):
+            fetch(url, tmp_path / "a.mgf")
+    assert len(accepted) == 4
+
+
+def test_nothing_that_a_server_sends_steers_the_terminal(server, tmp_path):
+    def sly(handler: Handler) -> None:
+        handler.send_response(404, "Not\x1b[2J\x9bFound")
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    with pytest.raises(DownloadError, match="404") as caught:
+        fetch(server.on("/a.mgf", sly), tmp_path / "a.mgf")
+    assert str(caught.value).isprintable()
+
+
 def test_chunked_answers_have_an_end_and_a_size(server, tmp_path):
     fetch(server.on("/a.mgf", chunked(BODY, drop_after=500_000), chunked(BODY)), tmp_path / "a.mgf")
     assert (tmp_path / "a.mgf").read_bytes() == BODY
@@ -317,6 +442,8 @@ PAGE = b"<!DOCTYPE html>\n<html><head><title>Down for maintenance</title></head>
         (b"hello", "a.hdf5", r"something else, not a \.hdf5 file"),
         (b'{"detail": "rate limit"}', "a.tar.gz", r"JSON message .*, not a \.gz file"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n", "a.tsv", "Git LFS"),
+        (b"", "a.zip", r"nothing at all, not a \.zip file"),
+        (b"<?xml version='1.0'?><Error/>", "MSScan.xsd", "XML"),
     ],
 )
 def test_what_is_not_data_is_refused_with_what_came(server, tmp_path, body, name, message):
@@ -339,6 +466,8 @@ def test_what_is_not_data_is_refused_with_what_came(server, tmp_path, body, name
         (b"\x89HDF\r\n\x1a\n", "a.hdf5"),
         (b"", "empty.mgf"),
         (b"", "empty.json"),
+        (b'<?xml version="1.0"?><xs:schema>', "MSScan.xsd"),
+        (b'\xef\xbb\xbf<?xml version="1.0"?><method>', "Acq.METHOD"),
     ],
 )
 def test_data_is_taken_for_data(body, name):

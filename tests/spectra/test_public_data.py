@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,10 +20,20 @@ import pytest
 import yaml
 
 from ionbed import cli
+from ionbed.artifacts import exclusive
 from ionbed.errors import InputError
-from ionbed.spectra.public_data.registry import format_size, list_data, load_registry, unsafe
-from ionbed.spectra.public_data.download import DownloadError
-from ionbed.spectra.public_data.get import get_data
+from ionbed.spectra.public_data import accessions
+from ionbed.spectra.public_data.download import Downloader, DownloadError, DownloadOptions
+from ionbed.spectra.public_data.folder import DataFolder
+from ionbed.spectra.public_data.get import download_files, get_data
+from ionbed.spectra.public_data.registry import (
+    PublicFile,
+    PublicSet,
+    format_size,
+    list_data,
+    load_registry,
+    unsafe,
+)
 
 from .http_server import BODY, Handler, Server, error, serve
 
@@ -63,7 +75,8 @@ def test_the_shipped_registry_is_whole():
     entries = list_data()
     names = [entry["name"] for entry in entries]
     assert {"massbank", "massspecgym", "massspecgym-1.5", "gems-a10", "gnps", "mona-positive"} <= set(names)
-    assert any("MSV" in name for name in names) and any("MTBLS" in name for name in names)
+    assert {entry["example"][:3] for entry in entries if "accession" in entry} == {"MSV", "MTB"}
+    assert load_registry().download == DownloadOptions(), "what the file says is what holds without it"
     assert all(entry["license"] and entry["citation"] and entry["description"] for entry in entries)
     for data in load_registry().sets.values():
         assert all(file.url.startswith("https://") for file in data.files)
@@ -84,6 +97,7 @@ def test_own_sets_are_added_to_the_shipped_ones(tmp_path):
         ({"path": "../a.mgf"}, "leads out of its folder"),
         ({"path": "/etc/passwd"}, "not a relative path"),
         ({"url": "file:///etc/passwd"}, "does not begin with https"),
+        ({"url": "https://me:secret@host/a.mgf"}, r"a\.mgf holds a password.*netrc"),
         ({"sha256": "12"}, "64 hexadecimal digits"),
         ({"md5": "g" * 32}, "32 hexadecimal digits"),
         ({"size": -1}, "must not be negative"),
@@ -100,7 +114,7 @@ def test_a_wrong_registry_is_told(tmp_path, change, message):
 @pytest.mark.parametrize(
     "path",
     ["", ".", "..", "a/../../b", "/a", "a//b", "a\\b", "C:/a", ".hidden", "a/.partial", "a\nb", "a\x00",
-     "manifest.json", "x" * 300, "a/", "\udcff"],
+     "manifest.json", "x" * 300, "a/" * 600 + "a", "a/", "\udcff"],
 )  # fmt: skip
 def test_paths_that_leave_the_folder_or_collide_are_unsafe(path):
     assert unsafe(path)
@@ -189,8 +203,10 @@ def test_the_checksum_of_the_first_download_holds(server, tmp_path):
     get_data("mine", registry=own)
     (tmp_path / "mine" / "a.mgf").unlink()
     server.on("/a.mgf", serve(TEXT * 2))
-    with pytest.raises(DownloadError, match=r"SHA-256.*it was another on 20\d\d-\d\d-\d\d"):
-        get_data("mine", registry=own)
+    for _ in range(2):  # the checksum is not forgotten by a run that fails
+        with pytest.raises(DownloadError, match=r"SHA-256.*it was another on 20\d\d-\d\d-\d\d"):
+            get_data("mine", registry=own)
+        assert manifest_of(tmp_path / "mine")["files"] == []
     server.on("/a.mgf", serve(TEXT))
     get_data("mine", registry=own)
     assert (tmp_path / "mine" / "a.mgf").read_bytes() == TEXT
@@ -213,6 +229,61 @@ def test_failures_of_single_files_are_told_at_the_end_and_the_rest_is_kept(serve
     server.on("/c.mgf", serve(TEXT))
     get_data("mine", registry=own)
     assert len(server.requests_of("/a.mgf")) == 1
+
+
+def test_what_was_changed_and_cannot_be_had_again_is_not_listed_as_there(server, tmp_path):
+    own = registry(tmp_path, [{"path": "a.mgf", "url": server.on("/a.mgf", serve(TEXT))}])
+    get_data("mine", registry=own)
+    (tmp_path / "mine" / "a.mgf").write_bytes(b"changed")
+    server.on("/a.mgf", error(404))
+    with pytest.raises(DownloadError, match="404"):
+        get_data("mine", registry=own)
+    manifest = manifest_of(tmp_path / "mine")
+    assert manifest["files"] == [] and manifest["failed"][0]["sha256"] == hashlib.sha256(TEXT).hexdigest()
+
+
+def test_the_disk_is_looked_at_before_a_set_is_begun(server, tmp_path, monkeypatch):
+    files = [
+        {"path": name, "url": server.on(f"/{name}", serve(TEXT)), "size": len(TEXT)} for name in ("a.mgf", "b.mgf")
+    ]
+    own = registry(tmp_path, files)
+    usage = shutil.disk_usage(tmp_path)._replace(free=len(TEXT) + 5)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
+    with pytest.raises(DownloadError, match=rf"needs {2 * len(TEXT)} bytes, {len(TEXT) + 5} are free"):
+        get_data("mine", registry=own)
+    assert server.log == []
+    get_data("mine", registry=own, include=["a.*"])
+    usage = usage._replace(free=1)
+    with pytest.raises(DownloadError, match="are free"):
+        get_data("mine", registry=own, mirror=tmp_path / "mine", out=tmp_path / "x" / "y")
+
+
+def test_a_folder_in_one_that_is_not_ours_is_locked_from_within(server, tmp_path, monkeypatch):
+    own = registry(tmp_path, [{"path": "a.mgf", "url": server.on("/a.mgf", serve(TEXT))}])
+    given = tmp_path / "scratch" / "me"
+    given.mkdir(parents=True)
+    is_ours = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path / "scratch" and is_ours(path, mode))
+    get_data("mine", registry=own, out=given)
+    assert names_in(tmp_path / "scratch") == ["me/a.mgf", "me/manifest.json"]
+    with exclusive(given / "data get"), pytest.raises(InputError, match="another process"):
+        get_data("mine", registry=own, out=given)
+    with pytest.raises(InputError, match=r"cannot be written.*choose another folder with --out"):
+        get_data("mine", registry=own, out=tmp_path / "scratch" / "you")
+
+
+@pytest.mark.parametrize(
+    "damage", ["{}", '{"files": [1]}', '{"files": [{"path": "a.mgf"}]}', '{"files": [], "failed": 1}']
+)
+def test_a_damaged_manifest_is_told(tmp_path, damage):
+    own = registry(tmp_path, [{"path": "a.mgf", "url": "https://host/a.mgf"}])
+    (tmp_path / "mine").mkdir()
+    manifest = {"command": "data get", "name": "mine", **json.loads(damage)}
+    (tmp_path / "mine" / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match=r"manifest\.json: is damaged"):
+        get_data("mine", registry=own)
+    with pytest.raises(InputError, match=r"manifest\.json: is damaged"):
+        get_data("mine", registry=own, mirror=tmp_path / "mine", out=tmp_path / "copy")
 
 
 def test_foreign_files_and_folders_are_left_alone(server, tmp_path):
@@ -273,8 +344,15 @@ def test_offline_is_told_in_one_line(server, tmp_path, monkeypatch, name):
 def test_unknown_names_are_told(tmp_path):
     with pytest.raises(InputError, match="did you mean 'massspecgym'"):
         get_data("masspecgym")
-    with pytest.raises(InputError, match="ionbed data list"):
-        get_data("MSV12")
+    for name, meant in (
+        ("GNPS", "'gnps'"), ("GeMS", "'gems-a10' or"), ("MoNA", "'mona-positive' or 'mona-negative'"),
+        ("msv000080547", "'MSV000080547'"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=f"did you mean {meant}"):
+            get_data(name)
+    for name in ("MSV12", "", "such as MSV000080547"):
+        with pytest.raises(InputError, match="ionbed data list"):
+            get_data(name)
     with pytest.raises(InputError, match="did you mean"):
         get_data("masspecgym", mirror=tmp_path / "none")
 
@@ -285,6 +363,9 @@ def test_files_of_the_hub_come_from_its_endpoint(server, tmp_path, monkeypatch):
     own = registry(tmp_path, [{"path": "a.mgf", "url": f"https://huggingface.co{path}"}])
     monkeypatch.setenv("HF_ENDPOINT", server.url + "/")
     assert get_data("mine", registry=own)["files"][0]["url"] == server.url + path
+    monkeypatch.setenv("HF_ENDPOINT", "hf.example")
+    with pytest.raises(InputError, match=r"HF_ENDPOINT is 'hf\.example'"):
+        get_data("mine", registry=own)
 
 
 def mirrored(server: Server, tmp_path: Path) -> tuple[Path, Path]:
@@ -394,8 +475,48 @@ def test_paths_of_a_listing_never_leave_the_folder(server, tmp_path):
     assert not list(tmp_path.rglob("escape*")) and not list(tmp_path.parent.glob("escape*"))
 
 
+def test_names_that_are_one_on_some_disks_are_told_and_a_name_that_is_no_text_harms_nothing(server, tmp_path):
+    paths = ["Run.mzML", "run.mzML", "caf\u00e9.txt", "cafe\u0301.txt", "x\udcff.txt", "\x1b[2J.txt", "a/" * 600 + "b"]
+    server.on("/get", serve(TEXT))
+    own = registry(tmp_path, [{"path": "x", "url": "https://host/x"}], repositories=massive(server, paths))
+    with pytest.raises(DownloadError, match="4 of 7 files are missing") as caught:
+        get_data("MSV000000001", registry=own)
+    assert str(caught.value).isprintable()
+    out = tmp_path / "MSV000000001"
+    assert names_in(out) == ["Run.mzML", "cafe\u0301.txt", "manifest.json", "x?.txt"]
+    reasons = {entry["path"]: entry["reason"] for entry in manifest_of(out)["failed"]}
+    assert reasons["run.mzML"].startswith("on many disks its path is that of Run.mzML")
+    get_data("MSV000000001", registry=own, out=tmp_path / "rest", include=["run.mzML"])
+    assert "run.mzML" in names_in(tmp_path / "rest")
+
+
+def test_many_files_are_got_in_time_that_grows_with_their_number(tmp_path, monkeypatch):
+    """Without a server: what is measured is the keeping of books on 20,000 files."""
+    files = tuple(PublicFile(f"{number}.txt", "https://host/x", 1) for number in range(20_000))
+    folder = DataFolder("mine", tmp_path, PublicSet("d", "CC0", "c", "h", "text", files))
+    monkeypatch.setattr(folder, "receive", lambda file, downloader, advance: advance(1))
+    started = time.process_time()
+    assert download_files(folder, files, Downloader(DownloadOptions())) == {}
+    assert time.process_time() - started < 3
+
+
+def test_a_listing_without_an_end_is_given_up(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(accessions, "MOST_FILES", 50)
+    numbers = itertools.count()
+
+    def endless(handler: Handler) -> None:
+        row = {"filepath": "MSV000000001/a.txt", "size": 10**400}
+        body = json.dumps({"next": str(next(numbers)), "rows": [row] * 10}).encode()
+        handler.send(200, body, {})
+
+    own = registry(tmp_path, [{"path": "x", "url": "https://host/x"}], repositories=massive(server, []))
+    server.on("/filename.json", endless)
+    with pytest.raises(DownloadError, match="has more than 50 files"):
+        get_data("MSV000000001", registry=own)
+
+
 @pytest.mark.parametrize(
-    "body", [b"<html>busy</html>", b'{"ok": false, "error": "timeout"}', b'{"rows": [{"a": 1}]}', b"[]"]
+    "body", [b"[" * 100_000, b"<html>busy</html>", b'{"ok": false, "error": "timeout"}', b'{"rows": [{"a": 1}]}', b"[]"]
 )
 def test_a_listing_that_is_none_is_told(server, tmp_path, body):
     own = registry(tmp_path, [{"path": "x", "url": "https://host/x"}], repositories=massive(server, []))
@@ -421,10 +542,14 @@ def test_a_metabolights_study_is_listed_folder_by_folder(server, tmp_path):
         index_page(
             ("FILES/", "-"), ("i_Investigation.txt", "1.2K"), ("https://elsewhere.org/pub/MTBLS1/x.txt", "1"),
             ("../MTBLS2/", "-"), ("%2e%2e/escape.txt", "9"), ("#top", ""), ("//elsewhere.org/y.txt", "1"),
+            ("http://[::1", "9"),
         ),
     )  # fmt: skip
     server.on(
-        "/pub/MTBLS1/FILES/", index_page(("a%20b.mzML", "12M"), ("../", "-"), ("../FILES/", "-"), ("c.raw", "1.5G"))
+        "/pub/MTBLS1/FILES/",
+        index_page(
+            ("a%20b.mzML", "12M"), ("../", "-"), ("../FILES/", "-"), ("c.raw", "1.5G"), ("d.raw", "9" * 100 + "T")
+        ),
     )
     server.on("/pub/MTBLS1/FILES/a%20b.mzML", serve(b"<?xml?><mzML/>"))
     server.on("/pub/MTBLS1/i_Investigation.txt", serve(TEXT))
@@ -436,7 +561,7 @@ def test_a_metabolights_study_is_listed_folder_by_folder(server, tmp_path):
     own = registry(
         tmp_path, files, repositories={"metabolights": repository}, download={**FAST, "confirm_above": 10**9}
     )
-    with pytest.raises(InputError, match=r"3 files to download, about 1\.6 GB"):
+    with pytest.raises(InputError, match=r"4 files to download, about 1\.6 GB, and 1 files"):
         get_data("MTBLS1", registry=own)
     get_data("MTBLS1", registry=own, include=["*.mzML", "i_*"])
     assert names_in(tmp_path / "MTBLS1") == ["FILES/a b.mzML", "i_Investigation.txt", "manifest.json"]
@@ -444,9 +569,14 @@ def test_a_metabolights_study_is_listed_folder_by_folder(server, tmp_path):
         get_data("MTBLS2", registry=own)
 
 
-def test_list_shows_a_table_and_json(tmp_path, capsys):
+@pytest.mark.parametrize("columns", [None, "80", "140"])
+def test_list_shows_a_table_and_json(tmp_path, capsys, monkeypatch, columns):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    if columns is not None:
+        monkeypatch.setenv("COLUMNS", columns)
     assert cli.main(["data", "list"]) == 0
     out = capsys.readouterr().out
+    assert all(f" {name} " in out for name in load_registry().sets), "a name that is cut cannot be typed"
     assert "gems-a10" in out and "14.6 GB" in out and "unknown" in out and "MIT" in out
     assert cli.main(["data", "list", "--json"]) == 0
     entries = {entry["name"]: entry for entry in json.loads(capsys.readouterr().out)}
@@ -514,6 +644,29 @@ def test_a_run_that_is_stopped_goes_on_where_it_was(server, tmp_path, how):
     assert [entry["path"] for entry in manifest_of(tmp_path / "mine")["files"]] == ["a.mgf", "b.mgf"]
     assert server.ranges_of("/a.mgf") == [None, f"bytes={len(part)}-"]
     assert len(server.requests_of("/b.mgf")) == 1, "what was finished before the kill is known from the journal"
+
+
+def test_ctrl_c_ends_a_wait_for_a_silent_server(server, tmp_path):
+    silence = threading.Event()
+
+    def half(handler: Handler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(BODY)))
+        handler.end_headers()
+        handler.wfile.write(BODY[:500_000])
+        silence.wait(30)
+
+    own = registry(tmp_path, [{"path": "a.mgf", "url": server.on("/a.mgf", half)}])
+    with start(own) as process:
+        wait_for_part(tmp_path / "mine")
+        process.send_signal(signal.SIGINT)
+        started = time.monotonic()
+        _, err = process.communicate(timeout=20)
+    silence.set()
+    assert process.returncode == 130, err
+    assert err.splitlines()[-1] == "ionbed: interrupted"
+    assert time.monotonic() - started < 10
+    assert not (tmp_path / "mine" / "a.mgf").exists()
 
 
 def test_two_processes_do_not_write_one_folder(server, tmp_path):
