@@ -21,6 +21,7 @@ from . import __version__
 from .console import console, examples
 from .data_commands import data_app
 from .errors import InputError
+from .evaluation_commands import register as register_evaluation
 
 if TYPE_CHECKING:
     from .encoder.modeling_ionbed import IonbedModel
@@ -124,21 +125,54 @@ def prepare(
 
 @app.command(
     rich_help_panel=DATA,
-    epilog=examples("ionbed split store --out split.json", "ionbed split store --out split.json --seed 1 --test 0.2"),
+    epilog=examples(
+        "ionbed split store --out split.json",
+        "ionbed split store --out split.json --kind scaffold --test 0.2",
+        "ionbed split store --out lab.json --kind laboratory --hold-out UFZ",
+    ),
 )
 def split(
     store: Annotated[Path, typer.Argument(metavar="STORE", help="A folder written by 'ionbed prepare'.")],
     out: Annotated[Path, typer.Option(metavar="FILE.json", help="The split to write.")],
-    test: Annotated[float, typer.Option(min=0, max=1, help="Share of the molecules held out for testing.")] = 0.1,
-    validation: Annotated[float, typer.Option(min=0, max=1, help="Share of the molecules for validation.")] = 0.05,
-    seed: Annotated[int, typer.Option(help="Of the random choice of molecules.")] = 0,
+    kind: Annotated[
+        str,
+        typer.Option(
+            metavar="KIND",
+            help="What the folds may not share: inchikey-block, formula, scaffold, mces (distance), chemical-class; "
+            "laboratory, instrument-type, low-energy; nothing: random-spectrum. See docs/splits.md.",
+        ),
+    ] = "inchikey-block",
+    test: Annotated[float, typer.Option(min=0, max=1, help="Share held out for testing.")] = 0.1,
+    validation: Annotated[float, typer.Option(min=0, max=1, help="Share for validation.")] = 0.05,
+    seed: Annotated[int, typer.Option(help="Of the random choice.")] = 0,
+    hold_out: Annotated[
+        list[str] | None,
+        typer.Option(help="Laboratory, instrument type or class to test on; may be repeated.", show_default="drawn"),
+    ] = None,
+    molecules: Annotated[
+        str,
+        typer.Option(
+            metavar="held-out|shared", help="Whether training leaves out the molecules of the tested spectra."
+        ),
+    ] = "held-out",
+    max_energy: Annotated[float, typer.Option(help="Of low-energy: test up to this collision energy, in eV.")] = 15.0,
+    class_level: Annotated[int, typer.Option(help="Of chemical-class: 2 superclass, 3 class, 4 subclass.")] = 3,
+    cache: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Of mces: where distances are kept.", show_default="FILE.json.cache"),
+    ] = None,
+    workers: WorkersOption = None,
 ) -> None:
-    """Divide the molecules of a store, by first InChIKey block, into train, validation and test."""
-    from .finetune.splits import split_store
+    """Divide a store into train, validation and test, and audit what these share; a split that leaks is refused."""
+    from .finetune.split_audit import describe_audit
+    from .finetune.splits import SplitOptions, split_store
 
-    counts = split_store(store, out, seed=seed, test=test, validation=validation)
-    folds = (f"{fold} {n['molecules']:,} molecules ({n['spectra']:,} spectra)" for fold, n in counts.items())
-    logger.info("%s: %s", out, ", ".join(folds))
+    options = SplitOptions(
+        kind=kind, seed=seed, test=test, validation=validation, hold_out=tuple(hold_out or ()), molecules=molecules,
+        max_energy=max_energy, class_level=class_level, cache=cache, workers=workers,
+    )  # fmt: skip
+    for line in describe_audit(split_store(store, out, options)):
+        logger.info("%s: %s", out, line)
 
 
 @app.command(
@@ -325,6 +359,9 @@ def evaluate(
     config = load_config(EvaluationConfig, what if dataset is None else "evaluate", [*named, *(overrides or ())])
     print_tables(run(config, out, overwrite=overwrite), console())
     logger.info("%s: the report is report.html, the numbers are in results.json", out)
+
+
+register_evaluation(app, EVALUATION)
 
 
 @app.command(rich_help_panel=EVALUATION, epilog=examples("ionbed demo", "ionbed demo --out report --threads 2"))

@@ -168,10 +168,10 @@ def _prepare(out: Path) -> str:
 
 
 def _split(out: Path) -> str:
-    from ..finetune.splits import split_store
+    from ..finetune.splits import SplitOptions, split_store
 
-    counts = split_store(out / "store", out / "split.json", seed=SEED, test=0.15, validation=0.05)
-    return ", ".join(f"{fold}: {count['molecules']:,} molecules" for fold, count in counts.items())
+    audit = split_store(out / "store", out / "split.json", SplitOptions(seed=SEED, test=0.15, validation=0.05))
+    return ", ".join(f"{fold}: {count['molecules']:,} molecules" for fold, count in audit["folds"].items())
 
 
 def _pretrain(out: Path, threads: int | None) -> None:

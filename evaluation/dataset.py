@@ -29,8 +29,8 @@ class EvaluationData:
     inchikey_block : str array of shape (m,)
         First InChIKey blocks, sorted: what counts as one molecule.
     smiles : object array of str, of shape (m,)
-    molecule_fold : str array of shape (m,)
-        'train', 'validation' or 'test'.
+    fold : str array of shape (n,)
+        'train', 'validation', 'test' or 'excluded'.
     laboratory : int64 array of shape (n,)
         -1 where unknown.
     peaks : int64 array of shape (n,)
@@ -48,7 +48,7 @@ class EvaluationData:
     molecule: np.ndarray
     inchikey_block: np.ndarray
     smiles: np.ndarray
-    molecule_fold: np.ndarray
+    fold: np.ndarray
     laboratory: np.ndarray
     peaks: np.ndarray
     table: pa.Table
@@ -60,8 +60,8 @@ class EvaluationData:
         return len(self.columns)
 
     def rows_in(self, fold: str) -> np.ndarray:
-        """Return the rows (int64, ascending) of the spectra whose molecule is in ``fold``."""
-        return np.flatnonzero(self.molecule_fold[self.molecule] == fold)
+        """Return the rows (int64, ascending) of the spectra in ``fold``."""
+        return np.flatnonzero(self.fold == fold)
 
 
 def load_evaluation_data(store: Store, split: Split) -> EvaluationData:
@@ -73,7 +73,7 @@ def load_evaluation_data(store: Store, split: Split) -> EvaluationData:
     Raises
     ------
     InputError
-        No spectrum can be evaluated, or a molecule of the store is not in the split.
+        No spectrum can be evaluated, or a spectrum of the store is not in the split.
     """
     table = store.table()
     counts: dict[str, int] = {}
@@ -106,7 +106,7 @@ def load_evaluation_data(store: Store, split: Split) -> EvaluationData:
         molecule=molecule.astype(np.int64),
         inchikey_block=inchikey_block,
         smiles=smiles,
-        molecule_fold=split.fold_of(inchikey_block.tolist()),
+        fold=split.fold_of_rows(table),
         laboratory=_codes(metadata["laboratory"]),
         peaks=_codes(measured),
         table=table,

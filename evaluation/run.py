@@ -12,7 +12,7 @@ from typing import Any, Literal
 from ..artifacts import atomic_folder, refuse_existing, write_manifest
 from ..configs.loading import to_tree
 from ..errors import InputError
-from ..spectra.split import Split
+from ..spectra.split import MOLECULES, Split
 from ..spectra.store import Store
 from .dataset import EvaluationData, load_evaluation_data
 from .figures import read_losses
@@ -102,6 +102,11 @@ def evaluate(config: EvaluationConfig, out: str | os.PathLike[str], *, overwrite
             raise InputError(f"{log}: no such file; it is the training log named '{label}' in 'loss_logs'")
         read_losses(log)  # a log that cannot be drawn is refused before the long work, not after
     split = Split.load(config.split)
+    if MOLECULES in split.shares:
+        raise InputError(
+            f"{config.split}: its folds share molecules (kind '{split.kind}'), and every task asks about molecules "
+            "that no training has seen; make a split that shares none (docs/splits.md)"
+        )
     store = Store(config.dataset)
     models = {label: _load(source) for label, source in config.models.items()}
     exposed = {

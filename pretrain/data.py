@@ -39,7 +39,7 @@ class TrainingSpectra:
         store = Store(config.store)
         self.store_manifest = store.manifest
         self.split = Split.load(config.split) if config.split else None
-        columns = ["inchikey", "smiles", *SpectrumColumns.TABLE_COLUMNS]
+        columns = [*Split.TABLE_COLUMNS, "smiles", *SpectrumColumns.TABLE_COLUMNS]
         disable_progress_bars()
         if not cache.exists():  # what was converted once is not read from the shards again
             store.verify()
@@ -55,8 +55,8 @@ class TrainingSpectra:
         if self.split is None:
             self.rows, self.validation_rows = np.arange(len(self.num_peaks)), np.empty(0, np.int64)
         else:
-            self.rows = self.split.rows_in(self.inchikey, config.folds)
-            validation = self.split.rows_in(self.inchikey, ["validation"])
+            self.rows = self.split.rows_in(table, config.folds)
+            validation = self.split.rows_in(table, ["validation"])
             keep = np.linspace(0, len(validation) - 1, min(config.validation_spectra, len(validation))).astype(np.int64)
             self.validation_rows = validation[keep]
         if not len(self.rows):

@@ -184,6 +184,21 @@ def tanimoto_matrix(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return similarity
 
 
+def element_formula(smiles: str) -> str:
+    """Return the formula of the atoms of a SMILES in Hill order, hydrogens counted, charge and isotopes aside.
+
+    Raises
+    ------
+    ValueError
+        RDKit cannot read the SMILES.
+    """
+    from rdkit import rdBase
+    from rdkit.Chem.rdMolDescriptors import CalcMolFormula
+
+    with rdBase.BlockLogs():
+        return _bare_formula(CalcMolFormula(_require(smiles)))
+
+
 def murcko_scaffold(smiles: str) -> str:
     """Return the Bemis-Murcko scaffold (1996) as canonical SMILES without stereochemistry; '' for an acyclic molecule.
 

@@ -225,6 +225,27 @@ def similarities(a: SpectrumColumns, b: SpectrumColumns, fragment_tolerance: flo
     return np.bincount(pair, product, len(a) * len(b)).reshape(len(a), len(b))
 
 
+def similarities_of_pairs(a: SpectrumColumns, b: SpectrumColumns, fragment_tolerance: float) -> np.ndarray:
+    """Return the cosine of each spectrum of ``a`` with the one at its place in ``b``, both from `unit_vectors`.
+
+    Peaks match within the tolerance (Da), as in `similarities`.
+
+    Returns
+    -------
+    float64 array of shape (n,)
+    """
+    if len(a) != len(b):
+        raise ValueError(f"there are {len(a)} spectra to compare with {len(b)}")
+    spacing = 2.0 * (1.0 + max(a.mz.max(initial=0.0), b.mz.max(initial=0.0)))  # so that pairs lie apart on one axis
+    a_pair, b_pair = (np.repeat(np.arange(len(a)), columns.num_peaks) for columns in (a, b))
+    a_mz, b_mz = (c.mz.astype(np.float64) + spacing * pair for c, pair in ((a, a_pair), (b, b_pair)))
+    low = np.searchsorted(b_mz, a_mz - fragment_tolerance, "left")
+    counts = np.searchsorted(b_mz, a_mz + fragment_tolerance, "right") - low
+    b_peak = np.arange(counts.sum()) + np.repeat(low - np.cumsum(counts) + counts, counts)
+    product = np.repeat(a.intensity.astype(np.float64), counts) * b.intensity[b_peak]
+    return np.bincount(np.repeat(a_pair, counts), product, len(a))
+
+
 def _alike(a: SpectrumColumns, b: SpectrumColumns, options: NearDuplicateOptions) -> np.ndarray:
     """Return whether each spectrum of ``a`` is alike to each of ``b``, of shape (n_a, n_b)."""
     a_mz, b_mz = a.precursor_mz[:, None], b.precursor_mz[None]

@@ -86,8 +86,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def split(store: Path) -> Path:
     """A split of that store with molecules in every fold."""
-    from ionbed.finetune.splits import split_store
+    from ionbed.finetune.splits import SplitOptions, split_store
 
     path = store.parent / "split.json"
-    split_store(store, path, seed=1, test=0.2, validation=0.15)
+    split_store(store, path, SplitOptions(seed=1, test=0.2, validation=0.15))
     return path

@@ -136,8 +136,8 @@ def test_the_library_of_analogues_holds_no_molecule_of_the_queries(build: Simple
     data = make_data(spectra, folds)
     task = analogue_search_task(data, "test", AnalogueSearchOptions(), seed=0)
     (queries,), (library,) = task.queries, task.libraries
-    assert set(data.molecule_fold[data.molecule[queries]]) == {"test"}
-    assert set(data.molecule_fold[data.molecule[library]]) == {"train"}
+    assert set(data.fold[queries]) == {"test"}
+    assert set(data.fold[library]) == {"train"}
     assert (np.diff(data.molecule[library]) >= 0).all()
     assert np.bincount(data.molecule[queries]).max() == 2
     with pytest.raises(AssertionError):
@@ -183,7 +183,7 @@ def test_partners_of_all_folds_never_pair_two_spectra_from_outside(build: Simple
     spectra, _ = build.isomers(16)
     data = make_data(spectra, {molecule: "test" if molecule % 2 else "train" for molecule in range(16)})
     task = same_molecule_task(data, "test", SameMoleculeOptions(), seed=0, partners="all")
-    is_test = data.molecule_fold[data.molecule] == "test"
+    is_test = data.fold == "test"
     assert (is_test[task.first] | is_test[task.second]).all()
     assert not (is_test[task.first] & is_test[task.second]).all()
     assert (is_test[task.first[task.same]] & is_test[task.second[task.same]]).all()

@@ -91,7 +91,7 @@ def test_spectra_of_one_molecule_come_together(store, split, tmp_path):
     changes = [RANDOM, "sampling.anchors=10", *(f"training.{item}" for item in training)]
     model = ionbed.load_model(run(store, split, None, tmp_path / "run", *changes))
     table = Store(store).table()
-    train = Split.load(split).rows_in(table["inchikey"].to_pylist(), ["train"])
+    train = Split.load(split).rows_in(table, ["train"])
     molecule = np.array(table["inchikey"].to_pylist())[train]
     vectors = model.embed(Store(store).spectra(train))
     similarity = vectors @ vectors.T

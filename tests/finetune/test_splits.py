@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ionbed
-from ionbed.finetune.splits import split_by_inchikey_block, split_store
+from ionbed.finetune.splits import SplitOptions, split_by_inchikey_block, split_store
 from ionbed.spectra.split import Split
 
 blocks = st.text("ABCDEFGHIJ", min_size=14, max_size=14)
@@ -40,7 +40,8 @@ def test_a_spectrum_without_a_structure_trains(store):
 
 
 def test_a_saved_split_is_checked(store, tmp_path):
-    counts = split_store(store, tmp_path / "split.json", seed=1, test=0.2, validation=0.15)
+    audit = split_store(store, tmp_path / "split.json", SplitOptions(seed=1, test=0.2, validation=0.15))
+    counts = audit["folds"]
     assert sum(fold["molecules"] for fold in counts.values()) == 24
     assert sum(fold["spectra"] for fold in counts.values()) == 144
     split = Split.load(tmp_path / "split.json")
