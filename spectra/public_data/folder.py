@@ -117,7 +117,7 @@ class DataFolder:
         move_into_place(partial, target)
 
     def finish(self, failed: Mapping[str, str]) -> dict[str, Any]:
-        """Write the manifest; the journal has served."""
+        """Write the manifest; the journal has served. Raises `DownloadError` where the disk is full."""
         present = {path: entry for path, entry in sorted(self.entries.items()) if (self.out / path).is_file()}
         manifest = {
             "command": COMMAND,
@@ -132,8 +132,12 @@ class DataFolder:
                 {**self.entries.get(path, {"path": path}), "reason": why} for path, why in sorted(failed.items())
             ],
         }
-        self.out.mkdir(exist_ok=True)
-        write_manifest(self.out, manifest)
+        try:
+            self.out.mkdir(exist_ok=True)
+            write_manifest(self.out, manifest)
+        except OSError as error:
+            why = f"cannot be written ({reason_of(error)})"
+            raise DownloadError(f"{self.out / MANIFEST}: {why}; see to the disk and run the command again") from None
         (self.out / _JOURNAL).unlink(missing_ok=True)
         return manifest
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import itertools
 import json
@@ -22,7 +23,8 @@ import yaml
 from ionbed import cli
 from ionbed.artifacts import exclusive
 from ionbed.errors import InputError
-from ionbed.spectra.public_data import accessions
+from ionbed.spectra.public_data import accessions, partial_file
+from ionbed.spectra.public_data import folder as folder_module
 from ionbed.spectra.public_data.download import Downloader, DownloadError, DownloadOptions
 from ionbed.spectra.public_data.folder import DataFolder
 from ionbed.spectra.public_data.get import download_files, get_data
@@ -256,6 +258,24 @@ def test_the_disk_is_looked_at_before_a_set_is_begun(server, tmp_path, monkeypat
     usage = usage._replace(free=1)
     with pytest.raises(DownloadError, match="are free"):
         get_data("mine", registry=own, mirror=tmp_path / "mine", out=tmp_path / "x" / "y")
+
+
+def test_a_disk_that_fills_up_is_told_and_what_came_is_gone_on_with(server, tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    own = registry(tmp_path, [{"path": "a.mgf", "url": server.on("/a.mgf", serve())}])
+    with monkeypatch.context() as patch:
+        patch.setattr(partial_file.PartialFile, "sync", full)
+        with pytest.raises(DownloadError, match=r"a\.mgf: No space left on device"):
+            get_data("mine", registry=own)
+        patch.setattr(folder_module, "write_manifest", full)
+        with pytest.raises(DownloadError, match=r"mine/manifest\.json: cannot be written \(No space left"):
+            get_data("mine", registry=own)
+    assert names_in(tmp_path / "mine")[:2] == [".a.mgf.partial", ".a.mgf.partial.json"]
+    get_data("mine", registry=own)
+    assert names_in(tmp_path / "mine") == ["a.mgf", "manifest.json"]
+    assert len(server.requests_of("/a.mgf")) == 1
 
 
 def test_a_folder_in_one_that_is_not_ours_is_locked_from_within(server, tmp_path, monkeypatch):
