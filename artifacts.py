@@ -70,7 +70,6 @@ def atomic_folder(
     """
     path = Path(path)
     refuse_existing(path, overwrite=overwrite)
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     retired = path.with_name(f".{path.name}.retired")
     with exclusive(path):
@@ -116,9 +115,16 @@ def exclusive(path: Path) -> Iterator[None]:
     Raises
     ------
     InputError
-        Another process is writing it now.
+        Another process is writing it now, or nothing can be written there.
     """
     lock_path = path.with_name(f".{path.name}.lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock_path.touch()
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror}); choose another place, or check its permissions"
+        ) from None
     with open(lock_path, "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -58,8 +58,8 @@ class FileStatistics:
     """Statistics of one file, or of consecutive records of one.
 
     Parts of a file may be counted apart and merged in their order. What depends on two neighbouring records (order of
-    scans) is the same however the file is cut; the deviations between repeats are taken within a part, so they depend
-    on where it is cut but not on who counts it.
+    scans) is the same however the file is cut. The deviations between repeats are taken within what lies between two
+    calls of `forget_precursors`, or within a part; who cuts a file where it is always cut gets always the same.
 
     Attributes
     ----------
@@ -167,6 +167,10 @@ class FileStatistics:
         _add_counts(self.deviations, later.deviations)
         for name in HISTOGRAMS:
             _add_counts(self.histograms[name], later.histograms[name])
+        self.forget_precursors()
+
+    def forget_precursors(self) -> None:
+        """Compare what follows with nothing before it, as if another part began."""
         self._strong_of = {}
 
     @property

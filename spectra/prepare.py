@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -120,7 +122,7 @@ def prepare(
     ------
     InputError
         An input is missing, empty or of no known format; no spectrum can be used; ``out`` exists, or lies in an input;
-        there is no such cluster.
+        there is no such cluster; the disk is full.
     RuntimeError
         A worker process died.
     """
@@ -133,7 +135,7 @@ def prepare(
         read_blocks(path)  # a missing or useless input is told at once
     files = input_files(inputs)
     key = resume_key(files, _plain(options), __version__)
-    with atomic_folder(out, overwrite=overwrite, resume_key=key) as folder:
+    with _told_of_full_disk(out), atomic_folder(out, overwrite=overwrite, resume_key=key) as folder:
         if not (folder / MANIFEST).exists():  # else all was done but the last move
             # a task that outlives a killed run, as on a cluster, finds no folder of a run on something else
             scratch = folder / _SCRATCH.format(sha256_of_json(key)[:16])
@@ -142,6 +144,16 @@ def prepare(
         for scratch in folder.glob(_SCRATCH.format("*")):
             shutil.rmtree(scratch)
     return read_manifest(out, made_by="prepare")
+
+
+@contextmanager
+def _told_of_full_disk(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise InputError(f"{out}: the disk is full; make room and run again: what is done is kept") from error
 
 
 def _prepare(

@@ -9,7 +9,7 @@ import re
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,7 @@ from .units import Unit
 if TYPE_CHECKING:
     from ..prepare import PrepareOptions
     from ..readers.blocks import Block
+    from ..record import RawRecord
     from ..spectrum import Spectrum
 
 PART_SCHEMA = pa.schema(
@@ -198,7 +199,7 @@ def _rows_of(block: Block, options: PrepareOptions, libraries: dict[str, FileSta
     allowed = None if options.licenses is None else {license_key(text) for text in options.licenses}
     spectra: list[Spectrum] = []
     positions, names, repairs, grades = [], [], [], []
-    for record in parse_block(block, ms_levels=options.ms_levels):
+    for record in _records_of(block, options, libraries):
         name = library_of(record.source_file, block.format)
         statistics = libraries.get(name)
         if statistics is None:
@@ -217,6 +218,17 @@ def _rows_of(block: Block, options: PrepareOptions, libraries: dict[str, FileSta
         repairs.append(list(repaired))
         grades.append(grade_of_spectrum(record, outcome, options.grades))
     return _part_table(spectra, positions, names, repairs, grades, options)
+
+
+def _records_of(block: Block, options: PrepareOptions, libraries: dict[str, FileStatistics]) -> Iterator[RawRecord]:
+    """Yield the records of a block; what they are compared with ends where the next piece of their file begins.
+
+    Whether one worker reads a file or many depends on what else is in the input; its grade does not.
+    """
+    for piece in block.pieces:
+        if piece.position > 1 and (seen := libraries.get(library_of(piece.source_file, block.format))) is not None:
+            seen.forget_precursors()
+        yield from parse_block(replace(block, pieces=(piece,)), ms_levels=options.ms_levels)
 
 
 def dropped_line(source_file: str, position: int, native_id: str, dropped: Dropped) -> str:

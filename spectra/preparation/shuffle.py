@@ -7,6 +7,7 @@ a bounded number of rows, whatever the size of the input, and its result depends
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -333,6 +334,8 @@ def _below(numbered: tuple[int, range], *, parts: Parts, options: GradeOptions) 
 
 def _save(path: Path, array: np.ndarray) -> None:
     mark = f"{path}{unfinished()}"
+    written = io.BytesIO()  # into a file itself, NumPy would not say why it failed
+    np.save(written, array)
     with open(mark, "wb") as stream:
-        np.save(stream, array)
+        stream.write(written.getbuffer())
     os.replace(mark, path)

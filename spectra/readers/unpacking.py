@@ -12,7 +12,6 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, Any, Self, cast
 
 from ...errors import InputError
@@ -232,7 +231,7 @@ def _copy(source: ByteStream, target: Any) -> None:
 
 def is_hidden(name: str) -> bool:
     """Return whether a path with slashes has a part that begins with a point, or is what macOS adds to archives."""
-    return any((part.startswith(".") and part.strip(".")) or part == "__MACOSX" for part in Path(name).parts)
+    return any((part.startswith(".") and part.strip(".")) or part == "__MACOSX" for part in name.split("/"))
 
 
 def _without_bytes(name: str, problem: str) -> Unpacked:

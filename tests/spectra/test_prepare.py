@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import io
 import json
@@ -21,14 +22,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ionbed.spectra.prepare as module
+from ionbed.configs.loading import load_config
 from ionbed.errors import InputError
 from ionbed.spectra.cleaning import CleaningOptions
 from ionbed.spectra.grades import GradeOptions
 from ionbed.spectra.near_duplicates import NearDuplicateOptions
-from ionbed.spectra.preparation import assemble, parts, runs, shuffle, units, workers
+from ionbed.spectra.preparation import assemble, curation, parts, runs, shuffle, units, workers
 from ionbed.spectra.preparation.assemble import plan_shards
 from ionbed.spectra.preparation.parts import make_part
 from ionbed.spectra.prepare import PrepareOptions, prepare
+from ionbed.spectra.readers import blocks, reading
 from ionbed.spectra.store import Store
 
 SMILES = ["CCO", "CCN", "CC(=O)O", "c1ccccc1O", "Cn1c(=O)c2c(ncn2C)n(C)c1=O", "C[C@H](N)C(=O)O"]
@@ -539,3 +542,47 @@ def test_files_of_few_spectra_share_a_task_of_pairs(monkeypatch: pytest.MonkeyPa
     spans = [(str(i), starts[i], size) for i, size in enumerate(sizes)]
     groups = [[name for name, _, _ in group] for group in runs._in_groups(spans)]
     assert groups == [["0", "2", "3"], ["5"], ["6"], ["7", "8"]]
+
+
+def test_the_mass_spread_of_a_file_does_not_depend_on_what_else_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 2000)
+    monkeypatch.setattr(reading, "BLOCK_BYTES", 2000)
+    run = "".join(ions(f"scan {i}", RTINSECONDS=str(i), peaks=f"110.07{i % 7} 900\n138.066 1000\n") for i in range(100))
+    (tmp_path / "run.mgf").write_text(run)
+    found = []
+    for smallest in (1, 4 << 20):  # a large share of the input is cut where it is steered, a small one is not
+        monkeypatch.setattr(units, "SMALLEST_UNIT_BYTES", smallest)
+        cut = list(units.cut_into_units(units.input_files([tmp_path / "run.mgf"]), []))
+        folder = tmp_path / f"parts-{len(cut)}"
+        folder.mkdir()
+        for unit in cut:
+            make_part(unit, folder=folder, options=PrepareOptions())
+        rows = tuple(parts.read_summary(folder, unit.number)["rows"] for unit in cut)
+        ((name, statistics),) = curation._merged(parts.Parts(folder, rows))
+        found.append((len(cut), name, statistics.to_json()))
+    assert found[0][0] > 1 == found[1][0]
+    assert found[0][1:] == found[1][1:]
+    assert found[0][2]["deviations"]
+
+
+def test_a_full_disk_is_told_in_a_sentence(
+    libraries: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shuffle, "_save", full)
+    with pytest.raises(InputError, match=r"store: the disk is full.*is kept"):
+        prepare(libraries, tmp_path / "store", workers=1)
+    assert list((tmp_path / ".store.partial").glob(".scratch-*/part-*.json"))
+
+
+def test_a_place_that_cannot_be_written_is_told(libraries: list[Path]) -> None:
+    with pytest.raises(InputError, match="cannot be written"):
+        prepare(libraries[:1], libraries[1] / "store", workers=1)
+
+
+def test_the_file_of_options_holds_the_defaults() -> None:
+    assert load_config(PrepareOptions, "prepare") == PrepareOptions()
