@@ -294,7 +294,9 @@ def _copy_mirror(name: str, known: Registry, mirror: Path, out: Path, include: S
         folder = DataFolder(name, out, replace(data, files=files))
         missing = folder.missing()
         num_bytes = total_size(missing)[0] or 0
-        logger.info("%s: %s files to copy, %s", name, f"{len(missing):,}", format_size(num_bytes))
+        logger.info(
+            "%s: %s of %s files to copy, %s", name, f"{len(missing):,}", f"{len(files):,}", format_size(num_bytes)
+        )
         if missing:
             refuse_lack_of_space(out / missing[0].path, num_bytes)
         with progress(name, num_bytes, unit="bytes") as advance:
