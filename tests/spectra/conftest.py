@@ -1,15 +1,18 @@
-"""What several tests of the readers need: a made-up mzML file, and the vocabulary for pyteomics."""
+"""What several tests need: a made-up mzML file, the vocabulary for pyteomics, a server on 127.0.0.1."""
 
 from __future__ import annotations
 
 import base64
 import gzip
 import zlib
+from collections.abc import Iterator
 from importlib import resources
 from typing import Any
 
 import numpy as np
 import pytest
+
+from .http_server import Server
 
 MZ, INTENSITY = np.array([50.5, 60.25, 99.125]), np.array([10.0, 20.5, 7.0])
 
@@ -69,3 +72,17 @@ def psi_ms_vocabulary() -> Any:
     packed = resources.files("psims.controlled_vocabulary") / "vendor" / "psi-ms.obo.gz"
     with packed.open("rb") as stream, gzip.open(stream) as text:
         return vocabulary.from_obo(text)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def online(monkeypatch, tmp_path):
+    """The network that these tests use is this machine; sets without --out go to where they run."""
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.chdir(tmp_path)

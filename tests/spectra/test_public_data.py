@@ -1,30 +1,23 @@
-"""The registry, accessions, the folder that is written, mirrors, the command line; against a server on 127.0.0.1."""
+"""The registry, the folder that is written, mirrors, the command line; against a server on 127.0.0.1."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
-import itertools
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 import pytest
-import yaml
 
 from ionbed import cli
 from ionbed.artifacts import exclusive
 from ionbed.errors import InputError
-from ionbed.spectra.public_data import accessions, partial_file
 from ionbed.spectra.public_data import folder as folder_module
+from ionbed.spectra.public_data import partial_file
 from ionbed.spectra.public_data.download import Downloader, DownloadError, DownloadOptions
 from ionbed.spectra.public_data.folder import DataFolder
 from ionbed.spectra.public_data.get import download_files, get_data
@@ -37,40 +30,10 @@ from ionbed.spectra.public_data.registry import (
     unsafe,
 )
 
-from .http_server import BODY, Handler, Server, error, serve
+from .downloads import QUICK, TEXT, manifest_of, names_in, registry
+from .http_server import BODY, Server, error, serve
 
-TEXT = b"BEGIN IONS\nPEPMASS=100\n50 1\nEND IONS\n"
-ABOUT = {"description": "d", "license": "CC0", "citation": "c", "homepage": "h"}
-FAST = {"attempts": 3, "first_pause": 0.01, "longest_pause": 0.02, "seconds_between_requests": 0.0}
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    server = Server()
-    yield server
-    server.close()
-
-
-@pytest.fixture(autouse=True)
-def online(monkeypatch, tmp_path):
-    """The network that these tests use is this machine; sets without --out go to where they run."""
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    monkeypatch.chdir(tmp_path)
-
-
-def registry(tmp_path: Path, files: list[dict[str, object]], **more: object) -> Path:
-    path = tmp_path / "my.yaml"
-    own = {"sets": {"mine": {**ABOUT, "format": "MGF", "files": files}}, "download": FAST, **more}
-    path.write_text(yaml.safe_dump(own))
-    return path
-
-
-def manifest_of(folder: Path) -> dict[str, object]:
-    return json.loads((folder / "manifest.json").read_text())
-
-
-def names_in(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+pytestmark = pytest.mark.usefixtures("online")
 
 
 def test_the_shipped_registry_is_whole():
@@ -168,23 +131,6 @@ def test_the_folder_here_is_a_folder_too(server, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "here")
     get_data("mine", registry=own, out=Path("."))
     assert names_in(tmp_path / "here") == ["a.mgf", "manifest.json"]
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"accession": "("}, "not a regular expression"),
-        ({"example": "X1"}, "does not match"),
-        ({"download_url": "https://host/{accession}"}, "does not hold {path}"),
-        ({"download_url": "https://host/{study}/{path}"}, "no braces but"),
-        ({"listing": "ftp"}, "must be one of"),
-    ],
-)
-def test_a_wrong_repository_is_told(server, tmp_path, change, message):
-    repository = {**massive(server, [])["massive"], **change}
-    own = registry(tmp_path, [{"path": "x", "url": "https://host/x"}], repositories={"massive": repository})
-    with pytest.raises(InputError, match=message):
-        load_registry(own)
 
 
 def test_a_part_of_a_set_can_be_taken_and_added_to(server, tmp_path):
@@ -336,7 +282,7 @@ def test_a_file_with_a_stated_checksum_is_taken_as_it_lies(server, tmp_path):
 def test_a_large_download_needs_a_yes(server, tmp_path, capsys, kind):
     url = server.on("/a.mgf", serve(TEXT))
     size = {"stated": {"size": len(TEXT)}, "asked": {}, "approximate": {"approximate_size": len(TEXT)}}[kind]
-    own = registry(tmp_path, [{"path": "a.mgf", "url": url, **size}], download={**FAST, "confirm_above": 10})
+    own = registry(tmp_path, [{"path": "a.mgf", "url": url, **size}], download={**QUICK, "confirm_above": 10})
     assert cli.main(["data", "get", "mine", "--registry", str(own)]) == 2
     err = capsys.readouterr().err.splitlines()
     assert "a.mgf, " in err[0] and f"{len(TEXT)} bytes" in err[0]  # the size is shown first
@@ -441,75 +387,6 @@ def test_a_mirror_of_another_version_is_refused(server, tmp_path):
         get_data("mine", registry=own, mirror=disk)
 
 
-def dataset_cache(rows: list[dict[str, object]], size: int = 2) -> Callable[[Handler], None]:
-    """Answer as Datasette does, ``size`` rows a page."""
-
-    def behave(handler: Handler) -> None:
-        query = {key: values[0] for key, values in parse_qs(urlsplit(handler.path).query).items()}
-        found = [row for row in rows if row["dataset"] == query["dataset__exact"]]
-        start = int(query.get("_next", 0))
-        following = str(start + size) if start + size < len(found) else None
-        body = json.dumps({"ok": True, "next": following, "rows": found[start : start + size]}).encode()
-        handler.send(200, body, {"Content-Type": "application/json"})
-
-    return behave
-
-
-def massive(server: Server, paths: list[str]) -> dict[str, object]:
-    rows = [
-        {"usi": "", "filepath": f"MSV000000001/{path}", "dataset": "MSV000000001", "size": len(TEXT)} for path in paths
-    ]
-    server.on("/filename.json", dataset_cache(rows))
-    repository = {
-        **ABOUT, "accession": r"MSV\d{9}", "example": "MSV000000001", "listing": "gnps-dataset-cache",
-        "listing_url": server.url + "/filename.json", "download_url": server.url + "/get?file=f.{accession}/{path}&x=1",
-    }  # fmt: skip
-    return {"massive": repository}
-
-
-def test_a_massive_data_set_is_listed_page_by_page_and_filtered(server, tmp_path):
-    paths = ["raw/a.raw", "ccms_peak/a b&c.mzML", "ccms_peak/d.mzML", "e.txt", "f.mzML"]
-    server.on("/get", serve(TEXT.replace(b"BEGIN", b'<?xml version="1.0"?><mzML>')))
-    own = registry(tmp_path, [{"path": "x", "url": "https://host/x"}], repositories=massive(server, paths))
-    server.on("/get", lambda handler: serve(b"<?xml?><mzML>" + b" " * (len(TEXT) - 13))(handler))
-    get_data("MSV000000001", registry=own, include=["*.mzML"])
-    assert names_in(tmp_path / "MSV000000001") == [
-        "ccms_peak/a b&c.mzML", "ccms_peak/d.mzML", "f.mzML", "manifest.json",
-    ]  # fmt: skip
-    asked = {parse_qs(urlsplit(path).query)["file"][0] for _, path, _ in server.log if path.startswith("/get")}
-    assert "f.MSV000000001/ccms_peak/a b&c.mzML" in asked
-    assert len(server.requests_of("/filename.json")) == 3
-    with pytest.raises(InputError, match="leaves none of 5 files"):
-        get_data("MSV000000001", registry=own, include=["*.d"])
-    with pytest.raises(InputError, match="lists no file under this accession"):
-        get_data("MSV000000002", registry=own)
-
-
-def test_paths_of_a_listing_never_leave_the_folder(server, tmp_path):
-    paths = ["a.txt", "../../escape.txt", "b/../../../escape.txt", "/escape.txt", ".hidden", "c\\..\\d"]
-    server.on("/get", serve(TEXT))
-    own = registry(tmp_path, [{"path": "x", "url": "https://host/x"}], repositories=massive(server, paths))
-    with pytest.raises(DownloadError, match="5 of 6 files are missing"):
-        get_data("MSV000000001", registry=own, out=tmp_path / "deep" / "er" / "out")
-    assert names_in(tmp_path / "deep") == ["er/out/a.txt", "er/out/manifest.json"]
-    assert not list(tmp_path.rglob("escape*")) and not list(tmp_path.parent.glob("escape*"))
-
-
-def test_names_that_are_one_on_some_disks_are_told_and_a_name_that_is_no_text_harms_nothing(server, tmp_path):
-    paths = ["Run.mzML", "run.mzML", "caf\u00e9.txt", "cafe\u0301.txt", "x\udcff.txt", "\x1b[2J.txt", "a/" * 600 + "b"]
-    server.on("/get", serve(TEXT))
-    own = registry(tmp_path, [{"path": "x", "url": "https://host/x"}], repositories=massive(server, paths))
-    with pytest.raises(DownloadError, match="4 of 7 files are missing") as caught:
-        get_data("MSV000000001", registry=own)
-    assert str(caught.value).isprintable()
-    out = tmp_path / "MSV000000001"
-    assert names_in(out) == ["Run.mzML", "cafe\u0301.txt", "manifest.json", "x?.txt"]
-    reasons = {entry["path"]: entry["reason"] for entry in manifest_of(out)["failed"]}
-    assert reasons["run.mzML"].startswith("on many disks its path is that of Run.mzML")
-    get_data("MSV000000001", registry=own, out=tmp_path / "rest", include=["run.mzML"])
-    assert "run.mzML" in names_in(tmp_path / "rest")
-
-
 def test_many_files_are_got_in_time_that_grows_with_their_number(tmp_path, monkeypatch):
     """Without a server: what is measured is the keeping of books on 20,000 files."""
     files = tuple(PublicFile(f"{number}.txt", "https://host/x", 1) for number in range(20_000))
@@ -518,75 +395,6 @@ def test_many_files_are_got_in_time_that_grows_with_their_number(tmp_path, monke
     started = time.process_time()
     assert download_files(folder, files, Downloader(DownloadOptions())) == {}
     assert time.process_time() - started < 3
-
-
-def test_a_listing_without_an_end_is_given_up(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(accessions, "MOST_FILES", 50)
-    numbers = itertools.count()
-
-    def endless(handler: Handler) -> None:
-        row = {"filepath": "MSV000000001/a.txt", "size": 10**400}
-        body = json.dumps({"next": str(next(numbers)), "rows": [row] * 10}).encode()
-        handler.send(200, body, {})
-
-    own = registry(tmp_path, [{"path": "x", "url": "https://host/x"}], repositories=massive(server, []))
-    server.on("/filename.json", endless)
-    with pytest.raises(DownloadError, match="has more than 50 files"):
-        get_data("MSV000000001", registry=own)
-
-
-@pytest.mark.parametrize(
-    "body", [b"[" * 100_000, b"<html>busy</html>", b'{"ok": false, "error": "timeout"}', b'{"rows": [{"a": 1}]}', b"[]"]
-)
-def test_a_listing_that_is_none_is_told(server, tmp_path, body):
-    own = registry(tmp_path, [{"path": "x", "url": "https://host/x"}], repositories=massive(server, []))
-    server.on("/filename.json", serve(body))
-    with pytest.raises(DownloadError, match="is not a listing"):
-        get_data("MSV000000001", registry=own)
-
-
-def index_page(*rows: tuple[str, str]) -> Callable[[Handler], None]:
-    """A folder page as Apache writes it."""
-    lines = [
-        f'<tr><td><a href="{href}">{href[:20]}</a></td><td>2024-01-02 10:00  </td><td>{size}</td></tr>'
-        for href, size in rows
-    ]
-    head = '<tr><th><a href="?C=N;O=D">Name</a></th></tr><tr><td><a href="/pub/">Parent Directory</a></td></tr>'
-    page = f"<html><h1>Index of /pub/MTBLS1</h1><table>{head}{''.join(lines)}</table></html>".encode()
-    return serve(page, headers={"Content-Type": "text/html;charset=UTF-8"})
-
-
-def test_a_metabolights_study_is_listed_folder_by_folder(server, tmp_path):
-    server.on(
-        "/pub/MTBLS1/",
-        index_page(
-            ("FILES/", "-"), ("i_Investigation.txt", "1.2K"), ("https://elsewhere.org/pub/MTBLS1/x.txt", "1"),
-            ("../MTBLS2/", "-"), ("%2e%2e/escape.txt", "9"), ("#top", ""), ("//elsewhere.org/y.txt", "1"),
-            ("http://[::1", "9"),
-        ),
-    )  # fmt: skip
-    server.on(
-        "/pub/MTBLS1/FILES/",
-        index_page(
-            ("a%20b.mzML", "12M"), ("../", "-"), ("../FILES/", "-"), ("c.raw", "1.5G"), ("d.raw", "9" * 100 + "T")
-        ),
-    )
-    server.on("/pub/MTBLS1/FILES/a%20b.mzML", serve(b"<?xml?><mzML/>"))
-    server.on("/pub/MTBLS1/i_Investigation.txt", serve(TEXT))
-    repository = {
-        **ABOUT, "accession": r"MTBLS\d+", "example": "MTBLS1", "listing": "web-folder",
-        "listing_url": server.url + "/pub/{accession}/", "download_url": server.url + "/pub/{accession}/{path}",
-    }  # fmt: skip
-    files = [{"path": "x", "url": "https://host/x"}]
-    own = registry(
-        tmp_path, files, repositories={"metabolights": repository}, download={**FAST, "confirm_above": 10**9}
-    )
-    with pytest.raises(InputError, match=r"4 files to download, about 1\.6 GB, and 1 files"):
-        get_data("MTBLS1", registry=own)
-    get_data("MTBLS1", registry=own, include=["*.mzML", "i_*"])
-    assert names_in(tmp_path / "MTBLS1") == ["FILES/a b.mzML", "i_Investigation.txt", "manifest.json"]
-    with pytest.raises(DownloadError, match="404"):
-        get_data("MTBLS2", registry=own)
 
 
 @pytest.mark.parametrize("columns", [None, "80", "140"])
@@ -602,103 +410,3 @@ def test_list_shows_a_table_and_json(tmp_path, capsys, monkeypatch, columns):
     entries = {entry["name"]: entry for entry in json.loads(capsys.readouterr().out)}
     assert entries["gems-a10"]["bytes"] == 14_625_229_880
     assert entries["massbank"]["bytes"] is None
-
-
-def slowly(go_on: threading.Event | None = None) -> Callable[[Handler], None]:
-    """Serve BODY a little at a time, ranges included; half of it only when told to go on."""
-
-    def behave(handler: Handler) -> None:
-        start = int(handler.headers["Range"][6:-1]) if "Range" in handler.headers else 0
-        handler.send_response(206 if start else 200)
-        for name, value in (
-            ("ETag", '"first"'), ("Content-Length", str(len(BODY) - start)),
-            *([("Content-Range", f"bytes {start}-{len(BODY) - 1}/{len(BODY)}")] if start else []),
-        ):  # fmt: skip
-            handler.send_header(name, value)
-        handler.end_headers()
-        for place in range(start, len(BODY), 50_000):
-            handler.wfile.write(BODY[place : place + 50_000])
-            time.sleep(0.01)
-            if go_on is not None and place > len(BODY) // 2:
-                go_on.wait(20)
-
-    return behave
-
-
-def start(own: Path) -> subprocess.Popen[str]:
-    environment = {key: value for key, value in os.environ.items() if key != "HF_HUB_OFFLINE"}
-    words = [sys.executable, "-m", "ionbed", "data", "get", "mine", "--registry", str(own)]
-    return subprocess.Popen(words, cwd=own.parent, stderr=subprocess.PIPE, text=True, env=environment)
-
-
-def wait_for_part(folder: Path, size: int = 200_000) -> None:
-    partial = folder / ".a.mgf.partial"
-    for _ in range(1000):
-        if partial.exists() and partial.stat().st_size >= size:
-            return
-        time.sleep(0.01)
-    raise AssertionError("the download did not begin")
-
-
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["SIGKILL", "Ctrl-C"])
-def test_a_run_that_is_stopped_goes_on_where_it_was(server, tmp_path, how):
-    files = [
-        {"path": "b.mgf", "url": server.on("/b.mgf", serve(TEXT))},
-        {"path": "a.mgf", "url": server.on("/a.mgf", slowly())},
-    ]
-    own = registry(tmp_path, files)
-    with start(own) as process:
-        wait_for_part(tmp_path / "mine")
-        process.send_signal(how)
-        _, err = process.communicate(timeout=20)
-    assert process.returncode == (-signal.SIGKILL if how == signal.SIGKILL else 130), err
-    assert "Traceback" not in err
-    assert not (tmp_path / "mine" / "a.mgf").exists()
-    part = (tmp_path / "mine" / ".a.mgf.partial").read_bytes()
-    assert part == BODY[: len(part)]
-    with start(own) as process:
-        _, err = process.communicate(timeout=20)
-    assert process.returncode == 0, err
-    assert (tmp_path / "mine" / "a.mgf").read_bytes() == BODY
-    assert names_in(tmp_path / "mine") == ["a.mgf", "b.mgf", "manifest.json"]
-    assert [entry["path"] for entry in manifest_of(tmp_path / "mine")["files"]] == ["a.mgf", "b.mgf"]
-    assert server.ranges_of("/a.mgf") == [None, f"bytes={len(part)}-"]
-    assert len(server.requests_of("/b.mgf")) == 1, "what was finished before the kill is known from the journal"
-
-
-def test_ctrl_c_ends_a_wait_for_a_silent_server(server, tmp_path):
-    silence = threading.Event()
-
-    def half(handler: Handler) -> None:
-        handler.send_response(200)
-        handler.send_header("Content-Length", str(len(BODY)))
-        handler.end_headers()
-        handler.wfile.write(BODY[:500_000])
-        silence.wait(30)
-
-    own = registry(tmp_path, [{"path": "a.mgf", "url": server.on("/a.mgf", half)}])
-    with start(own) as process:
-        wait_for_part(tmp_path / "mine")
-        process.send_signal(signal.SIGINT)
-        started = time.monotonic()
-        _, err = process.communicate(timeout=20)
-    silence.set()
-    assert process.returncode == 130, err
-    assert err.splitlines()[-1] == "ionbed: interrupted"
-    assert time.monotonic() - started < 10
-    assert not (tmp_path / "mine" / "a.mgf").exists()
-
-
-def test_two_processes_do_not_write_one_folder(server, tmp_path):
-    go_on = threading.Event()
-    own = registry(tmp_path, [{"path": "a.mgf", "url": server.on("/a.mgf", slowly(go_on))}])
-    with start(own) as first:
-        wait_for_part(tmp_path / "mine")
-        with start(own) as second:
-            _, err = second.communicate(timeout=20)
-        assert second.returncode == 2
-        assert "another process is writing this folder" in err.splitlines()[-1]
-        go_on.set()
-        _, err = first.communicate(timeout=20)
-    assert first.returncode == 0, err
-    assert (tmp_path / "mine" / "a.mgf").read_bytes() == BODY
