@@ -35,8 +35,18 @@ def roc_auc(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray | None
     return float(WeightedRocAuc(scores, positive)(weights))
 
 
-class WeightedRocAuc:
-    """`roc_auc` of fixed scores for many weightings: the scores are sorted once."""
+def average_precision(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray | None = None) -> float:
+    """Return the average precision: the mean, over the positives, of the precision at each one's score.
+
+    Pairs of one score count together, so that a constant scorer gets the share of positives. Parameters and result
+    are those of `roc_auc`; the definition is that of scikit-learn's ``average_precision_score``.
+    """
+    weights = np.ones(len(scores)) if weights is None else weights
+    return float(WeightedAveragePrecision(scores, positive)(weights))
+
+
+class _WeightedPairs:
+    """Fixed scores of positives and negatives, sorted once, to be weighted in many ways."""
 
     def __init__(self, scores: np.ndarray, positive: np.ndarray) -> None:
         scores = np.asarray(scores)
@@ -47,19 +57,42 @@ class WeightedRocAuc:
         is_first[1:] = ordered[1:] != ordered[:-1]
         self._starts = np.flatnonzero(is_first)
 
+    def _weigh(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the weight of the positives and of the negatives of each distinct score, ascending."""
+        if not len(self._order):
+            return np.zeros(0), np.zeros(0)
+        ordered = np.asarray(weights, np.float64)[self._order]
+        return (
+            np.add.reduceat(np.where(self._positive, ordered, 0.0), self._starts),
+            np.add.reduceat(np.where(self._positive, 0.0, ordered), self._starts),
+        )
+
+
+class WeightedRocAuc(_WeightedPairs):
+    """`roc_auc` of fixed scores for many weightings: the scores are sorted once."""
+
     def __call__(self, weights: np.ndarray) -> float:
         """Return the area for ``weights``, an array of shape (n,) in the order of the scores."""
-        if not len(self._order):
-            return float("nan")
-        ordered = np.asarray(weights, np.float64)[self._order]
-        # One entry per distinct score: the weight of its positives and of its negatives.
-        positive = np.add.reduceat(np.where(self._positive, ordered, 0.0), self._starts)
-        negative = np.add.reduceat(np.where(self._positive, 0.0, ordered), self._starts)
+        positive, negative = self._weigh(weights)
         total = positive.sum() * negative.sum()
         if total <= 0:
             return float("nan")
         below = np.cumsum(negative) - negative
         return float(np.sum(positive * (below + 0.5 * negative)) / total)
+
+
+class WeightedAveragePrecision(_WeightedPairs):
+    """`average_precision` of fixed scores for many weightings: the scores are sorted once."""
+
+    def __call__(self, weights: np.ndarray) -> float:
+        """Return the average precision for ``weights``, an array of shape (n,) in the order of the scores."""
+        positive, negative = (part[::-1] for part in self._weigh(weights))
+        if positive.sum() <= 0 or negative.sum() <= 0:
+            return float("nan")
+        above = np.cumsum(positive)
+        retrieved = above + np.cumsum(negative)
+        precision = np.divide(above, retrieved, out=np.zeros_like(above), where=retrieved > 0)
+        return float(np.sum(positive * precision) / positive.sum())
 
 
 def roc_curve(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -94,6 +127,43 @@ def hit_at_k(num_better: np.ndarray, num_tied: np.ndarray, k: int) -> np.ndarray
     return chance
 
 
+def reciprocal_rank(num_better: np.ndarray, num_tied: np.ndarray) -> np.ndarray:
+    """Return the expected 1 / rank of the true candidate when ties are broken at random.
+
+    Parameters are those of `hit_at_k`; float64 array of shape (n,).
+    """
+    better, tied = np.asarray(num_better, np.int64), np.asarray(num_tied, np.int64)
+    expected: np.ndarray = (_harmonic(better + tied) - _harmonic(better)) / tied
+    return expected
+
+
+def tie_bounds(num_better: np.ndarray, num_tied: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the best and the worst rank (from 1) that the true candidate can get when its ties are broken."""
+    better = np.asarray(num_better)
+    return better + 1, better + np.asarray(num_tied)
+
+
+def random_hit_at_k(num_candidates: np.ndarray, k: int) -> np.ndarray:
+    """Return the hit@k of drawing at random among ``num_candidates`` (shape (n,)), of which one is right."""
+    return hit_at_k(np.zeros_like(num_candidates), num_candidates, k)
+
+
+def random_reciprocal_rank(num_candidates: np.ndarray) -> np.ndarray:
+    """Return the expected 1 / rank in random order among ``num_candidates`` (shape (n,)), of which one is right."""
+    return reciprocal_rank(np.zeros_like(num_candidates), num_candidates)
+
+
+def chance_corrected(value: np.ndarray | float, expected: np.ndarray | float) -> np.ndarray:
+    """Return how much of the way from chance to perfection was gone: 0 is chance, 1 is perfect, below 0 is worse.
+
+    ``value`` and ``expected`` are means over the same queries, of any shape (Cohen's kappa, 1960, has this form).
+    NaN where chance alone is perfect.
+    """
+    room = 1.0 - np.asarray(expected, np.float64)
+    gained = np.asarray(value, np.float64) - np.asarray(expected, np.float64)
+    return np.divide(gained, room, out=np.full(np.shape(gained), np.nan), where=room > 1e-12)
+
+
 def value_of_best(scores: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Return the expected value of the best-scored candidate of each query when ties are broken at random.
 
@@ -110,3 +180,10 @@ def value_of_best(scores: np.ndarray, values: np.ndarray) -> np.ndarray:
     tied = scores == best
     expected = np.where(tied, values, 0.0).sum(axis=1, dtype=np.float64) / tied.sum(axis=1)
     return np.where(np.isneginf(best[:, 0]), 0.0, expected)
+
+
+def _harmonic(count: np.ndarray) -> np.ndarray:
+    """Return 1 + 1/2 + ... + 1/n for each n of an int array; 0 for n = 0."""
+    most = int(count.max()) if count.size else 0
+    sums: np.ndarray = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, most + 1))])
+    return sums[count]

@@ -1,10 +1,11 @@
-"""Bootstrap over molecules: intervals of metrics, of paired differences, and the verdict they allow."""
+"""Bootstrap and permutation over molecules: intervals of metrics and of paired differences, and their verdict."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
@@ -102,6 +103,23 @@ def resampled_means(values: np.ndarray, molecule: np.ndarray, weights: np.ndarra
     return means
 
 
+def molecule_means(values: np.ndarray, molecule: np.ndarray) -> np.ndarray:
+    """Return the mean over the queries of each molecule: the macro average is the mean of these.
+
+    Parameters
+    ----------
+    values : array of shape (n_queries,)
+    molecule : int array of shape (n_queries,)
+        From 0; every molecule has a query.
+
+    Returns
+    -------
+    float64 array of shape (n_molecules,)
+    """
+    means: np.ndarray = np.bincount(molecule, weights=values) / np.bincount(molecule)
+    return means
+
+
 def pair_weights(first: np.ndarray, second: np.ndarray, weights: np.ndarray) -> Iterator[np.ndarray]:
     """Yield the weight of each pair of molecules in each resample, arrays of shape (n_pairs,).
 
@@ -140,21 +158,38 @@ def resampled_roc_aucs(
         NaN in a resample that has no positive or no negative pair.
     """
     areas = {label: WeightedRocAuc(values, positive) for label, values in scores.items()}
-    results = {label: np.empty(len(weights)) for label in scores}
+    return resampled_over_pairs(areas, first, second, weights)
+
+
+def resampled_over_pairs(
+    measures: Mapping[str, Callable[[np.ndarray], float]], first: np.ndarray, second: np.ndarray, weights: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Return each measure of weighted pairs (such as `WeightedRocAuc`) in each resample of molecules.
+
+    Parameters and result are otherwise those of `resampled_roc_aucs`.
+    """
+    results = {label: np.empty(len(weights)) for label in measures}
     for index, pairs in enumerate(pair_weights(first, second, weights)):
-        for label, area in areas.items():
-            results[label][index] = area(pairs)
+        for label, measure in measures.items():
+            results[label][index] = measure(pairs)
     return results
 
 
 def estimate(measured: Measured, confidence: float = 0.95) -> Estimate:
-    """Return the value with its percentile interval; resamples without a value (NaN) are left out."""
+    """Return the value with its expanded percentile interval; resamples without a value (NaN) are left out.
+
+    Plain percentile intervals are too narrow where molecules are few, as if a normal quantile stood in for Student's
+    and the variance were divided by n. The tails are made smaller to undo both (Hesterberg, Am. Stat. 69 (2015)
+    371-386); with hundreds of molecules nothing changes.
+    """
     if math.isnan(measured.value):
         return Estimate(None)
     usable = measured.resampled[~np.isnan(measured.resampled)]
     if measured.num_molecules < MINIMUM_MOLECULES or not len(usable):
         return Estimate(measured.value)
-    tail = (1.0 - confidence) / 2
+    count = measured.num_molecules
+    widened = math.sqrt(count / (count - 1)) * student_quantile(0.5 + confidence / 2, count - 1)
+    tail = NormalDist().cdf(-widened)
     low, high = np.quantile(usable, [tail, 1.0 - tail])
     return Estimate(measured.value, float(low), float(high))
 
@@ -170,3 +205,80 @@ def compare(own: Measured, other: Measured, against: str, confidence: float = 0.
     elif difference.high is not None and difference.high < 0:
         verdict = "loses"
     return Difference(against, difference, verdict)
+
+
+def student_quantile(probability: float, degrees: int) -> float:
+    """Return the quantile of Student's t distribution by its expansion (Abramowitz and Stegun 1964, 26.7.5).
+
+    Right to 0.001 at a ``probability`` of 0.975 from 4 degrees of freedom on.
+    """
+    z = NormalDist().inv_cdf(probability)
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return z + sum(term / degrees**power for power, term in enumerate(terms, start=1))
+
+
+def paired_permutation_p(
+    own: np.ndarray, other: np.ndarray, molecule: np.ndarray, *, permutations: int = 9999, seed: int = 0
+) -> float:
+    """Return the two-sided p-value of a paired permutation test of equal means, exchanging whole molecules.
+
+    If the two rows were equally good, it would be a matter of chance which of them is which on a molecule; all queries
+    of one molecule change places together, since they are not independent.
+
+    Parameters
+    ----------
+    own, other : arrays of shape (n_queries,)
+    molecule : int array of shape (n_queries,)
+        From 0.
+    permutations : int
+        Random exchanges; the smallest p-value is 1 / (permutations + 1).
+    """
+    sums = np.bincount(molecule, weights=np.asarray(own, np.float64) - np.asarray(other, np.float64))
+    sums = sums[sums != 0]  # a molecule on which both agree changes nothing
+    if not len(sums):
+        return 1.0
+    observed = abs(float(sums.sum()))
+    rng = np.random.default_rng(seed)
+    as_extreme, size = 0, max(1, 2**22 // len(sums))
+    for begin in range(0, permutations, size):
+        signs = rng.integers(0, 2, (min(size, permutations - begin), len(sums)), np.int8) * 2 - 1
+        # A tolerance, or equal sums that are added in another order would count as less extreme.
+        as_extreme += int(np.sum(np.abs(signs @ sums) >= observed * (1 - 1e-9)))
+    return (1 + as_extreme) / (1 + permutations)
+
+
+def bootstrap_p(difference: float, resampled_difference: np.ndarray) -> float:
+    """Return the two-sided p-value of a difference by its bootstrap standard error and the normal distribution.
+
+    For measures over pairs, whose molecules are too entangled to be exchanged one by one. It is never below
+    1 / (resamples + 1).
+    """
+    usable = resampled_difference[~np.isnan(resampled_difference)]
+    if math.isnan(difference) or difference == 0 or len(usable) < 2:
+        return 1.0
+    spread = float(np.std(usable, ddof=1))
+    p = 2 * NormalDist().cdf(-abs(difference) / spread) if spread > 0 else 0.0
+    return max(p, 1 / (len(usable) + 1))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values corrected for the size of the table (Holm, Scand. J. Stat. 6 (1979) 65-70), in their order.
+
+    Calling significant what stays at or below alpha keeps the chance of any false call in the table below alpha.
+    """
+    corrected = [1.0] * len(p_values)
+    largest = 0.0
+    for place, index in enumerate(sorted(range(len(p_values)), key=lambda index: p_values[index])):
+        largest = max(largest, min(1.0, (len(p_values) - place) * p_values[index]))
+        corrected[index] = largest
+    return corrected
+
+
+def confirmed(difference: Difference, p_value: float, confidence: float = 0.95) -> Verdict:
+    """Return the verdict of ``difference`` where a (corrected) p-value agrees, else 'unresolved'."""
+    return difference.verdict if p_value <= 1.0 - confidence + 1e-12 else "unresolved"

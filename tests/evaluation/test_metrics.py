@@ -9,7 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ionbed.evaluation.metrics import comparable, hit_at_k, roc_auc, roc_curve, value_of_best
+from ionbed.evaluation.metrics import (
+    average_precision,
+    chance_corrected,
+    comparable,
+    hit_at_k,
+    random_hit_at_k,
+    random_reciprocal_rank,
+    reciprocal_rank,
+    roc_auc,
+    roc_curve,
+    tie_bounds,
+    value_of_best,
+)
 
 few_scores = st.lists(st.tuples(st.integers(0, 4), st.booleans(), st.integers(0, 3)), min_size=2, max_size=25)
 
@@ -83,3 +95,42 @@ def test_rounding_errors_of_float32_are_ties() -> None:
     scores = np.float32(0.7) + np.arange(5, dtype=np.float32) * np.float32(6e-8)
     assert len(np.unique(scores)) > 1
     assert len(np.unique(comparable(scores))) == 1
+
+
+@given(few_scores)
+def test_average_precision_agrees_with_scikit_learn(rows) -> None:
+    from sklearn.metrics import average_precision_score
+
+    scores, positive, weights = (np.array(column) for column in zip(*rows, strict=True))
+    positive = positive.astype(bool)
+    found = average_precision(scores, positive, weights)
+    if not weights[positive].sum() or not weights[~positive].sum():
+        assert np.isnan(found)
+    else:
+        assert found == pytest.approx(average_precision_score(positive, scores, sample_weight=weights))
+
+
+def test_a_constant_scorer_has_the_precision_of_chance() -> None:
+    assert average_precision(np.zeros(10), np.arange(10) < 3) == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("better", [0, 1, 3])
+@pytest.mark.parametrize("tied", [1, 2, 4])
+def test_the_reciprocal_rank_is_the_mean_over_all_orders_of_the_ties(better: int, tied: int) -> None:
+    expected = np.mean([1 / (better + order.index(0) + 1) for order in permutations(range(tied))])
+    assert reciprocal_rank(np.array([better]), np.array([tied]))[0] == pytest.approx(expected)
+    assert [int(bound[0]) for bound in tie_bounds(np.array([better]), np.array([tied]))] == [better + 1, better + tied]
+
+
+def test_chance_is_what_drawing_at_random_gives_on_average() -> None:
+    rng = np.random.default_rng(0)
+    rank = rng.permuted(np.tile(np.arange(1, 13), (40_000, 1)), axis=1)[:, 0]
+    size = np.array([12])
+    for k in (1, 5, 20):
+        assert random_hit_at_k(size, k)[0] == pytest.approx(np.mean(rank <= k), abs=0.01)
+    assert random_reciprocal_rank(size)[0] == pytest.approx(np.mean(1 / rank), abs=0.01)
+
+
+def test_chance_corrected_is_nothing_for_chance_and_one_for_perfection() -> None:
+    assert chance_corrected(np.array([0.2, 1.0, 0.6, 0.1]), 0.2) == pytest.approx([0.0, 1.0, 0.5, -0.125])
+    assert np.isnan(chance_corrected(1.0, 1.0))

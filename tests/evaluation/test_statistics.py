@@ -8,12 +8,18 @@ import pytest
 from ionbed.evaluation.metrics import roc_auc
 from ionbed.evaluation.statistics import (
     Measured,
+    bootstrap_p,
     compare,
+    confirmed,
     estimate,
+    holm,
+    molecule_means,
     molecule_weights,
     pair_weights,
+    paired_permutation_p,
     resampled_means,
     resampled_roc_aucs,
+    student_quantile,
 )
 
 
@@ -130,3 +136,108 @@ def test_too_few_molecules_give_no_interval_and_no_verdict() -> None:
 
 def test_nothing_measured_is_no_value() -> None:
     assert estimate(Measured(float("nan"), np.full(10, np.nan), 20)).value is None
+
+
+def covered(draw, truth: float, num_molecules: int, *, trials: int) -> float:
+    """How often the 95% interval of a mean over molecules holds the truth.
+
+    The resamples are the same in every trial: they are drawn without regard to the data.
+    """
+    weights = molecule_weights(num_molecules, resamples=1000, seed=0)
+    rng = np.random.default_rng(1)
+    hits = 0
+    for _ in range(trials):
+        values, molecule = draw(rng)
+        found = estimate(Measured(float(values.mean()), resampled_means(values, molecule, weights), num_molecules))
+        hits += found.low <= truth <= found.high
+    return hits / trials
+
+
+@pytest.mark.parametrize("num_molecules", [8, 20, 100])
+def test_intervals_of_a_mean_cover_93_to_97_percent_however_few_the_molecules(num_molecules: int) -> None:
+    def draw(rng: np.random.Generator):
+        return rng.normal(0.3, 0.2, num_molecules), np.arange(num_molecules)
+
+    assert 0.93 <= covered(draw, 0.3, num_molecules, trials=2000) <= 0.97
+
+
+def test_intervals_of_a_hit_rate_cover_93_to_97_percent_though_queries_of_a_molecule_agree() -> None:
+    molecule = np.repeat(np.arange(100), 1 + np.arange(100) % 4)
+
+    def draw(rng: np.random.Generator):
+        ability = rng.beta(2, 2, 100)
+        return (rng.random(len(molecule)) < ability[molecule]).astype(float), molecule
+
+    assert 0.93 <= covered(draw, 0.5, 100, trials=3000) <= 0.97
+
+
+def test_intervals_that_ignore_the_molecules_would_not() -> None:
+    molecule = np.repeat(np.arange(30), 10)
+
+    def draw(rng: np.random.Generator):
+        ability = rng.beta(0.5, 0.5, 30)
+        return (rng.random(300) < ability[molecule]).astype(float), np.arange(300)
+
+    assert covered(draw, 0.5, 300, trials=500) < 0.7
+
+
+def test_students_quantiles_are_those_of_scipy() -> None:
+    from scipy.stats import t
+
+    for degrees in (4, 5, 9, 30, 1000):
+        assert student_quantile(0.975, degrees) == pytest.approx(t.ppf(0.975, degrees), abs=1.5e-3)
+
+
+def test_macro_counts_every_molecule_once() -> None:
+    assert molecule_means(np.array([1.0, 0.0, 0.0, 1.0]), np.array([0, 0, 0, 1])) == pytest.approx([1 / 3, 1.0])
+
+
+def test_the_permutation_test_is_exact_on_a_small_table() -> None:
+    """Four molecules on which one row is better each time: 2 of the 16 exchanges are as extreme."""
+    own, other, molecule = np.array([1.0, 1.0, 1.0, 1.0, 1.0]), np.zeros(5), np.array([0, 0, 1, 2, 3])
+    assert paired_permutation_p(own, other, molecule) == pytest.approx(2 / 16, abs=0.01)
+    assert paired_permutation_p(own, own, molecule) == 1.0
+
+
+def test_the_permutation_test_exchanges_molecules_not_queries() -> None:
+    """Six molecules with fifty queries each are six, whatever their queries say: 2 of 64 exchanges."""
+    molecule = np.repeat(np.arange(6), 50)
+    assert paired_permutation_p(np.ones(300), np.zeros(300), molecule) == pytest.approx(2 / 64, abs=0.01)
+
+
+def test_p_values_of_no_effect_are_uniform() -> None:
+    rng = np.random.default_rng(0)
+    molecule = np.repeat(np.arange(40), 2)
+    found = []
+    for seed in range(400):
+        own, other = (rng.random(80) + rng.normal(0, 0.3, 40)[molecule] for _ in range(2))
+        found.append(paired_permutation_p(own, other, molecule, permutations=499, seed=seed))
+    for level in (0.05, 0.2, 0.5):
+        assert np.mean(np.array(found) <= level) == pytest.approx(level, abs=3 * np.sqrt(level * (1 - level) / 400))
+
+
+def test_the_bootstrap_p_agrees_with_the_normal_one() -> None:
+    resampled = np.random.default_rng(0).normal(0.2, 0.1, 5000)
+    assert bootstrap_p(0.2, resampled) == pytest.approx(0.0455, abs=0.006)
+    assert bootstrap_p(0.0, resampled) == 1.0
+    assert bootstrap_p(0.5, np.full(99, 0.5)) == 0.01
+
+
+def test_holm_is_the_textbook_example() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([]) == []
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+
+
+def test_holm_keeps_false_calls_of_a_whole_table_rare() -> None:
+    p = np.random.default_rng(0).random((2000, 12))
+    plain, corrected = (p <= 0.05).any(axis=1).mean(), np.mean([min(holm(row.tolist())) <= 0.05 for row in p])
+    assert plain > 0.4
+    assert corrected == pytest.approx(0.05, abs=0.015)
+
+
+def test_a_verdict_needs_the_interval_and_the_p_value() -> None:
+    difference = planted(0.05)
+    assert confirmed(difference, 0.01) == "beats"
+    assert confirmed(difference, 0.06) == "unresolved"
+    assert confirmed(planted(0.0), 0.01) == "unresolved"
