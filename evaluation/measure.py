@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from ..progress import progress
 from .dataset import EvaluationData
-from .metrics import comparable, hit_at_k, roc_auc, value_of_best
+from .metrics import comparable, roc_auc, value_of_best
+from .ranking import score_molecules, true_ranks
 from .scorers import Kind, Scorer, score_pairs
 from .statistics import (
     Difference,
@@ -152,18 +153,16 @@ def measure_library_search(
 ) -> TaskResult:
     """Return hit@1, 5 and 20 of every scorer; a molecule's score is that of its best spectrum."""
     molecule = data.molecule[task.library]
-    is_first = np.ones(len(molecule), bool)
-    is_first[1:] = (molecule[1:] != molecule[:-1]) | (task.query[1:] != task.query[:-1])
-    starts = np.flatnonzero(is_first)
-    query, candidate = task.query[starts], molecule[starts]  # one entry per candidate molecule of a query
-    is_true = candidate == data.molecule[task.queries[query]]
-    resample = _Resampler(data.molecule[task.queries], bootstrap, seed)
+    true_molecule = data.molecule[task.queries]
+    distinct = score_molecules(task.query, molecule, np.zeros(len(molecule)))
+    num_candidates = np.bincount(distinct.query, minlength=len(task.queries))
+    resample = _Resampler(true_molecule, bootstrap, seed)
     measured: dict[str, dict[str, Measured]] = {}
     best_hits = {}
     table = {
         "spectrum_id": data.spectrum_id[task.queries],
-        "inchikey_block": data.inchikey_block[data.molecule[task.queries]],
-        "num_candidates": np.bincount(query, minlength=len(task.queries)),
+        "inchikey_block": data.inchikey_block[true_molecule],
+        "num_candidates": num_candidates,
     }
     for scorer in scorers if len(task.queries) else ():
         scores = score_pairs(
@@ -173,14 +172,10 @@ def measure_library_search(
             data.columns.precursor_mz,
             label=f"{LIBRARY_SEARCH}: {scorer.label}",
         )
-        of_molecule = np.maximum.reduceat(scores, starts)
-        true_score = of_molecule[is_true]  # queries are in order and each has one true candidate
-        better = np.bincount(query, of_molecule > true_score[query], len(task.queries))
-        tied = np.bincount(query, of_molecule == true_score[query], len(task.queries))
-        hits = {k: np.where(np.isneginf(true_score), 0.0, hit_at_k(better, tied, k)) for k in HITS}
-        measured[scorer.label] = {f"hit@{k}": resample(values) for k, values in hits.items()}
-        table[f"better: {scorer.label}"] = better.astype(np.int64)
-        table[f"tied: {scorer.label}"] = tied.astype(np.int64)
+        ranks = true_ranks(score_molecules(task.query, molecule, scores), true_molecule, num_candidates)
+        measured[scorer.label] = {f"hit@{k}": resample(ranks.hits(k)) for k in HITS}
+        table[f"better: {scorer.label}"] = ranks.better
+        table[f"tied: {scorer.label}"] = ranks.tied
         # By query, then score: the last of each query is its best hit.
         order = np.lexsort((scores, task.query))
         last = order[np.append(np.flatnonzero(np.diff(task.query)), len(task.query) - 1)]

@@ -34,17 +34,22 @@ def exposure(stages: Sequence[Mapping[str, Any]], split: Split, fold: str) -> st
         As `training_stages` returns them; ``split`` is the hash of the split that a stage used, None for none, and
         ``folds`` the folds that it was trained on.
     """
+    return exposure_to(stages, split.hash, fold) if stages else UNKNOWN_ORIGIN
+
+
+def exposure_to(stages: Sequence[Mapping[str, Any]], split_hash: str, fold: str) -> str | None:
+    """Return as `exposure` does, by the hash of the split; None where there are no stages."""
     for stage in stages:
         command, used, folds = stage.get("command", "training"), stage.get("split"), stage.get("folds") or ()
         if used is None:
             return f"its stage '{command}' held out no molecules (no split)"
-        if used != split.hash:
-            return f"its stage '{command}' used another split ({used[:HASH_DIGITS]}, not {split.hash[:HASH_DIGITS]})"
+        if used != split_hash:
+            return f"its stage '{command}' used another split ({used[:HASH_DIGITS]}, not {split_hash[:HASH_DIGITS]})"
         if fold in folds:
             return f"its stage '{command}' was trained on the fold '{fold}'"
         if not folds:
             return f"its stage '{command}' does not say which folds it was trained on"
-    return None if stages else UNKNOWN_ORIGIN
+    return None
 
 
 def check_exposure(label: str, source: str, model: object, split: Split, fold: str, *, allow: bool) -> str | None:

@@ -21,6 +21,7 @@ BELOW = {
     "doctor": set(),
     "console": set(),
     "data_commands": {"console", "spectra"},
+    "evaluation_commands": {"console", "evaluation"},
     "spectra": set(),
     "encoder": {"spectra"},
     "pretrain": {"encoder", "spectra"},
@@ -31,6 +32,7 @@ BELOW = {
     "cli": {
         "console",
         "data_commands",
+        "evaluation_commands",
         "doctor",
         "demo",
         "evaluation",

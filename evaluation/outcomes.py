@@ -1,0 +1,210 @@
+"""What a tool's scores come to, query by query or pair by pair, beside what chance would get on the same ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+
+from .metrics import random_hit_at_k, random_reciprocal_rank
+from .predictions import Predictions
+from .ranking import BestHits, MoleculeScores, TrueRanks, best_hits, score_molecules, true_ranks
+from .task_files import Task
+
+MRR, TANIMOTO_AT_1 = "MRR", "Tanimoto@1"
+PAIRS_PER_CHUNK = 2**18
+
+
+@dataclass(frozen=True, eq=False)
+class PerQuery:
+    """One metric of every query that counts, and its bounds.
+
+    Attributes
+    ----------
+    value : float64 array of shape (n_counted,)
+        In expectation over the ties.
+    random : float64 array of shape (n_counted,)
+        Expected of drawing at random.
+    best_case, worst_case : float64 arrays of shape (n_counted,)
+        With all ties broken in favour of the tool, and against it.
+    """
+
+    value: np.ndarray
+    random: np.ndarray
+    best_case: np.ndarray
+    worst_case: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Outcomes:
+    """What a tool achieved on a task whose queries are ranked.
+
+    Attributes
+    ----------
+    metrics : dict of metric to PerQuery
+    counted : dict of metric to int64 array
+        The queries that the metric's arrays are about.
+    best, second : float64 arrays of shape (n_queries,)
+        Score of the best candidate molecule and of the next; minus infinity where there is none.
+    correct : float64 array of shape (n_queries,)
+        Chance that the best hit is the true molecule.
+    table : pyarrow.Table of n_queries rows
+    """
+
+    metrics: Mapping[str, PerQuery]
+    counted: Mapping[str, np.ndarray]
+    best: np.ndarray
+    second: np.ndarray
+    correct: np.ndarray
+    table: pa.Table = field(repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Pools:
+    """What is known of each query before any score.
+
+    Attributes
+    ----------
+    size : int64 array of shape (n_queries,)
+        Candidate molecules.
+    answerable : bool array of shape (n_queries,)
+        Whether the true molecule is among them.
+    mean_tanimoto, max_tanimoto, min_tanimoto : float64 arrays of shape (n_queries,), or None
+        Over the candidate molecules, to the true one; 0 where there are none. None without fingerprints.
+    """
+
+    size: np.ndarray
+    answerable: np.ndarray
+    mean_tanimoto: np.ndarray | None
+    max_tanimoto: np.ndarray | None
+    min_tanimoto: np.ndarray | None
+
+
+def query_pools(task: Task) -> Pools:
+    """Return what each query of ``task`` can be answered with; for all kinds but pairs."""
+    molecules = score_molecules(task.candidate_pool, task.candidate_molecule, np.zeros(len(task.candidate_pool)))
+    num_pools = int(max(task.query_pool.max(initial=-1), task.candidate_pool.max(initial=-1))) + 1
+    sizes = np.bincount(molecules.query, minlength=num_pools)
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    both, of_query = np.unique(np.stack([task.query_pool, task.query_molecule]), axis=1, return_inverse=True)
+    of_query = of_query.reshape(-1)
+    answerable = np.zeros(both.shape[1], bool)
+    statistics = np.zeros((3, both.shape[1]))
+    for index, (pool, true) in enumerate(both.T):
+        candidates = molecules.molecule[starts[pool] : starts[pool + 1]]
+        answerable[index] = np.any(candidates == true)
+        if task.fingerprint is not None and len(candidates):
+            similarity = tanimoto_pairs(task.fingerprint, np.full(len(candidates), true), candidates)
+            statistics[:, index] = similarity.mean(), similarity.max(), similarity.min()
+    known = task.fingerprint is not None
+    mean, most, least = (row[of_query] if known else None for row in statistics)
+    return Pools(sizes[task.query_pool], answerable[of_query], mean, most, least)
+
+
+def ranked_outcomes(task: Task, predictions: Predictions, pools: Pools) -> Outcomes:
+    """Return what ``predictions`` achieve; for all kinds but pairs.
+
+    Every query counts, answered or not. In the open-world task hit@k and MRR are about the queries that have an
+    answer, the others are there for the false discovery rate.
+    """
+    num_queries = len(task.query_id)
+    molecule = task.candidate_molecule[predictions.candidate]
+    scored = score_molecules(predictions.query, molecule, predictions.score)
+    ranks = true_ranks(scored, task.query_molecule, pools.size)
+    hits = best_hits(scored, num_queries)
+    correct = hits.mean_of(scored.molecule[hits.entries] == task.query_molecule[scored.query[hits.entries]])
+    everything = np.arange(num_queries)
+    metrics: dict[str, PerQuery] = {}
+    counted: dict[str, np.ndarray] = {}
+    if task.kind != "analogue":
+        chosen = np.flatnonzero(pools.answerable) if task.kind == "open" else everything
+        for name, metric in _rank_metrics(task, ranks, pools).items():
+            metrics[name] = PerQuery(*(part[chosen] for part in vars(metric).values()))
+            counted[name] = chosen
+    if task.fingerprint is not None and pools.mean_tanimoto is not None:
+        metrics[TANIMOTO_AT_1] = _tanimoto_metric(task.fingerprint, task, scored, hits, pools.mean_tanimoto)
+        counted[TANIMOTO_AT_1] = everything
+    return Outcomes(
+        metrics, counted, hits.score, hits.second, correct, _table(task, pools, ranks, hits, correct, metrics, counted)
+    )
+
+
+def oracle_tanimoto(pools: Pools) -> float | None:
+    """Return the mean Tanimoto@1 of a tool that always names the candidate most like the true molecule."""
+    return None if pools.max_tanimoto is None or not len(pools.size) else float(pools.max_tanimoto.mean())
+
+
+def tanimoto_pairs(fingerprint: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return the Tanimoto similarity of listed pairs of packed fingerprints, float64 of shape (n_pairs,).
+
+    ``fingerprint`` is uint8 of shape (n_molecules, n_bytes); ``first`` and ``second`` are its rows.
+    """
+    result = np.empty(len(first))
+    for begin in range(0, len(first), PAIRS_PER_CHUNK):
+        part = slice(begin, begin + PAIRS_PER_CHUNK)
+        a, b = fingerprint[first[part]], fingerprint[second[part]]
+        shared = np.bitwise_count(a & b).sum(axis=1, dtype=np.int64)
+        united = np.bitwise_count(a | b).sum(axis=1, dtype=np.int64)
+        result[part] = np.divide(shared, united, out=np.zeros(len(shared)), where=united > 0)
+    return result
+
+
+def _rank_metrics(task: Task, ranks: TrueRanks, pools: Pools) -> dict[str, PerQuery]:
+    first, last = ranks.bounds()
+    size = np.maximum(pools.size, 1)
+    found = {
+        f"hit@{k}": PerQuery(
+            ranks.hits(k),
+            np.where(pools.answerable, random_hit_at_k(size, k), 0.0),
+            (first <= k).astype(np.float64),
+            (last <= k).astype(np.float64),
+        )
+        for k in task.hits
+    }
+    chance = np.where(pools.answerable, random_reciprocal_rank(size), 0.0)
+    found[MRR] = PerQuery(ranks.reciprocal(), chance, 1.0 / first, 1.0 / last)
+    return found
+
+
+def _tanimoto_metric(
+    fingerprint: np.ndarray, task: Task, scored: MoleculeScores, hits: BestHits, chance: np.ndarray
+) -> PerQuery:
+    query = scored.query[hits.entries]
+    values = tanimoto_pairs(fingerprint, task.query_molecule[query], scored.molecule[hits.entries])
+    best, worst = np.zeros(len(chance)), np.full(len(chance), np.inf)
+    np.maximum.at(best, query, values)
+    np.minimum.at(worst, query, values)
+    return PerQuery(hits.mean_of(values), chance, best, np.where(np.isinf(worst), 0.0, worst))
+
+
+def _table(
+    task: Task,
+    pools: Pools,
+    ranks: TrueRanks,
+    hits: BestHits,
+    correct: np.ndarray,
+    metrics: Mapping[str, PerQuery],
+    counted: Mapping[str, np.ndarray],
+) -> pa.Table:
+    columns: dict[str, object] = {
+        "query_id": task.query_id,
+        "molecule": task.molecule[task.query_molecule],
+        "num_candidates": pools.size,
+        "answerable": pools.answerable,
+    }
+    if task.kind != "analogue":
+        columns |= {"better": ranks.better, "tied": ranks.tied, "found": ranks.found, "correct": correct}
+    columns |= {"best_score": _or_null(hits.score), "second_score": _or_null(hits.second)}
+    for name, metric in metrics.items():
+        for prefix, values in (("", metric.value), ("random ", metric.random)):
+            column = np.full(len(pools.size), np.nan)
+            column[counted[name]] = values
+            columns[f"{prefix}{name}"] = pa.array(column, from_pandas=True)
+    columns |= task.strata
+    return pa.table({name: pa.array(column) for name, column in columns.items()})
+
+
+def _or_null(score: np.ndarray) -> pa.Array:
+    return pa.array(score, mask=np.isneginf(score))

@@ -1,0 +1,103 @@
+"""The commands ``ionbed task`` and ``ionbed score``: a test for any tool, and the judgement of its answers."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from .console import console, examples
+
+logger = logging.getLogger("ionbed")
+
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+
+
+def register(app: typer.Typer, panel: str) -> None:
+    """Add both commands to ``app``, under the heading ``panel`` of its help."""
+    app.command(
+        "task",
+        rich_help_panel=panel,
+        epilog=examples(
+            "ionbed task store split.json --kind library --out task",
+            "ionbed task store split.json --kind open --out task --baselines",
+        ),
+    )(task)
+    app.command(
+        "score",
+        rich_help_panel=panel,
+        epilog=examples(
+            "ionbed score mine.parquet task --out scored",
+            "ionbed score mine.parquet task --out s --against theirs.parquet",
+        ),
+    )(score)
+
+
+def task(
+    store: Annotated[Path, typer.Argument(metavar="STORE", help="A folder written by 'ionbed prepare'.")],
+    split: Annotated[Path, typer.Argument(metavar="SPLIT", help="A file written by 'ionbed split'.")],
+    *,
+    kind: Annotated[
+        Literal["library", "open", "analogue", "retrieval", "pairs"],
+        typer.Option(help="What is asked; see docs/score.md."),
+    ],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="The task to write.")],
+    baselines: Annotated[
+        bool, typer.Option("--baselines", help="Also write the scores of the look-ups, as predictions.")
+    ] = False,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a key of 'ionbed configs evaluate'; repeatable."),
+    ] = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Write a test that any tool can take: queries, candidates and truth as Parquet."""
+    from .configs.loading import load_config
+    from .evaluation.make_task import make_task
+    from .evaluation.run import EvaluationConfig
+
+    named = [f"{key}={json.dumps(str(value))}" for key, value in (("dataset", store), ("split", split))]
+    config = load_config(EvaluationConfig, "evaluate", [*named, *(overrides or ())])
+    header = make_task(config, kind, out, baselines=baselines, overwrite=overwrite)
+    counts = (f"{value:,} {name}" if isinstance(value, int) else f"{value:.2f} {name}"
+              for name, value in header["counts"].items())  # fmt: skip
+    logger.info("%s: %s", out, ", ".join(counts))
+
+
+def score(
+    predictions: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PREDICTIONS.parquet", help="Columns query_id, candidate_id, score; and a manifest beside it."
+        ),
+    ],
+    task: Annotated[Path, typer.Argument(metavar="TASK", help="A folder written by 'ionbed task'.")],
+    *,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="The results to write.")],
+    against: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE.parquet", help="Predictions of another tool to compare with; may be repeated."),
+    ] = None,
+    resamples: Annotated[int, typer.Option(min=100, help="Bootstrap resamples of molecules.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Of resamples and permutations.")] = 0,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Judge the answers of any tool to a task, by the metrics of 'ionbed evaluate'."""
+    from .evaluation.measure import BootstrapOptions
+    from .evaluation.score import score as run
+    from .evaluation.score_table import print_score
+
+    tree = run(
+        predictions,
+        task,
+        out,
+        against=against or (),
+        bootstrap=BootstrapOptions(resamples=resamples),
+        seed=seed,
+        overwrite=overwrite,
+    )
+    print_score(tree, console())
+    logger.info("%s: the numbers are in results.json, every query is in per-query.parquet", out)

@@ -1,0 +1,263 @@
+"""Tasks as folders: they ask what `ionbed evaluate` asks; our own scores get the same numbers through both doors."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ionbed.errors import InputError
+from ionbed.evaluation import make_task as module
+from ionbed.evaluation.dataset import load_evaluation_data
+from ionbed.evaluation.make_task import binned, make_task, predict
+from ionbed.evaluation.measure import (
+    BootstrapOptions,
+    measure_analogue_search,
+    measure_library_search,
+    measure_same_molecule,
+)
+from ionbed.evaluation.predictions import PredictionManifest, write_predictions
+from ionbed.evaluation.run import EvaluationConfig
+from ionbed.evaluation.score import score
+from ionbed.evaluation.task_files import KINDS, load_task
+from ionbed.evaluation.tasks import analogue_search_task, library_search_task, same_molecule_task
+from ionbed.spectra.split import Split
+from ionbed.spectra.store import Store
+
+BOOTSTRAP = BootstrapOptions(resamples=100)
+OWN = PredictionManifest("own", ("precursor_mz",), ())
+
+
+class Table:
+    """A scorer that reads its scores from a matrix over all spectra, and abstains where that holds NaN."""
+
+    kind = "learned"
+    label = "own"
+
+    def __init__(self, matrix: np.ndarray) -> None:
+        self.matrix = matrix
+
+    def scores(self, queries: np.ndarray, library: np.ndarray) -> np.ndarray:
+        return self.matrix[np.ix_(queries, library)]
+
+
+def ether(molecule: int) -> str:
+    """A structure: the four molecules of a group are isomers."""
+    group, place = divmod(molecule, 4)
+    return f"{'C' * (place + 1)}O{'C' * (8 + group - place)}"
+
+
+@pytest.fixture
+def config(build: SimpleNamespace, tmp_path: Path) -> EvaluationConfig:
+    spectra, folds = build.isomers(40)
+    spectra = [
+        replace(
+            s,
+            license=("CC0", None)[i % 2],
+            collision_energy=float(i % 50),
+            smiles=ether(int(s.spectrum_id.split("-")[0])),
+        )
+        for i, s in enumerate(spectra)
+    ]
+    build.split_of(folds).save(tmp_path / "split.json")
+    return EvaluationConfig(build.write_store(tmp_path / "store", spectra), tmp_path / "split.json")
+
+
+@pytest.fixture
+def data(config: EvaluationConfig):
+    return load_evaluation_data(Store(config.dataset), Split.load(config.split))
+
+
+@pytest.fixture
+def some_scores(data) -> Table:
+    """Right more often than not, with ties, and with abstentions."""
+    rng = np.random.default_rng(0)
+    same = data.molecule[:, None] == data.molecule[None, :]
+    scores = np.round(rng.random(same.shape) + 0.5 * same, 1)
+    scores[rng.random(same.shape) < 0.1] = np.nan
+    scores[3] = np.nan
+    return Table(scores)
+
+
+def through_the_door(data, config: EvaluationConfig, kind: str, scorer, tmp_path: Path) -> dict:
+    """Write the scores of one of our own scorers as any tool would, and have them judged."""
+    make_task(config, kind, tmp_path / kind)
+    found = module._COMPARISONS[kind](data, config)
+    write_predictions(tmp_path / "own.parquet", predict(data, found, kind, scorer), OWN)
+    return score(tmp_path / "own.parquet", tmp_path / kind, tmp_path / "out", bootstrap=BOOTSTRAP, seed=config.seed)
+
+
+def test_a_library_search_gets_the_numbers_of_evaluate(data, config, some_scores, tmp_path) -> None:
+    task = library_search_task(data, "test", config.library_search, seed=config.seed)
+    (row,) = measure_library_search(data, task, [some_scores], BOOTSTRAP, seed=config.seed).rows
+    tree = through_the_door(data, config, "library", some_scores, tmp_path)
+    assert 0.2 < row.estimates["hit@1"].value < 0.95
+    for metric in ("hit@1", "hit@5", "hit@20"):
+        found, expected = tree["metrics"][metric]["micro"], row.estimates[metric]
+        assert found["value"] == pytest.approx(expected.value, abs=1e-12)
+        assert (found["low"], found["high"]) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+def test_an_analogue_search_gets_the_numbers_of_evaluate(data, config, some_scores, tmp_path) -> None:
+    task = analogue_search_task(data, "test", config.analogue_search, seed=config.seed)
+    row, oracle = measure_analogue_search(data, task, [some_scores], BOOTSTRAP, seed=config.seed).rows
+    tree = through_the_door(data, config, "analogue", some_scores, tmp_path)
+    found, expected = tree["metrics"]["Tanimoto@1"], row.estimates["mean Tanimoto"]
+    assert found["micro"]["value"] == pytest.approx(expected.value, abs=1e-6)
+    assert found["oracle"] == pytest.approx(oracle.estimates["mean Tanimoto"].value, abs=1e-6)
+    assert list(tree["metrics"]) == ["Tanimoto@1"]
+    assert tree["confidence"] is None
+
+
+def test_pairs_get_the_numbers_of_evaluate(data, config, some_scores, tmp_path) -> None:
+    task = same_molecule_task(data, "test", config.same_molecule, seed=config.seed)
+    (row,) = measure_same_molecule(data, task, [some_scores], BOOTSTRAP, seed=config.seed).rows
+    tree = through_the_door(data, config, "pairs", some_scores, tmp_path)
+    found, expected = tree["metrics"]["ROC AUC"]["micro"], row.estimates["AUC"]
+    assert found["value"] == pytest.approx(expected.value, abs=1e-12)
+    assert (found["low"], found["high"]) == pytest.approx((expected.low, expected.high), abs=1e-9)
+    assert tree["metrics"]["average precision"]["random"] == pytest.approx(task.same.mean())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_task_shows_the_tool_no_truth(config, tmp_path, kind: str) -> None:
+    header = make_task(config, kind, tmp_path / "task")
+    task = load_task(tmp_path / "task")
+    assert task.kind == kind and task.hash == header["hash"] and task.hits == (1, 5, 10, 20)
+    tables = {name: pq.read_table(tmp_path / "task" / f"{name}.parquet") for name in ("queries", "candidates")}
+    assert "molecule" not in tables["queries"].column_names
+    if kind == "pairs":
+        assert tables["candidates"]["molecule"].null_count == len(tables["candidates"])
+    spectra = pq.read_table(tmp_path / "task" / "spectra.parquet")
+    assert {"smiles", "inchikey", "name", "formula", "laboratory"}.isdisjoint(spectra.column_names)
+    assert set(tables["queries"]["query_id"].to_pylist()) <= set(spectra["spectrum_id"].to_pylist())
+    # The place of a candidate says nothing: each pool is sorted by id.
+    for pool in tables["candidates"]["pool"].unique().to_pylist():
+        ids = [r["candidate_id"] for r in tables["candidates"].to_pylist() if r["pool"] == pool]
+        assert ids == sorted(ids)
+    assert set(header["license"]) == {"CC0", "not stated"}
+    assert json.loads((tmp_path / "task" / "manifest.json").read_text())["command"] == "task"
+
+
+def test_the_same_configuration_makes_the_same_task(config, tmp_path) -> None:
+    assert make_task(config, "open", tmp_path / "a")["hash"] == make_task(config, "open", tmp_path / "b")["hash"]
+    assert make_task(replace(config, seed=1), "open", tmp_path / "c")["hash"] != load_task(tmp_path / "a").hash
+
+
+def test_half_of_the_molecules_of_an_open_world_have_no_answer(config, tmp_path) -> None:
+    make_task(config, "open", tmp_path / "task")
+    task = load_task(tmp_path / "task")
+    answerable = {
+        int(molecule): bool(np.any(task.candidate_molecule[task.candidate_pool == pool] == molecule))
+        for pool, molecule in zip(task.query_pool, task.query_molecule, strict=True)
+    }
+    assert sum(answerable.values()) == len(answerable) - len(answerable) // 2
+    assert task.header["counts"]["of these without an answer"] > 0
+
+
+def test_the_candidates_of_a_retrieval_are_the_molecules_of_one_mass(config, data, tmp_path) -> None:
+    from ionbed.spectra.molecules import standardise
+
+    make_task(config, "retrieval", tmp_path / "task")
+    task = load_task(tmp_path / "task")
+    mass = {b: standardise(s).exact_mass for b, s in zip(data.inchikey_block, data.smiles, strict=True)}
+    for pool, molecule in zip(task.query_pool, task.query_molecule, strict=True):
+        candidates = {task.molecule[m] for m in task.candidate_molecule[task.candidate_pool == pool]}
+        true = mass[task.molecule[molecule]]
+        assert candidates == {block for block, m in mass.items() if abs(m - true) <= 10e-6 * true}
+        assert len(candidates) > 1
+
+
+def test_the_baselines_of_a_task_can_be_scored_and_compared(config, tmp_path) -> None:
+    make_task(config, "library", tmp_path / "task", baselines=True)
+    files = {path.stem: path for path in (tmp_path / "task" / "baselines").glob("*.parquet")}
+    assert set(files) == {"precursor-only", "cosine", "modified-cosine", "spectral-entropy", "hybrid-entropy"}
+    tree = score(
+        files["spectral-entropy"],
+        tmp_path / "task",
+        tmp_path / "out",
+        against=[files["precursor-only"]],
+        bootstrap=BOOTSTRAP,
+    )
+    (difference,) = (d for d in tree["differences"] if d["against"] == "precursor only" and d["metric"] == "hit@1")
+    assert difference["verdict"] == "beats" and difference["test"] == "permutation"
+    assert tree["others"][0]["tool"]["exposure"] is None
+
+
+def test_an_analogue_search_keeps_what_decides(data, config, some_scores, monkeypatch, tmp_path) -> None:
+    """The hits that are left out cannot be the best, so that the numbers do not change."""
+    whole = through_the_door(data, config, "analogue", some_scores, tmp_path)
+    monkeypatch.setattr(module, "HITS_KEPT", 2)
+    (tmp_path / "few").mkdir()
+    few = through_the_door(data, config, "analogue", some_scores, tmp_path / "few")
+    assert few["counts"]["rows"] < whole["counts"]["rows"]
+    assert few["metrics"] == whole["metrics"]
+
+
+def test_a_task_that_cannot_be_made_is_refused(config, tmp_path) -> None:
+    with pytest.raises(InputError, match="leave out --baselines"):
+        make_task(config, "retrieval", tmp_path / "task", baselines=True)
+    with pytest.raises(InputError, match="nothing to ask of this kind in the fold 'validation'"):
+        make_task(replace(config, fold="validation"), "library", tmp_path / "task")
+    assert not (tmp_path / "task").exists()
+
+
+@pytest.mark.parametrize("name", ["truth.parquet", "candidates.parquet", "task.json"])
+def test_a_task_that_was_changed_is_refused(config, tmp_path, name: str) -> None:
+    make_task(config, "library", tmp_path / "task")
+    path = tmp_path / "task" / name
+    if name == "task.json":
+        path.write_text(path.read_text().replace('"fold": "test"', '"fold": "validation"'))
+    else:
+        pq.write_table(pq.read_table(path).slice(0, 5), path)
+    with pytest.raises(InputError, match=f"{name}: was changed after the task was made"):
+        load_task(tmp_path / "task")
+    path.unlink()
+    with pytest.raises(InputError, match="is no task" if name == "task.json" else "is missing"):
+        load_task(tmp_path / "task")
+
+
+def test_ranges_include_their_lower_end_and_nothing_is_a_value() -> None:
+    assert binned(np.array([5.0, 10.0, 19.9, 60.0, np.nan]), (10.0, 20.0, 60.0), "eV").tolist() == [
+        "below 10 eV", "10 to 20 eV", "10 to 20 eV", "60 eV and more", None,
+    ]  # fmt: skip
+
+
+def test_a_task_written_by_hand_that_contradicts_itself_is_refused(tmp_path) -> None:
+    from ionbed.evaluation.task_files import SCHEMAS, write_task
+
+    def tables(**changed: list[dict]) -> dict[str, pa.Table]:
+        rows = {
+            "queries": [{"query_id": "q", "pool": "p"}],
+            "candidates": [{"pool": "p", "candidate_id": "c", "molecule": "A"}],
+            "molecules": [],
+            "truth": [{"spectrum_id": "q", "molecule": "A"}],
+            **changed,
+        }
+        return {name: pa.Table.from_pylist(rows[name], SCHEMAS[name]) for name in SCHEMAS}
+
+    candidate = {"pool": "p", "candidate_id": "c", "molecule": "A"}
+    for number, (changed, message) in enumerate(
+        (
+            ({}, None),
+            ({"queries": [{"query_id": "q", "pool": "p"}] * 2}, "the query 'q' is there twice"),
+            ({"candidates": [candidate] * 2}, "the candidate 'c' is twice in the pool 'p'"),
+            ({"candidates": [{**candidate, "molecule": None}]}, "a candidate has no molecule"),
+            ({"truth": []}, "has no row for the query 'q'"),
+            ({"molecules": [{"molecule": "B", "smiles": "C", "fingerprint": b"1"}]}, "no row for the molecule 'A'"),
+        )
+    ):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        write_task(folder, {"kind": "library"}, tables(**changed))
+        if message is None:
+            assert load_task(folder).fingerprint is None
+        else:
+            with pytest.raises(InputError, match=message):
+                load_task(folder)
