@@ -393,7 +393,10 @@ def _name(file: Mapping[str, Any]) -> str:
 
 
 def _spread(file: Mapping[str, Any]) -> str:
-    return "" if file["mass_spread"] is None else f"{file['mass_spread']:.2g}"
+    spread = file["mass_spread"]
+    if spread is None:
+        return ""
+    return f"{spread:.2g}" if spread < 10 else f"{spread:,.0f}"
 
 
 def _number(value: int) -> str:

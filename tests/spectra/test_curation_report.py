@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from ionbed.spectra import curation_report
 from ionbed.spectra.curation_report import NUM_FILES, REASONS, REPORT_FILE, STAGES, html_page, write_report
 
 
@@ -218,3 +219,8 @@ def test_the_file_needs_nothing_beside_itself_and_is_the_same_each_time(tmp_path
 
 def test_each_reason_belongs_to_a_stage() -> None:
     assert {stage for stage, _ in REASONS.values()} == set(STAGES)
+
+
+@pytest.mark.parametrize(("spread", "shown"), [(None, ""), (0.0294, "0.029"), (9.94, "9.9"), (288.7, "289")])
+def test_a_mass_spread_is_shown_as_a_plain_number(spread: float | None, shown: str) -> None:
+    assert curation_report._spread({"mass_spread": spread}) == shown
