@@ -31,6 +31,8 @@ polarity-conflict               ion mode and adduct are of different polarity, a
 precursor-mass                  the precursor m/z is not that of the molecule as the adduct: another ion, a labelled or
                                 derivatised compound, another molecule, or a bad number
 structure-unreadable            a structure is written that RDKit cannot read; ``smiles`` is null
+wide-isolation                  more than 9 Da were isolated (data-independent acquisition): the precursor m/z is that
+                                of the window, not of an ion
 ==============================  ========================================================================================
 """
 
@@ -78,6 +80,8 @@ _PREDICTED_SPECTRUM = re.compile(
     r"|(?:spectrum|spectra)\W+(?:\w+\W+){0,2}(?:predicted|simulated)",
     re.IGNORECASE,
 )  # 'CONFIDENCE Predicted' speaks of the identification, not of the spectrum
+_WIDEST_FOR_AN_ION = 9.0
+"""In Da: the wide setting of instruments that isolate one precursor after the other."""
 _SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -175,6 +179,8 @@ def harmonise(
         notes.add("precursor-mz-from-adduct")
     else:
         return Dropped("no-precursor-mz", record.fields.get("precursor_mz", "not given"))
+    if (width := _number(fields.get("isolation_width"), None)) is not None and width > _WIDEST_FOR_AN_ION:
+        flags.add("wide-isolation")
     notes |= ion.repairs | labels.repairs
     flags |= ion.flags | labels.flags
     mz, intensity = clean_peaks(mz, intensity, precursor_mz=precursor_mz, charge=ion.charge, options=options)

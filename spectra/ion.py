@@ -90,11 +90,12 @@ def _combine(adduct_text: str | None, charge_text: str | None, polarity_text: st
     stated = parse_charge(charge_text)
     if stated is not None and abs(stated) > _LARGEST_CHARGE:
         stated = None
+    has_sign = stated is not None and (stated < 0 or any(sign in (charge_text or "") for sign in "+⁺"))
     polarity = _polarity(polarity_text) or in_text
     if polarity is None:
         if adduct:
             polarity = adduct.polarity
-        elif stated and ("+" in (charge_text or "") or stated < 0):
+        elif stated and has_sign:
             polarity = 1 if stated > 0 else -1
         elif several := _SEVERAL_CHARGES.fullmatch(charge_text or ""):
             polarity = 1 if several[1] == "+" else -1
@@ -106,7 +107,7 @@ def _combine(adduct_text: str | None, charge_text: str | None, polarity_text: st
             repairs.add("charge-from-adduct")
         else:
             flags.add("charge-conflict")
-    elif stated and polarity and stated * polarity < 0:
+    elif stated and polarity and stated * polarity < 0 and has_sign:  # a number alone is a number of charges
         repairs.add("charge-sign")
     size = abs(adduct.charge) if adduct else abs(stated) if stated else None
     charge = polarity * size if polarity and size else None

@@ -10,6 +10,7 @@ from .spectrum import Spectrum
 
 FIELDS = (
     "precursor_mz",
+    "isolation_width",
     "charge",
     "polarity",
     "adduct",
@@ -51,7 +52,7 @@ class RawRecord:
     fields : dict of str to str
         Raw text by field name (`FIELDS`); a field that the file does not give is absent. ``retention_time`` carries
         its unit ('12.3 s', '13.2 min'), a plain number is in seconds; ``ms_level`` is in digits where the file gives
-        any; ``spectrum_representation`` is 'centroid' or 'profile'.
+        any; ``isolation_width`` is in Da; ``spectrum_representation`` is 'centroid' or 'profile'.
     mz, intensity : float64 arrays of shape (n_peaks,)
         As written: not sorted, not scaled, zeros kept. m/z in Da per charge.
     problem : str or None

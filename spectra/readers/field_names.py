@@ -14,6 +14,7 @@ _SPELLINGS: dict[str, tuple[str, ...]] = {
         "pepmass", "precursormz", "precursormass", "precursorion", "precursor", "selectedionmz",
         "experimentalprecursormonoisotopicmz",
     ),
+    "isolation_width": ("isolationwidth", "isolationwindow", "isolationwindowwidth"),
     "charge": ("charge", "precursorcharge", "chargestate"),
     "polarity": ("ionmode", "polarity", "ionizationmode", "ionisationmode", "ionpolarity", "ionpol", "scanpolarity"),
     "adduct": ("adduct", "precursortype", "iontype", "adducttype", "adduction", "precursoradduct"),

@@ -47,6 +47,7 @@ _SECONDS = {
     "UO:0000032": 3600,
 }
 _SELECTED_MZ, _ISOLATION_MZ, _CHARGE = "MS:1000744", "MS:1000827", "MS:1000041"
+_ISOLATION_OFFSETS = ("MS:1000828", "MS:1000829")
 _COLLISION_ENERGY, _NORMALISED_ENERGY = "MS:1000045", "MS:1000138"
 _ENERGY_RAMPS = {("MS:1002013", "MS:1002014"): "eV", ("MS:1002218", "MS:1002219"): "(NCE)"}
 _DISSOCIATION = {
@@ -220,7 +221,11 @@ def _precursor_fields(precursor: etree._Element, header: _Header, filter_text: s
     fields = {}
     ion = _terms(precursor.find("selectedIonList/selectedIon"), header.groups)
     selected = _value(ion, _SELECTED_MZ)
-    isolated = _value(_terms(precursor.find("isolationWindow"), header.groups), _ISOLATION_MZ)
+    window = _terms(precursor.find("isolationWindow"), header.groups)
+    isolated = _value(window, _ISOLATION_MZ)
+    offsets = [_value(window, accession) for accession in _ISOLATION_OFFSETS]
+    if all(map(positive, offsets)):
+        fields["isolation_width"] = f"{sum(map(float, offsets)):.10g}"
     if mz := isolated if positive(isolated) and not positive(selected) else selected:
         fields["precursor_mz"] = mz
     if charge := _value(ion, _CHARGE):

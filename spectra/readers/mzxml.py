@@ -35,7 +35,7 @@ _MODEL = re.compile(rb"<" + NAME_PREFIX + rb"""msModel\s[^>]*?value\s*=\s*["']([
 _COUNT = re.compile(rb"<" + NAME_PREFIX + rb"""msRun\s[^>]*?scanCount\s*=\s*["'](\d+)["']""")
 _CENTROIDED = re.compile(rb"<" + NAME_PREFIX + rb"""dataProcessing\s[^>]*?centroided\s*=\s*["'](\w+)["']""")
 _REPRESENTATION = {"1": "centroid", "true": "centroid", "0": "profile", "false": "profile"}
-_SECONDS = re.compile(r"P(?:T(?:(?P<h>[\d.]+)H)?(?:(?P<m>[\d.]+)M)?(?:(?P<s>[\d.]+(?:[eE][+-]?\d+)?)S)?)")
+_SECONDS = re.compile(r"P(?:0+[YMD])*(?:T(?:(?P<h>[\d.]+)H)?(?:(?P<m>[\d.]+)M)?(?:(?P<s>[\d.]+(?:[eE][+-]?\d+)?)S)?)")
 
 
 class _Header(NamedTuple):
@@ -114,6 +114,8 @@ def _fields(scan: etree._Element, header: _Header) -> tuple[dict[str, str], tupl
     precursor = next((p for p in precursors if positive(p.text)), precursors[0])
     if text := (precursor.text or "").strip():
         fields["precursor_mz"] = text
+    if positive(width := precursor.get("windowWideness")):
+        fields["isolation_width"] = width or ""
     for attribute, name in (("precursorCharge", "charge"), ("activationMethod", "activation")):
         if value := precursor.get(attribute):
             fields[name] = value

@@ -257,9 +257,10 @@ def read(path: str | os.PathLike[str], *, options: CleaningOptions | None = None
     Parameters
     ----------
     path : path-like
-        A file of any format in `ionbed.spectra.readers.sniffing.FORMATS`, recognised by content; a folder; a store that
-        ``ionbed prepare`` wrote; a ``.zip`` or ``.tar`` archive, also inside another. Each may be compressed (gzip,
-        bzip2, xz, zstandard), but for Parquet and HDF5, which are read where they lie.
+        A file in MGF, MSP, MassBank, GNPS json, MoNA json, MassSpecGym (table), mzSpecLib (text), mzML, mzXML, HDF5 (as
+        GeMS) or Parquet, recognised by content; a folder; a store that ``ionbed prepare`` wrote; a ``.zip`` or ``.tar``
+        archive, also inside another. Each may be compressed (gzip, bzip2, xz, zstandard), but for Parquet and HDF5,
+        which are read where they lie.
     options : CleaningOptions, optional
         How peaks are cleaned.
 

@@ -123,11 +123,11 @@ def decode_bytes(text: str, *, is_zlib: bool) -> bytes:
 def energy_text(energies: Sequence[str], unit: str, filter_text: str) -> str:
     """Return the energies of one activation with their unit, as `ionbed.spectra.collision_energy` reads them.
 
-    Converters write Thermo's normalised energy as if it were electronvolts; a filter text with the same number
-    ('... 482.3@hcd35.00 ...') shows where it is from.
+    Converters write Thermo's normalised energy as if it were electronvolts; a filter text with the same number, or one
+    of the steps ('... 482.3@hcd35.00 ...'), shows where it is from.
     """
     normalised = {float(energy) for energy in _THERMO_ENERGY.findall(filter_text)}
-    if unit != "(NCE)" and normalised and all(_number(energy) in normalised for energy in energies):
+    if unit != "(NCE)" and any(_number(energy) in normalised for energy in energies):
         unit = "(NCE)"
     text = f"{', '.join(energies)} {unit}".strip()
     return f"{text} (stepped)" if len(energies) > 1 else text

@@ -88,9 +88,10 @@ def test_levels_are_a_choice_and_a_missing_one_is_taken() -> None:
 @pytest.mark.parametrize(
     ("fields", "adduct", "polarity", "charge", "repair"),
     [
-        ({"charge": "1", "polarity": "negative"}, None, -1, -1, "charge-sign"),
+        ({"charge": "1", "polarity": "negative"}, None, -1, -1, None),  # how many charges, without their sign
         ({"charge": "1+", "polarity": "NEGATIVE"}, None, -1, -1, "charge-sign"),
-        ({"charge": "1", "adduct": "[M-H]-"}, "[M-H]-", -1, -1, "charge-sign"),
+        ({"charge": "1", "adduct": "[M-H]-"}, "[M-H]-", -1, -1, None),
+        ({"charge": "1⁺", "adduct": "[M-H]-"}, "[M-H]-", -1, -1, "charge-sign"),
         ({"charge": "-1", "polarity": "negative", "adduct": "[M-H]-"}, "[M-H]-", -1, -1, None),
         ({"charge": "1", "adduct": "[M+2H]++"}, "[M+2H]2+", 1, 2, "charge-from-adduct"),
         ({"adduct": "N/A", "charge": "0"}, None, None, None, None),
@@ -227,6 +228,13 @@ def test_repairs_of_the_reader_count() -> None:
     repaired: Counter[str] = Counter()
     harmonise(record(repairs=("peak-count",), precursor_mz="195,1"), repaired=repaired)
     assert repaired == {"peak-count": 1, "decimal-comma": 1}
+
+
+@pytest.mark.parametrize(
+    ("width", "flags"), [("0.7", ()), ("9", ()), ("25", ("wide-isolation",)), ("-1", ()), ("1e99", ()), ("all", ())]
+)
+def test_the_centre_of_a_wide_window_is_no_precursor(width: str, flags: tuple[str, ...]) -> None:
+    assert spectrum_of(isolation_width=width)[0].flags == flags
 
 
 def test_one_counter_counts_each_record_once_per_kind() -> None:

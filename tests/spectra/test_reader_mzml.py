@@ -63,6 +63,23 @@ def test_an_energy_that_thermo_normalised_is_no_electronvolt(tmp_path):
     assert parsed.fields["collision_energy"] == "35.0 (NCE)"
 
 
+def test_steps_of_normalised_energy_are_no_electronvolt(tmp_path):
+    """The filter text names one of them."""
+    scan = cv("MS:1000512", "FTMS + p ESI d Full ms2 200.125@hcd30.00 [50.00-220.00]")
+    steps = "".join(cv("MS:1000045", energy, unit="UO:0000266") for energy in ("20.0", "30.0", "45.0"))
+    precursor = PRECURSOR.replace(cv("MS:1000045", "35.0", unit="UO:0000266"), steps)
+    (parsed,) = records_of(tmp_path, run(spectrum(scan=scan, precursor=precursor)))
+    assert parsed.fields["collision_energy"] == "20.0, 30.0, 45.0 (NCE) (stepped)"
+
+
+@pytest.mark.parametrize(("offsets", "width"), [(("12.5", "12.5"), "25"), (("0.5", "1.5"), "2"), (("0", "5"), None)])
+def test_the_width_of_the_isolation_window(tmp_path, offsets, width):
+    terms = cv("MS:1000828", offsets[0]) + cv("MS:1000829", offsets[1])
+    precursor = PRECURSOR.replace("</isolationWindow>", terms + "</isolationWindow>")
+    (parsed,) = records_of(tmp_path, run(spectrum(precursor=precursor)))
+    assert parsed.fields.get("isolation_width") == width
+
+
 def test_survey_scans_are_counted_without_peaks(tmp_path):
     data = run(spectrum(1, level=1), spectrum(2), spectrum(3, level=1))
     levels = [(p.fields["ms_level"], len(p), p.problem) for p in records_of(tmp_path, data)]

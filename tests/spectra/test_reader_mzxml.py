@@ -127,6 +127,22 @@ def test_a_scan_without_peaks_around_others_is_an_empty_scan(tmp_path):
         ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [("PT60.5S", "60.5 s"), ("PT1M0.5S", "60.5 s"), ("P0Y0M0DT0H1M0.5S", "60.5 s"), ("60.5", None), ("", None)],
+)
+def test_retention_times(tmp_path, written, expected):
+    (parsed,) = records_of(tmp_path, HEADER + scan(1, attributes=f'retentionTime="{written}"') + FOOTER)
+    assert parsed.fields.get("retention_time") == expected
+
+
+@pytest.mark.parametrize(("written", "expected"), [("25.0", "25.0"), ("0", None), ("wide", None)])
+def test_the_width_of_the_isolation_window(tmp_path, written, expected):
+    text = scan(1).replace("<precursorMz ", f'<precursorMz windowWideness="{written}" ')
+    (parsed,) = records_of(tmp_path, HEADER + text + FOOTER)
+    assert parsed.fields.get("isolation_width") == expected
+
+
 def test_a_representation_that_nobody_states_is_not_known(tmp_path):
     for run, expected in (('centroided="1"', "centroid"), ('centroided="0"', "profile"), ("", None)):
         (parsed,) = records_of(tmp_path, HEADER.replace('centroided="1"', run) + scan(1) + FOOTER)

@@ -10,6 +10,7 @@ import pickle
 import tarfile
 import zipfile
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -406,3 +407,25 @@ def test_what_may_stand_before_the_first_record(tmp_path, before, record):
     path = tmp_path / "library"
     path.write_text(before + record)
     assert [r.fields.get("precursor_mz") for r in read_records(path)][-1] == "200.1"
+
+
+def test_the_documentation_names_every_format():
+    page = (Path(__file__).parents[2] / "docs" / "prepare.md").read_text(encoding="utf-8")
+    formats = page.partition("\n## Formats\n")[2].partition("\n## ")[0]
+    rows = {word.strip() for line in formats.splitlines() if line[:1] == "|" for word in line.split("|")[1].split(",")}
+    assert rows - {"format", "---"} == set(sniffing.FORMATS)
+    assert ionbed.read.__doc__ is not None
+    assert all(name in " ".join(ionbed.read.__doc__.split()) for name in sniffing.FORMATS)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [(MGF_TEXT, MSP_TEXT), (4 * (MSP_TEXT + "\n"), MGF_TEXT), (MGF_TEXT, "\0" * 99 + "\n" + MGF_TEXT)],
+)
+def test_what_follows_in_another_format_costs_no_record_before_it(tmp_path, first, second):
+    path = tmp_path / "library"
+    path.write_text(first + "\n" + second)
+    records = list(read_records(path))
+    assert len(records) > max(first.count("Num Peaks"), 1)  # what follows is counted
+    whole = records[0]
+    assert (whole.problem, whole.fields["precursor_mz"], whole.mz.tolist()) == (None, "200.1", [50.5])
