@@ -70,6 +70,14 @@ class DownloadError(RuntimeError):
         super().__init__(printable(message))  # it may quote what a server sent
 
 
+def refuse_lack_of_space(target: Path, num_bytes: int) -> None:
+    """Raise `DownloadError` if fewer bytes are free on the disk that ``target`` is to be written to."""
+    folder = next(folder for folder in target.absolute().parents if folder.is_dir())
+    free = shutil.disk_usage(folder).free
+    if num_bytes > free:
+        raise DownloadError(f"{target}: needs {num_bytes:,} bytes, {free:,} are free on that disk")
+
+
 class _Transient(Exception):  # noqa: N818 - it never leaves this module
     """An attempt failed in a way that another may not."""
 
@@ -417,14 +425,6 @@ def _timestamp(http_date: str) -> float | None:
 def _is_of_certificate(error: BaseException) -> bool:
     """Whether a failure is of the server's certificate, which will not change; other failures of TLS may pass."""
     return isinstance(error, requests.exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error)
-
-
-def refuse_lack_of_space(target: Path, num_bytes: int) -> None:
-    """Raise `DownloadError` if fewer bytes are free on the disk that ``target`` is to be written to."""
-    folder = next(folder for folder in target.absolute().parents if folder.is_dir())
-    free = shutil.disk_usage(folder).free
-    if num_bytes > free:
-        raise DownloadError(f"{target}: needs {num_bytes:,} bytes, {free:,} are free on that disk")
 
 
 def _cause(error: BaseException) -> str:

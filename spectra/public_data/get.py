@@ -178,7 +178,7 @@ def _locked(out: Path) -> AbstractContextManager[None]:
         place.parent.mkdir(parents=True, exist_ok=True)
         return exclusive(place)
     if out.is_dir() and os.access(out, os.W_OK):
-        return exclusive(place / COMMAND)
+        return exclusive(place / "downloads")
     raise InputError(f"{out}: cannot be written, nor can {parent}; choose another folder with --out")
 
 

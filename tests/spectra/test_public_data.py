@@ -232,7 +232,7 @@ def test_a_folder_in_one_that_is_not_ours_is_locked_from_within(server, tmp_path
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path / "scratch" and is_ours(path, mode))
     get_data("mine", registry=own, out=given)
     assert names_in(tmp_path / "scratch") == ["me/a.mgf", "me/manifest.json"]
-    with exclusive(given / "data get"), pytest.raises(InputError, match="another process"):
+    with exclusive(given / "downloads"), pytest.raises(InputError, match="another process"):
         get_data("mine", registry=own, out=given)
     with pytest.raises(InputError, match=r"cannot be written.*choose another folder with --out"):
         get_data("mine", registry=own, out=tmp_path / "scratch" / "you")
