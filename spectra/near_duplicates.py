@@ -160,12 +160,13 @@ def keep_in_bucket(columns: SpectrumColumns, options: NearDuplicateOptions = Nea
         kept = np.flatnonzero(stays[:start])
         kept = kept[np.argsort(-times_met[kept], kind="stable")[:MOST_COMPARED]]
         num_alike = np.zeros(len(open_rows), np.int64)
-        for part in _parts(kept, vectors, len(open_rows)):
+        for part in _parts(kept, vectors, len(open_rows)) if len(kept) else []:
             alike = _alike(vectors.take(open_rows), vectors.take(part), options)
             num_alike += alike.sum(axis=1)
             times_met[part] += alike.sum(axis=0)
             open_rows, num_alike = open_rows[num_alike < options.keep], num_alike[num_alike < options.keep]
-        stays[open_rows] = _stay_within_block(vectors.take(open_rows), num_alike, options)
+        block = vectors if len(open_rows) == len(vectors) else vectors.take(open_rows)
+        stays[open_rows] = _stay_within_block(block, num_alike, options)
     return stays
 
 
@@ -174,8 +175,9 @@ def _stay_within_block(vectors: SpectrumColumns, num_alike: np.ndarray, options:
     assert options.keep is not None
     rows = np.arange(len(vectors))
     stays = np.zeros(len(vectors), bool)
-    parts = [_alike(vectors, vectors.take(part), options) for part in _parts(rows, vectors, len(rows))]
-    alike = np.concatenate([np.zeros((len(rows), 0), bool), *parts], axis=1)
+    parts = _parts(rows, vectors, len(rows))
+    others = [vectors] if len(parts) == 1 else [vectors.take(part) for part in parts]
+    alike = np.concatenate([np.zeros((len(rows), 0), bool), *(_alike(vectors, o, options) for o in others)], axis=1)
     for row in rows:
         stays[row] = num_alike[row] + np.count_nonzero(alike[row, :row] & stays[:row]) < options.keep
     return stays
