@@ -145,6 +145,15 @@ def test_wrong_options_of_prepare(capsys, tmp_path, msp, override, message):
     assert not (tmp_path / "store").exists()
 
 
+def test_wrong_words_of_clusters_and_public_data(capsys, tmp_path, msp):
+    line = wrong(capsys, "prepare", msp, "--out", tmp_path / "store", "--cluster", "nonsense")
+    assert "nonsense" in line and "'slurm'" in line
+    assert not (tmp_path / "store").exists()
+    assert "did you mean 'massbank'" in wrong(capsys, "data", "get", "MassBank", "--out", tmp_path / "data")
+    assert "no such folder" in wrong(capsys, "data", "get", "massbank", "--mirror", tmp_path / "none")
+    assert not (tmp_path / "data").exists()
+
+
 @pytest.mark.parametrize("command", ["pretrain", "finetune"])
 @pytest.mark.parametrize(
     ("text", "overrides", "message"),
