@@ -1,6 +1,6 @@
 """From a record as written to a `Spectrum`: normal forms, labels that agree, clean peaks; or the reason why not.
 
-What was mended is counted under **repairs**; nothing wrong remains of it in the spectrum:
+What was mended is named among the **repairs** of the spectrum (`Spectrum.repairs`); nothing wrong remains of it:
 
 ==============================  ========================================================================================
 adduct-from-mass                the adduct was missing, or did not fit the mass, and exactly one common one does
@@ -221,6 +221,7 @@ def harmonise(
         laboratory=fields.get("laboratory"),
         license=fields.get("license"),
         predicted=_is_predicted(fields),
+        repairs=tuple(sorted(notes)),
         flags=tuple(sorted(flags)),
     )
 

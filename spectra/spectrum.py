@@ -36,6 +36,8 @@ class Spectrum:
         Who measured it (the MassBank contributor, for example).
     predicted : bool
         True for a spectrum that a program predicted and no instrument measured.
+    repairs : tuple of str
+        What was mended on the way here, as short codes (see `ionbed.spectra.harmonise`).
     flags : tuple of str
         What does not add up and was left as written, as short codes (see `ionbed.spectra.harmonise`).
     """
@@ -65,6 +67,7 @@ class Spectrum:
     license: str | None = None
     grade: str | None = None
     predicted: bool = False
+    repairs: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
 
     def __len__(self) -> int:

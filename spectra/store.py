@@ -42,6 +42,7 @@ SCHEMA = pa.schema(
         ("license", _TEXT),
         ("grade", _TEXT),
         pa.field("predicted", pa.bool_(), nullable=False),
+        pa.field("repairs", pa.list_(_TEXT), nullable=False),
         pa.field("flags", pa.list_(_TEXT), nullable=False),
         pa.field("mz", pa.list_(pa.float32()), nullable=False),
         pa.field("intensity", pa.list_(pa.float32()), nullable=False),
@@ -69,9 +70,10 @@ def spectra_from_table(table: pa.Table) -> Iterator[Spectrum]:
     names = [name for name in METADATA_FIELDS if name in table.column_names]
     for batch in table.to_batches(max_chunksize=4096):
         metadata = [batch.column(name).to_pylist() for name in names]
-        if "flags" in names:
-            flags = names.index("flags")
-            metadata[flags] = [tuple(codes) for codes in metadata[flags]]
+        for codes in ("repairs", "flags"):
+            if codes in names:
+                column = names.index(codes)
+                metadata[column] = [tuple(values or ()) for values in metadata[column]]
         peaks = SpectrumColumns.from_table(pa.table({n: batch.column(n) for n in SpectrumColumns.TABLE_COLUMNS}))
         for row, values in enumerate(zip(*metadata, strict=True)):
             span = slice(peaks.offsets[row], peaks.offsets[row + 1])

@@ -99,7 +99,7 @@ def _write_shard(shard: Shard, *, parts: Parts, decisions: Decisions, names: Seq
         left -= len(rows)
         if not len(rows):
             continue
-        table = parts.take(part, start + rows, [*SCHEMA.names, "library", "repairs"])
+        table = parts.take(part, start + rows, [*SCHEMA.names, "library"])
         grade = [GRADES[place] for place in final_grades(table, by_library).tolist()]
         repaired.update(table["repairs"].combine_chunks().flatten().to_pylist())
         flagged.update(table["flags"].combine_chunks().flatten().to_pylist())

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import uuid
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -28,7 +27,7 @@ from .units import Unit
 
 if TYPE_CHECKING:
     from ..prepare import PrepareOptions
-    from ..readers.blocks import Block
+    from ..readers.blocks import Block, Piece
     from ..record import RawRecord
     from ..spectrum import Spectrum
 
@@ -37,7 +36,6 @@ PART_SCHEMA = pa.schema(
         *SCHEMA,
         pa.field("position", pa.int64(), nullable=False),
         pa.field("library", pa.string(), nullable=False),
-        pa.field("repairs", pa.list_(pa.string()), nullable=False),
         pa.field("measurement_key", pa.binary(16), nullable=False),
         pa.field("name_key", pa.binary(16), nullable=False),
         pa.field("buckets", pa.list_(pa.uint64()), nullable=False),
@@ -198,14 +196,13 @@ def library_of(source_file: str, format_name: str) -> str:
 def _rows_of(block: Block, options: PrepareOptions, libraries: dict[str, FileStatistics], write: Any) -> pa.Table:
     allowed = None if options.licenses is None else {license_key(text) for text in options.licenses}
     spectra: list[Spectrum] = []
-    positions, names, repairs, grades = [], [], [], []
+    positions, names, grades = [], [], []
     for record in _records_of(block, options, libraries):
         name = library_of(record.source_file, block.format)
         statistics = libraries.get(name)
         if statistics is None:
             statistics = libraries[name] = FileStatistics()
-        repaired: Counter[str] = Counter()
-        outcome = harmonise(record, options.cleaning, repaired, ms_levels=options.ms_levels, metadata=options.metadata)
+        outcome = harmonise(record, options.cleaning, ms_levels=options.ms_levels, metadata=options.metadata)
         if not isinstance(outcome, Dropped) and allowed is not None and license_key(outcome.license) not in allowed:
             outcome = Dropped("license", outcome.license or "no licence given")
         statistics.add(record, outcome)
@@ -215,9 +212,8 @@ def _rows_of(block: Block, options: PrepareOptions, libraries: dict[str, FileSta
         spectra.append(outcome)
         positions.append(record.position)
         names.append(name)
-        repairs.append(list(repaired))
         grades.append(grade_of_spectrum(record, outcome, options.grades))
-    return _part_table(spectra, positions, names, repairs, grades, options)
+    return _part_table(spectra, positions, names, grades, options)
 
 
 def _records_of(block: Block, options: PrepareOptions, libraries: dict[str, FileStatistics]) -> Iterator[RawRecord]:
@@ -225,10 +221,16 @@ def _records_of(block: Block, options: PrepareOptions, libraries: dict[str, File
 
     Whether one worker reads a file or many depends on what else is in the input; its grade does not.
     """
+    groups: list[list[Piece]] = []
     for piece in block.pieces:
-        if piece.position > 1 and (seen := libraries.get(library_of(piece.source_file, block.format))) is not None:
+        if not groups or piece.position > 1:
+            groups.append([])
+        groups[-1].append(piece)
+    for group in groups:
+        first = group[0]
+        if first.position > 1 and (seen := libraries.get(library_of(first.source_file, block.format))) is not None:
             seen.forget_precursors()
-        yield from parse_block(replace(block, pieces=(piece,)), ms_levels=options.ms_levels)
+        yield from parse_block(replace(block, pieces=tuple(group)), ms_levels=options.ms_levels)
 
 
 def dropped_line(source_file: str, position: int, native_id: str, dropped: Dropped) -> str:
@@ -241,7 +243,6 @@ def _part_table(
     spectra: list[Spectrum],
     positions: list[int],
     libraries: list[str],
-    repairs: list[list[str]],
     grades: Sequence[str],
     options: PrepareOptions,
 ) -> pa.Table:
@@ -249,7 +250,7 @@ def _part_table(
     table = table.set_column(SCHEMA.get_field_index("grade"), SCHEMA.field("grade"), pa.array(grades, pa.string()))
     keys = [measurement_key(spectrum) for spectrum in spectra]
     name_keys = [_name_key(spectrum.spectrum_id) for spectrum in spectra]
-    more = [positions, libraries, repairs, keys, name_keys]
+    more = [positions, libraries, keys, name_keys]
     fields = [PART_SCHEMA.field(len(SCHEMA) + i) for i in range(len(more))]
     columns = [*table.columns, *(pa.array(v, f.type) for v, f in zip(more, fields, strict=True))]
     return pa.table([*columns, _buckets(spectra, options)], schema=PART_SCHEMA)

@@ -174,7 +174,13 @@ def _slurm_cluster(num_workers: int | None) -> Any:
         from dask_jobqueue.slurm import SLURMCluster
     except ImportError:
         raise InputError("--cluster slurm needs dask-jobqueue: pip install 'ionbed[cluster]'") from None
-    cluster = SLURMCluster()
+    try:
+        cluster = SLURMCluster()
+    except ValueError:
+        raise InputError(
+            "--cluster slurm: cores and memory of a job are not set; name them under jobqueue.slurm in "
+            "~/.config/dask/jobqueue.yaml (docs/prepare.md has an example)"
+        ) from None
     _test_submission(cluster.job_script())
     cluster.scale(jobs=num_workers or 1)
     return cluster

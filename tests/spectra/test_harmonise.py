@@ -297,3 +297,14 @@ def test_no_text_makes_it_raise(fields: dict[str, str]) -> None:
     if isinstance(result, Spectrum):
         assert result.precursor_mz > 0
         assert result.charge is None or result.polarity == (1 if result.charge > 0 else -1)
+
+
+def test_what_was_mended_is_named_in_the_spectrum_and_counted() -> None:
+    repaired: Counter[str] = Counter()
+    record = RawRecord(
+        "a.mgf", "1", 1, {"precursor_mz": "195,0877", "adduct": "[M+H]+", "charge": "2+"},
+        np.array([110.07, 138.07]), np.array([20.0, 100.0]), repairs=("not-utf-8",),
+    )  # fmt: skip
+    spectrum = harmonise(record, repaired=repaired)
+    assert isinstance(spectrum, Spectrum)
+    assert set(spectrum.repairs) == set(repaired) >= {"decimal-comma", "not-utf-8"}
