@@ -15,7 +15,7 @@ import pyarrow as pa
 from ..artifacts import atomic_folder, refuse_existing, refuse_input_as_output, write_manifest
 from ..configs.loading import to_tree
 from ..errors import InputError
-from ..spectra.split import Split
+from ..spectra.split import MOLECULES, Split
 from ..spectra.store import Store
 from .dataset import EvaluationData, load_evaluation_data
 from .lookups import lookup_scorers, require_lookups
@@ -104,6 +104,11 @@ def make_task(
     if baselines:
         require_lookups()
     split = Split.load(config.split)
+    if kind == "analogue" and MOLECULES in split.shares:
+        raise InputError(
+            f"{config.split}: its folds share molecules, and an analogue search asks for molecules that the library "
+            "does not hold; make a split that shares none (docs/splits.md)"
+        )
     data = load_evaluation_data(Store(config.dataset), split)
     found = _COMPARISONS[kind](data, config)
     if not len(found.queries):
@@ -111,12 +116,12 @@ def make_task(
     header = {
         "kind": kind,
         "fold": config.fold,
-        "split": {"kind": split.kind, "seed": split.seed, "hash": split.hash},
+        "split": {"kind": split.kind, "seed": split.seed, "hash": split.hash, "shares": list(split.shares)},
         "seed": config.seed,
         "precursor_ppm": config.library_search.precursor_ppm,
         "license": _licenses(data, found, kind),
         "counts": found.counts,
-        "strata": [] if kind == "pairs" else list(_strata(data, found)),
+        "strata": [] if kind == "pairs" else list(_strata(data, found, kind)),
     }
     with atomic_folder(out, overwrite=overwrite) as folder:
         whole = write_task(folder, header, task_tables(data, found, kind))
@@ -137,7 +142,7 @@ def task_tables(data: EvaluationData, found: Comparisons, kind: TaskKind) -> dic
     queries = {
         "query_id": data.spectrum_id[found.queries],
         "pool": _pool_names(found),
-        **({} if kind == "pairs" else _strata(data, found)),
+        **({} if kind == "pairs" else _strata(data, found, kind)),
     }
     names = np.empty(int(found.pool_of_query.max()) + 1, object)
     names[found.pool_of_query] = queries["pool"]
@@ -344,11 +349,13 @@ def _molecule_columns(data: EvaluationData, molecules: np.ndarray) -> dict[str, 
     }
 
 
-def _strata(data: EvaluationData, found: Comparisons) -> dict[str, np.ndarray]:
+def _strata(data: EvaluationData, found: Comparisons, kind: TaskKind) -> dict[str, np.ndarray]:
     """Return what the queries are told apart by; object arrays of str or None, of shape (n_queries,)."""
     columns = data.columns
     rows = found.queries
-    size = np.bincount(found.pool, minlength=int(found.pool_of_query.max()) + 1)[found.pool_of_query]
+    molecule = found.candidate if kind == "retrieval" else data.molecule[found.candidate]
+    distinct = np.unique(np.stack([found.pool, molecule]), axis=1)[0]
+    size = np.bincount(distinct, minlength=int(found.pool_of_query.max()) + 1)[found.pool_of_query]
     polarity = np.where(columns.polarity[rows] > 0, "positive", "negative")
     return {
         "polarity": polarity.astype(object),
@@ -357,7 +364,7 @@ def _strata(data: EvaluationData, found: Comparisons) -> dict[str, np.ndarray]:
         "collision_energy": binned(columns.collision_energy[rows], ENERGY_EDGES, "eV"),
         "precursor_mz": binned(columns.precursor_mz[rows], MZ_EDGES, "Da"),
         "num_peaks": binned(columns.num_peaks[rows], PEAK_EDGES, "peaks"),
-        "pool_size": binned(size, POOL_EDGES, "candidates"),
+        "pool_size": binned(size, POOL_EDGES, "molecules"),
     }
 
 

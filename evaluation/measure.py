@@ -22,6 +22,7 @@ from .statistics import (
     molecule_weights,
     resampled_means,
     resampled_roc_aucs,
+    resampling_units,
 )
 from .tasks import AnalogueSearchTask, LibrarySearchTask, SameMoleculeTask
 
@@ -112,9 +113,10 @@ def measure_same_molecule(
         )
         for scorer in scorers
     }
-    molecules, index = np.unique(data.molecule[np.stack([task.first, task.second])], return_inverse=True)
-    first, second = index.reshape(2, -1)
-    weights = molecule_weights(len(molecules), resamples=bootstrap.resamples, seed=seed)
+    _, index = np.unique(data.molecule[np.stack([task.first, task.second])], return_inverse=True)
+    first, second = resampling_units(*index.reshape(2, -1))
+    num_units = len(np.unique([first, second]))
+    weights = molecule_weights(num_units, resamples=bootstrap.resamples, seed=seed)
     measured: dict[str, dict[str, Measured]] = {scorer.label: {} for scorer in scorers}
     for metric, chosen in (
         (AUC, np.ones(len(task.same), bool)),
@@ -123,11 +125,11 @@ def measure_same_molecule(
         positive = task.same[chosen]
         if not positive.any() or positive.all():
             continue
-        num_molecules = len(np.unique([first[chosen], second[chosen]]))
+        num_chosen = len(np.unique([first[chosen], second[chosen]]))
         of_metric = {label: values[chosen] for label, values in scores.items()}
         resampled = resampled_roc_aucs(of_metric, positive, first[chosen], second[chosen], weights)
         for label, values in of_metric.items():
-            measured[label][metric] = Measured(roc_auc(values, positive), resampled[label], num_molecules)
+            measured[label][metric] = Measured(roc_auc(values, positive), resampled[label], num_chosen)
     table = {
         "first": data.spectrum_id[task.first],
         "second": data.spectrum_id[task.second],

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -21,6 +23,7 @@ from ..artifacts import (
     write_manifest,
 )
 from ..errors import InputError
+from ..spectra.split import MOLECULES
 from .confidence import confidence_tree
 from .measure import BootstrapOptions
 from .metrics import WeightedAveragePrecision, WeightedRocAuc, average_precision, chance_corrected, roc_auc
@@ -28,6 +31,7 @@ from .outcomes import Outcomes, PerQuery, oracle_tanimoto, query_pools, ranked_o
 from .predictions import PredictionManifest, Predictions, read_predictions
 from .provenance import exposure_to
 from .statistics import (
+    MINIMUM_MOLECULES,
     Measured,
     bootstrap_p,
     compare,
@@ -39,6 +43,7 @@ from .statistics import (
     paired_permutation_p,
     resampled_means,
     resampled_over_pairs,
+    resampling_units,
 )
 from .task_files import Task, load_task
 
@@ -223,9 +228,11 @@ def _judge_pairs(task: Task, given: Sequence[Predictions], bootstrap: BootstrapO
     molecules, index = np.unique(np.stack([task.query_molecule[query], task.candidate_molecule]), return_inverse=True)
     first, second = index.reshape(2, -1)
     positive = first == second
+    first, second = resampling_units(first, second)
+    num_units = len(np.unique([first, second]))
     if not positive.any() or positive.all():
         raise InputError("the task has pairs of one kind only; there is nothing to tell apart")
-    drawn = molecule_weights(len(molecules), resamples=bootstrap.resamples, seed=seed)
+    drawn = molecule_weights(num_units, resamples=bootstrap.resamples, seed=seed)
     scores = []
     for predictions in given:
         of_pair = np.full(len(positive), -np.inf)
@@ -238,19 +245,17 @@ def _judge_pairs(task: Task, given: Sequence[Predictions], bootstrap: BootstrapO
     resampled = resampled_over_pairs(measures, first, second, drawn)
     chance_values = {ROC_AUC: 0.5, AVERAGE_PRECISION: float(positive.mean())}
     chance = {
-        name: Measured(value, resampled[f"{name} {len(given)}"], len(molecules))
-        for name, value in chance_values.items()
+        name: Measured(value, resampled[f"{name} {len(given)}"], num_units) for name, value in chance_values.items()
     }
     judged = []
     for number, (predictions, of_pair) in enumerate(zip(given, scores, strict=True)):
         values = {ROC_AUC: roc_auc(of_pair, positive), AVERAGE_PRECISION: average_precision(of_pair, positive)}
-        measured = {
-            name: Measured(value, resampled[f"{name} {number}"], len(molecules)) for name, value in values.items()
-        }
+        measured = {name: Measured(value, resampled[f"{name} {number}"], num_units) for name, value in values.items()}
         metrics = {
             name: {
                 "pairs": len(positive),
                 "molecules": len(molecules),
+                "resampled units": num_units,
                 "micro": asdict(estimate(found, bootstrap.confidence)),
                 "random": chance_values[name],
             }
@@ -286,6 +291,8 @@ def _differences(task: Task, judged: Sequence[Judged], bootstrap: BootstrapOptio
     found: list[dict[str, Any]] = []
     results = []
     for name, measured in own.measured.items():
+        if own.chance[name].value >= 1.0 - 1e-12:
+            continue  # guessing is perfect: a comparison would only make the correction harsher for the others
         for other in (None, *judged[1:]):
             against = CHANCE if other is None else other.manifest.name
             reference = own.chance[name] if other is None else other.measured[name]
@@ -323,17 +330,26 @@ def _strata(task: Task, outcomes: Outcomes, bootstrap: BootstrapOptions, seed: i
     for stratum, labels in task.strata.items():
         of_query = np.array(["unknown" if label is None else str(label) for label in labels[counted]])
         cells, suppressed = {}, 0
-        for cell in np.unique(of_query):
+        for cell in sorted(set(of_query.tolist()), key=_range_order):
             members = np.flatnonzero(of_query == cell)
-            if len(members) < SMALLEST_CELL:
+            num_molecules = len(np.unique(task.query_molecule[counted[members]]))
+            if len(members) < SMALLEST_CELL or num_molecules < MINIMUM_MOLECULES:
                 suppressed += len(members)
                 continue
             part = PerQuery(*(values[members] for values in vars(metric).values()))
             molecules, index = np.unique(task.query_molecule[counted[members]], return_inverse=True)
             weights = molecule_weights(len(molecules), resamples=bootstrap.resamples, seed=seed)
-            cells[str(cell)] = _average(part, index, weights, bootstrap.confidence)[0]
+            cells[cell] = _average(part, index, weights, bootstrap.confidence)[0]
         found[stratum] = {"metric": name, "cells": cells, "queries in cells too small": suppressed}
     return found
+
+
+def _range_order(label: str) -> tuple[float, str]:
+    """Sort ranges such as 'below 10 eV' and '10 to 20 eV' by their numbers, and all else by the alphabet."""
+    number = re.match(r"(below )?(\d+(?:\.\d+)?) ", label)
+    if number is None:
+        return math.inf, label
+    return float(number[2]) - (0.5 if number[1] else 0.0), label
 
 
 def _exposure(manifest: PredictionManifest, task: Task) -> str | None:
@@ -345,6 +361,8 @@ def _exposure(manifest: PredictionManifest, task: Task) -> str | None:
     split: Mapping[str, Any] = task.header.get("split") or {}
     if not split.get("hash"):
         return "the task names no split that could have held them out"
+    if MOLECULES in split.get("shares", ()):
+        return "the folds of the split share molecules"
     stages = [{"command": c.name, "split": c.split, "folds": c.folds} for c in manifest.trained_on]
     return exposure_to(stages, str(split["hash"]), str(task.header.get("fold", "test")))
 

@@ -18,6 +18,13 @@ MINIMUM_MOLECULES = 5
 """With fewer molecules no interval is given: resampling three things says nothing about the fourth."""
 
 
+MINIMUM_GROUPS = 30
+"""Groups of connected molecules from which on groups are resampled; see `resampling_units`."""
+
+LARGEST_GROUP = 0.1
+"""Share of the pairs above which one group is too large for that."""
+
+
 @dataclass(frozen=True, eq=False)
 class Measured:
     """One metric of one row, before its interval.
@@ -118,6 +125,43 @@ def molecule_means(values: np.ndarray, molecule: np.ndarray) -> np.ndarray:
     """
     means: np.ndarray = np.bincount(molecule, weights=values) / np.bincount(molecule)
     return means
+
+
+def resampling_units(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return what is to be resampled instead of the molecules of pairs, as the two numbers of each pair.
+
+    Molecules that no chain of pairs connects (they lie in different precursor windows) are independent. Where there are
+    many such groups of molecules, the groups are resampled, and both numbers of a pair are that of its group. Where few
+    groups hold most pairs, the molecules themselves are, which `pair_weights` makes safe but wider than it need be.
+
+    Parameters
+    ----------
+    first, second : int arrays of shape (n_pairs,)
+        Molecules, from 0; every molecule has a pair.
+
+    Returns
+    -------
+    two int64 arrays of shape (n_pairs,)
+    """
+    group = _connected(first, second)[first] if len(first) else np.zeros(0, np.int64)
+    sizes = np.bincount(group)
+    if len(sizes) < MINIMUM_GROUPS or sizes.max() > LARGEST_GROUP * len(group):
+        return np.asarray(first, np.int64), np.asarray(second, np.int64)
+    return group, group
+
+
+def _connected(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return the number of the connected component of each molecule, from 0, by the smallest molecule in it."""
+    label = np.arange(int(max(first.max(), second.max())) + 1)
+    while True:
+        lowest = np.minimum(label[first], label[second])
+        lowered = label.copy()
+        np.minimum.at(lowered, first, lowest)
+        np.minimum.at(lowered, second, lowest)
+        lowered = lowered[lowered]  # as far as the neighbours have come
+        if np.array_equal(lowered, label):
+            return np.unique(label, return_inverse=True)[1]
+        label = lowered
 
 
 def pair_weights(first: np.ndarray, second: np.ndarray, weights: np.ndarray) -> Iterator[np.ndarray]:

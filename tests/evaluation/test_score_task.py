@@ -203,6 +203,10 @@ def test_an_analogue_search_keeps_what_decides(data, config, some_scores, monkey
 def test_a_task_that_cannot_be_made_is_refused(config, tmp_path) -> None:
     with pytest.raises(InputError, match="leave out --baselines"):
         make_task(config, "retrieval", tmp_path / "task", baselines=True)
+    shared = Split.load(config.split)
+    replace(shared, shares=("molecules",)).save(tmp_path / "shared.json")
+    with pytest.raises(InputError, match="its folds share molecules"):
+        make_task(replace(config, split=tmp_path / "shared.json"), "analogue", tmp_path / "task")
     with pytest.raises(InputError, match="nothing to ask of this kind in the fold 'validation'"):
         make_task(replace(config, fold="validation"), "library", tmp_path / "task")
     assert not (tmp_path / "task").exists()

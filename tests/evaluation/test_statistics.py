@@ -19,6 +19,7 @@ from ionbed.evaluation.statistics import (
     paired_permutation_p,
     resampled_means,
     resampled_roc_aucs,
+    resampling_units,
     student_quantile,
 )
 
@@ -241,3 +242,52 @@ def test_a_verdict_needs_the_interval_and_the_p_value() -> None:
     assert confirmed(difference, 0.01) == "beats"
     assert confirmed(difference, 0.06) == "unresolved"
     assert confirmed(planted(0.0), 0.01) == "unresolved"
+
+
+def test_groups_of_molecules_that_no_pair_connects_are_resampled_where_there_are_many() -> None:
+    chain = np.arange(40) * 5  # 40 windows of molecules 0-1-2-3, and one molecule alone in each
+    first = np.concatenate([chain, chain + 3, chain + 2, chain + 4])
+    second = np.concatenate([chain + 1, chain + 2, chain + 1, chain + 4])
+    order = np.random.default_rng(0).permutation(200)  # the numbers of the molecules mean nothing
+    a, b = resampling_units(order[first], order[second])
+    assert np.array_equal(a, b)
+    assert len(np.unique(a)) == 80
+    windows = a[:120].reshape(3, 40)
+    assert (windows == windows[0]).all()
+    assert len(np.unique(windows[0])) == 40
+    assert not set(a[120:]) & set(windows[0])
+
+
+def test_few_or_unequal_groups_leave_the_molecules_to_be_resampled() -> None:
+    ring = np.arange(50)
+    for first, second in (
+        (ring, (ring + 1) % 50),  # one group
+        (np.arange(20), np.arange(20)),  # too few
+        (np.concatenate([np.arange(100), np.zeros(50, int)]), np.concatenate([np.arange(100), np.ones(50, int)])),
+    ):
+        a, b = resampling_units(first, second)
+        assert np.array_equal(a, first) and np.array_equal(b, second)
+
+
+def test_intervals_of_the_area_cover_93_to_97_percent_where_windows_are_many() -> None:
+    """100 molecules alone in their window and 40 windows of three; scores share molecule effects."""
+
+    def draw(rng: np.random.Generator, alone: int, windows: int):
+        effect = rng.normal(0, 0.7, alone + 3 * windows)
+        own, base = np.repeat(np.arange(len(effect)), 3), alone + 3 * np.arange(windows)
+        first = np.concatenate([own, base, base, base + 1])
+        second = np.concatenate([own, base + 1, base + 2, base + 2])
+        scores = effect[first] + effect[second] + rng.normal(0, 0.7, len(first)) + (first == second)
+        return scores, first, second
+
+    scores, first, second = draw(np.random.default_rng(999), 50_000, 20_000)
+    truth = roc_auc(scores, first == second)
+    weights = molecule_weights(140, resamples=200, seed=0)
+    hits = 0
+    for trial in range(400):
+        scores, first, second = draw(np.random.default_rng(trial), 100, 40)
+        a, b = resampling_units(first, second)
+        resampled = resampled_roc_aucs({"a": scores}, first == second, a, b, weights)["a"]
+        found = estimate(Measured(roc_auc(scores, first == second), resampled, 140))
+        hits += found.low <= truth <= found.high
+    assert 0.93 <= hits / 400 <= 0.97
