@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import warnings
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -84,7 +85,9 @@ def lookup_scorers(columns: SpectrumColumns, options: LookupOptions) -> list[Sco
 def require_lookups() -> None:
     """Raise `InputError` where matchms or ms_entropy is not installed."""
     try:
-        import matchms
+        with warnings.catch_warnings():  # what matchms imports for formats that are not read here
+            warnings.filterwarnings("ignore", message="hdf5plugin is missing")
+            import matchms
         import ms_entropy  # noqa: F401
     except ImportError as error:
         raise InputError(f"the look-ups need {error.name}; install it with: pip install 'ionbed[evaluate]'") from None
