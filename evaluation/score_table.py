@@ -34,6 +34,8 @@ def sentences(tree: Mapping[str, Any]) -> list[str]:
         other = "chance" if against == "random" else f"'{against}'"
         parts = [f"{words} {other} in {', '.join(by_verdict[v])}" for v, words in VERDICTS.items() if v in by_verdict]
         result.append(f"'{name}' {'; '.join(parts)}.")
+    if not result:
+        result.append("Guessing is perfect on this task; there is nothing to tell apart.")
     silent, queries = tree["counts"]["queries without any score"], tree["counts"]["queries"]
     if silent:
         result.append(f"{silent:,} of {queries:,} queries have no score; each counts as a miss.")
@@ -161,7 +163,7 @@ def _confidence(confidence: Mapping[str, Any]) -> Table:
 
 def _count_line(tree: Mapping[str, Any]) -> str:
     words = [
-        f"{name}: {value:,}" if isinstance(value, int) else f"{name}: {value:.2f}"
+        f"{name}: {value:.2f}" if isinstance(value, float) else f"{name}: {value:,}"
         for name, value in tree["task"]["counts"].items()
     ]
     return "; ".join([f"task {tree['task']['hash'][:12]}", *words])

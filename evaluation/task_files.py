@@ -174,6 +174,8 @@ def _read_header(folder: Path) -> dict[str, Any]:
         raise InputError(f"{path}: is of format {header['format']}, this version reads {FORMAT}; update ionbed")
     if header["kind"] not in KINDS:
         raise InputError(f"{path}: the kind is '{header['kind']}'; it must be one of {', '.join(KINDS)}")
+    if not all(type(k) is int and k > 0 for k in header["hits"]):
+        raise InputError(f"{path}: 'hits' is {header['hits']}; it must hold whole numbers above 0")
     if sha256_of_json({key: value for key, value in header.items() if key != "hash"}) != header["hash"]:
         raise InputError(f"{path}: was changed after the task was made (its hash does not match); get the task anew")
     for name, stated in header["files"].items():
@@ -192,8 +194,15 @@ def _read_table(folder: Path, name: str, schema: pa.Schema) -> pa.Table:
         table = pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:
         raise InputError(f"{path}: cannot be read ({str(error).splitlines()[0]}); get the task anew") from None
-    for column in schema.names:
-        _column(table, column, path)
+    for field_ in schema:
+        column = _column(table, field_.name, path)
+        try:  # other programs write text as large_string or as a dictionary
+            cast = column.cast(field_.type)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            raise InputError(
+                f"{path}: the column '{field_.name}' is {column.type}, not {field_.type}; make the task anew"
+            ) from None
+        table = table.set_column(table.column_names.index(field_.name), field_.name, cast)
     return table
 
 

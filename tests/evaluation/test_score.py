@@ -208,6 +208,61 @@ def test_the_denominator_is_fixed(task, tmp_path) -> None:
     )
 
 
+def test_queries_without_candidates_are_misses(tmp_path) -> None:
+    whole = write(tmp_path / "whole")
+    folder = tmp_path / "some"
+    folder.mkdir()
+    tables = {name: pq.read_table(whole / f"{name}.parquet") for name in SCHEMAS}
+    number = np.array([int(pool[1:]) for pool in tables["candidates"]["pool"].to_pylist()])
+    tables["candidates"] = tables["candidates"].filter(pa.array(number % 4 != 0))
+    write_task(folder, {"kind": "library"}, tables)
+    rows = rows_of(folder)
+    tree = judged(folder, predictions(tmp_path / "x.parquet", rows, rows["is_true"].astype(float)))
+    assert tree["metrics"]["hit@1"]["queries"] == 180
+    assert tree["metrics"]["hit@1"]["micro"]["value"] == 0.75
+    assert tree["metrics"]["hit@1"]["random"] == pytest.approx(0.075)
+    assert tree["counts"]["queries without any score"] == 45
+
+
+def test_no_answer_at_all_is_a_result_and_not_an_error(task, tmp_path) -> None:
+    nothing = {name: column[:0] for name, column in rows_of(task).items()}
+    tree = judged(task, predictions(tmp_path / "silent.parquet", nothing, np.zeros(0)))
+    assert {metric["micro"]["value"] for metric in tree["metrics"].values()} == {0.0}
+    assert "180 of 180 queries have no score; each counts as a miss." in sentences(tree)
+
+
+def test_text_may_be_of_any_arrow_type(task, tmp_path) -> None:
+    rows = rows_of(task)
+    path = predictions(tmp_path / "x.parquet", rows, rows["is_true"].astype(np.float32))
+    table = pq.read_table(path)
+    pq.write_table(
+        pa.table(
+            {
+                "query_id": table["query_id"].cast(pa.large_string()),
+                "candidate_id": table["candidate_id"].dictionary_encode(),
+                "score": table["score"],
+            }
+        ),
+        path,
+    )
+    tables = {name: pq.read_table(task / f"{name}.parquet") for name in SCHEMAS}
+    for name, column in (("queries", "query_id"), ("candidates", "pool"), ("truth", "spectrum_id")):
+        place = tables[name].column_names.index(column)
+        tables[name] = tables[name].set_column(place, column, tables[name][column].cast(pa.large_string()))
+    (tmp_path / "large").mkdir()
+    write_task(tmp_path / "large", {"kind": "library"}, tables)
+    assert judged(tmp_path / "large", path)["metrics"]["hit@1"]["micro"]["value"] == 1.0
+
+
+def test_a_task_that_guessing_solves_says_so(tmp_path) -> None:
+    task = write(tmp_path / "task", candidates=1)
+    rows = rows_of(task)
+    tree = judged(task, predictions(tmp_path / "x.parquet", rows, np.zeros(len(rows["query"]))))
+    assert tree["differences"] == []
+    assert tree["metrics"]["hit@1"]["chance-corrected"]["value"] is None
+    assert sentences(tree) == ["Guessing is perfect on this task; there is nothing to tell apart."]
+
+
 def test_a_short_list_of_hits_counts_as_far_as_it_goes(task, tmp_path) -> None:
     """Only the true candidate or nothing is listed: found where it stands, a miss where it does not."""
     rows = rows_of(task)
