@@ -157,6 +157,9 @@ def split(
     ] = "held-out",
     max_energy: Annotated[float, typer.Option(help="Of low-energy: test up to this collision energy, in eV.")] = 15.0,
     class_level: Annotated[int, typer.Option(help="Of chemical-class: 2 superclass, 3 class, 4 subclass.")] = 3,
+    solver_seconds: Annotated[
+        float, typer.Option(min=0, help="Of mces: for one pair; 0 uses bounds alone and makes larger clusters.")
+    ] = 1.0,
     cache: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Of mces: where distances are kept.", show_default="FILE.json.cache"),
@@ -169,7 +172,7 @@ def split(
 
     options = SplitOptions(
         kind=kind, seed=seed, test=test, validation=validation, hold_out=tuple(hold_out or ()), molecules=molecules,
-        max_energy=max_energy, class_level=class_level, cache=cache, workers=workers,
+        max_energy=max_energy, class_level=class_level, solver_seconds=solver_seconds, cache=cache, workers=workers,
     )  # fmt: skip
     for line in describe_audit(split_store(store, out, options)):
         logger.info("%s: %s", out, line)

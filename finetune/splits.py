@@ -62,6 +62,8 @@ class SplitOptions:
         Level of the path in ``chemical_class`` (ChemOnt): 1 kingdom, 2 superclass, 3 class, 4 subclass.
     mces_distance : float
         Two molecules nearer than this share a fold, in the sense of single linkage.
+    solver_seconds : float
+        For one pair; see `ionbed.spectra.mces.mces_clusters`.
     cache : Path or None
         Folder in which the MCES distances are kept; beside the split where None.
     workers : int or None
@@ -82,6 +84,7 @@ class SplitOptions:
     max_energy: float = 15.0
     class_level: int = 3
     mces_distance: float = 10.0
+    solver_seconds: float = 1.0
     cache: Path | None = None
     workers: int | None = None
 
@@ -276,14 +279,20 @@ def _by_mces(table: pa.Table, options: SplitOptions, cache: Path | None) -> Spli
     molecules = smiles_of_molecules(table)
     blocks = [block for block, smiles in molecules.items() if smiles]
     clusters = mces_clusters(
-        [molecules[block][0] for block in blocks], options.mces_distance, cache=cache, workers=options.workers
+        [molecules[block][0] for block in blocks],
+        options.mces_distance,
+        cache=cache,
+        workers=options.workers,
+        seconds=options.solver_seconds,
     )
     # A cluster is named by its first member, so that the name does not depend on the order of the store.
     first: dict[int, str] = {}
     for block, cluster in zip(blocks, clusters.tolist(), strict=True):
         first.setdefault(cluster, block)
     groups = {block: first[cluster] for block, cluster in zip(blocks, clusters.tolist(), strict=True)}
-    return _split_of_groups(molecules, groups, options, {"mces_distance": options.mces_distance})
+    return _split_of_groups(
+        molecules, groups, options, {"mces_distance": options.mces_distance, "solver_seconds": options.solver_seconds}
+    )
 
 
 def _by_class(table: pa.Table, options: SplitOptions) -> Split:
