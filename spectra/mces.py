@@ -38,8 +38,8 @@ _NUM_SLOTS = len(_COMMON) + 1  # the last holds all other elements, which makes 
 _MOST_NEIGHBOURS = 4  # likewise
 _FURTHEST = 5  # bonds
 _FURTHER_WEIGHT = 0.01  # small, so that the assignment stays nearly the cheapest
-_PAIRS_PER_ROUND = 1024
-_PAIRS_PER_TASK = 32
+_PAIRS_PER_ROUND = 512
+_PAIRS_PER_TASK = 8
 _FAR, _NEAR, _UNDECIDED = 0, 1, 2
 
 
