@@ -20,8 +20,8 @@ from ionbed.errors import InputError
 
 COMMANDS = [
     ["data"], ["data", "list"], ["data", "get"], ["prepare"], ["split"], ["simulate"], ["pretrain"], ["finetune"],
-    ["embed"], ["index"], ["index", "build"], ["index", "info"], ["search"], ["evaluate"], ["task"], ["score"], ["demo"],
-    ["doctor"], ["configs"],
+    ["embed"], ["index"], ["index", "build"], ["index", "info"], ["search"], ["evaluate"], ["task"], ["score"],
+    ["demo"], ["doctor"], ["configs"],
 ]  # fmt: skip
 
 
