@@ -1,4 +1,4 @@
-"""What several tests need: a made-up mzML file, the vocabulary for pyteomics, a server on 127.0.0.1."""
+"""What several tests need: made-up files, the vocabulary for pyteomics, a server on 127.0.0.1."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ import gzip
 import zlib
 from collections.abc import Iterator
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from ionbed.spectra.preparation import units
+
 from .http_server import Server
+from .prepare_inputs import write_library
 
 MZ, INTENSITY = np.array([50.5, 60.25, 99.125]), np.array([10.0, 20.5, 7.0])
 
@@ -86,3 +90,17 @@ def online(monkeypatch, tmp_path):
     """The network that these tests use is this machine; sets without --out go to where they run."""
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def libraries(tmp_path: Path) -> list[Path]:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    # each shares five spectra with the one before
+    return [write_library(folder / f"library-{i}.mgf", first=15 * i) for i in range(5)]
+
+
+@pytest.fixture
+def units_of_one_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small files would otherwise share a unit, and one worker would do all."""
+    monkeypatch.setattr(units, "SMALLEST_UNIT_BYTES", 1)
