@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from ...artifacts import sha256_of_file
+from ...artifacts import atomic_file, sha256_of_file
 from ..harmonise import Dropped
 from ..store import SCHEMA, SHARD_NAME, write_shard
-from .parts import Parts, dropped_line, list_path, unfinished
+from .parts import Parts, dropped_line, list_path, scratch_file
 from .shuffle import GRADES, Decisions, file_grades, final_grades, new_names
 
 if TYPE_CHECKING:
@@ -109,9 +109,8 @@ def _write_shard(shard: Shard, *, parts: Parts, decisions: Decisions, names: Seq
     assert left == 0
     whole = pa.concat_tables(tables).combine_chunks()  # one chunk, so that the bytes do not tell of the parts
     path = parts.folder / SHARD_NAME.format(shard.number)
-    mark = path.with_name(f".{path.name}{unfinished()}")
-    write_shard(whole, mark)
-    os.replace(mark, path)
+    with scratch_file(path) as partial_file:
+        write_shard(whole, partial_file)
     return {
         "entry": {"file": path.name, "spectra": len(whole), "sha256": sha256_of_file(path)},
         "repaired": repaired,
@@ -134,23 +133,21 @@ def list_dropped(workers: Workers, parts: Parts, decisions: Decisions, path: Pat
     Each yielded value maps a library's name to {'dropped': {reason: n}, 'grades': {grade: n}}: rows that went after
     they had been read, and rows that stay.
     """
-    mark = path.with_name(f".{path.name}.partial")
-    with open(mark, "wb") as whole:
+    with atomic_file(path) as partial_file, open(partial_file, "wb") as whole:
         whole.write(DROPPED_HEADER.encode())
         task = partial(_list_group, parts=parts, decisions=decisions)
         for file, counts in workers.map(task, list(enumerate(parts.groups()))):
             with open(file, "rb") as piece:
                 shutil.copyfileobj(piece, whole)
             yield counts
-    os.replace(mark, path)
 
 
 def _list_group(numbered: tuple[int, range], *, parts: Parts, decisions: Decisions) -> tuple[Path, dict[str, Any]]:
     number, group = numbered
-    path = parts.folder / f"list-{number:06d}.tsv{unfinished()}"
+    path = parts.folder / f"list-{number:06d}.tsv"
     offsets, by_library = parts.offsets, file_grades(parts)
     counts: dict[str, dict[str, Counter[str]]] = {}
-    with open(path, "wb") as listing:
+    with scratch_file(path) as partial_file, open(partial_file, "wb") as listing:
         for part in group:
             with open(list_path(parts.folder, part), "rb") as read_stage:
                 shutil.copyfileobj(read_stage, listing)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ...artifacts import atomic_file
 from ..grades import FileStatistics, Grade, GradeOptions, grade_of_file, worse
-from .parts import Parts, unfinished
+from .parts import Parts, scratch_file
 from .shuffle import GRADES_FILE
 
 FILES_FILE = "files.tsv"
@@ -63,9 +63,9 @@ class Curation:
         for name, statistics in _merged(parts):
             self._add(name, statistics, options)
         path = parts.folder / GRADES_FILE
-        mark = path.with_name(f"{path.name}{unfinished()}")
-        mark.write_text(json.dumps({name: library.grade for name, library in self.libraries.items()}), encoding="utf-8")
-        os.replace(mark, path)
+        grades = {name: library.grade for name, library in self.libraries.items()}
+        with scratch_file(path) as partial_file:
+            partial_file.write_text(json.dumps(grades), encoding="utf-8")
 
     def _add(self, name: str, statistics: FileStatistics, options: GradeOptions) -> None:
         grade = grade_of_file(statistics, options)
@@ -120,8 +120,7 @@ class Curation:
 
     def write_files(self, path: Path) -> None:
         """Write the table of files."""
-        mark = path.with_name(f".{path.name}.partial")
-        with open(mark, "w", encoding="utf-8") as stream:
+        with atomic_file(path) as partial_file, open(partial_file, "w", encoding="utf-8") as stream:
             stream.write("file\tread\tkept\tgrade\tkept_a\tkept_b\tkept_c\trun\tmass_spread_mda\tdropped\n")
             for file in self.files():
                 spread = "" if file["mass_spread"] is None else f"{file['mass_spread']:.3g}"
@@ -130,7 +129,6 @@ class Curation:
                 run = "yes" if file["is_run"] else "no"
                 row = [file["file"], file["read"], file["kept"], file["grade"], *kept, run, spread, dropped]
                 stream.write("\t".join(" ".join(str(value).split()) for value in row) + "\n")
-        os.replace(mark, path)
 
 
 def _merged(parts: Parts) -> Iterator[tuple[str, FileStatistics]]:

@@ -8,6 +8,7 @@ import os
 import re
 import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -152,38 +153,43 @@ def make_part(unit: Unit, *, folder: Path, options: PrepareOptions) -> int:
 
     The part appears last of all by renaming, so that a killed task leaves nothing that could be taken for one.
     """
-    mark = unfinished()
     table_file, list_file, summary_file = (path(folder, unit.number) for path in (part_path, list_path, _summary_path))
     libraries: dict[str, FileStatistics] = {}
     skipped: list[str] = []
     num_rows = 0
     blocks = iter([unit.block]) if unit.block is not None else blocks_of_files(unit.files, skipped)
     with (
-        pa.OSFile(f"{table_file}{mark}", "wb") as sink,
+        scratch_file(table_file) as new_table,
+        scratch_file(list_file) as new_list,
+        pa.OSFile(str(new_table), "wb") as sink,
         pa.ipc.new_file(sink, PART_SCHEMA) as writer,
-        open(f"{list_file}{mark}", "w", encoding="utf-8", errors="replace") as listing,
+        open(new_list, "w", encoding="utf-8", errors="replace") as listing,
     ):
         for block in blocks:
             table = _rows_of(block, options, libraries, listing.write)
             num_rows += len(table)
             writer.write_table(table)
-    for path in (table_file, list_file):
-        os.replace(f"{path}{mark}", path)
     summary = {
         "bytes": [table_file.stat().st_size, list_file.stat().st_size],
         "rows": num_rows,
         "libraries": [{"name": name, "statistics": seen.to_json()} for name, seen in libraries.items()],
         "skipped": skipped,
     }
-    with open(f"{summary_file}{mark}", "w", encoding="utf-8") as stream:
+    with scratch_file(summary_file) as new_summary, open(new_summary, "w", encoding="utf-8") as stream:
         json.dump(summary, stream)
-    os.replace(f"{summary_file}{mark}", summary_file)
     return sum(seen.read for seen in libraries.values())
 
 
-def unfinished() -> str:
-    """Return what follows the name of a file that is being written; no two tasks share it, on whatever machine."""
-    return f".{uuid.uuid4().hex[:12]}.partial"
+@contextmanager
+def scratch_file(path: Path) -> Iterator[Path]:
+    """Yield where to write a file of the scratch folder, and rename it to ``path`` when it is whole.
+
+    Unlike `ionbed.artifacts.atomic_file` this syncs nothing to disk, and any number of tasks, on whatever machines, may
+    write one file at once.
+    """
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}.partial")
+    yield partial
+    os.replace(partial, path)
 
 
 def library_of(source_file: str, format_name: str) -> str:

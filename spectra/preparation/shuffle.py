@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,7 +24,7 @@ from ..columns import SpectrumColumns
 from ..deduplication import UniqueNames
 from ..grades import BELOW, Grade, GradeOptions, worse
 from ..near_duplicates import NearDuplicateOptions, keep_in_bucket
-from .parts import Parts, unfinished
+from .parts import Parts, scratch_file
 
 if TYPE_CHECKING:
     from .workers import Workers
@@ -311,10 +310,12 @@ def _rename(span: tuple[int, int, int], *, runs: Sequence[Path], parts: Parts, t
                 new_rows.append(row)
                 new_ids.append(given)
     table = pa.table({"row": pa.array(new_rows, pa.int64()), "name": pa.array(new_ids, pa.string())})
-    mark = f"{path}{unfinished()}"
-    with pa.OSFile(mark, "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+    with (
+        scratch_file(path) as partial_file,
+        pa.OSFile(str(partial_file), "wb") as sink,
+        pa.ipc.new_file(sink, table.schema) as writer,
+    ):
         writer.write_table(table)
-    os.replace(mark, path)
     return path
 
 
@@ -333,9 +334,7 @@ def _below(numbered: tuple[int, range], *, parts: Parts, options: GradeOptions) 
 
 
 def _save(path: Path, array: np.ndarray) -> None:
-    mark = f"{path}{unfinished()}"
     written = io.BytesIO()  # into a file itself, NumPy would not say why it failed
     np.save(written, array)
-    with open(mark, "wb") as stream:
-        stream.write(written.getbuffer())
-    os.replace(mark, path)
+    with scratch_file(path) as partial_file:
+        partial_file.write_bytes(written.getbuffer())
