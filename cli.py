@@ -347,9 +347,9 @@ def evaluate(
 ) -> None:
     """Measure models next to the plain look-ups that they have to beat."""
     from .configs.loading import load_config
+    from .evaluation.report.table import print_tables
     from .evaluation.run import EvaluationConfig
     from .evaluation.run import evaluate as run
-    from .evaluation.table import print_tables
 
     if dataset is None and Path(what).is_dir():
         raise InputError(f"{what}: is a folder; name a YAML file, or the data set (a store) after the model")

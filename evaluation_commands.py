@@ -87,8 +87,8 @@ def score(
 ) -> None:
     """Judge the answers of any tool to a task, by the metrics of 'ionbed evaluate'."""
     from .evaluation.measure import BootstrapOptions
+    from .evaluation.report.score_table import print_score
     from .evaluation.score import score as run
-    from .evaluation.score_table import print_score
 
     tree = run(
         predictions,

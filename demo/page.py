@@ -7,9 +7,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.explanations import verdict_sentences
-from ..evaluation.page import STYLE
-from ..evaluation.table import TITLES, count_line, footnote, tables
+from ..evaluation.report.explanations import verdict_sentences
+from ..evaluation.report.page import STYLE
+from ..evaluation.report.table import TITLES, count_line, footnote, tables
 from .searches import COLUMNS, ShownSearch, hit_rows, query_line
 
 DEMO_STYLE = """

@@ -59,8 +59,8 @@ def run_demo(out: Path, *, threads: int | None = None) -> None:
     """
     from rich.console import Console
 
-    from ..evaluation.lookups import require_lookups
-    from ..evaluation.table import print_tables
+    from ..evaluation.baselines.lookups import require_lookups
+    from ..evaluation.report.table import print_tables
 
     require_lookups()
     out = Path(out)
@@ -234,7 +234,7 @@ def _evaluate(out: Path) -> dict[str, Any]:
 
 def _finish(out: Path, stages: _Stages, shown: Sequence[ShownSearch], results: dict[str, Any]) -> None:
     """Write the page and the manifest: from now on the folder is a finished demo."""
-    from ..evaluation.mirror import save_mirror
+    from ..evaluation.report.mirror import save_mirror
     from .page import write_page
 
     for number, search in enumerate(shown, start=1):

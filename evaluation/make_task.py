@@ -17,8 +17,8 @@ from ..configs.loading import to_tree
 from ..errors import InputError
 from ..spectra.split import MOLECULES, Split
 from ..spectra.store import Store
+from .baselines.lookups import lookup_scorers, require_lookups
 from .dataset import EvaluationData, load_evaluation_data
-from .lookups import lookup_scorers, require_lookups
 from .metrics import comparable
 from .predictions import Corpus, PredictionManifest, write_predictions
 from .provenance import training_stages

@@ -14,9 +14,8 @@ from ..configs.loading import to_tree
 from ..errors import InputError
 from ..spectra.split import MOLECULES, Split
 from ..spectra.store import Store
+from .baselines.lookups import LookupOptions, lookup_scorers, require_lookups
 from .dataset import EvaluationData, load_evaluation_data
-from .figures import read_losses
-from .lookups import LookupOptions, lookup_scorers, require_lookups
 from .measure import (
     ORACLE,
     SAME_MOLECULE,
@@ -28,7 +27,8 @@ from .measure import (
     measure_same_molecule,
 )
 from .provenance import check_exposure, training_stages
-from .report import results_tree, write_report
+from .report.figures import read_losses
+from .report.write import results_tree, write_report
 from .scorers import Chance, Encoder, Learned, PrecursorOnly, Scorer, rows_needed
 from .tasks import (
     AnalogueSearchOptions,

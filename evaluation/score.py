@@ -121,7 +121,7 @@ def score(
         raise InputError(f"two rows would be named '{twice}'; change 'name' in one of the manifests")
     tree, judged = judge(loaded, given, bootstrap, seed=seed)
     with atomic_folder(out, overwrite=overwrite) as folder:
-        from .score_table import markdown
+        from .report.score_table import markdown
 
         with atomic_file(folder / "results.json") as partial:
             partial.write_text(json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")

@@ -15,7 +15,7 @@ from ionbed.configs.loading import load_config
 from ionbed.demo import run
 from ionbed.demo.laboratories import LIBRARY, QUERIES, record
 from ionbed.errors import InputError
-from ionbed.evaluation.explanations import verdict_sentences
+from ionbed.evaluation.report.explanations import verdict_sentences
 from ionbed.finetune.config import FinetuneConfig
 from ionbed.pretrain.config import PretrainConfig
 from ionbed.spectra.molecule_files import read_molecules

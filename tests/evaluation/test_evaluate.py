@@ -19,7 +19,6 @@ from rich.console import Console
 from ionbed.configs.loading import load_config
 from ionbed.errors import InputError
 from ionbed.evaluation import run
-from ionbed.evaluation.explanations import METRICS, ROWS, exposure_sentences, verdict_sentences
 from ionbed.evaluation.measure import (
     ANALOGUE_SEARCH,
     LIBRARY_SEARCH,
@@ -32,11 +31,12 @@ from ionbed.evaluation.measure import (
     measure_library_search,
     measure_same_molecule,
 )
-from ionbed.evaluation.mirror import matched_peaks, save_mirror
 from ionbed.evaluation.provenance import UNKNOWN_ORIGIN, exposure
+from ionbed.evaluation.report.explanations import METRICS, ROWS, exposure_sentences, verdict_sentences
+from ionbed.evaluation.report.mirror import matched_peaks, save_mirror
+from ionbed.evaluation.report.table import markdown, print_tables
 from ionbed.evaluation.run import EvaluationConfig, evaluate
 from ionbed.evaluation.scorers import Chance, Kind, PrecursorOnly, score_pairs
-from ionbed.evaluation.table import markdown, print_tables
 from ionbed.evaluation.tasks import (
     AnalogueSearchOptions,
     LibrarySearchOptions,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from matchms.similarity import CosineGreedy, FlashSimilarity, ModifiedCosineGreedy
 
-from ionbed.evaluation.lookups import LookupOptions, clean_peaks, lookup_scorers
+from ionbed.evaluation.baselines.lookups import LookupOptions, clean_peaks, lookup_scorers
 from ionbed.spectra.columns import SpectrumColumns
 
 OPTIONS = LookupOptions()

@@ -15,8 +15,8 @@ import yaml
 from ionbed.cli import main
 from ionbed.errors import InputError
 from ionbed.evaluation.measure import BootstrapOptions
+from ionbed.evaluation.report.score_table import markdown, sentences
 from ionbed.evaluation.score import _range_order, score
-from ionbed.evaluation.score_table import markdown, sentences
 from ionbed.evaluation.task_files import SCHEMAS, load_task, write_task
 
 QUERIES_PER_MOLECULE = 3

@@ -15,9 +15,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..errors import InputError
-from ..spectra.columns import SpectrumColumns
-from .scorers import Kind, Scorer
+from ...errors import InputError
+from ...spectra.columns import SpectrumColumns
+from ..scorers import Kind, Scorer
 
 
 @dataclass(frozen=True)

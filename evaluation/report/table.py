@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from ..measure import ANALOGUE_SEARCH, LIBRARY_SEARCH, SAME_MOLECULE, SAME_MOLECULE_ANY_PARTNER
 from .explanations import exposure_sentences, predicted_sentence, verdict_sentences
-from .measure import ANALOGUE_SEARCH, LIBRARY_SEARCH, SAME_MOLECULE, SAME_MOLECULE_ANY_PARTNER
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from ..artifacts import atomic_file
-from ..spectra.store import spectra_from_table
-from .dataset import EvaluationData
-from .measure import LIBRARY_SEARCH, TaskResult
+from ...artifacts import atomic_file
+from ...spectra.store import spectra_from_table
+from ..dataset import EvaluationData
+from ..measure import LIBRARY_SEARCH, TaskResult
 from .page import html_page
 from .table import markdown
 
 if TYPE_CHECKING:
-    from ..spectra.spectrum import Spectrum
+    from ...spectra.spectrum import Spectrum
 
 
 def results_tree(

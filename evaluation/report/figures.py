@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import InputError
-from ..spectra.spectrum import Spectrum
-from .measure import AUC, HITS, LIBRARY_SEARCH, SAME_MOLECULE, SAME_MOLECULE_ANY_PARTNER, TANIMOTO, TaskResult
-from .metrics import roc_curve
+from ...errors import InputError
+from ...spectra.spectrum import Spectrum
+from ..measure import AUC, HITS, LIBRARY_SEARCH, SAME_MOLECULE, SAME_MOLECULE_ANY_PARTNER, TANIMOTO, TaskResult
+from ..metrics import roc_curve
+from ..scorers import PrecursorOnly
 from .mirror import LOWER, MATCHED, UPPER, mirror_figure
-from .scorers import PrecursorOnly
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .measure import (
+from ..measure import (
     ANALOGUE_SEARCH,
     AUC,
     AUC_BETWEEN_LABORATORIES,
