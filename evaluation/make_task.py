@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,20 +16,15 @@ from ..errors import InputError
 from ..spectra.split import MOLECULES, Split
 from ..spectra.store import Store
 from .baselines.lookups import lookup_scorers, require_lookups
+from .comparisons import COMPARISONS, Comparisons
 from .dataset import EvaluationData, load_evaluation_data
 from .metrics import comparable
 from .predictions import Corpus, PredictionManifest, write_predictions
 from .provenance import training_stages
 from .run import EvaluationConfig
 from .scorers import Learned, PrecursorOnly, Scorer, rows_needed, score_pairs
+from .strata import query_strata
 from .task_files import SCHEMAS, TaskKind, write_task
-from .tasks import (
-    LibrarySearchTask,
-    analogue_search_task,
-    draw_per_molecule,
-    library_search_task,
-    same_molecule_task,
-)
 
 logger = logging.getLogger("ionbed")
 
@@ -44,29 +37,6 @@ SPECTRUM_COLUMNS = [
     "intensity",
 ]  # fmt: skip
 """Of the store, that a task shows to the tool: nothing that names the molecule or the laboratory."""
-
-ENERGY_EDGES, MZ_EDGES, PEAK_EDGES = (10.0, 20.0, 30.0, 40.0, 60.0), (200.0, 300.0, 400.0, 600.0), (5, 10, 20, 50)
-POOL_EDGES = (2, 5, 10, 20, 50, 100)
-
-
-@dataclass(frozen=True, eq=False)
-class Comparisons:
-    """What is compared with what: rows of the data, and the pools that queries share.
-
-    Attributes
-    ----------
-    queries : int64 array of shape (n_queries,)
-    pool_of_query : int64 array of shape (n_queries,)
-    pool, candidate : int64 arrays of shape (n_candidates,)
-        Pool, and row of the data (retrieval: molecule of the data), of every candidate.
-    counts : dict of str to number
-    """
-
-    queries: np.ndarray
-    pool_of_query: np.ndarray
-    pool: np.ndarray
-    candidate: np.ndarray
-    counts: dict[str, float]
 
 
 def make_task(
@@ -110,7 +80,7 @@ def make_task(
             "does not hold; make a split that shares none (docs/splits.md)"
         )
     data = load_evaluation_data(Store(config.dataset), split)
-    found = _COMPARISONS[kind](data, config)
+    found = COMPARISONS[kind](data, config)
     if not len(found.queries):
         raise InputError(f"{config.dataset}: nothing to ask of this kind in the fold '{config.fold}'; use more spectra")
     header = {
@@ -121,7 +91,7 @@ def make_task(
         "precursor_ppm": config.library_search.precursor_ppm,
         "license": _licenses(data, found, kind),
         "counts": found.counts,
-        "strata": [] if kind == "pairs" else list(_strata(data, found, kind)),
+        "strata": [] if kind == "pairs" else list(query_strata(data, found, kind)),
     }
     with atomic_folder(out, overwrite=overwrite) as folder:
         whole = write_task(folder, header, task_tables(data, found, kind))
@@ -142,7 +112,7 @@ def task_tables(data: EvaluationData, found: Comparisons, kind: TaskKind) -> dic
     queries = {
         "query_id": data.spectrum_id[found.queries],
         "pool": _pool_names(found),
-        **({} if kind == "pairs" else _strata(data, found, kind)),
+        **({} if kind == "pairs" else query_strata(data, found, kind)),
     }
     names = np.empty(int(found.pool_of_query.max()) + 1, object)
     names[found.pool_of_query] = queries["pool"]
@@ -215,95 +185,6 @@ def _best_of_pools(
     return query, candidate, score
 
 
-def _library(data: EvaluationData, config: EvaluationConfig) -> Comparisons:
-    task = library_search_task(data, config.fold, config.library_search, seed=config.seed)
-    return _own_pools(task, task.counts)
-
-
-def _own_pools(task: LibrarySearchTask, counts: dict[str, float]) -> Comparisons:
-    return Comparisons(task.queries, np.arange(len(task.queries)), task.query, task.library, counts)
-
-
-def _open(data: EvaluationData, config: EvaluationConfig) -> Comparisons:
-    """Take the molecule away from the candidates of half of the molecules' queries."""
-    task = library_search_task(data, config.fold, config.library_search, seed=config.seed)
-    molecule = data.molecule[task.queries]
-    distinct = np.unique(molecule)
-    drawn = np.random.default_rng(config.seed).permutation(distinct)[: len(distinct) // 2]
-    is_unanswerable = np.isin(molecule, drawn)
-    is_true = data.molecule[task.library] == molecule[task.query]
-    kept = ~(is_unanswerable[task.query] & is_true)
-    counts = {
-        "queries": len(task.queries),
-        "of these without an answer": int(is_unanswerable.sum()),
-        "molecules": len(distinct),
-    }
-    return Comparisons(task.queries, np.arange(len(task.queries)), task.query[kept], task.library[kept], dict(counts))
-
-
-def _analogue(data: EvaluationData, config: EvaluationConfig) -> Comparisons:
-    task = analogue_search_task(data, config.fold, config.analogue_search, seed=config.seed)
-    empty = [np.empty(0, np.int64)]
-    return Comparisons(
-        np.concatenate([*empty, *task.queries]),
-        np.concatenate([*empty, *(np.full(len(rows), i) for i, rows in enumerate(task.queries))]),
-        np.concatenate([*empty, *(np.full(len(rows), i) for i, rows in enumerate(task.libraries))]),
-        np.concatenate([*empty, *task.libraries]),
-        task.counts,
-    )
-
-
-def _pairs(data: EvaluationData, config: EvaluationConfig) -> Comparisons:
-    task = same_molecule_task(data, config.fold, config.same_molecule, seed=config.seed)
-    queries, pool = np.unique(task.first, return_inverse=True)
-    return Comparisons(queries, np.arange(len(queries)), pool, task.second, task.counts)
-
-
-def _retrieval(data: EvaluationData, config: EvaluationConfig) -> Comparisons:
-    """Every molecule of the store of nearly the same mass is a candidate, whatever its fold."""
-    from ..spectra.molecules import standardise
-
-    standard = [standardise(smiles) for smiles in data.smiles]
-    mass = np.array([np.nan if molecule is None else molecule.exact_mass for molecule in standard])
-    by_mass = np.argsort(mass, kind="stable")  # those that RDKit cannot read (NaN) come last
-    ordered = mass[by_mass]
-    rows = data.rows_in(config.fold)
-    rows = rows[~np.isnan(mass[data.molecule[rows]])]
-    relative = config.library_search.precursor_ppm * 1e-6
-    centre = mass[data.molecule[rows]]
-    starts = np.searchsorted(ordered, centre * (1 - relative), side="left")
-    stops = np.searchsorted(ordered, centre * (1 + relative), side="right")
-    single = stops - starts < 2
-    queries = draw_per_molecule(
-        rows[~single], data.molecule, limit=config.library_search.max_queries_per_molecule, seed=config.seed
-    )
-    place = np.searchsorted(rows, queries)
-    sizes = stops[place] - starts[place]
-    within = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    counts = {
-        "queries": len(queries),
-        "molecules": len(np.unique(data.molecule[queries])),
-        "mean candidates": float(sizes.mean()) if len(sizes) else 0.0,
-        "spectra with one candidate only, left out": int(single.sum()),
-    }
-    return Comparisons(
-        queries,
-        np.arange(len(queries)),
-        np.repeat(np.arange(len(queries)), sizes),
-        by_mass[np.repeat(starts[place], sizes) + within],
-        counts,
-    )
-
-
-_COMPARISONS: Mapping[TaskKind, Callable[[EvaluationData, EvaluationConfig], Comparisons]] = {
-    "library": _library,
-    "open": _open,
-    "analogue": _analogue,
-    "retrieval": _retrieval,
-    "pairs": _pairs,
-}
-
-
 def _baselines(
     data: EvaluationData, found: Comparisons, config: EvaluationConfig, task_hash: str
 ) -> Sequence[tuple[Scorer, PredictionManifest]]:
@@ -347,39 +228,6 @@ def _molecule_columns(data: EvaluationData, molecules: np.ndarray) -> dict[str, 
         "smiles": flat,
         "fingerprint": [row.tobytes() for row in packed],
     }
-
-
-def _strata(data: EvaluationData, found: Comparisons, kind: TaskKind) -> dict[str, np.ndarray]:
-    """Return what the queries are told apart by; object arrays of str or None, of shape (n_queries,)."""
-    columns = data.columns
-    rows = found.queries
-    molecule = found.candidate if kind == "retrieval" else data.molecule[found.candidate]
-    distinct = np.unique(np.stack([found.pool, molecule]), axis=1)[0]
-    size = np.bincount(distinct, minlength=int(found.pool_of_query.max()) + 1)[found.pool_of_query]
-    polarity = np.where(columns.polarity[rows] > 0, "positive", "negative")
-    return {
-        "polarity": polarity.astype(object),
-        "adduct": columns.adduct[rows],
-        "instrument_type": columns.instrument_type[rows],
-        "collision_energy": binned(columns.collision_energy[rows], ENERGY_EDGES, "eV"),
-        "precursor_mz": binned(columns.precursor_mz[rows], MZ_EDGES, "Da"),
-        "num_peaks": binned(columns.num_peaks[rows], PEAK_EDGES, "peaks"),
-        "pool_size": binned(size, POOL_EDGES, "molecules"),
-    }
-
-
-def binned(values: np.ndarray, edges: Sequence[float], unit: str) -> np.ndarray:
-    """Return the range that each value is in, as text ('20 to 30 eV', its lower end included); None for NaN."""
-    labels = [
-        f"below {edges[0]:g} {unit}",
-        *(f"{low:g} to {high:g} {unit}" for low, high in itertools.pairwise(edges)),
-        f"{edges[-1]:g} {unit} and more",
-    ]
-    values = np.asarray(values, np.float64)
-    place = np.searchsorted(np.asarray(edges, np.float64), values, side="right")
-    found = np.array(labels, object)[place]
-    found[np.isnan(values)] = None
-    return found
 
 
 def _licenses(data: EvaluationData, found: Comparisons, kind: TaskKind) -> dict[str, int]:

@@ -11,7 +11,8 @@ from ..progress import progress
 from ..spectra.columns import SpectrumColumns
 from .metrics import comparable
 
-Kind = Literal["reference", "look-up", "learned"]
+Kind = Literal["reference", "blind", "look-up", "trained", "learned"]
+"""Of a row: chance and oracles; rankers that see no peak; look-ups; networks trained here as baselines; models."""
 
 QUERIES_PER_CHUNK = 64
 
@@ -23,8 +24,8 @@ class Scorer(Protocol):
     ----------
     label : str
         Row of the table.
-    kind : 'reference', 'look-up' or 'learned'
-        Learned rows are compared with the best look-up; a reference is printed without verdict.
+    kind : Kind
+        Trained and learned rows are compared with the best look-up and the best blind one.
     """
 
     label: str
@@ -36,6 +37,25 @@ class Scorer(Protocol):
         Parameters
         ----------
         queries, library : int64 arrays of rows of the data
+        """
+        ...
+
+
+class StructureScorer(Protocol):
+    """Scores spectra against candidate structures; higher is better. Attributes as of `Scorer`."""
+
+    label: str
+    kind: Kind
+
+    def score_structures(self, query: np.ndarray, molecule: np.ndarray) -> np.ndarray:
+        """Return float scores of shape (n_pairs,); NaN abstains.
+
+        Parameters
+        ----------
+        query : int64 array of shape (n_pairs,)
+            Rows of the data.
+        molecule : int64 array of shape (n_pairs,)
+            Rows of the `ionbed.evaluation.candidates.Candidates`.
         """
         ...
 
