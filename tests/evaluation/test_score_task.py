@@ -15,7 +15,7 @@ import pytest
 from ionbed.errors import InputError
 from ionbed.evaluation import make_task as module
 from ionbed.evaluation.dataset import load_evaluation_data
-from ionbed.evaluation.make_task import binned, make_task, predict
+from ionbed.evaluation.make_task import make_task, predict
 from ionbed.evaluation.measure import (
     BootstrapOptions,
     measure_analogue_search,
@@ -25,6 +25,7 @@ from ionbed.evaluation.measure import (
 from ionbed.evaluation.predictions import PredictionManifest, write_predictions
 from ionbed.evaluation.run import EvaluationConfig
 from ionbed.evaluation.score import score
+from ionbed.evaluation.strata import binned
 from ionbed.evaluation.task_files import KINDS, load_task
 from ionbed.evaluation.tasks import analogue_search_task, library_search_task, same_molecule_task
 from ionbed.spectra.split import Split
