@@ -86,7 +86,7 @@ def score(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Judge the answers of any tool to a task, by the metrics of 'ionbed evaluate'."""
-    from .evaluation.measure import BootstrapOptions
+    from .evaluation.statistics import BootstrapOptions
     from .evaluation.report.score_table import print_score
     from .evaluation.score import score as run
 

@@ -14,6 +14,7 @@ from .metrics import comparable, roc_auc, value_of_best
 from .ranking import score_molecules, true_ranks
 from .scorers import Kind, Scorer, score_pairs
 from .statistics import (
+    BootstrapOptions,
     Difference,
     Estimate,
     Measured,
@@ -33,20 +34,6 @@ HITS = (1, 5, 20)
 ORACLE = "nearest-neighbour oracle"
 
 SCORES_PER_CHUNK = 2**24
-
-
-@dataclass(frozen=True)
-class BootstrapOptions:
-    """How intervals are made: resamples of molecules, and the confidence of the percentile interval."""
-
-    resamples: int = 1000
-    confidence: float = 0.95
-
-    def __post_init__(self) -> None:
-        if self.resamples < 100:
-            raise ValueError(f"'resamples' is {self.resamples}; intervals need at least 100")
-        if not 0 < self.confidence < 1:
-            raise ValueError(f"'confidence' is {self.confidence}; it must be between 0 and 1")
 
 
 @dataclass(frozen=True)

@@ -25,13 +25,13 @@ from ..artifacts import (
 from ..errors import InputError
 from ..spectra.split import MOLECULES
 from .confidence import confidence_tree
-from .measure import BootstrapOptions
 from .metrics import WeightedAveragePrecision, WeightedRocAuc, average_precision, chance_corrected, roc_auc
 from .outcomes import Outcomes, PerQuery, oracle_tanimoto, query_pools, ranked_outcomes
 from .predictions import PredictionManifest, Predictions, read_predictions
 from .provenance import exposure_to
 from .statistics import (
     MINIMUM_MOLECULES,
+    BootstrapOptions,
     Measured,
     bootstrap_p,
     compare,

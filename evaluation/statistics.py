@@ -25,6 +25,20 @@ LARGEST_GROUP = 0.1
 """Share of the pairs above which one group is too large for that."""
 
 
+@dataclass(frozen=True)
+class BootstrapOptions:
+    """How intervals are made: resamples of molecules, and the confidence of the percentile interval."""
+
+    resamples: int = 1000
+    confidence: float = 0.95
+
+    def __post_init__(self) -> None:
+        if self.resamples < 100:
+            raise ValueError(f"'resamples' is {self.resamples}; intervals need at least 100")
+        if not 0 < self.confidence < 1:
+            raise ValueError(f"'confidence' is {self.confidence}; it must be between 0 and 1")
+
+
 @dataclass(frozen=True, eq=False)
 class Measured:
     """One metric of one row, before its interval.

@@ -14,9 +14,9 @@ import yaml
 
 from ionbed.cli import main
 from ionbed.errors import InputError
-from ionbed.evaluation.measure import BootstrapOptions
 from ionbed.evaluation.report.score_table import markdown, sentences
 from ionbed.evaluation.score import _range_order, score
+from ionbed.evaluation.statistics import BootstrapOptions
 from ionbed.evaluation.task_files import SCHEMAS, load_task, write_task
 
 QUERIES_PER_MOLECULE = 3

@@ -89,7 +89,7 @@ def some_scores(data) -> Table:
 def through_the_door(data, config: EvaluationConfig, kind: str, scorer, tmp_path: Path) -> dict:
     """Write the scores of one of our own scorers as any tool would, and have them judged."""
     make_task(config, kind, tmp_path / kind)
-    found = module._COMPARISONS[kind](data, config)
+    found = module.COMPARISONS[kind](data, config)
     write_predictions(tmp_path / "own.parquet", predict(data, found, kind, scorer), OWN)
     return score(tmp_path / "own.parquet", tmp_path / kind, tmp_path / "out", bootstrap=BOOTSTRAP, seed=config.seed)
 
