@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import json
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -18,45 +15,19 @@ from ...spectra.spectrum import Spectrum
 from ..measure import AUC, HITS, LIBRARY_SEARCH, SAME_MOLECULE, SAME_MOLECULE_ANY_PARTNER, TANIMOTO, TaskResult
 from ..metrics import roc_curve
 from ..scorers import PrecursorOnly
+from .drawing import (
+    BLUE,
+    KIND_COLOURS,
+    LINE_COLOURS,
+    LINE_STYLES,
+    ORANGE,
+    Drawing,
+    blank_figure,
+    svg_element,
+)
 from .mirror import LOWER, MATCHED, UPPER, mirror_figure
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#777777"
-KIND_COLOURS = {"reference": GREY, "look-up": ORANGE, "learned": BLUE}
-LINE_COLOURS = {
-    "reference": ("#777777",),
-    "look-up": ("#000000", "#e69f00", "#cc79a7", "#56b4e9", "#8a6d00"),
-    "learned": ("#0072b2", "#d55e00", "#009e73", "#5e3c99"),
-}
-"""Okabe and Ito's colours and two beside them, which colour-blind readers can tell apart."""
-LINE_STYLES = {"reference": ":", "look-up": "--", "learned": "-"}
 NUM_BINS = 40
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """A figure of the report.
-
-    Attributes
-    ----------
-    caption : str
-    panels : tuple of str
-        SVG elements, each narrow enough for a telephone where it can be, to be laid side by side.
-    key : tuple of (str, str, str)
-        Colour, line style ('-', '--' or ':') and meaning of each colour in the panels.
-    task : str or None
-        The task it belongs to.
-    wide : bool
-        Whether it cannot be read when it is made narrower.
-    """
-
-    caption: str
-    panels: tuple[str, ...]
-    key: tuple[tuple[str, str, str], ...] = ()
-    task: str | None = None
-    wide: bool = False
 
 
 def task_figures(results: Sequence[TaskResult]) -> list[Drawing]:
@@ -90,7 +61,7 @@ def score_distributions(result: TaskResult) -> Drawing:
         finite = np.isfinite(values)
         if not finite.any() or np.ptp(values[finite]) == 0:
             continue
-        figure = _figure(3.3, 2.2)
+        figure = blank_figure(3.3, 2.2)
         axes = figure.add_subplot()
         bins = np.linspace(values[finite].min(), values[finite].max(), NUM_BINS + 1)
         for chosen, colour in ((result.positive, BLUE), (~result.positive, ORANGE)):
@@ -102,7 +73,7 @@ def score_distributions(result: TaskResult) -> Drawing:
         axes.set_title(label, fontsize=10)
         axes.set_xlabel("minus the difference (ppm)" if label == PrecursorOnly.label else "score", fontsize=9)
         axes.set_yticks([])
-        panels.append(_svg(figure))
+        panels.append(svg_element(figure))
     return Drawing(
         "How often each score is given to pairs of one molecule and to pairs of two (density, on a square-root scale): "
         "the less the two overlap, the better.",
@@ -114,7 +85,7 @@ def score_distributions(result: TaskResult) -> Drawing:
 
 def roc_curves(result: TaskResult) -> Drawing:
     """Draw the ROC curve of every scorer."""
-    figure = _figure(4.0, 3.9)
+    figure = blank_figure(4.0, 3.9)
     axes = figure.add_subplot()
     key = []
     colours = {kind: itertools.cycle(of_kind) for kind, of_kind in LINE_COLOURS.items()}
@@ -129,7 +100,7 @@ def roc_curves(result: TaskResult) -> Drawing:
     return Drawing(
         "ROC curves: the share of either kind of pair that a threshold on the score lets through. The nearer to the "
         "upper left corner, the better; in brackets the area below the curve (AUC).",
-        (_svg(figure),),
+        (svg_element(figure),),
         tuple(key),
         result.name,
     )
@@ -143,7 +114,7 @@ def intervals(result: TaskResult, metrics: Sequence[str], caption: str) -> Drawi
     margin = 0.05 * (max(bounds) - min(bounds)) or 0.05
     panels = []
     for metric in metrics:
-        figure = _figure(3.6, 0.8 + 0.27 * len(rows))
+        figure = blank_figure(3.6, 0.8 + 0.27 * len(rows))
         axes = figure.add_subplot()
         for height, row in enumerate(rows):
             estimate, colour = row.estimates[metric], KIND_COLOURS[row.kind]
@@ -156,7 +127,7 @@ def intervals(result: TaskResult, metrics: Sequence[str], caption: str) -> Drawi
         axes.set_xlim(min(bounds) - margin, max(bounds) + margin)
         axes.set_title(metric, fontsize=10)
         axes.grid(axis="x", linewidth=0.4)
-        panels.append(_svg(figure))
+        panels.append(svg_element(figure))
     kinds = dict.fromkeys(row.kind for row in result.rows)
     key = tuple((KIND_COLOURS[kind], "-", kind) for kind in kinds)
     return Drawing(caption, tuple(panels), key, result.name)
@@ -173,14 +144,14 @@ def loss_curves(logs: Mapping[str, Path]) -> Drawing:
     panels = []
     colours = {"loss": BLUE, "validation_loss": ORANGE}
     for label, path in logs.items():
-        figure = _figure(3.9, 2.6)
+        figure = blank_figure(3.9, 2.6)
         axes = figure.add_subplot()
         for name, (steps, losses) in read_losses(path).items():
             axes.plot(steps, losses, linewidth=1.2, color=colours[name])
         axes.set_title(label, fontsize=10)
         axes.set_xlabel("step", fontsize=9)
         axes.set_ylabel("loss", fontsize=9)
-        panels.append(_svg(figure))
+        panels.append(svg_element(figure))
     key = ((BLUE, "-", "on the training batches"), (ORANGE, "-", "on the molecules held out for validation"))
     return Drawing("Loss during training: it should fall and then level off.", tuple(panels), key)
 
@@ -207,24 +178,4 @@ def read_losses(path: Path) -> dict[str, tuple[list[float], list[float]]]:
 def mirror(task: str, caption: str, upper: Spectrum, lower: Spectrum) -> Drawing:
     """Draw a query above its hit."""
     key = ((MATCHED, "-", "peaks that match"), (UPPER, "-", "other peaks of the query"), (LOWER, "-", "of the hit"))
-    return Drawing(caption, (_svg(mirror_figure(upper, lower)),), key, task, wide=True)
-
-
-def _figure(width: float, height: float) -> Figure:
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def _svg(figure: Figure) -> str:
-    """Return the figure as an <svg> element that can stand inside HTML; the same figure gives the same text."""
-    import matplotlib
-
-    for axes in figure.axes:
-        axes.tick_params(labelsize=9)
-    buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": "ionbed", "svg.fonttype": "none", "font.family": "sans-serif"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    text = buffer.getvalue()
-    # Who made the file and its licence stand in the page once, not in every panel.
-    return re.sub(r"\s*<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    return Drawing(caption, (svg_element(mirror_figure(upper, lower)),), key, task, wide=True)

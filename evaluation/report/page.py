@@ -20,7 +20,7 @@ from .explanations import (
 from .table import EXPOSED, TITLES, count_line, footnote, number, tables
 
 if TYPE_CHECKING:
-    from .figures import Drawing
+    from .drawing import Drawing
 
 STYLE = """
 :root { color-scheme: light }
