@@ -1,9 +1,11 @@
-"""Read names and structures from the files that chemists keep them in: .smi, .tsv, .csv, .sdf."""
+"""Read names and structures from the files that chemists keep them in: .smi, .tsv, .csv, .sdf, gzipped or not."""
 
 from __future__ import annotations
 
 import csv
+import gzip
 import io
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,26 +43,45 @@ class NamedStructure:
 def read_molecules(path: Path) -> list[NamedStructure]:
     """Return the entries of a .smi, .tsv, .csv or .txt file (columns by header, else by what parses) or an .sdf file.
 
+    Each may be gzipped, with ``.gz`` at the end of its name.
+
     Raises
     ------
     InputError
-        The file is missing, empty or not text, or no column holds SMILES.
+        The file is missing, empty, damaged or not text, or no column holds SMILES.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file; name a .smi, .tsv, .csv or .sdf file of molecules")
     if path.stat().st_size == 0:
         raise InputError(f"{path}: is empty; it should hold one molecule per line, as SMILES and name")
-    entries = list(_read_sdf(path)) if path.suffix.lower() in {".sdf", ".mol"} else list(_read_text(path))
+    data = _content(path)
+    is_sdf = _suffix(path) in {".sdf", ".mol"}
+    entries = list(_read_sdf(data)) if is_sdf else list(_read_text(path, data))
     if not entries:
         raise InputError(f"{path}: holds no molecules; it should hold one per line, as SMILES and name")
     return entries
 
 
-def _read_sdf(path: Path) -> Iterator[NamedStructure]:
+def _content(path: Path) -> bytes:
+    data = path.read_bytes()
+    if path.suffix.lower() != ".gz":
+        return data
+    try:
+        return gzip.decompress(data)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path}: is a damaged gzip file ({error}); get it anew") from None
+
+
+def _suffix(path: Path) -> str:
+    """Return the ending of the name that tells the format, in lower case: '.tsv' of 'a.TSV.gz'."""
+    return Path(path.stem if path.suffix.lower() == ".gz" else path.name).suffix.lower()
+
+
+def _read_sdf(data: bytes) -> Iterator[NamedStructure]:
     from rdkit import Chem, rdBase
 
-    with rdBase.BlockLogs(), open(path, "rb") as handle:
+    with rdBase.BlockLogs(), io.BytesIO(data) as handle:
         supplier: Iterator[Mol | None] = iter(Chem.ForwardSDMolSupplier(handle))  # RDKit's stubs forget the None
         for position, mol in enumerate(supplier, start=1):
             if mol is None:
@@ -72,8 +93,7 @@ def _read_sdf(path: Path) -> Iterator[NamedStructure]:
             yield NamedStructure(name, Chem.MolToSmiles(mol), position)
 
 
-def _read_text(path: Path) -> Iterator[NamedStructure]:
-    data = path.read_bytes()
+def _read_text(path: Path, data: bytes) -> Iterator[NamedStructure]:
     if b"\0" in data:
         raise InputError(f"{path}: is not a text file; name a .smi, .tsv, .csv or .sdf file of molecules")
     try:
@@ -101,7 +121,7 @@ def _read_text(path: Path) -> Iterator[NamedStructure]:
 def _rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
     """Yield line number and cells; .smi lines hold SMILES, blanks and a name, which may have blanks itself."""
     lines = text.splitlines()
-    if path.suffix.lower() in {".smi", ".smiles", ".ism"} and not any("\t" in line for line in lines[:_ROWS_TO_JUDGE]):
+    if _suffix(path) in {".smi", ".smiles", ".ism"} and not any("\t" in line for line in lines[:_ROWS_TO_JUDGE]):
         for number, line in enumerate(lines, start=1):
             if not line.startswith("#"):
                 yield number, line.split(None, 1)
