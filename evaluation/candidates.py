@@ -200,8 +200,9 @@ def _describe_all(structures: Sequence[str]) -> list[dict[str, Any]]:
 
 def _describe(structure: str) -> dict[str, Any]:
     from rdkit import Chem, rdBase
+    from rdkit.Chem.rdMolDescriptors import CalcMolFormula
 
-    from ..spectra.molecules import morgan_fingerprints, standardise
+    from ..spectra.molecules import formula_mass_and_charge, morgan_fingerprints, standardise
 
     unknown = dict.fromkeys(_SCHEMA.names)
     molecule = standardise(structure) if structure else None
@@ -210,15 +211,16 @@ def _describe(structure: str) -> dict[str, Any]:
     with rdBase.BlockLogs():
         # Written, read and written again: the first string still depends on the stereochemistry that it leaves out.
         flat = Chem.MolFromSmiles(Chem.MolToSmiles(Chem.MolFromSmiles(molecule.smiles), isomericSmiles=False))
-        known = None if flat is None else standardise(Chem.MolToSmiles(flat, isomericSmiles=False))
-    if known is None:
-        return unknown
-    fingerprint = morgan_fingerprints([known.smiles], radius=FINGERPRINT_RADIUS, bits=FINGERPRINT_BITS)
+        if flat is None:
+            return unknown
+        smiles, formula = Chem.MolToSmiles(flat), CalcMolFormula(flat)
+    mass_and_charge = formula_mass_and_charge(formula)
+    fingerprint = morgan_fingerprints([smiles], radius=FINGERPRINT_RADIUS, bits=FINGERPRINT_BITS)
     return {
         "block": molecule.inchikey[:14],
-        "smiles": known.smiles,
-        "formula": known.formula,
-        "exact_mass": known.exact_mass,
+        "smiles": smiles,
+        "formula": formula,
+        "exact_mass": mass_and_charge[0] if mass_and_charge else None,
         "fingerprint": np.packbits(fingerprint[0]).tobytes(),
     }
 

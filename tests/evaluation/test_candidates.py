@@ -1,9 +1,8 @@
-"""Candidate structures: the store's own numbers, each molecule once, no style that tells where it is from, the cache."""
+"""Candidate structures: the store's own numbers, each molecule once, one style of SMILES, and the cache."""
 
 from __future__ import annotations
 
 import gzip
-from pathlib import Path
 
 import numpy as np
 import pytest
