@@ -42,6 +42,13 @@ class Comparisons:
     counts: dict[str, float]
 
 
+def other_laboratory(data: EvaluationData, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return whether the laboratories of two rows are both known and differ, bool of the shape of ``first``."""
+    own, other = data.laboratory[first], data.laboratory[second]
+    differ: np.ndarray = (own >= 0) & (other >= 0) & (own != other)
+    return differ
+
+
 def _library(data: EvaluationData, config: EvaluationConfig) -> Comparisons:
     task = library_search_task(data, config.fold, config.library_search, seed=config.seed)
     return _own_pools(task, task.counts)

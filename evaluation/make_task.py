@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..spectra.split import MOLECULES, Split
 from ..spectra.store import Store
 from .baselines.lookups import lookup_scorers, require_lookups
-from .comparisons import COMPARISONS, Comparisons
+from .comparisons import COMPARISONS, Comparisons, other_laboratory
 from .dataset import EvaluationData, load_evaluation_data
 from .metrics import comparable
 from .predictions import Corpus, PredictionManifest, write_predictions
@@ -123,6 +123,9 @@ def task_tables(data: EvaluationData, found: Comparisons, kind: TaskKind) -> dic
         "candidate_id": candidate_id[order],
         "molecule": [None] * len(order) if kind == "pairs" else blocks[candidate_molecule[order]],
     }
+    if kind == "pairs":
+        owner = found.queries[np.argsort(found.pool_of_query)]
+        candidates["other_laboratory"] = other_laboratory(data, owner[found.pool], found.candidate)[order]
     spectra = found.queries if kind == "retrieval" else np.union1d(found.queries, found.candidate)
     spectra = spectra[np.argsort(data.spectrum_id[spectra].astype(str), kind="stable")]
     answered = spectra if kind == "pairs" else np.sort(found.queries)
@@ -242,4 +245,6 @@ def _licenses(data: EvaluationData, found: Comparisons, kind: TaskKind) -> dict[
 
 def _column_type(name: str, column: str) -> pa.DataType:
     schema = SCHEMAS[name]
+    if column == "other_laboratory":
+        return pa.bool_()
     return schema.field(column).type if column in schema.names else pa.string()

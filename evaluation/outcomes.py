@@ -14,6 +14,9 @@ from .ranking import BestHits, MoleculeScores, TrueRanks, best_hits, score_molec
 from .task_files import Task
 
 MRR, TANIMOTO_AT_1 = "MRR", "Tanimoto@1"
+LOWER_IS_BETTER: frozenset[str] = frozenset({"MCES@1"})
+"""Metrics in which a smaller number is better."""
+
 PAIRS_PER_CHUNK = 2**18
 
 

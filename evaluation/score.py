@@ -7,11 +7,10 @@ import math
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..artifacts import (
@@ -25,57 +24,20 @@ from ..artifacts import (
 from ..errors import InputError
 from ..spectra.split import MOLECULES
 from .confidence import confidence_tree
-from .metrics import WeightedAveragePrecision, WeightedRocAuc, average_precision, chance_corrected, roc_auc
-from .outcomes import Outcomes, PerQuery, oracle_tanimoto, query_pools, ranked_outcomes
+from .judged import CHANCE, Comparison, Judged
+from .judgement import Judge, averages_of, averages_tree
+from .outcomes import Outcomes, PerQuery
 from .predictions import PredictionManifest, Predictions, read_predictions
 from .provenance import exposure_to
 from .statistics import (
     MINIMUM_MOLECULES,
     BootstrapOptions,
-    Measured,
-    bootstrap_p,
-    compare,
-    confirmed,
-    estimate,
-    holm,
-    molecule_means,
     molecule_weights,
-    paired_permutation_p,
-    resampled_means,
-    resampled_over_pairs,
-    resampling_units,
 )
 from .task_files import Task, load_task
 
-CHANCE = "random"
-ROC_AUC, AVERAGE_PRECISION = "ROC AUC", "average precision"
 SMALLEST_CELL = 20
 """Queries of a stratum below which nothing is said of it."""
-
-
-@dataclass(frozen=True, eq=False)
-class Judged:
-    """One set of predictions after measuring.
-
-    Attributes
-    ----------
-    metrics : dict of metric to dict
-        Plain numbers, for JSON.
-    measured : dict of metric to Measured
-        The micro average, for differences.
-    chance : dict of metric to Measured
-        The same of drawing at random.
-    outcomes : Outcomes or None
-        None for pairs.
-    """
-
-    manifest: PredictionManifest
-    counts: dict[str, int]
-    metrics: dict[str, dict[str, Any]]
-    measured: dict[str, Measured]
-    chance: dict[str, Measured]
-    table: pa.Table = field(repr=False)
-    outcomes: Outcomes | None = field(repr=False)
 
 
 def score(
@@ -140,186 +102,46 @@ def judge(
     task: Task, given: Sequence[Predictions], bootstrap: BootstrapOptions, *, seed: int
 ) -> tuple[dict[str, Any], Judged]:
     """Return the content of ``results.json`` and the first of ``given`` as judged; the others are compared with it."""
-    if task.kind == "pairs":
-        judged = _judge_pairs(task, given, bootstrap, seed)
-    else:
-        judged = _judge_ranked(task, given, bootstrap, seed)
+    judging = Judge(task, bootstrap, seed=seed)
+    judged = [judging([predictions]) for predictions in given]
     own = judged[0]
+    # Where guessing is perfect, a comparison would only make the correction harsher for the others.
+    metrics = tuple(name for name, of in own.averages.items() if of.chance.value < 1.0 - 1e-12)
+    comparisons = [Comparison(0, other, (name,)) for name in metrics for other in (None, *range(1, len(judged)))]
+    manifests = [predictions.manifest for predictions in given]
     tree: dict[str, Any] = {
         "task": {key: value for key, value in task.header.items() if key != "files"},
-        "tool": asdict(own.manifest) | {"exposure": _exposure(own.manifest, task)},
+        "tool": asdict(manifests[0]) | {"exposure": _exposure(manifests[0], task)},
         "counts": own.counts,
         "bootstrap": asdict(bootstrap) | {"seed": seed},
         "metrics": own.metrics,
         "others": [
-            {"tool": asdict(other.manifest) | {"exposure": _exposure(other.manifest, task)}, "metrics": other.metrics}
-            for other in judged[1:]
+            {"tool": asdict(manifest) | {"exposure": _exposure(manifest, task)}, "metrics": other.metrics}
+            for manifest, other in zip(manifests[1:], judged[1:], strict=True)
         ],
-        "differences": _differences(task, judged, bootstrap, seed),
+        "differences": judging.compare(judged, comparisons),
         "confidence": None,
         "strata": {},
     }
     if own.outcomes is not None:
         if task.kind != "analogue":
-            is_probability = own.manifest.scores == "probability"
-            if is_probability:
-                _require_probabilities(own)
-            found = own.outcomes
-            tree["confidence"] = confidence_tree(found.best, found.correct, found.second, probability=is_probability)
+            tree["confidence"] = confidence_of(own.outcomes, manifests[0])
         tree["strata"] = _strata(task, own.outcomes, bootstrap, seed)
     return tree, own
 
 
-def _judge_ranked(task: Task, given: Sequence[Predictions], bootstrap: BootstrapOptions, seed: int) -> list[Judged]:
-    pools = query_pools(task)
-    judged = []
-    weights: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-    for predictions in given:
-        outcomes = ranked_outcomes(task, predictions, pools)
-        metrics, measured, chance = {}, {}, {}
-        for name, metric in outcomes.metrics.items():
-            counted = outcomes.counted[name]
-            if not len(counted):
-                continue
-            if len(counted) not in weights:  # all queries, or those that have an answer: the same for every tool
-                molecules, index = np.unique(task.query_molecule[counted], return_inverse=True)
-                drawn = molecule_weights(len(molecules), resamples=bootstrap.resamples, seed=seed)
-                weights[len(counted)] = index, drawn
-            index, drawn = weights[len(counted)]
-            metrics[name], measured[name], chance[name] = _average(metric, index, drawn, bootstrap.confidence)
-            if name == "Tanimoto@1":
-                metrics[name]["oracle"] = oracle_tanimoto(pools)
-        judged.append(
-            Judged(predictions.manifest, predictions.counts, metrics, measured, chance, outcomes.table, outcomes)
-        )
-    return judged
+def confidence_of(outcomes: Outcomes, manifest: PredictionManifest) -> dict[str, Any]:
+    """Return what the scores of a tool are worth as a confidence; see `confidence_tree`.
 
-
-def _average(
-    metric: PerQuery, molecule: np.ndarray, weights: np.ndarray, confidence: float
-) -> tuple[dict[str, Any], Measured, Measured]:
-    num_molecules = weights.shape[1]
-    micro = Measured(float(metric.value.mean()), resampled_means(metric.value, molecule, weights), num_molecules)
-    chance = Measured(float(metric.random.mean()), resampled_means(metric.random, molecule, weights), num_molecules)
-    of_molecule = molecule_means(metric.value, molecule)
-    own = np.arange(num_molecules)
-    macro = Measured(float(of_molecule.mean()), resampled_means(of_molecule, own, weights), num_molecules)
-    corrected = Measured(
-        float(chance_corrected(micro.value, chance.value)),
-        chance_corrected(micro.resampled, chance.resampled),
-        num_molecules,
-    )
-    tree = {
-        "queries": len(metric.value),
-        "molecules": num_molecules,
-        "micro": asdict(estimate(micro, confidence)),
-        "macro": asdict(estimate(macro, confidence)),
-        "best case": float(metric.best_case.mean()),
-        "worst case": float(metric.worst_case.mean()),
-        "random": chance.value,
-        "random macro": float(molecule_means(metric.random, molecule).mean()),
-        "chance-corrected": asdict(estimate(corrected, confidence)),
-    }
-    return tree, micro, chance
-
-
-def _judge_pairs(task: Task, given: Sequence[Predictions], bootstrap: BootstrapOptions, seed: int) -> list[Judged]:
-    query = _query_of_candidate(task)
-    molecules, index = np.unique(np.stack([task.query_molecule[query], task.candidate_molecule]), return_inverse=True)
-    first, second = index.reshape(2, -1)
-    positive = first == second
-    first, second = resampling_units(first, second)
-    num_units = len(np.unique([first, second]))
-    if not positive.any() or positive.all():
-        raise InputError("the task has pairs of one kind only; there is nothing to tell apart")
-    drawn = molecule_weights(num_units, resamples=bootstrap.resamples, seed=seed)
-    scores = []
-    for predictions in given:
-        of_pair = np.full(len(positive), -np.inf)
-        of_pair[predictions.candidate] = predictions.score
-        scores.append(of_pair)
-    measures: dict[str, Any] = {}
-    for number, of_pair in enumerate([*scores, np.zeros(len(positive))]):
-        measures[f"{ROC_AUC} {number}"] = WeightedRocAuc(of_pair, positive)
-        measures[f"{AVERAGE_PRECISION} {number}"] = WeightedAveragePrecision(of_pair, positive)
-    resampled = resampled_over_pairs(measures, first, second, drawn)
-    chance_values = {ROC_AUC: 0.5, AVERAGE_PRECISION: float(positive.mean())}
-    chance = {
-        name: Measured(value, resampled[f"{name} {len(given)}"], num_units) for name, value in chance_values.items()
-    }
-    judged = []
-    for number, (predictions, of_pair) in enumerate(zip(given, scores, strict=True)):
-        values = {ROC_AUC: roc_auc(of_pair, positive), AVERAGE_PRECISION: average_precision(of_pair, positive)}
-        measured = {name: Measured(value, resampled[f"{name} {number}"], num_units) for name, value in values.items()}
-        metrics = {
-            name: {
-                "pairs": len(positive),
-                "molecules": len(molecules),
-                "resampled units": num_units,
-                "micro": asdict(estimate(found, bootstrap.confidence)),
-                "random": chance_values[name],
-            }
-            for name, found in measured.items()
-        }
-        table = pa.table(
-            {
-                "query_id": task.query_id.take(pa.array(query)),
-                "candidate_id": task.candidate_id,
-                "same_molecule": positive,
-                "score": pa.array(of_pair, mask=np.isneginf(of_pair)),
-            }
-        )
-        judged.append(Judged(predictions.manifest, predictions.counts, metrics, measured, chance, table, None))
-    return judged
-
-
-def _query_of_candidate(task: Task) -> np.ndarray:
-    """Return the query of each candidate of a task of pairs, in which every query has a pool of its own."""
-    pools, owner = np.unique(task.query_pool, return_index=True)
-    if len(pools) < len(task.query_pool):
-        raise InputError("two queries of a task of pairs share a pool; make the task anew")
-    place = np.minimum(np.searchsorted(pools, task.candidate_pool), len(pools) - 1)
-    if np.any(pools[place] != task.candidate_pool):
-        raise InputError("a pool of a task of pairs belongs to no query; make the task anew")
-    query: np.ndarray = owner[place]
-    return query
-
-
-def _differences(task: Task, judged: Sequence[Judged], bootstrap: BootstrapOptions, seed: int) -> list[dict[str, Any]]:
-    """Return the first tool minus chance and minus every other, by metric, with p-values corrected over all of them."""
-    own = judged[0]
-    found: list[dict[str, Any]] = []
-    results = []
-    for name, measured in own.measured.items():
-        if own.chance[name].value >= 1.0 - 1e-12:
-            continue  # guessing is perfect: a comparison would only make the correction harsher for the others
-        for other in (None, *judged[1:]):
-            against = CHANCE if other is None else other.manifest.name
-            reference = own.chance[name] if other is None else other.measured[name]
-            difference = compare(measured, reference, against, bootstrap.confidence)
-            if own.outcomes is None:
-                p = bootstrap_p(measured.value - reference.value, measured.resampled - reference.resampled)
-            else:
-                molecule = np.unique(task.query_molecule[own.outcomes.counted[name]], return_inverse=True)[1]
-                metric = own.outcomes.metrics[name]
-                assert other is None or other.outcomes is not None
-                values = metric.random if other is None else other.outcomes.metrics[name].value  # type: ignore[union-attr]
-                p = paired_permutation_p(metric.value, values, molecule, seed=seed)
-            test = "bootstrap" if own.outcomes is None else "permutation"
-            results.append(difference)
-            found.append(
-                {
-                    "metric": name,
-                    "against": against,
-                    "estimate": asdict(difference.estimate),
-                    "p": p,
-                    "test": test,
-                }
-            )
-    for entry, difference, corrected in zip(found, results, holm([entry["p"] for entry in found]), strict=True):
-        entry["p corrected"] = corrected
-        entry["verdict"] = confirmed(difference, corrected, bootstrap.confidence)
-    return found
+    Raises
+    ------
+    InputError
+        The manifest says that they are probabilities, and they are not.
+    """
+    is_probability = manifest.scores == "probability"
+    if is_probability:
+        _require_probabilities(outcomes, manifest)
+    return confidence_tree(outcomes.best, outcomes.correct, outcomes.second, probability=is_probability)
 
 
 def _strata(task: Task, outcomes: Outcomes, bootstrap: BootstrapOptions, seed: int) -> dict[str, Any]:
@@ -339,7 +161,7 @@ def _strata(task: Task, outcomes: Outcomes, bootstrap: BootstrapOptions, seed: i
             part = PerQuery(*(values[members] for values in vars(metric).values()))
             molecules, index = np.unique(task.query_molecule[counted[members]], return_inverse=True)
             weights = molecule_weights(len(molecules), resamples=bootstrap.resamples, seed=seed)
-            cells[cell] = _average(part, index, weights, bootstrap.confidence)[0]
+            cells[cell] = averages_tree(averages_of(part, index, weights), part, index, bootstrap.confidence)
         found[stratum] = {"metric": name, "cells": cells, "queries in cells too small": suppressed}
     return found
 
@@ -367,12 +189,11 @@ def _exposure(manifest: PredictionManifest, task: Task) -> str | None:
     return exposure_to(stages, str(split["hash"]), str(task.header.get("fold", "test")))
 
 
-def _require_probabilities(own: Judged) -> None:
-    assert own.outcomes is not None
-    answered = own.outcomes.best[~np.isneginf(own.outcomes.best)]
+def _require_probabilities(outcomes: Outcomes, manifest: PredictionManifest) -> None:
+    answered = outcomes.best[~np.isneginf(outcomes.best)]
     wrong = answered[(answered < 0) | (answered > 1)]
     if len(wrong):
         raise InputError(
-            f"{own.manifest.name}: the manifest says 'scores: probability', but a best score is {wrong[0]:g}; give "
+            f"{manifest.name}: the manifest says 'scores: probability', but a best score is {wrong[0]:g}; give "
             "probabilities from 0 to 1, or say 'scores: similarity'"
         )

@@ -57,6 +57,8 @@ class Task:
     fingerprint : uint8 array of shape (n_molecules, n_bytes), or None
         Packed bits; None where the task has none (pairs).
     strata : dict of str to object array of shape (n_queries,)
+    other_laboratory : bool array of shape (n_candidates,), or None
+        Pairs only: whether both laboratories are known and differ.
     """
 
     header: dict[str, Any]
@@ -69,6 +71,7 @@ class Task:
     molecule: np.ndarray = field(repr=False)
     fingerprint: np.ndarray | None = field(repr=False)
     strata: dict[str, np.ndarray] = field(repr=False)
+    other_laboratory: np.ndarray | None = field(repr=False, default=None)
 
     @property
     def kind(self) -> TaskKind:
@@ -154,6 +157,7 @@ def load_task(folder: str | os.PathLike[str]) -> Task:
         molecule=blocks.astype(object),
         fingerprint=_fingerprints(blocks, molecules, folder),
         strata={name: _objects(_column(queries, name, folder / "queries.parquet")) for name in header["strata"]},
+        other_laboratory=_flags(candidates, "other_laboratory"),
     )
 
 
@@ -238,6 +242,12 @@ def _require_unique(column: pa.ChunkedArray, path: Path, what: str) -> None:
     twice = counts.filter(pc.greater(counts.field("counts"), 1))
     if len(twice):
         raise InputError(f"{path}: the {what} '{twice[0]['values'].as_py()}' is there twice; make the task anew")
+
+
+def _flags(table: pa.Table, name: str) -> np.ndarray | None:
+    if name not in table.column_names:
+        return None
+    return np.asarray(table[name].fill_null(False), bool)
 
 
 def _objects(column: pa.ChunkedArray) -> np.ndarray:

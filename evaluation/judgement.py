@@ -1,0 +1,223 @@
+"""From checked predictions to what stands in a table: averages with intervals, chance beside them, differences.
+
+`ionbed evaluate` and `ionbed score` both judge by these functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+
+from .judged import CHANCE, Averages, Comparison, Judged
+from .metrics import chance_corrected
+from .outcomes import LOWER_IS_BETTER, TANIMOTO_AT_1, PerQuery, Pools, oracle_tanimoto, query_pools, ranked_outcomes
+from .pair_judgement import PairJudge
+from .predictions import Predictions
+from .statistics import (
+    BootstrapOptions,
+    Measured,
+    Verdict,
+    combine_trainings,
+    compare,
+    confirmed,
+    estimate,
+    holm,
+    molecule_means,
+    molecule_weights,
+    paired_permutation_p,
+    resampled_means,
+)
+from .task_files import Task
+
+OPPOSITE: dict[Verdict, Verdict] = {"beats": "loses", "loses": "beats", "unresolved": "unresolved"}
+
+
+class Judge:
+    """Judges rows of one task; what all rows share (pools, resamples) is made once.
+
+    Parameters
+    ----------
+    task : Task
+    bootstrap : BootstrapOptions
+    seed : int
+        Of resamples and permutations.
+    """
+
+    def __init__(self, task: Task, bootstrap: BootstrapOptions, *, seed: int) -> None:
+        self.task, self.bootstrap, self.seed = task, bootstrap, seed
+        self.pools: Pools | None = None
+        self._weights: dict[bytes, tuple[np.ndarray, np.ndarray]] = {}
+        self._pairs: PairJudge | None = None
+        if task.kind == "pairs":
+            self._pairs = PairJudge(task, bootstrap, seed=seed)
+        else:
+            self.pools = query_pools(task)
+
+    def __call__(self, trainings: Sequence[Predictions]) -> Judged:
+        """Judge one row, of one or several trainings of it."""
+        parts = [self._ranked(one) if self._pairs is None else self._pairs(one) for one in trainings]
+        return parts[0] if len(parts) == 1 else self._mean_of(parts)
+
+    def compare(self, judged: Sequence[Judged], comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
+        """Return every difference, in order, with p-values corrected over all of them (Holm).
+
+        Each has the keys metric, role, own, against, estimate, p, test, 'p corrected', verdict.
+        """
+        found: list[dict[str, Any]] = []
+        results = []
+        for comparison in comparisons:
+            own = judged[comparison.own]
+            other = None if comparison.other is None else judged[comparison.other]
+            for name in comparison.metrics:
+                against = CHANCE if other is None else other.name
+                reference = own.averages[name].chance if other is None else other.averages[name].micro
+                difference = compare(own.averages[name].micro, reference, against, self.bootstrap.confidence)
+                if name in LOWER_IS_BETTER:
+                    difference = replace(difference, verdict=OPPOSITE[difference.verdict])
+                results.append(difference)
+                p, test = self._p_value(own, other, name)
+                found.append(
+                    {
+                        "metric": name,
+                        "role": comparison.role,
+                        "own": own.name,
+                        "against": against,
+                        "estimate": asdict(difference.estimate),
+                        "p": p,
+                        "test": test,
+                    }
+                )
+        corrected = holm([entry["p"] for entry in found])
+        for entry, difference, p in zip(found, results, corrected, strict=True):
+            entry["p corrected"] = p
+            entry["verdict"] = confirmed(difference, p, self.bootstrap.confidence)
+        return found
+
+    def _p_value(self, own: Judged, other: Judged | None, metric: str) -> tuple[float, str]:
+        if self._pairs is not None:
+            return self._pairs.p_value(own, other, metric)
+        values = own.per_query[metric].random if other is None else other.per_query[metric].value
+        molecule = self._resamples(own.counted[metric])[0]
+        p = paired_permutation_p(own.per_query[metric].value, values, molecule, seed=self.seed)
+        return p, "permutation"
+
+    def _ranked(self, predictions: Predictions) -> Judged:
+        assert self.pools is not None
+        outcomes = ranked_outcomes(self.task, predictions, self.pools)
+        averages = {
+            name: averages_of(metric, *self._resamples(outcomes.counted[name]))
+            for name, metric in outcomes.metrics.items()
+            if len(outcomes.counted[name])
+        }
+        return Judged(
+            predictions.manifest.name,
+            predictions.counts,
+            {
+                name: self._tree(name, of, outcomes.metrics[name], outcomes.counted[name])
+                for name, of in averages.items()
+            },
+            averages,
+            dict(outcomes.metrics),
+            dict(outcomes.counted),
+            outcomes.table,
+            outcomes,
+            None,
+        )
+
+    def _resamples(self, counted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the molecule of each query that counts, as a column of the weights, and the weights."""
+        key = counted.tobytes()
+        if key not in self._weights:  # all queries, or those that have an answer: the same for every row
+            molecules, index = np.unique(self.task.query_molecule[counted], return_inverse=True)
+            drawn = molecule_weights(len(molecules), resamples=self.bootstrap.resamples, seed=self.seed)
+            self._weights[key] = index, drawn
+        return self._weights[key]
+
+    def _tree(self, name: str, averages: Averages, metric: PerQuery, counted: np.ndarray) -> dict[str, Any]:
+        tree = averages_tree(averages, metric, self._resamples(counted)[0], self.bootstrap.confidence)
+        if name == TANIMOTO_AT_1 and self.pools is not None:
+            tree["oracle"] = oracle_tanimoto(self.pools)
+        if name in LOWER_IS_BETTER:  # perfection is not 1
+            tree["chance-corrected"] = None
+        return tree
+
+    def _mean_of(self, parts: Sequence[Judged]) -> Judged:
+        """Return the row of several trainings: means over them, and intervals that know of their spread."""
+        first = parts[0]
+        averages = {name: _combined([part.averages[name] for part in parts]) for name in first.averages}
+        per_query = {
+            name: PerQuery(
+                *(np.mean(of, axis=0) for of in zip(*(vars(p.per_query[name]).values() for p in parts), strict=True))
+            )
+            for name in first.per_query
+        }
+        if self._pairs is None:
+            metrics = {
+                name: self._tree(name, of, per_query[name], first.counted[name]) for name, of in averages.items()
+            }
+        else:
+            metrics = {name: self._pairs.tree(name, of) for name, of in averages.items()}
+        spread = {}
+        for name in averages:
+            values = [part.averages[name].micro.value for part in parts]
+            spread[name] = {"least": min(values), "most": max(values)}
+        return replace(
+            first, metrics=metrics, averages=averages, per_query=per_query, trainings=len(parts), spread=spread
+        )
+
+
+def averages_of(metric: PerQuery, molecule: np.ndarray, weights: np.ndarray) -> Averages:
+    """Return the averages of a metric over n queries.
+
+    Parameters
+    ----------
+    metric : PerQuery of n queries
+    molecule : int array of shape (n,)
+        Column of ``weights`` to which the query belongs.
+    weights : array of shape (resamples, n_molecules)
+    """
+    num_molecules = weights.shape[1]
+    micro = Measured(float(metric.value.mean()), resampled_means(metric.value, molecule, weights), num_molecules)
+    chance = Measured(float(metric.random.mean()), resampled_means(metric.random, molecule, weights), num_molecules)
+    of_molecule = molecule_means(metric.value, molecule)
+    own = np.arange(num_molecules)
+    macro = Measured(float(of_molecule.mean()), resampled_means(of_molecule, own, weights), num_molecules)
+    corrected = Measured(
+        float(chance_corrected(micro.value, chance.value)),
+        chance_corrected(micro.resampled, chance.resampled),
+        num_molecules,
+    )
+    return Averages(micro, chance, macro, corrected)
+
+
+def averages_tree(averages: Averages, metric: PerQuery, molecule: np.ndarray, confidence: float) -> dict[str, Any]:
+    """Return the averages of ``metric`` as plain numbers, with intervals; parameters as of `averages_of`."""
+    assert averages.macro is not None
+    assert averages.corrected is not None
+    return {
+        "queries": len(metric.value),
+        "molecules": averages.micro.num_molecules,
+        "micro": asdict(estimate(averages.micro, confidence)),
+        "macro": asdict(estimate(averages.macro, confidence)),
+        "best case": float(metric.best_case.mean()),
+        "worst case": float(metric.worst_case.mean()),
+        "random": averages.chance.value,
+        "random macro": float(molecule_means(metric.random, molecule).mean()),
+        "chance-corrected": asdict(estimate(averages.corrected, confidence)),
+    }
+
+
+def _combined(parts: Sequence[Averages]) -> Averages:
+    def combined(of: Sequence[Measured | None]) -> Measured | None:
+        known = [one for one in of if one is not None]
+        return combine_trainings(known) if known else None
+
+    return Averages(
+        combine_trainings([part.micro for part in parts]),
+        parts[0].chance,
+        combined([part.macro for part in parts]),
+        combined([part.corrected for part in parts]),
+    )
