@@ -24,6 +24,8 @@ MINIMUM_GROUPS = 30
 LARGEST_GROUP = 0.1
 """Share of the pairs above which one group is too large for that."""
 
+_TRAINING_DRAWS = 100_000
+
 
 @dataclass(frozen=True)
 class BootstrapOptions:
@@ -157,11 +159,31 @@ def resampling_units(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray,
     -------
     two int64 arrays of shape (n_pairs,)
     """
-    group = _connected(first, second)[first] if len(first) else np.zeros(0, np.int64)
-    sizes = np.bincount(group)
-    if len(sizes) < MINIMUM_GROUPS or sizes.max() > LARGEST_GROUP * len(group):
+    group = connected_groups(first, second)
+    if group is None:
         return np.asarray(first, np.int64), np.asarray(second, np.int64)
     return group, group
+
+
+def connected_groups(first: np.ndarray, second: np.ndarray) -> np.ndarray | None:
+    """Return the group of each pair: molecules that a chain of pairs connects are in one, and are not independent.
+
+    Parameters
+    ----------
+    first, second : int arrays of shape (n_pairs,)
+        Molecules, from 0.
+
+    Returns
+    -------
+    int64 array of shape (n_pairs,), or None
+        From 0. None where groups cannot stand in for molecules: there are fewer than `MINIMUM_GROUPS`, or one holds
+        more than `LARGEST_GROUP` of the pairs.
+    """
+    if not len(first):
+        return None
+    group = np.unique(_connected(first, second)[first], return_inverse=True)[1].astype(np.int64)
+    sizes = np.bincount(group)
+    return None if len(sizes) < MINIMUM_GROUPS or sizes.max() > LARGEST_GROUP * len(group) else group
 
 
 def _connected(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -252,6 +274,73 @@ def estimate(measured: Measured, confidence: float = 0.95) -> Estimate:
     return Estimate(measured.value, float(low), float(high))
 
 
+def combine_trainings(trainings: Sequence[Measured], bounds: tuple[float, float] = (-math.inf, math.inf)) -> Measured:
+    """Return the mean over several trainings of one row, whose interval holds for another training on other molecules.
+
+    The interval of one training says how it fares on other molecules and nothing of another seed. Here two sources of
+    chance are put together. The bootstrap of the mean over the trainings holds that of the molecules. To each resample
+    a draw of what the seeds do is added, from the fiducial distribution of the variance between trainings:
+    s^2 (T - 1) / chi^2(T - 1) for T trainings whose values spread by s, less the part of s^2 that the molecules
+    explain (trainings differ on these molecules who are equally good on all), which the resamples measure. Where there
+    are only seeds this is Student's interval with T - 1 degrees of freedom (Weerahandi, J. Am. Stat. Assoc. 88 (1993)
+    899-905, for the general case); with three trainings it is honest, and wide.
+
+    Parameters
+    ----------
+    trainings : sequence of Measured
+        At least one, all on the same resamples of the same molecules. One is returned as it is.
+    bounds : pair of float
+        What the metric cannot fall below or exceed: (0, 1) of a hit rate.
+
+    Returns
+    -------
+    Measured
+        The draws follow from the values themselves: equal rows get equal draws, and other rows their own.
+    """
+    if len(trainings) == 1:
+        return trainings[0]
+    resampled = np.stack([training.resampled for training in trainings])
+    values = np.array([training.value for training in trainings])
+    rng = np.random.default_rng(np.frombuffer(values.tobytes() + resampled[:, :64].tobytes(), np.uint32))
+    variance = _variance_of_trainings(trainings, rng.chisquare(len(trainings) - 1, resampled.shape[1]))
+    drawn = resampled.mean(axis=0) + np.sqrt(variance / len(trainings)) * rng.standard_normal(resampled.shape[1])
+    fewest = min(training.num_molecules for training in trainings)
+    return Measured(float(values.mean()), np.clip(drawn, *bounds), fewest)
+
+
+def trainings_p(own: Sequence[Measured], other: Sequence[Measured]) -> float:
+    """Return the two-sided p-value of the difference of two rows of which one or both were trained several times.
+
+    A permutation test on the trainings at hand says nothing of another seed. This is the test that belongs to
+    `combine_trainings`: the chance that molecules and seeds together make such a difference. A row that was not trained
+    has one Measured. At least 1e-5.
+    """
+    means = [np.mean([part.resampled for part in row], axis=0) for row in (own, other)]
+    difference = abs(float(np.mean([part.value for part in own]) - np.mean([part.value for part in other])))
+    usable = (means[0] - means[1])[~np.isnan(means[0] - means[1])]
+    if math.isnan(difference) or difference == 0 or len(usable) < 2:
+        return 1.0
+    rng = np.random.default_rng(0)
+    variance = np.full(_TRAINING_DRAWS, float(np.var(usable, ddof=1)))
+    for row in (own, other):
+        if len(row) > 1:
+            variance += _variance_of_trainings(row, rng.chisquare(len(row) - 1, _TRAINING_DRAWS)) / len(row)
+    ratios = difference / np.sqrt(2 * np.maximum(variance, 1e-300))
+    # The tail is smooth in the ratio, and its mean over many draws is that over their quantiles.
+    quantiles = np.quantile(ratios, (np.arange(2000) + 0.5) / 2000)
+    return max(float(np.mean([math.erfc(ratio) for ratio in quantiles.tolist()])), 1 / _TRAINING_DRAWS)
+
+
+def _variance_of_trainings(trainings: Sequence[Measured], chi_squared: np.ndarray) -> np.ndarray:
+    """Return draws of the variance between trainings on all molecules, one for each of ``chi_squared``."""
+    degrees = len(trainings) - 1
+    spread = float(np.var([training.value for training in trainings], ddof=1))
+    resampled = np.stack([training.resampled for training in trainings])
+    by_molecules = float(np.nanvar(resampled - resampled.mean(axis=0), axis=1).sum()) / degrees
+    draws: np.ndarray = np.maximum(spread * degrees / chi_squared - by_molecules, 0.0)
+    return draws
+
+
 def compare(own: Measured, other: Measured, against: str, confidence: float = 0.95) -> Difference:
     """Return the difference ``own`` minus ``other``, the row labelled ``against``, paired by resample."""
     difference = estimate(
@@ -297,7 +386,15 @@ def paired_permutation_p(
         Random exchanges; the smallest p-value is 1 / (permutations + 1).
     """
     sums = np.bincount(molecule, weights=np.asarray(own, np.float64) - np.asarray(other, np.float64))
-    sums = sums[sums != 0]  # a molecule on which both agree changes nothing
+    return sign_flip_p(sums, permutations=permutations, seed=seed)
+
+
+def sign_flip_p(terms: np.ndarray, *, permutations: int = 9999, seed: int = 0) -> float:
+    """Return the two-sided p-value of a sum whose independent terms might as well have the other sign.
+
+    ``terms`` is a float64 array of shape (n,); see `paired_permutation_p`.
+    """
+    sums = terms[terms != 0]  # where both rows agree, nothing changes
     if not len(sums):
         return 1.0
     observed = abs(float(sums.sum()))

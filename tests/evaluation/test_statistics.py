@@ -9,6 +9,7 @@ from ionbed.evaluation.metrics import roc_auc
 from ionbed.evaluation.statistics import (
     Measured,
     bootstrap_p,
+    combine_trainings,
     compare,
     confirmed,
     estimate,
@@ -21,6 +22,7 @@ from ionbed.evaluation.statistics import (
     resampled_roc_aucs,
     resampling_units,
     student_quantile,
+    trainings_p,
 )
 
 
@@ -291,3 +293,71 @@ def test_intervals_of_the_area_cover_93_to_97_percent_where_windows_are_many() -
         found = estimate(Measured(roc_auc(scores, first == second), resampled, 140))
         hits += found.low <= truth <= found.high
     assert 0.93 <= hits / 400 <= 0.97
+
+
+def trained(rng: np.random.Generator, weights: np.ndarray, trainings: int, sd: tuple[float, float, float]):
+    """Trainings whose merit is 0.5 on average; ``sd`` of molecules, of seeds, and of seeds on single molecules."""
+    num_molecules = weights.shape[1]
+    molecules = rng.normal(0.5, sd[0], num_molecules)
+    found = []
+    for _ in range(trainings):
+        values = molecules + rng.normal(0, sd[1]) + rng.normal(0, sd[2], num_molecules)
+        resampled = resampled_means(values, np.arange(num_molecules), weights)
+        found.append(Measured(float(values.mean()), resampled, num_molecules))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("sd", "least", "most"),
+    [
+        ((0.3, 0.0, 0.0), 0.93, 0.97),  # the seed changes nothing
+        ((0.02, 0.1, 0.02), 0.93, 0.97),  # the seed is everything
+        ((0.4, 0.01, 0.2), 0.93, 0.98),  # as trainings of one network are
+        ((0.05, 0.0, 0.4), 0.93, 1.0),  # trainings disagree on every molecule and are equally good: wide
+    ],
+)
+def test_intervals_of_three_trainings_cover_another_seed_on_other_molecules(
+    sd: tuple[float, float, float], least: float, most: float
+) -> None:
+    weights = molecule_weights(100, resamples=1000, seed=0)
+    rng = np.random.default_rng(1)
+    rows = [trained(rng, weights, 3, sd) for _ in range(1200)]
+    found = [estimate(combine_trainings(row)) for row in rows]
+    assert least <= np.mean([one.low <= 0.5 <= one.high for one in found]) <= most
+
+
+def test_the_interval_of_one_training_would_not() -> None:
+    weights = molecule_weights(100, resamples=200, seed=0)
+    rng = np.random.default_rng(1)
+    found = [estimate(trained(rng, weights, 1, (0.3, 0.05, 0.0))[0]) for _ in range(300)]
+    assert np.mean([one.low <= 0.5 <= one.high for one in found]) < 0.85
+
+
+def test_trainings_are_combined_without_chance() -> None:
+    weights = molecule_weights(100, resamples=1000, seed=0)
+    row = trained(np.random.default_rng(0), weights, 3, (0.3, 0.1, 0.1))
+    assert combine_trainings(row[:1]) is row[0]
+    once, again = combine_trainings(row), combine_trainings(row)
+    assert np.array_equal(once.resampled, again.resampled)
+    assert once.value == pytest.approx(np.mean([part.value for part in row]))
+    assert combine_trainings(row, (0.45, 0.5)).resampled.min() == 0.45
+    assert compare(once, again, "itself").estimate.low == 0.0  # a row is never better than itself
+    other = combine_trainings(trained(np.random.default_rng(1), weights, 3, (0.3, 0.1, 0.1)))
+    noise = once.resampled - np.mean([part.resampled for part in row], axis=0)
+    assert noise.std() > 0.01
+    assert abs(np.corrcoef(noise, other.resampled)[0, 1]) < 0.1
+
+
+def test_p_values_of_trained_rows_are_uniform_and_know_of_the_seeds() -> None:
+    weights = molecule_weights(100, resamples=400, seed=0)
+    rng = np.random.default_rng(1)
+    found = []
+    for _ in range(150):
+        row = trained(rng, weights, 3, (0.05, 0.1, 0.02))
+        found.append(trainings_p(row, [Measured(0.5, np.full(400, 0.5), 100)]))
+    for level in (0.05, 0.2, 0.5):
+        assert np.mean(np.array(found) <= level) == pytest.approx(level, abs=3 * np.sqrt(level * (1 - level) / 150))
+    assert trainings_p(row, row) == 1.0
+    far = [Measured(9.0, np.full(400, 9.0), 100)]
+    assert trainings_p(row, far) < 0.01
+    assert trainings_p([row[0]], far) == pytest.approx(1e-5)
