@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -15,6 +15,7 @@ Kind = Literal["reference", "blind", "look-up", "trained", "learned"]
 """Of a row: chance and oracles; rankers that see no peak; look-ups; networks trained here as baselines; models."""
 
 QUERIES_PER_CHUNK = 64
+PAIRS_PER_CHUNK = 2**16
 
 
 class Scorer(Protocol):
@@ -37,6 +38,21 @@ class Scorer(Protocol):
         Parameters
         ----------
         queries, library : int64 arrays of rows of the data
+        """
+        ...
+
+
+@runtime_checkable
+class PairScorer(Protocol):
+    """A `Scorer` that takes listed pairs too, at no more cost than their number."""
+
+    def pair_scores(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """Return float scores of shape (n_pairs,); NaN abstains.
+
+        Parameters
+        ----------
+        first, second : int64 arrays of shape (n_pairs,)
+            Rows of the data; the first is the query.
         """
         ...
 
@@ -78,6 +94,10 @@ class Chance:
         """Return zeros; see `Scorer`."""
         return np.zeros((len(queries), len(library)), np.float32)
 
+    def pair_scores(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """Return zeros; see `PairScorer`."""
+        return np.zeros(len(first), np.float32)
+
 
 class PrecursorOnly:
     """The smaller the difference of precursor m/z in ppm, the better: what is known without any fragment."""
@@ -92,6 +112,13 @@ class PrecursorOnly:
         """Return minus the absolute difference in ppm of the query's precursor; see `Scorer`."""
         centre = self._precursor_mz[queries][:, None]
         difference: np.ndarray = np.abs(self._precursor_mz[library][None, :] - centre)
+        difference *= -1e6 / centre
+        return difference
+
+    def pair_scores(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """Return minus the absolute difference in ppm of the first; see `PairScorer`."""
+        centre = self._precursor_mz[first]
+        difference: np.ndarray = np.abs(self._precursor_mz[second] - centre)
         difference *= -1e6 / centre
         return difference
 
@@ -124,6 +151,10 @@ class Learned:
         products: np.ndarray = self._vectors_of(queries) @ self._vectors_of(library).T
         return products
 
+    def pair_scores(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """Return inner products; see `PairScorer`."""
+        return np.einsum("pd,pd->p", self._vectors_of(first), self._vectors_of(second))
+
     def _vectors_of(self, rows: np.ndarray) -> np.ndarray:
         return self._vectors[np.searchsorted(self._rows, rows)]
 
@@ -131,7 +162,7 @@ class Learned:
 def score_pairs(
     scorer: Scorer, first: np.ndarray, second: np.ndarray, precursor_mz: np.ndarray, *, label: str
 ) -> np.ndarray:
-    """Score listed pairs, in blocks of neighbouring precursors so that a matrix scorer does little in vain.
+    """Score listed pairs: as such where the scorer can, else in blocks of neighbouring precursors.
 
     Parameters
     ----------
@@ -148,6 +179,13 @@ def score_pairs(
         As `ionbed.evaluation.metrics.comparable` makes them.
     """
     results = np.empty(len(first), np.float64)
+    if isinstance(scorer, PairScorer):
+        with progress(label, len(first), unit="pairs") as advance:
+            for begin in range(0, len(first), PAIRS_PER_CHUNK):
+                part = slice(begin, begin + PAIRS_PER_CHUNK)
+                results[part] = comparable(scorer.pair_scores(first[part], second[part]))
+                advance(len(results[part]))
+        return results
     rows = np.unique(first)
     rows = rows[np.argsort(precursor_mz[rows], kind="stable")]
     block_of_row = np.empty(len(precursor_mz), np.int64)

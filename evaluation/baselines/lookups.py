@@ -1,23 +1,42 @@
 """The look-ups a learned score has to beat: cosine, modified cosine, spectral entropy and its hybrid form.
 
-Cosines come from matchms (`FlashSimilarity`, greedy assignment of peaks), entropies from ms_entropy
-(`FlashEntropySearch`). Both see the same cleaned peaks.
+Peaks are cleaned by ms_entropy. The scores are those of matchms (`CosineGreedy`, `ModifiedCosineGreedy`) and of
+ms_entropy (`calculate_entropy_similarity`, `FlashEntropySearch.hybrid_search`), worked out by the compiled loops of
+`peak_matching`, which take listed pairs as well as whole libraries.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
+import hashlib
 import logging
+import os
 import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...errors import InputError
 from ...spectra.columns import SpectrumColumns
+from ..candidates import Candidates
+from ..dataset import EvaluationData
+from ..entries import Build, Entry
 from ..scorers import Kind, Scorer
+
+if TYPE_CHECKING:
+    from .peak_matching import PeakIndex, PeakLists
+
+COSINE, MODIFIED_COSINE = "cosine", "modified cosine"
+ENTROPY, HYBRID_ENTROPY = "spectral entropy", "hybrid entropy"
+LABELS = (COSINE, MODIFIED_COSINE, ENTROPY, HYBRID_ENTROPY)
+
+PAIRS_PER_PART = 4096
+"""Listed pairs that one thread takes at a time."""
+
+QUERIES_WORTH_INDEXING = 16
+"""With fewer queries than this, every pair is scored by itself: sorting the library's peaks would take longer."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +83,19 @@ class LookupOptions:
             raise ValueError(f"'cosine_intensity_power' is {self.cosine_intensity_power}; it must be above 0")
 
 
-def lookup_scorers(columns: SpectrumColumns, options: LookupOptions) -> list[Scorer]:
+def lookup_scorers(
+    columns: SpectrumColumns, options: LookupOptions, *, cleaner: PeakCleaner | None = None, workers: int | None = None
+) -> list[Lookup]:
     """Return the four look-ups over all spectra of the data, in the order of the table.
+
+    Parameters
+    ----------
+    columns : SpectrumColumns
+    options : LookupOptions
+    cleaner : PeakCleaner, optional
+        One made with the same options, where spectra may have been cleaned before.
+    workers : int, optional
+        Threads; default all cores. The scores do not depend on it.
 
     Raises
     ------
@@ -73,13 +103,28 @@ def lookup_scorers(columns: SpectrumColumns, options: LookupOptions) -> list[Sco
         matchms or ms_entropy is not installed.
     """
     require_lookups()
-    peaks = clean_peaks(columns, options)
+    cleaned = (PeakCleaner(options) if cleaner is None else cleaner)(columns)
     return [
-        FlashCosine("cosine", "fragment", peaks, columns.precursor_mz, options),
-        FlashCosine("modified cosine", "hybrid", peaks, columns.precursor_mz, options),
-        FlashEntropy("spectral entropy", "open", peaks, columns.precursor_mz, options),
-        FlashEntropy("hybrid entropy", "hybrid", peaks, columns.precursor_mz, options),
+        Lookup(label, weighted_peaks(label, cleaned, columns.precursor_mz, options), options, workers=workers)
+        for label in LABELS
     ]
+
+
+def lookup_entries(options: LookupOptions, *, workers: int | None = None) -> list[Entry]:
+    """Return the rows of the four look-ups; all of them, however often they are built, clean a spectrum once."""
+    cleaner = PeakCleaner(options)
+
+    def build(label: str) -> Build:
+        def scorer(data: EvaluationData, candidates: Candidates, rows: np.ndarray) -> Scorer:
+            require_lookups()
+            precursor_mz = data.columns.precursor_mz
+            peaks = weighted_peaks(label, cleaner(data.columns, rows), precursor_mz, options)
+            return Lookup(label, peaks, options, workers=workers)
+
+        return scorer
+
+    # Cleaning removes the precursor's peak, so every one of them is given the precursor m/z.
+    return [Entry(label, "look-up", (build(label),), ("precursor_mz",)) for label in LABELS]
 
 
 def require_lookups() -> None:
@@ -95,140 +140,187 @@ def require_lookups() -> None:
     logging.getLogger(matchms.__name__).setLevel(logging.ERROR)
 
 
-def clean_peaks(columns: SpectrumColumns, options: LookupOptions) -> list[np.ndarray]:
-    """Return each spectrum's peaks after cleaning.
-
-    Returns
-    -------
-    list of float32 arrays of shape (n_peaks, 2)
-        m/z ascending, and intensity with sum 1; no row where nothing is left.
-    """
-    from ms_entropy import clean_spectrum
-
-    cleaned = []
-    for row, precursor_mz in enumerate(columns.precursor_mz):
-        span = slice(columns.offsets[row], columns.offsets[row + 1])
-        cleaned.append(
-            clean_spectrum(
-                np.column_stack([columns.mz[span], columns.intensity[span]]),
-                min_mz=-1,
-                max_mz=max(float(precursor_mz) - options.remove_precursor_da, 1e-3),
-                noise_threshold=options.noise_cutoff,
-                min_ms2_difference_in_da=options.merge_da,
-                max_peak_num=-1,
-                normalize_intensity=True,
-            )
-        )
-    return cleaned
-
-
-class FlashCosine:
-    """Cosine by matchms: 'fragment' is the greedy cosine, 'hybrid' the modified greedy cosine.
+class PeakCleaner:
+    """Cleans spectra, each of them once: a spectrum is known by its peaks and precursor m/z, not by its row.
 
     Parameters
     ----------
-    peaks : list of arrays
-        From `clean_peaks`, one per spectrum of the data.
-    precursor_mz : float64 array of shape (n,)
+    options : LookupOptions
     """
 
-    kind: Kind = "look-up"
+    def __init__(self, options: LookupOptions) -> None:
+        self._options = options
+        self._cleaned: dict[bytes, np.ndarray] = {}
 
-    def __init__(
-        self,
-        label: str,
-        mode: Literal["fragment", "hybrid"],
-        peaks: list[np.ndarray],
-        precursor_mz: np.ndarray,
-        options: LookupOptions,
-    ) -> None:
-        from matchms.similarity import FlashSimilarity
+    def __call__(self, columns: SpectrumColumns, rows: np.ndarray | None = None) -> list[np.ndarray]:
+        """Return the cleaned peaks of every spectrum, and no peaks for those that are not in ``rows``.
 
-        self.label = label
-        self._peaks, self._precursor_mz = peaks, precursor_mz
-        self._power = options.cosine_intensity_power
-        # Peaks arrive clean: matchms must not clean them a second time in its own way.
-        self._similarity = FlashSimilarity(
-            score_type="cosine",
-            matching_mode=mode,
-            tolerance=options.tolerance_da,
-            remove_precursor=False,
-            noise_cutoff=0.0,
-            normalize_to_half=False,
-            merge_within=0.0,
-        )
+        Parameters
+        ----------
+        columns : SpectrumColumns
+        rows : int array, optional
+            The spectra to clean; default all.
 
-    def scores(self, queries: np.ndarray, library: np.ndarray) -> np.ndarray:
-        """Return cosines from 0 to 1; see `Scorer`."""
-        references = [self._spectrum(row) for row in queries]
-        searched = [self._spectrum(row) for row in library]
-        with contextlib.redirect_stderr(io.StringIO()):  # matchms draws a bar of its own for every call
-            return np.asarray(self._similarity.matrix(references, searched, n_jobs=1), np.float32)
-
-    def _spectrum(self, row: int) -> Any:
-        from matchms import Spectrum
-
-        mz, intensity = self._peaks[row].astype(np.float64).T
-        return Spectrum(
-            mz=np.ascontiguousarray(mz),
-            intensities=intensity**self._power,
-            metadata={"precursor_mz": float(self._precursor_mz[row])},
-            metadata_harmonization=False,
-        )
-
-
-class FlashEntropy:
-    """Spectral entropy similarity by ms_entropy: 'open' matches fragments, 'hybrid' fragments or neutral losses.
-
-    Parameters as for `FlashCosine`. Li and Fiehn, Nat. Methods 20 (2023) 1475-1478.
-    """
-
-    kind: Kind = "look-up"
-
-    def __init__(
-        self,
-        label: str,
-        mode: Literal["open", "hybrid"],
-        peaks: list[np.ndarray],
-        precursor_mz: np.ndarray,
-        options: LookupOptions,
-    ) -> None:
-        self.label = label
-        self._mode = mode
-        self._peaks, self._precursor_mz = peaks, precursor_mz
-        self._tolerance = options.tolerance_da
-        self._indexed: tuple[np.ndarray, Any, np.ndarray] | None = None
-
-    def scores(self, queries: np.ndarray, library: np.ndarray) -> np.ndarray:
-        """Return similarities from 0 to 1; see `Scorer`."""
-        search, columns = self._index(library)
-        results = np.zeros((len(queries), len(library)), np.float32)
-        if not len(columns):
-            return results
-        for row, query in enumerate(queries):
-            peaks = self._peaks[query]
-            if self._mode == "open":
-                found = search.open_search(peaks, self._tolerance)
-            else:
-                found = search.hybrid_search(float(self._precursor_mz[query]), peaks, self._tolerance)
-            results[row, columns] = found
+        Returns
+        -------
+        list of float32 arrays of shape (n_peaks, 2)
+            m/z ascending, and intensity with sum 1; no row where nothing is left.
+        """
+        results = [np.empty((0, 2), np.float32)] * len(columns)
+        for row in range(len(columns)) if rows is None else np.unique(rows).tolist():
+            span = slice(columns.offsets[row], columns.offsets[row + 1])
+            mz, intensity, precursor_mz = columns.mz[span], columns.intensity[span], columns.precursor_mz[row]
+            key = hashlib.blake2b(mz.tobytes(), digest_size=16)
+            key.update(intensity.tobytes())
+            key.update(precursor_mz.tobytes())
+            found = self._cleaned.get(key.digest())
+            if found is None:
+                found = self._cleaned[key.digest()] = self._clean(mz, intensity, float(precursor_mz))
+            results[row] = found
         return results
 
-    def _index(self, library: np.ndarray) -> tuple[Any, np.ndarray]:
-        """Return the index of the library's spectra, and the library position of each indexed spectrum."""
-        from ms_entropy import FlashEntropySearch
+    def _clean(self, mz: np.ndarray, intensity: np.ndarray, precursor_mz: float) -> np.ndarray:
+        from ms_entropy import clean_spectrum
 
-        if self._indexed is not None and np.array_equal(self._indexed[0], library):
-            return self._indexed[1:]
-        # The default step of 0.0001 Da would make tables of 15 million entries for every small library.
-        search = FlashEntropySearch(max_ms2_tolerance_in_da=self._tolerance, mz_index_step=0.01)
-        spectra = [
-            {"precursor_mz": float(self._precursor_mz[row]), "peaks": self._peaks[row], "position": position}
-            for position, row in enumerate(library)
-            if len(self._peaks[row])
-        ]
-        # The index is in precursor order, and without the empty spectra.
-        indexed = search.build_index(spectra, clean_spectra=False) if spectra else []
-        columns = np.array([spectrum["position"] for spectrum in indexed], np.int64)
-        self._indexed = (library, search, columns)
-        return search, columns
+        cleaned: np.ndarray = clean_spectrum(
+            np.column_stack([mz, intensity]),
+            min_mz=-1,
+            max_mz=max(precursor_mz - self._options.remove_precursor_da, 1e-3),
+            noise_threshold=self._options.noise_cutoff,
+            min_ms2_difference_in_da=self._options.merge_da,
+            max_peak_num=-1,
+            normalize_intensity=True,
+        )
+        return cleaned
+
+
+def clean_peaks(columns: SpectrumColumns, options: LookupOptions) -> list[np.ndarray]:
+    """Return each spectrum's peaks after cleaning, as `PeakCleaner` returns them."""
+    return PeakCleaner(options)(columns)
+
+
+def weighted_peaks(
+    label: str, cleaned: list[np.ndarray], precursor_mz: np.ndarray, options: LookupOptions
+) -> PeakLists:
+    """Return cleaned peaks with the weights of one look-up.
+
+    Parameters
+    ----------
+    label : str
+        One of `LABELS`.
+    cleaned : list of arrays
+        From `PeakCleaner`, one per spectrum of the data.
+    precursor_mz : float64 array of shape (n,)
+    options : LookupOptions
+    """
+    from .peak_matching import PeakLists
+
+    counts = np.array([len(peaks) for peaks in cleaned], np.int64)
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    joined = np.concatenate([np.empty((0, 2), np.float32), *cleaned])
+    mz, intensity = np.ascontiguousarray(joined[:, 0]), joined[:, 1].astype(np.float64)
+    spectrum = np.repeat(np.arange(len(cleaned)), counts)
+    precursor_mz = np.ascontiguousarray(precursor_mz, np.float64)
+
+    def sums(values: np.ndarray) -> np.ndarray:
+        return np.bincount(spectrum, weights=values, minlength=len(cleaned))
+
+    if label in (COSINE, MODIFIED_COSINE):
+        weight = intensity**options.cosine_intensity_power
+        return PeakLists(offsets, mz, weight, np.empty(0), np.sqrt(sums(weight**2)), precursor_mz)
+    # Li et al. 2021: where the entropy is below 3 (nats), intensities are raised to 0.25 + 0.25 * entropy.
+    entropy = -sums(intensity * np.log(intensity))
+    weight = intensity ** np.where(entropy < 3, 0.25 + 0.25 * entropy, 1.0)[spectrum]
+    weight /= np.where(entropy < 3, sums(weight), 1.0)[spectrum]
+    return PeakLists(offsets, mz, weight, weight * np.log2(weight), np.empty(0), precursor_mz)
+
+
+class Lookup:
+    """One look-up over spectra whose peaks are cleaned and weighted.
+
+    Parameters
+    ----------
+    label : str
+        One of `LABELS`.
+    peaks : PeakLists
+        From `weighted_peaks`, for the same label.
+    options : LookupOptions
+    workers : int, optional
+        Threads; default all cores. The scores do not depend on it.
+    """
+
+    kind: Kind = "look-up"
+
+    def __init__(self, label: str, peaks: PeakLists, options: LookupOptions, *, workers: int | None = None) -> None:
+        self.label = label
+        self._is_entropy = label in (ENTROPY, HYBRID_ENTROPY)
+        self._is_shifted = label in (MODIFIED_COSINE, HYBRID_ENTROPY)
+        self._peaks, self._tolerance = peaks, options.tolerance_da
+        self._workers = usable_cores() if workers is None else workers
+        self._indexed: tuple[np.ndarray, PeakIndex, PeakIndex | None] | None = None
+
+    def scores(self, queries: np.ndarray, library: np.ndarray) -> np.ndarray:
+        """Return float32 scores from 0 to 1; see `Scorer`. The index of the last library is kept."""
+        from .peak_matching import score_library, score_library_shifted
+
+        queries, library = np.asarray(queries, np.int64), np.asarray(library, np.int64)
+        if len(queries) < QUERIES_WORTH_INDEXING and not self._has_index(library):
+            listed = self.pair_scores(np.repeat(queries, len(library)), np.tile(library, len(queries)))
+            return listed.reshape(len(queries), len(library))
+        fragments, losses = self._index(library)
+        results = np.empty((len(queries), len(library)), np.float32)
+
+        def part(begin: int, end: int) -> None:
+            wanted, written = queries[begin:end], results[begin:end]
+            if losses is None:
+                score_library(self._is_entropy, self._peaks, fragments, wanted, library, self._tolerance, written)
+            else:
+                score_library_shifted(
+                    self._is_entropy, self._peaks, fragments, losses, wanted, library, self._tolerance, written
+                )
+
+        self._in_threads(part, len(queries), max(1, -(-len(queries) // self._workers)))
+        return results
+
+    def pair_scores(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """Return the scores of listed pairs of rows of the data, float32 of shape (n_pairs,); see `PairScorer`."""
+        from .peak_matching import score_listed
+
+        first, second = np.asarray(first, np.int64), np.asarray(second, np.int64)
+        results = np.empty(len(first), np.float32)
+
+        def part(begin: int, end: int) -> None:
+            score_listed(
+                self._is_entropy, self._is_shifted, self._peaks, first[begin:end], second[begin:end],
+                self._tolerance, results[begin:end],
+            )  # fmt: skip
+
+        self._in_threads(part, len(first), PAIRS_PER_PART)
+        return results
+
+    def _in_threads(self, part: Callable[[int, int], None], count: int, size: int) -> None:
+        """Call ``part(begin, end)`` for all of ``count``; the compiled loops hold no lock of Python's."""
+        begins = range(0, count, size)
+        if self._workers == 1 or len(begins) < 2:
+            for begin in begins:
+                part(begin, min(begin + size, count))
+            return
+        with ThreadPoolExecutor(self._workers) as pool:
+            for done in [pool.submit(part, begin, min(begin + size, count)) for begin in begins]:
+                done.result()
+
+    def _has_index(self, library: np.ndarray) -> bool:
+        return self._indexed is not None and np.array_equal(self._indexed[0], library)
+
+    def _index(self, library: np.ndarray) -> tuple[PeakIndex, PeakIndex | None]:
+        from .peak_matching import build_index
+
+        if self._indexed is None or not self._has_index(library):
+            losses = build_index(self._peaks, library, losses=True) if self._is_shifted else None
+            self._indexed = library, build_index(self._peaks, library, losses=False), losses
+        return self._indexed[1:]
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,303 @@
+"""Compiled loops that match the peaks of two spectra and score the matches, for listed pairs and for whole libraries.
+
+Two peaks of one spectrum lie more than twice the tolerance apart, so a peak has at most one match among the fragments
+of another spectrum, and at most one among its fragments shifted by the difference of the precursors. Every function
+releases Python's lock; none shares what it writes with another call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar, cast
+
+import numpy as np
+from numba import njit
+
+Function = TypeVar("Function", bound=Callable[..., object])
+
+MARGIN_DA = 1e-3
+"""An index is searched this far beyond the tolerance, and what is found is then tested exactly: more than the
+rounding of an m/z in float32."""
+
+
+def compiled(function: Function) -> Function:
+    """Compile ``function`` at its first call, and keep the machine code on disk for the next process."""
+    return cast(Function, njit(cache=True, nogil=True)(function))
+
+
+class PeakLists(NamedTuple):
+    """Cleaned and weighted peaks of ``n`` spectra, concatenated.
+
+    Attributes
+    ----------
+    offsets : int64 array of shape (n + 1,)
+        Spectrum i owns peaks ``offsets[i]:offsets[i + 1]``.
+    mz : float32 array of shape (n_peaks,)
+        Ascending within a spectrum.
+    weight : float64 array of shape (n_peaks,)
+        Cosine: intensity to a power. Entropy: intensity weighted by the spectrum's entropy, of sum 1.
+    self_term : float64 array of shape (n_peaks,)
+        Entropy: w log2 w of the weight. Not read for a cosine.
+    norm : float64 array of shape (n,)
+        Cosine: root of the sum of squared weights; above 0. Not read for an entropy.
+    precursor_mz : float64 array of shape (n,)
+    """
+
+    offsets: np.ndarray
+    mz: np.ndarray
+    weight: np.ndarray
+    self_term: np.ndarray
+    norm: np.ndarray
+    precursor_mz: np.ndarray
+
+
+class PeakIndex(NamedTuple):
+    """All peaks of a library by m/z: what Li and Fiehn (Nat. Methods 20 (2023) 1475-1478) call a flash index.
+
+    Attributes
+    ----------
+    mz : float array of shape (n_peaks,)
+        Ascending: the fragments' m/z, or the neutral losses (precursor m/z minus fragment m/z).
+    spectrum : int64 array of shape (n_peaks,)
+        Place of its spectrum in the library.
+    peak : int64 array of shape (n_peaks,)
+        Its place in the `PeakLists`.
+    """
+
+    mz: np.ndarray
+    spectrum: np.ndarray
+    peak: np.ndarray
+
+
+def build_index(peaks: PeakLists, library: np.ndarray, *, losses: bool) -> PeakIndex:
+    """Return the index of the ``library`` (int64 array of spectra), by fragment m/z or by neutral loss."""
+    counts = np.diff(peaks.offsets)[library]
+    spectrum = np.repeat(np.arange(len(library)), counts)
+    starts = np.cumsum(counts) - counts
+    peak = np.arange(len(spectrum)) + np.repeat(peaks.offsets[library] - starts, counts)
+    mz = peaks.mz[peak]
+    if losses:
+        mz = peaks.precursor_mz[library][spectrum] - mz
+    order = np.argsort(mz, kind="stable")
+    return PeakIndex(mz[order], spectrum[order], peak[order])
+
+
+@compiled
+def _is_match(is_entropy: bool, mz_a: float, mz_b: float, shift: float, tolerance: float) -> bool:
+    # At the very edge of the tolerance the rounding decides, so it is that of the published programs: float64 in
+    # matchms, float32 in ms_entropy.
+    if is_entropy and shift == 0.0:
+        return abs(np.float32(mz_a - mz_b)) <= np.float32(tolerance)
+    moved = np.float64(mz_b) + shift
+    return np.float64(mz_a) - tolerance <= moved and moved <= np.float64(mz_a) + tolerance
+
+
+@compiled
+def _term(is_entropy: bool, peaks: PeakLists, a: int, b: int) -> float:
+    """Return what a match of peaks ``a`` and ``b`` adds to the score, before normalisation."""
+    if not is_entropy:
+        return peaks.weight[a] * peaks.weight[b]
+    both = peaks.weight[a] + peaks.weight[b]
+    return both * np.log2(both) - peaks.self_term[a] - peaks.self_term[b]
+
+
+@compiled
+def _normalised(is_entropy: bool, peaks: PeakLists, a: int, b: int, total: float) -> float:
+    return total / 2.0 if is_entropy else total / (peaks.norm[a] * peaks.norm[b])
+
+
+@compiled
+def _matches(
+    is_entropy: bool, peaks: PeakLists, a: int, b: int, shift: float, tolerance: float, own: np.ndarray,
+    other: np.ndarray, begin: int,
+) -> int:  # fmt: skip
+    """Write the matching peaks of ``a`` and ``b`` to ``own`` and ``other`` from ``begin`` on; return the end."""
+    i, j = peaks.offsets[a], peaks.offsets[b]
+    while i < peaks.offsets[a + 1] and j < peaks.offsets[b + 1]:
+        if _is_match(is_entropy, peaks.mz[i], peaks.mz[j], shift, tolerance):
+            own[begin], other[begin] = i, j
+            begin += 1
+            i += 1
+            j += 1
+        elif peaks.mz[i] < np.float64(peaks.mz[j]) + shift:
+            i += 1
+        else:
+            j += 1
+    return begin
+
+
+@compiled
+def _fragment_total(is_entropy: bool, peaks: PeakLists, a: int, b: int, tolerance: float) -> float:
+    i, j = peaks.offsets[a], peaks.offsets[b]
+    total = 0.0
+    while i < peaks.offsets[a + 1] and j < peaks.offsets[b + 1]:
+        if _is_match(is_entropy, peaks.mz[i], peaks.mz[j], 0.0, tolerance):
+            total += _term(is_entropy, peaks, i, j)
+            i += 1
+            j += 1
+        elif peaks.mz[i] < peaks.mz[j]:
+            i += 1
+        else:
+            j += 1
+    return total
+
+
+@compiled
+def _modified_cosine_total(peaks: PeakLists, a: int, b: int, tolerance: float) -> float:
+    """Match fragments and shifted fragments greedily, the largest product first, as matchms' ModifiedCosineGreedy."""
+    shift = peaks.precursor_mz[a] - peaks.precursor_mz[b]
+    if abs(shift) <= tolerance:
+        return _fragment_total(False, peaks, a, b, tolerance)
+    num_a, num_b = peaks.offsets[a + 1] - peaks.offsets[a], peaks.offsets[b + 1] - peaks.offsets[b]
+    room = 2 * min(num_a, num_b)
+    own, other = np.empty(room, np.int64), np.empty(room, np.int64)
+    count = _matches(False, peaks, a, b, 0.0, tolerance, own, other, 0)
+    count = _matches(False, peaks, a, b, shift, tolerance, own, other, count)
+    products = np.empty(count)
+    for match in range(count):
+        products[match] = peaks.weight[own[match]] * peaks.weight[other[match]]
+    is_used_own, is_used_other = np.zeros(num_a, np.bool_), np.zeros(num_b, np.bool_)
+    total = 0.0
+    for match in np.argsort(products, kind="mergesort")[::-1]:
+        i, j = own[match] - peaks.offsets[a], other[match] - peaks.offsets[b]
+        if not is_used_own[i] and not is_used_other[j]:
+            is_used_own[i] = True
+            is_used_other[j] = True
+            total += products[match]
+    return total
+
+
+@compiled
+def _hybrid_entropy_total(peaks: PeakLists, a: int, b: int, tolerance: float) -> float:
+    """Match fragments first, and of what is left the neutral losses (Li and Fiehn 2023, hybrid search)."""
+    num_a, num_b = peaks.offsets[a + 1] - peaks.offsets[a], peaks.offsets[b + 1] - peaks.offsets[b]
+    room = min(num_a, num_b)
+    own, other = np.empty(room, np.int64), np.empty(room, np.int64)
+    is_used_own, is_used_other = np.zeros(num_a, np.bool_), np.zeros(num_b, np.bool_)
+    total = 0.0
+    for match in range(_matches(True, peaks, a, b, 0.0, tolerance, own, other, 0)):
+        is_used_own[own[match] - peaks.offsets[a]] = True
+        is_used_other[other[match] - peaks.offsets[b]] = True
+        total += _term(True, peaks, own[match], other[match])
+    shift = peaks.precursor_mz[a] - peaks.precursor_mz[b]
+    for match in range(_matches(True, peaks, a, b, shift, tolerance, own, other, 0)):
+        if not is_used_own[own[match] - peaks.offsets[a]] and not is_used_other[other[match] - peaks.offsets[b]]:
+            total += _term(True, peaks, own[match], other[match])
+    return total
+
+
+@compiled
+def score_listed(
+    is_entropy: bool, is_shifted: bool, peaks: PeakLists, first: np.ndarray, second: np.ndarray, tolerance: float,
+    scores: np.ndarray,
+) -> None:  # fmt: skip
+    """Score listed pairs of spectra without any index.
+
+    Parameters
+    ----------
+    is_entropy : bool
+        Spectral entropy similarity (Li et al., Nat. Methods 18 (2021) 1524-1531), else the greedy cosine.
+    is_shifted : bool
+        Whether fragments may match shifted by the difference of the precursors: hybrid entropy, modified cosine.
+    peaks : PeakLists
+    first, second : int64 arrays of shape (n_pairs,)
+        Spectra.
+    tolerance : float
+        In Da.
+    scores : float32 array of shape (n_pairs,)
+        Written to; 0 where one of the spectra has no peak.
+    """
+    for pair in range(len(first)):
+        a, b = first[pair], second[pair]
+        if peaks.offsets[a] == peaks.offsets[a + 1] or peaks.offsets[b] == peaks.offsets[b + 1]:
+            scores[pair] = 0.0
+            continue
+        if not is_shifted:
+            total = _fragment_total(is_entropy, peaks, a, b, tolerance)
+        elif is_entropy:
+            total = _hybrid_entropy_total(peaks, a, b, tolerance)
+        else:
+            total = _modified_cosine_total(peaks, a, b, tolerance)
+        scores[pair] = _normalised(is_entropy, peaks, a, b, total)
+
+
+@compiled
+def score_library(
+    is_entropy: bool, peaks: PeakLists, index: PeakIndex, queries: np.ndarray, library: np.ndarray, tolerance: float,
+    scores: np.ndarray,
+) -> None:  # fmt: skip
+    """Score queries against a whole library by fragments: only the library peaks within reach are touched.
+
+    Parameters are those of `score_listed`, and: ``index``, the library's by fragment m/z; ``queries`` and ``library``,
+    int64 arrays of spectra; ``scores``, float32 of shape (n_queries, n_library), written to.
+    """
+    totals = np.empty(len(library))
+    for row in range(len(queries)):
+        totals[:] = 0.0
+        query = queries[row]
+        for i in range(peaks.offsets[query], peaks.offsets[query + 1]):
+            mz = np.float64(peaks.mz[i])
+            place = np.searchsorted(index.mz, mz - tolerance - MARGIN_DA)
+            while place < len(index.mz) and index.mz[place] <= mz + tolerance + MARGIN_DA:
+                if _is_match(is_entropy, peaks.mz[i], index.mz[place], 0.0, tolerance):
+                    totals[index.spectrum[place]] += _term(is_entropy, peaks, i, index.peak[place])
+                place += 1
+        for place in range(len(library)):
+            total = totals[place]
+            scores[row, place] = _normalised(is_entropy, peaks, query, library[place], total) if total != 0 else 0.0
+
+
+@compiled
+def score_library_shifted(
+    is_entropy: bool, peaks: PeakLists, fragments: PeakIndex, losses: PeakIndex, queries: np.ndarray,
+    library: np.ndarray, tolerance: float, scores: np.ndarray,
+) -> None:  # fmt: skip
+    """Score queries against a whole library by fragments and neutral losses: hybrid entropy or modified cosine.
+
+    Where no peak is wanted twice, the score is a plain sum. Where one is, the entropy drops the loss, and the cosine
+    of those two spectra is worked out by itself. Parameters are those of `score_library`, with both indexes.
+    """
+    totals = np.empty(len(library))
+    contested_in = np.zeros(len(library), np.int64)  # the last row in which a peak of this spectrum was wanted twice
+    matched_in = np.zeros(len(peaks.mz), np.int64)  # the last row in which this peak matched as a fragment
+    matched_by = np.zeros(len(library), np.int64)  # the last query peak that matched a fragment of this spectrum
+    step = 0
+    for row in range(len(queries)):
+        totals[:] = 0.0
+        query = queries[row]
+        begin, end = peaks.offsets[query], peaks.offsets[query + 1]
+        for i in range(begin, end):
+            mz = np.float64(peaks.mz[i])
+            place = np.searchsorted(fragments.mz, mz - tolerance - MARGIN_DA)
+            while place < len(fragments.mz) and fragments.mz[place] <= mz + tolerance + MARGIN_DA:
+                if _is_match(is_entropy, peaks.mz[i], fragments.mz[place], 0.0, tolerance):
+                    totals[fragments.spectrum[place]] += _term(is_entropy, peaks, i, fragments.peak[place])
+                    matched_in[fragments.peak[place]] = row + 1
+                place += 1
+        for i in range(begin, end):
+            step += 1
+            mz = np.float64(peaks.mz[i])
+            place = np.searchsorted(fragments.mz, mz - tolerance - MARGIN_DA)
+            while place < len(fragments.mz) and fragments.mz[place] <= mz + tolerance + MARGIN_DA:
+                if _is_match(is_entropy, peaks.mz[i], fragments.mz[place], 0.0, tolerance):
+                    matched_by[fragments.spectrum[place]] = step
+                place += 1
+            loss = peaks.precursor_mz[query] - mz
+            place = np.searchsorted(losses.mz, loss - tolerance - MARGIN_DA)
+            while place < len(losses.mz) and losses.mz[place] <= loss + tolerance + MARGIN_DA:
+                spectrum, peak = losses.spectrum[place], losses.peak[place]
+                place += 1
+                shift = peaks.precursor_mz[query] - peaks.precursor_mz[library[spectrum]]
+                if not is_entropy and abs(shift) <= tolerance:
+                    continue
+                if not _is_match(is_entropy, peaks.mz[i], peaks.mz[peak], shift, tolerance):
+                    continue
+                if matched_in[peak] != row + 1 and matched_by[spectrum] != step:
+                    totals[spectrum] += _term(is_entropy, peaks, i, peak)
+                elif not is_entropy:
+                    contested_in[spectrum] = row + 1
+        for place in range(len(library)):
+            total = totals[place]
+            if contested_in[place] == row + 1:
+                total = _modified_cosine_total(peaks, query, library[place], tolerance)
+            scores[row, place] = _normalised(is_entropy, peaks, query, library[place], total) if total != 0 else 0.0
