@@ -1,47 +1,23 @@
-"""Structures that may be the answer: the molecules of the store, and those of further files."""
+"""Structures that may be the answer: the molecules of the store, those of further files, and lists of candidates."""
 
 from __future__ import annotations
 
-import hashlib
-import logging
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from multiprocessing import get_context
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from ..artifacts import atomic_file
-from ..errors import InputError
-from ..progress import progress
 from ..spectra.molecule_files import read_molecules
+from .candidate_lists import read_candidate_lists
 from .dataset import EvaluationData
-
-logger = logging.getLogger("ionbed")
+from .structure_cache import FINGERPRINT_BYTES, structures_of
 
 STORE = "store"
 """Name of the first source."""
 
-FINGERPRINT_RADIUS = 2
-FINGERPRINT_BITS = 2048
-
-_FORMAT = 1  # of the cached files: raise it when a structure is worked out in another way
-_PER_TASK = 256
-_WORTH_PROCESSES = 4 * _PER_TASK
-_SCHEMA = pa.schema(
-    [
-        ("block", pa.string()),
-        ("smiles", pa.string()),
-        ("formula", pa.string()),
-        ("exact_mass", pa.float64()),
-        ("fingerprint", pa.binary(FINGERPRINT_BITS // 8)),
-    ]
-)
+ONLY_IN_STORE = -1
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,8 +42,15 @@ class Candidates:
     fingerprint : uint8 array of shape (m, 256)
         Morgan, radius 2, 2048 bits, packed; zeros where RDKit cannot read the structure.
     source_names : tuple of str
+    place_in_files : int64 array of shape (m,), or (0,) where there are no files
+        Row of the first mention in the files of molecules, counted through all of them; `ONLY_IN_STORE` where none of
+        them has it.
     counts : dict of str to int
         Entries of the files that gave no new molecule, by reason.
+    lists : mapping of int to int64 array
+        Rows of the candidates by the row of the molecule that they were listed for, the truth among them.
+    list_counts : dict of str to int
+        What became of the lists and of their entries.
     """
 
     block: np.ndarray
@@ -78,7 +61,10 @@ class Candidates:
     place: np.ndarray = field(repr=False)
     fingerprint: np.ndarray = field(repr=False)
     source_names: tuple[str, ...]
+    place_in_files: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64), repr=False)
     counts: dict[str, int] = field(default_factory=dict)
+    lists: Mapping[int, np.ndarray] = field(default_factory=dict, repr=False)
+    list_counts: dict[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Return the number of molecules."""
@@ -86,12 +72,18 @@ class Candidates:
 
 
 def candidate_molecules(
-    data: EvaluationData, pools: Sequence[Path] = (), cache: Path | None = None, *, workers: int | None = None
+    data: EvaluationData,
+    pools: Sequence[Path] = (),
+    cache: Path | None = None,
+    *,
+    lists: Path | None = None,
+    fold: str = "test",
+    workers: int | None = None,
 ) -> Candidates:
-    """Return the molecules of the data, under the same numbers, and then those of the pools that are new.
+    """Return the molecules of the data, under the same numbers, then the new ones of the pools, then of the lists.
 
-    A molecule is a first InChIKey block. One of a pool is new if neither its block nor its structure without
-    stereochemistry has come before: no molecule is a candidate twice.
+    A molecule is a first InChIKey block. One is new if neither its block nor its structure without stereochemistry has
+    come before: no molecule is a candidate twice.
 
     Parameters
     ----------
@@ -99,153 +91,159 @@ def candidate_molecules(
         Files of molecules; see `ionbed.spectra.molecule_files.read_molecules`.
     cache : Path or None
         Folder in which what was worked out of the structures is kept, under a hash of them.
+    lists : Path or None
+        Candidates by query; see `ionbed.evaluation.candidate_lists.read_candidate_lists`.
+    fold : str
+        Lists are read for molecules that have spectra in this fold.
     workers : int or None
         Processes that read structures where there are many; all cores where None.
 
     Raises
     ------
     InputError
-        A pool is missing or holds no molecules, or the cache cannot be written.
+        A pool or the lists are missing or malformed, or the cache cannot be written.
     """
     own = structures_of(data.smiles.tolist(), cache, label="structures of the store", workers=workers)
-    # A label of the store counts as it stands: the queries' truths are named by it.
-    tables = [own.set_column(0, "block", pa.array(data.inchikey_block.tolist(), pa.string()))]
-    seen_blocks = set(data.inchikey_block.tolist())
-    seen_smiles = {smiles for smiles in own["smiles"].to_pylist() if smiles is not None}
-    # The store has no order of its own but that of its first spectra.
-    places = [_first_mention(data.molecule, len(data.inchikey_block))]
-    counts = {"entries that RDKit cannot read": 0, "entries that were there before": 0}
+    found = _of_table(own, data.inchikey_block.astype(object), _first_mention(data.molecule, len(data.inchikey_block)))
+    numbers = _Numbers(found)
     for pool in pools:
         entries = read_molecules(pool)
-        table = structures_of(
-            [entry.smiles or "" for entry in entries], cache, label=f"structures of {Path(pool).name}", workers=workers
+        structures = [entry.smiles or "" for entry in entries]
+        table = structures_of(structures, cache, label=f"structures of {Path(pool).name}", workers=workers)
+        rows, is_new = numbers.of(table)
+        found = _extended(found, table, is_new, Path(pool).name)
+        found = replace(
+            found,
+            place_in_files=_places_after(found, rows),
+            counts=_added(
+                found.counts,
+                {
+                    "entries that RDKit cannot read": int(np.count_nonzero(rows < 0)),
+                    "entries that were there before": int(np.count_nonzero((rows >= 0) & ~is_new)),
+                },
+            ),
         )
-        kept = []
+    if lists is not None:
+        in_fold = set(data.molecule[data.rows_in(fold)].tolist())
+        found = _with_lists(found, numbers, in_fold, lists, cache, workers)
+    return found
+
+
+class _Numbers:
+    """The row of each molecule by its block and by its structure; both lead to the first that has either."""
+
+    def __init__(self, candidates: Candidates) -> None:
+        self._of_block = {block: row for row, block in enumerate(candidates.block)}
+        self._of_smiles: dict[str, int] = {}
+        for row, smiles in enumerate(candidates.smiles):
+            if smiles:
+                self._of_smiles.setdefault(smiles, row)
+        self._next = len(candidates)
+
+    def of(self, table: pa.Table, *, add: bool = True) -> tuple[np.ndarray, np.ndarray]:
+        """Return the row of each structure, int64, and whether it is new; new ones are numbered on if ``add``.
+
+        -1 where RDKit cannot read it, or where it is unknown and nothing is added.
+        """
+        rows, is_new = np.full(len(table), -1, np.int64), np.zeros(len(table), bool)
         pairs = zip(table["block"].to_pylist(), table["smiles"].to_pylist(), strict=True)
-        for row, (block, smiles) in enumerate(pairs):
+        for place, (block, smiles) in enumerate(pairs):
             if block is None:
-                counts["entries that RDKit cannot read"] += 1
-            elif block in seen_blocks or smiles in seen_smiles:
-                counts["entries that were there before"] += 1
-            else:
-                kept.append(row)
-                seen_blocks.add(block)
-                seen_smiles.add(smiles)
-        tables.append(table.take(pa.array(kept, pa.int64())))
-        places.append(np.array(kept, np.int64))
-    whole = pa.concat_tables(tables)
+                continue
+            row = self._of_block.get(block, self._of_smiles.get(smiles, -1))
+            if row < 0 and add:
+                row, is_new[place] = self._next, True
+                self._of_block[block] = self._of_smiles[smiles] = row
+                self._next += 1
+            rows[place] = row
+        return rows, is_new
+
+
+def _with_lists(
+    found: Candidates, numbers: _Numbers, in_fold: set[int], path: Path, cache: Path | None, workers: int | None
+) -> Candidates:
+    lists = read_candidate_lists(path)
+    keys = sorted(lists)
+    of_key = numbers.of(structures_of(keys, cache, label="queries of the lists", workers=workers), add=False)[0]
+    asked: dict[int, str] = {}
+    num_repeated = 0
+    for key, molecule in zip(keys, of_key.tolist(), strict=True):
+        num_repeated += molecule in asked
+        if molecule in in_fold:
+            asked.setdefault(molecule, key)
+    # In alphabetical order: a place in the lists, where the truth may come first, must not become one in the database.
+    structures = sorted({text for key in asked.values() for text in lists[key]})
+    table = structures_of(structures, cache, label=f"structures of {path.name}", workers=workers)
+    rows, is_new = numbers.of(table)
+    row_of = dict(zip(structures, rows.tolist(), strict=True))
+    counts = {
+        "lists": len(lists),
+        "lists of molecules that have no spectrum in the fold": len(lists) - len(asked) - num_repeated,
+        "second lists of a molecule, left out": num_repeated,
+        "molecules of the fold without a list": len(in_fold) - len(asked),
+        "lists without the true molecule, left out": 0,
+        "lists with the true molecule in the first place": 0,
+        "entries that RDKit cannot read": 0,
+        "entries that are twice in a list": 0,
+    }
+    kept = {}
+    for molecule, key in asked.items():
+        listed = np.array([row_of[text] for text in lists[key]], np.int64)
+        distinct = np.unique(listed[listed >= 0])
+        counts["entries that RDKit cannot read"] += int(np.count_nonzero(listed < 0))
+        counts["entries that are twice in a list"] += int(np.count_nonzero(listed >= 0)) - len(distinct)
+        if molecule not in distinct:
+            counts["lists without the true molecule, left out"] += 1
+            continue
+        counts["lists with the true molecule in the first place"] += int(listed[0] == molecule)
+        kept[molecule] = distinct
+    return replace(_extended(found, table, is_new, path.name), lists=kept, list_counts=counts)
+
+
+def _of_table(table: pa.Table, block: np.ndarray, place: np.ndarray) -> Candidates:
+    packed = b"".join(
+        bytes(FINGERPRINT_BYTES) if value is None else value for value in table["fingerprint"].to_pylist()
+    )
     return Candidates(
-        block=_objects(whole["block"]),
-        smiles=_objects(whole["smiles"].fill_null("")),
-        exact_mass=whole["exact_mass"].fill_null(float("nan")).to_numpy(),
-        formula=_objects(whole["formula"].fill_null("")),
-        source=np.repeat(np.arange(len(tables)), [len(table) for table in tables]),
-        place=np.concatenate(places),
-        fingerprint=_packed(whole["fingerprint"]),
-        source_names=(STORE, *(Path(pool).name for pool in pools)),
-        counts=counts if pools else {},
+        block=block,  # of the store: as its labels have it, for the queries' truths are named by it
+        smiles=_objects(table["smiles"].fill_null("")),
+        exact_mass=table["exact_mass"].fill_null(float("nan")).to_numpy(),
+        formula=_objects(table["formula"].fill_null("")),
+        source=np.zeros(len(table), np.int64),
+        place=place,
+        fingerprint=np.frombuffer(packed, np.uint8).reshape(len(table), FINGERPRINT_BYTES),
+        source_names=(STORE,),
     )
 
 
-def structures_of(structures: Sequence[str], cache: Path | None, *, label: str, workers: int | None = None) -> pa.Table:
-    """Return what is known of each SMILES (or InChI), from the cache where it is there.
-
-    Returns
-    -------
-    pyarrow.Table
-        One row for each: ``block`` of the InChIKey, ``smiles`` and ``formula`` without stereochemistry and isotopes,
-        ``exact_mass`` in Da, ``fingerprint`` packed; null where RDKit cannot read it.
-
-    Raises
-    ------
-    InputError
-        The cache cannot be written.
-    """
-    path = None if cache is None else Path(cache) / f"structures-{_hash_of(structures)}.parquet"
-    if path is not None and (table := _cached(path, len(structures))) is not None:
-        return table
-    table = pa.Table.from_pylist(list(_described(structures, label, workers)), _SCHEMA)
-    if path is not None:
-        try:
-            with atomic_file(path) as partial:
-                pq.write_table(table, partial, compression="zstd")
-        except OSError as error:
-            raise InputError(
-                f"{path.parent}: cannot be used as a cache ({error.strerror}); name another folder"
-            ) from None
-    return table
+def _extended(found: Candidates, table: pa.Table, is_new: np.ndarray, name: str) -> Candidates:
+    """Return the candidates with the new rows of ``table`` at their end, as a source of that name."""
+    places = np.flatnonzero(is_new)
+    new = table.take(pa.array(places))
+    added = _of_table(new, _objects(new["block"]), places)
+    arrays = ("block", "smiles", "exact_mass", "formula", "place", "fingerprint")
+    in_no_file = np.full(len(added) if len(found.place_in_files) else 0, ONLY_IN_STORE)
+    return replace(
+        found,
+        **{array: np.concatenate([getattr(found, array), getattr(added, array)]) for array in arrays},
+        source=np.concatenate([found.source, np.full(len(added), len(found.source_names))]),
+        source_names=(*found.source_names, name),
+        place_in_files=np.concatenate([found.place_in_files, in_no_file]),
+    )
 
 
-def _described(structures: Sequence[str], label: str, workers: int | None) -> Iterator[dict[str, Any]]:
-    parts = [structures[i : i + _PER_TASK] for i in range(0, len(structures), _PER_TASK)]
-    serial = workers == 1 or len(structures) < _WORTH_PROCESSES
-    with progress(label, len(structures), unit="structures") as advance, _mapper(serial, workers) as run:
-        for part in run(_describe_all, parts):
-            advance(len(part))
-            yield from part
+def _places_after(found: Candidates, rows: np.ndarray) -> np.ndarray:
+    """Return ``place_in_files`` with those that a further file mentions first, in its order, after all others."""
+    known = found.place_in_files
+    places = known.copy() if len(known) else np.full(len(found), ONLY_IN_STORE)
+    mentioned, first = np.unique(rows, return_index=True)
+    is_first = (mentioned >= 0) & (places[mentioned] == ONLY_IN_STORE)
+    places[mentioned[is_first]] = places.max(initial=ONLY_IN_STORE) + 1 + first[is_first]
+    return places
 
 
-@contextmanager
-def _mapper(serial: bool, workers: int | None) -> Iterator[Any]:
-    if serial:
-        yield map
-        return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        yield pool.map
-
-
-def _describe_all(structures: Sequence[str]) -> list[dict[str, Any]]:
-    return [_describe(structure) for structure in structures]
-
-
-def _describe(structure: str) -> dict[str, Any]:
-    from rdkit import Chem, rdBase
-    from rdkit.Chem.rdMolDescriptors import CalcMolFormula
-
-    from ..spectra.molecules import formula_mass_and_charge, morgan_fingerprints, standardise
-
-    unknown = dict.fromkeys(_SCHEMA.names)
-    molecule = standardise(structure) if structure else None
-    if molecule is None:
-        return unknown
-    with rdBase.BlockLogs():
-        # Written, read and written again: the first string still depends on the stereochemistry that it leaves out.
-        flat = Chem.MolFromSmiles(Chem.MolToSmiles(Chem.MolFromSmiles(molecule.smiles), isomericSmiles=False))
-        if flat is None:
-            return unknown
-        smiles, formula = Chem.MolToSmiles(flat), CalcMolFormula(flat)
-    mass_and_charge = formula_mass_and_charge(formula)
-    fingerprint = morgan_fingerprints([smiles], radius=FINGERPRINT_RADIUS, bits=FINGERPRINT_BITS)
-    return {
-        "block": molecule.inchikey[:14],
-        "smiles": smiles,
-        "formula": formula,
-        "exact_mass": mass_and_charge[0] if mass_and_charge else None,
-        "fingerprint": np.packbits(fingerprint[0]).tobytes(),
-    }
-
-
-def _hash_of(structures: Iterable[str]) -> str:
-    from rdkit import rdBase
-
-    digest = hashlib.sha256(f"{_FORMAT} {rdBase.rdkitVersion} {FINGERPRINT_RADIUS} {FINGERPRINT_BITS}".encode())
-    for structure in structures:
-        digest.update(f"\n{structure}".encode())
-    return digest.hexdigest()[:32]
-
-
-def _cached(path: Path, num_rows: int) -> pa.Table | None:
-    if not path.is_file():
-        return None
-    try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowInvalid) as error:
-        logger.warning("%s: is damaged (%s); it is made anew", path, str(error).splitlines()[0])
-        return None
-    if not table.schema.equals(_SCHEMA) or len(table) != num_rows:
-        logger.warning("%s: is not what was written there; it is made anew", path)
-        return None
-    return table
+def _added(counts: Mapping[str, int], further: Mapping[str, int]) -> dict[str, int]:
+    return {name: counts.get(name, 0) + number for name, number in further.items()}
 
 
 def _first_mention(numbers: np.ndarray, length: int) -> np.ndarray:
@@ -258,9 +256,3 @@ def _first_mention(numbers: np.ndarray, length: int) -> np.ndarray:
 
 def _objects(column: pa.ChunkedArray) -> np.ndarray:
     return np.array(column.to_pylist(), object)
-
-
-def _packed(column: pa.ChunkedArray) -> np.ndarray:
-    zeros = bytes(FINGERPRINT_BITS // 8)
-    joined = b"".join(zeros if value is None else value for value in column.to_pylist())
-    return np.frombuffer(joined, np.uint8).reshape(len(column), FINGERPRINT_BITS // 8)

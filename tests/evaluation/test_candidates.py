@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ionbed.errors import InputError
-from ionbed.evaluation import candidates as module
+from ionbed.evaluation import structure_cache as module
 from ionbed.evaluation.candidates import candidate_molecules
 from ionbed.evaluation.dataset import load_evaluation_data
 from ionbed.spectra.molecules import morgan_fingerprints, standardise

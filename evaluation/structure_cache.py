@@ -1,0 +1,140 @@
+"""What follows from a structure, worked out once and kept on disk: block, flat SMILES, formula, mass, fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..artifacts import atomic_file
+from ..errors import InputError
+from ..progress import progress
+
+logger = logging.getLogger("ionbed")
+
+FINGERPRINT_RADIUS = 2
+FINGERPRINT_BITS = 2048
+FINGERPRINT_BYTES = FINGERPRINT_BITS // 8
+
+_FORMAT = 1  # of the cached files: raise it when a structure is worked out in another way
+_PER_TASK = 256
+_WORTH_PROCESSES = 4 * _PER_TASK
+SCHEMA = pa.schema(
+    [
+        ("block", pa.string()),
+        ("smiles", pa.string()),
+        ("formula", pa.string()),
+        ("exact_mass", pa.float64()),
+        ("fingerprint", pa.binary(FINGERPRINT_BYTES)),
+    ]
+)
+
+
+def structures_of(structures: Sequence[str], cache: Path | None, *, label: str, workers: int | None = None) -> pa.Table:
+    """Return what is known of each SMILES (or InChI), from the cache where it is there.
+
+    Returns
+    -------
+    pyarrow.Table
+        One row for each: ``block`` of the InChIKey, ``smiles`` and ``formula`` without stereochemistry and isotopes,
+        ``exact_mass`` in Da, ``fingerprint`` packed; null where RDKit cannot read it.
+
+    Raises
+    ------
+    InputError
+        The cache cannot be written.
+    """
+    path = None if cache is None else Path(cache) / f"structures-{_hash_of(structures)}.parquet"
+    if path is not None and (table := _cached(path, len(structures))) is not None:
+        return table
+    table = pa.Table.from_pylist(list(_described(structures, label, workers)), SCHEMA)
+    if path is not None:
+        try:
+            with atomic_file(path) as partial:
+                pq.write_table(table, partial, compression="zstd")
+        except OSError as error:
+            raise InputError(
+                f"{path.parent}: cannot be used as a cache ({error.strerror}); name another folder"
+            ) from None
+    return table
+
+
+def _described(structures: Sequence[str], label: str, workers: int | None) -> Iterator[dict[str, Any]]:
+    parts = [structures[i : i + _PER_TASK] for i in range(0, len(structures), _PER_TASK)]
+    serial = workers == 1 or len(structures) < _WORTH_PROCESSES
+    with progress(label, len(structures), unit="structures") as advance, _mapper(serial, workers) as run:
+        for part in run(_describe_all, parts):
+            advance(len(part))
+            yield from part
+
+
+@contextmanager
+def _mapper(serial: bool, workers: int | None) -> Iterator[Any]:
+    if serial:
+        yield map
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        yield pool.map
+
+
+def _describe_all(structures: Sequence[str]) -> list[dict[str, Any]]:
+    return [_describe(structure) for structure in structures]
+
+
+def _describe(structure: str) -> dict[str, Any]:
+    from rdkit import Chem, rdBase
+    from rdkit.Chem.rdMolDescriptors import CalcMolFormula
+
+    from ..spectra.molecules import formula_mass_and_charge, morgan_fingerprints, standardise
+
+    unknown = dict.fromkeys(SCHEMA.names)
+    molecule = standardise(structure) if structure else None
+    if molecule is None:
+        return unknown
+    with rdBase.BlockLogs():
+        # Written, read and written again: the first string still depends on the stereochemistry that it leaves out.
+        flat = Chem.MolFromSmiles(Chem.MolToSmiles(Chem.MolFromSmiles(molecule.smiles), isomericSmiles=False))
+        if flat is None:
+            return unknown
+        smiles, formula = Chem.MolToSmiles(flat), CalcMolFormula(flat)
+    mass_and_charge = formula_mass_and_charge(formula)
+    fingerprint = morgan_fingerprints([smiles], radius=FINGERPRINT_RADIUS, bits=FINGERPRINT_BITS)
+    return {
+        "block": molecule.inchikey[:14],
+        "smiles": smiles,
+        "formula": formula,
+        "exact_mass": mass_and_charge[0] if mass_and_charge else None,
+        "fingerprint": np.packbits(fingerprint[0]).tobytes(),
+    }
+
+
+def _hash_of(structures: Iterable[str]) -> str:
+    from rdkit import rdBase
+
+    digest = hashlib.sha256(f"{_FORMAT} {rdBase.rdkitVersion} {FINGERPRINT_RADIUS} {FINGERPRINT_BITS}".encode())
+    for structure in structures:
+        digest.update(f"\n{structure}".encode())
+    return digest.hexdigest()[:32]
+
+
+def _cached(path: Path, num_rows: int) -> pa.Table | None:
+    if not path.is_file():
+        return None
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        logger.warning("%s: is damaged (%s); it is made anew", path, str(error).splitlines()[0])
+        return None
+    if not table.schema.equals(SCHEMA) or len(table) != num_rows:
+        logger.warning("%s: is not what was written there; it is made anew", path)
+        return None
+    return table
