@@ -38,7 +38,7 @@ class PairJudge:
 
     def __init__(self, task: Task, bootstrap: BootstrapOptions, *, seed: int) -> None:
         self._task, self._bootstrap = task, bootstrap
-        self._query = _query_of_candidate(task)
+        self._query = query_of_candidate(task)
         molecules = np.stack([task.query_molecule[self._query], task.candidate_molecule])
         first, second = np.unique(molecules, return_inverse=True)[1].reshape(2, -1)
         self.positive = first == second
@@ -108,7 +108,7 @@ class PairJudge:
         return bootstrap_p(first.value - second.value, first.resampled - second.resampled), "bootstrap"
 
 
-def _query_of_candidate(task: Task) -> np.ndarray:
+def query_of_candidate(task: Task) -> np.ndarray:
     """Return the query of each candidate of a task of pairs, in which every query has a pool of its own."""
     pools, owner = np.unique(task.query_pool, return_index=True)
     if len(pools) < len(task.query_pool):

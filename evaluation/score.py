@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -25,19 +23,13 @@ from ..errors import InputError
 from ..spectra.split import MOLECULES
 from .confidence import confidence_tree
 from .judged import CHANCE, Comparison, Judged
-from .judgement import Judge, averages_of, averages_tree
-from .outcomes import Outcomes, PerQuery
+from .judgement import Judge
+from .outcomes import Outcomes
 from .predictions import PredictionManifest, Predictions, read_predictions
 from .provenance import exposure_to
-from .statistics import (
-    MINIMUM_MOLECULES,
-    BootstrapOptions,
-    molecule_weights,
-)
+from .statistics import BootstrapOptions
+from .strata_judgement import strata_trees
 from .task_files import Task, load_task
-
-SMALLEST_CELL = 20
-"""Queries of a stratum below which nothing is said of it."""
 
 
 def score(
@@ -123,10 +115,9 @@ def judge(
         "confidence": None,
         "strata": {},
     }
-    if own.outcomes is not None:
-        if task.kind != "analogue":
-            tree["confidence"] = confidence_of(own.outcomes, manifests[0])
-        tree["strata"] = _strata(task, own.outcomes, bootstrap, seed)
+    if own.outcomes is not None and task.kind != "analogue":
+        tree["confidence"] = confidence_of(own.outcomes, manifests[0])
+    tree["strata"] = strata_trees(task, [own], bootstrap, seed=seed)[0]
     return tree, own
 
 
@@ -142,36 +133,6 @@ def confidence_of(outcomes: Outcomes, manifest: PredictionManifest) -> dict[str,
     if is_probability:
         _require_probabilities(outcomes, manifest)
     return confidence_tree(outcomes.best, outcomes.correct, outcomes.second, probability=is_probability)
-
-
-def _strata(task: Task, outcomes: Outcomes, bootstrap: BootstrapOptions, seed: int) -> dict[str, Any]:
-    """Return the first metric (hit@1, or Tanimoto@1) in every stratum that holds enough queries."""
-    name = next(iter(outcomes.metrics))
-    metric, counted = outcomes.metrics[name], outcomes.counted[name]
-    found: dict[str, Any] = {}
-    for stratum, labels in task.strata.items():
-        of_query = np.array(["unknown" if label is None else str(label) for label in labels[counted]])
-        cells, suppressed = {}, 0
-        for cell in sorted(set(of_query.tolist()), key=_range_order):
-            members = np.flatnonzero(of_query == cell)
-            num_molecules = len(np.unique(task.query_molecule[counted[members]]))
-            if len(members) < SMALLEST_CELL or num_molecules < MINIMUM_MOLECULES:
-                suppressed += len(members)
-                continue
-            part = PerQuery(*(values[members] for values in vars(metric).values()))
-            molecules, index = np.unique(task.query_molecule[counted[members]], return_inverse=True)
-            weights = molecule_weights(len(molecules), resamples=bootstrap.resamples, seed=seed)
-            cells[cell] = averages_tree(averages_of(part, index, weights), part, index, bootstrap.confidence)
-        found[stratum] = {"metric": name, "cells": cells, "queries in cells too small": suppressed}
-    return found
-
-
-def _range_order(label: str) -> tuple[float, str]:
-    """Sort ranges such as 'below 10 eV' and '10 to 20 eV' by their numbers, and all else by the alphabet."""
-    number = re.match(r"(below )?(\d+(?:\.\d+)?) ", label)
-    if number is None:
-        return math.inf, label
-    return float(number[2]) - (0.5 if number[1] else 0.0), label
 
 
 def _exposure(manifest: PredictionManifest, task: Task) -> str | None:

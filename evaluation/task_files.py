@@ -36,7 +36,7 @@ SCHEMAS = {
     "molecules": pa.schema([("molecule", _TEXT), ("smiles", _TEXT), ("fingerprint", pa.binary())]),
     "truth": pa.schema([("spectrum_id", _TEXT), ("molecule", _TEXT)]),
 }
-"""Columns that must be there; ``queries`` has one more for each stratum."""
+"""Columns that must be there; ``queries`` has one more for each stratum, or ``truth`` where it gives something away."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,7 +156,7 @@ def load_task(folder: str | os.PathLike[str]) -> Task:
         candidate_molecule=np.searchsorted(blocks, _objects(candidate_truth).astype(str)),
         molecule=blocks.astype(object),
         fingerprint=_fingerprints(blocks, molecules, folder),
-        strata={name: _objects(_column(queries, name, folder / "queries.parquet")) for name in header["strata"]},
+        strata={name: _stratum(name, queries, truth, folder) for name in header["strata"]},
         other_laboratory=_flags(candidates, "other_laboratory"),
     )
 
@@ -214,6 +214,13 @@ def _column(table: pa.Table, name: str, path: Path) -> pa.ChunkedArray:
     if name not in table.column_names:
         raise InputError(f"{path}: has no column '{name}'; get the task anew")
     return table[name]
+
+
+def _stratum(name: str, queries: pa.Table, truth: pa.Table, folder: Path) -> np.ndarray:
+    """Return a stratum of the queries; what tells something of the answer stands beside it, in the truth."""
+    if name in queries.column_names or name not in truth.column_names:
+        return _objects(_column(queries, name, folder / "queries.parquet"))
+    return _objects(truth[name].take(pc.index_in(queries["query_id"], value_set=truth["spectrum_id"])))
 
 
 def _look_up(ids: pa.ChunkedArray, truth: pa.Table, folder: Path, what: str) -> pa.ChunkedArray:

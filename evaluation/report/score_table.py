@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from ..strata import NAMES
 from .table import EXPOSED, VERDICT_STYLES, number
 
 if TYPE_CHECKING:
@@ -69,11 +70,13 @@ def tables(tree: Mapping[str, Any]) -> list[Table]:
         found.append(_thresholds(tree["confidence"]["thresholds"]))
         found.append(_confidence(tree["confidence"]))
     for name, stratum in tree["strata"].items():
+        counted = "pairs" if tree["task"]["kind"] == "pairs" else "queries"
         cells = [
-            [cell, f"{of['queries']:,}", number(of["micro"]), f"{of['random']:.3f}"]
+            [cell, f"{of[counted]:,}", number(of["micro"]), f"{of['random']:.3f}"]
             for cell, of in stratum["cells"].items()
         ]
-        found.append((f"{stratum['metric']} by {name}", [name, "queries", stratum["metric"], "random"], cells))
+        words = NAMES.get(name, name)
+        found.append((f"{stratum['metric']} by {words}", [words, counted, stratum["metric"], "random"], cells))
     return [table for table in found if table[2]]
 
 

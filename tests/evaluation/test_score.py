@@ -15,8 +15,9 @@ import yaml
 from ionbed.cli import main
 from ionbed.errors import InputError
 from ionbed.evaluation.report.score_table import markdown, sentences
-from ionbed.evaluation.score import _range_order, score
+from ionbed.evaluation.score import score
 from ionbed.evaluation.statistics import BootstrapOptions
+from ionbed.evaluation.strata import cell_order
 from ionbed.evaluation.task_files import SCHEMAS, load_task, write_task
 
 QUERIES_PER_MOLECULE = 3
@@ -356,7 +357,7 @@ def test_strata_are_told_apart_and_small_cells_left_out(tmp_path) -> None:
 
 def test_ranges_stand_in_their_order() -> None:
     labels = ["unknown", "100 to 200 Da", "20 to 30 Da", "below 20 Da", "200 Da and more", "[M+H]+"]
-    assert sorted(labels, key=_range_order) == [
+    assert sorted(labels, key=cell_order) == [
         "below 20 Da", "20 to 30 Da", "100 to 200 Da", "200 Da and more", "[M+H]+", "unknown",
     ]  # fmt: skip
 
