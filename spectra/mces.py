@@ -9,16 +9,12 @@ that are never wrong answer most pairs without it.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
-import sqlite3
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +22,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..progress import progress
+from .pair_answers import KeptAnswers, Workers
 
 logger = logging.getLogger("ionbed")
 
@@ -39,7 +36,6 @@ _MOST_NEIGHBOURS = 4  # likewise
 _FURTHEST = 5  # bonds
 _FURTHER_WEIGHT = 0.01  # small, so that the assignment stays nearly the cheapest
 _PAIRS_PER_ROUND = 512
-_PAIRS_PER_TASK = 8
 _FAR, _NEAR, _UNDECIDED = 0, 1, 2
 
 
@@ -84,7 +80,32 @@ def mces_distance(a: str, b: str, *, seconds: float = 60.0) -> float | None:
     _require_scipy()
     first, second = _graph(a), _graph(b)
     lower, upper = _assignment_bounds(first, second)
-    return upper if upper <= lower else _solve(first, second, upper, seconds, first_found=False)[1]
+    if upper <= lower:
+        return upper
+    is_decided, found = _solve(first, second, upper, seconds, first_found=False)
+    return found if is_decided else None
+
+
+def capped_distance(a: str, b: str, limit: float, *, seconds: float = SOLVER_SECONDS) -> tuple[float, bool]:
+    """Return the MCES distance of two molecules, or ``limit`` where that is smaller, and whether it is exact.
+
+    A limit is what makes it fast: most pairs of unlike molecules are known to be further apart than that by a bound.
+    Where the solver needs longer than ``seconds``, the smallest distance known to be reached stands in, so that a pair
+    never looks nearer than it is. Raises as `mces_distance`.
+    """
+    _require_scipy()
+    first, second = _graph(a), _graph(b)
+    lower, upper = _assignment_bounds(first, second)
+    if lower >= limit:
+        return limit, True
+    if upper <= lower:
+        return upper, True
+    is_decided, found = (
+        (False, None) if seconds <= 0 else _solve(first, second, min(upper, limit), seconds, first_found=False)
+    )
+    if is_decided:
+        return limit if found is None else found, True
+    return min(upper, limit, limit if found is None else found), False
 
 
 def is_nearer(a: str, b: str, distance: float, *, seconds: float = SOLVER_SECONDS) -> bool | None:
@@ -152,8 +173,8 @@ def mces_clusters(
     labels = np.arange(len(smiles))
     counts = {_FAR: 0, _NEAR: 0, _UNDECIDED: 0}
     with (
-        closing(_Cache(cache, distance, seconds)) as answers,
-        _Pool(workers) as pool,
+        closing(KeptAnswers(cache, f"mces-{distance:g}-{seconds:g}s.sqlite")) as answers,
+        Workers(workers) as pool,
         progress("MCES", len(first), unit="pairs") as advance,
     ):
         while len(first):
@@ -164,7 +185,7 @@ def mces_clusters(
             low, high = np.minimum(labels[first], labels[second]), np.maximum(labels[first], labels[second])
             chosen = np.sort(np.unique(low * len(smiles) + high, return_index=True)[1])[:_PAIRS_PER_ROUND]
             pairs = [(smiles[i], smiles[j]) for i, j in zip(first[chosen], second[chosen], strict=True)]
-            found = answers.complete(pairs, lambda asked: pool.ask(asked, distance, seconds))
+            found = answers.complete(pairs, lambda asked: pool.map(_answers, asked, distance, seconds))
             for i, j, answer in zip(first[chosen].tolist(), second[chosen].tolist(), found, strict=True):
                 counts[answer] += 1
                 if answer != _FAR:
@@ -235,6 +256,8 @@ def _assignment_bounds(a: _Graph, b: _Graph) -> tuple[float, float]:
         image[i[rows[is_atom]]] = j[columns[is_atom]]
     mapped = np.flatnonzero(image >= 0)
     common = np.minimum(a.order[np.ix_(mapped, mapped)], b.order[np.ix_(image[mapped], image[mapped])]).sum() / 2
+    # Between two steps there is no distance, and float32 may leave a little above one.
+    lower = math.ceil(lower / _STEP - 1e-3) * _STEP
     return lower, a.total + b.total - 2 * float(common)
 
 
@@ -245,6 +268,8 @@ def _filled(values: np.ndarray, size: int) -> np.ndarray:
 
 def _solve(a: _Graph, b: _Graph, at_most: float, seconds: float, *, first_found: bool) -> tuple[bool, float | None]:
     """Return whether the solver came to an end, and the smallest distance up to ``at_most`` (or the first found).
+
+    Where it did not, the distance is the smallest found until then, if any.
 
     The programme of Kretschmer et al., written for what is matched: a variable for each pair of atoms of one element,
     and one for each pair of bonds that such atoms end; a pair of bonds counts only if their atoms are mapped.
@@ -307,65 +332,13 @@ def _solve(a: _Graph, b: _Graph, at_most: float, seconds: float, *, first_found:
         integrality=np.repeat([1, 0], [num_atom_pairs, len(bond_a)]),
         options={"time_limit": seconds, "mip_rel_gap": 1e6 if first_found else 0.0},
     )
-    if result.x is not None and (first_found or result.status == 0):
-        return True, round((a.total + b.total + 2 * float(result.fun)) / _STEP) * _STEP
+    if result.x is not None:
+        found = round((a.total + b.total + 2 * float(result.fun)) / _STEP) * _STEP
+        return first_found or result.status == 0, found
     return result.status == 2, None  # 2: there is none
 
 
-class _Cache:
-    """Answers by pair of SMILES in an SQLite file for one distance and time; none is kept where the folder is None."""
-
-    def __init__(self, folder: Path | None, distance: float, seconds: float) -> None:
-        self.known: dict[bytes, int] = {}
-        self.file: sqlite3.Connection | None = None
-        if folder is None:
-            return
-        path = folder / f"mces-{distance:g}-{seconds:g}s.sqlite"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self.file = sqlite3.connect(path)
-            self.file.execute("CREATE TABLE IF NOT EXISTS pairs (pair BLOB PRIMARY KEY, answer INTEGER) WITHOUT ROWID")
-            self.known = dict(self.file.execute("SELECT pair, answer FROM pairs"))
-        except (OSError, sqlite3.Error) as error:
-            raise InputError(f"{path}: cannot be used as a cache ({error}); name another folder with --cache") from None
-
-    def complete(self, pairs: Sequence[tuple[str, str]], ask: Any) -> list[int]:
-        """Return the answers for ``pairs``; those that are not known are asked for, and kept."""
-        keys = [hashlib.blake2b("\n".join(sorted(pair)).encode(), digest_size=12).digest() for pair in pairs]
-        missing = [place for place, key in enumerate(keys) if key not in self.known]
-        new = {keys[p]: answer for p, answer in zip(missing, ask([pairs[p] for p in missing]), strict=True)}
-        self.known.update(new)
-        if self.file is not None and new:
-            self.file.executemany("INSERT OR REPLACE INTO pairs VALUES (?, ?)", new.items())
-            self.file.commit()
-        return [self.known[key] for key in keys]
-
-    def close(self) -> None:
-        if self.file is not None:
-            self.file.close()
-
-
-class _Pool:
-    """Answers pairs in several processes, which start when the first pairs come."""
-
-    def __init__(self, workers: int | None) -> None:
-        self.pool = None if workers == 1 else ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
-
-    def __enter__(self) -> _Pool:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.pool is not None:
-            self.pool.shutdown(cancel_futures=True)
-
-    def ask(self, pairs: Sequence[tuple[str, str]], distance: float, seconds: float) -> list[int]:
-        tasks = [(pairs[i : i + _PAIRS_PER_TASK], distance, seconds) for i in range(0, len(pairs), _PAIRS_PER_TASK)]
-        answers: Iterator[list[int]] = map(_answers, tasks) if self.pool is None else self.pool.map(_answers, tasks)
-        return [answer for part in answers for answer in part]
-
-
-def _answers(task: tuple[Sequence[tuple[str, str]], float, float]) -> list[int]:
-    pairs, distance, seconds = task
+def _answers(pairs: Sequence[tuple[str, str]], distance: float, seconds: float) -> list[int]:
     return [{False: _FAR, True: _NEAR, None: _UNDECIDED}[is_nearer(a, b, distance, seconds=seconds)] for a, b in pairs]
 
 

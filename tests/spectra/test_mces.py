@@ -9,7 +9,7 @@ import pytest
 
 import ionbed
 from ionbed.spectra import mces
-from ionbed.spectra.mces import candidate_pairs, is_nearer, mces_clusters, mces_distance
+from ionbed.spectra.mces import candidate_pairs, capped_distance, is_nearer, mces_clusters, mces_distance
 
 from ..conftest import SMILES
 
@@ -89,3 +89,25 @@ def test_a_pair_that_takes_too_long_is_not_decided_and_counts_as_near():
 def test_what_is_no_molecule_is_told():
     with pytest.raises(ValueError, match="cannot read"):
         mces_distance("C1CC", "CC")
+
+
+@pytest.mark.parametrize(("a", "b", "distance"), REFERENCE)
+def test_a_distance_is_exact_up_to_the_limit(a, b, distance):
+    for limit in (1.0, 5.0, 7.5, 15.0):
+        assert capped_distance(a, b, limit, seconds=60) == (min(distance, limit), True)
+
+
+def test_a_distance_that_takes_too_long_is_not_exact_and_never_too_small():
+    a, b = "CC(C)CC(NC(=O)C(N)CC(C)C)C(=O)NC(C)C(=O)O", "CC(C)CC(NC(=O)C(C)NC(=O)C(N)CO)C(=O)NCCC"
+    exact = mces_distance(a, b)
+    assert exact is not None
+    for seconds in (0.0, 1e-6):
+        found, is_exact = capped_distance(a, b, 30.0, seconds=seconds)
+        assert not is_exact and exact <= found <= 30.0
+    assert capped_distance(a, b, exact - 1.0, seconds=60) == (exact - 1.0, True)
+
+
+def test_lower_bounds_are_distances_that_there_are():
+    for a, b in itertools.pairwise(SMILES):
+        lower, upper = mces._assignment_bounds(mces._graph(a), mces._graph(b))
+        assert lower * 2 == int(lower * 2) and lower <= upper
