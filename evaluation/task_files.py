@@ -59,6 +59,8 @@ class Task:
     strata : dict of str to object array of shape (n_queries,)
     other_laboratory : bool array of shape (n_candidates,), or None
         Pairs only: whether both laboratories are known and differ.
+    smiles : object array of str, of shape (n_molecules,), or None
+        None where the task has none (pairs), or where a molecule has none.
     """
 
     header: dict[str, Any]
@@ -72,6 +74,7 @@ class Task:
     fingerprint: np.ndarray | None = field(repr=False)
     strata: dict[str, np.ndarray] = field(repr=False)
     other_laboratory: np.ndarray | None = field(repr=False, default=None)
+    smiles: np.ndarray | None = field(repr=False, default=None)
 
     @property
     def kind(self) -> TaskKind:
@@ -158,6 +161,7 @@ def load_task(folder: str | os.PathLike[str]) -> Task:
         fingerprint=_fingerprints(blocks, molecules, folder),
         strata={name: _stratum(name, queries, truth, folder) for name in header["strata"]},
         other_laboratory=_flags(candidates, "other_laboratory"),
+        smiles=_smiles(blocks, molecules),
     )
 
 
@@ -242,6 +246,12 @@ def _fingerprints(blocks: np.ndarray, molecules: pa.Table, folder: Path) -> np.n
     if len({len(value or b"") for value in packed}) > 1:
         raise InputError(f"{folder / 'molecules.parquet'}: the fingerprints differ in length; make the task anew")
     return np.frombuffer(b"".join(packed), np.uint8).reshape(len(packed), -1)
+
+
+def _smiles(blocks: np.ndarray, molecules: pa.Table) -> np.ndarray | None:
+    rows = pc.index_in(pa.array(blocks.tolist(), _TEXT), value_set=molecules["molecule"])
+    smiles = molecules["smiles"].take(rows)
+    return None if smiles.null_count or not len(smiles) else _objects(smiles)
 
 
 def _require_unique(column: pa.ChunkedArray, path: Path, what: str) -> None:
