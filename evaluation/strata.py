@@ -22,7 +22,7 @@ RANGES: Mapping[str, tuple[tuple[float, ...], str]] = {
     "precursor_mz": ((200.0, 300.0, 400.0, 600.0), "Da"),
     "num_peaks": ((5, 10, 20, 50), "peaks"),
     "spectral_entropy": ((0.5, 1.0, 1.5, 2.0, 3.0), "nats"),
-    "precursor_survival": ((0.01, 0.1, 0.3, 0.6, 0.9), "of the intensity"),
+    "precursor_survival": ((0.01, 0.1, 0.3, 0.6, 0.9), "of intensity"),
     "nearest_train_tanimoto": ((0.3, 0.4, 0.5, 0.6, 0.7, 0.85), "Tanimoto"),
 }
 """Borders of the ranges that each number of `query_values` is told apart by, and their unit."""
