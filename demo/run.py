@@ -224,7 +224,7 @@ def _evaluate(out: Path) -> dict[str, Any]:
     from ..evaluation.run import EvaluationConfig, evaluate
 
     logs = {"pretraining": out / "pretraining" / "log.jsonl", "fine-tuning": out / "finetuning" / "log.jsonl"}
-    models = {
+    models: dict[str, str | tuple[str, ...]] = {
         "pretrained only": str(out / "pretraining" / "model"),
         "fine-tuned": str(out / "finetuning" / "model"),
     }

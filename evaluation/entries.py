@@ -11,6 +11,7 @@ from .candidates import Candidates
 from .dataset import EvaluationData
 from .predictions import Corpus
 from .scorers import Kind, Scorer, StructureScorer
+from .task_files import KINDS, TaskKind
 
 Build = Callable[[EvaluationData, Candidates, np.ndarray], Scorer | StructureScorer]
 """From the data, the candidate structures and the rows of the data that will be scored, to a scorer.
@@ -35,6 +36,8 @@ class Entry:
     trained_on : tuple of Corpus
     exposure : str or None
         Why it may have seen the molecules of the queries.
+    kinds : frozenset of TaskKind
+        The questions in whose tables it stands, if it can answer them.
     """
 
     label: str
@@ -43,3 +46,4 @@ class Entry:
     known: tuple[str, ...] = ()
     trained_on: tuple[Corpus, ...] = ()
     exposure: str | None = None
+    kinds: frozenset[TaskKind] = frozenset(KINDS)

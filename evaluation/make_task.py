@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,23 +18,25 @@ from ..configs.loading import to_tree
 from ..errors import InputError
 from ..spectra.split import MOLECULES, Split
 from ..spectra.store import Store
-from .baselines.lookups import lookup_scorers, require_lookups
-from .comparisons import COMPARISONS, Comparisons, other_laboratory
+from .baselines.lookups import require_lookups
+from .candidates import Candidates
+from .comparisons import Comparisons, other_laboratory
 from .dataset import EvaluationData, load_evaluation_data
-from .metrics import comparable
-from .predictions import Corpus, PredictionManifest, write_predictions
-from .provenance import training_stages
-from .run import EvaluationConfig
-from .scorers import Learned, PrecursorOnly, Scorer, rows_needed, score_pairs
-from .strata import query_strata
+from .draws import question_of
+from .entries import Entry
+from .judged import CHANCE
+from .predictions import PredictionManifest, Predictions, write_predictions
+from .provenance import exposure, training_stages
+from .query_properties import nearest_train_tanimoto
+from .question import Question, answer, ask, can_answer
+from .rows import table_rows
+from .run import EvaluationConfig, load_models, question_molecules
+from .strata import TRUTH_STRATA
 from .task_files import SCHEMAS, TaskKind, write_task
 
 logger = logging.getLogger("ionbed")
 
 BASELINES = "baselines"
-HITS_KEPT = 50
-"""Candidates per query that are written for an analogue search, beside all that tie with the first."""
-QUERIES_PER_CHUNK = 64
 SPECTRUM_COLUMNS = [
     "spectrum_id", "precursor_mz", "polarity", "charge", "adduct", "collision_energy", "instrument_type", "mz",
     "intensity",
@@ -57,7 +62,7 @@ def make_task(
         candidates: the molecules of the store whose mass is that of the query's molecule, within the window of the
         library search.
     baselines : bool
-        Also write the scores of the look-ups, and of the models of ``config``, as predictions, into ``baselines``.
+        Also write the scores of all rows of ``ionbed evaluate`` as predictions, into ``baselines``.
 
     Raises
     ------
@@ -67,10 +72,6 @@ def make_task(
     """
     refuse_existing(out, overwrite=overwrite)
     refuse_input_as_output(out, config.dataset, config.split)
-    if baselines and kind == "retrieval":
-        raise InputError(
-            "the look-ups compare spectra, and the candidates of 'retrieval' are structures; leave out --baselines"
-        )
     if baselines:
         require_lookups()
     split = Split.load(config.split)
@@ -80,9 +81,14 @@ def make_task(
             "does not hold; make a split that shares none (docs/splits.md)"
         )
     data = load_evaluation_data(Store(config.dataset), split)
-    found = COMPARISONS[kind](data, config)
-    if not len(found.queries):
+    name = question_of(kind, config.retrieval.by)
+    molecules = question_molecules(data, config, [name])
+    nearest_train = nearest_train_tanimoto(data, molecules.fingerprint[: len(data.smiles)])
+    question = ask(name, data, molecules, config, nearest_train)
+    if question is None:
         raise InputError(f"{config.dataset}: nothing to ask of this kind in the fold '{config.fold}'; use more spectra")
+    found, strata = question.found, question.task.strata
+    rows = _rows(data, molecules, split, config) if baselines else []
     header = {
         "kind": kind,
         "fold": config.fold,
@@ -91,28 +97,31 @@ def make_task(
         "precursor_ppm": config.library_search.precursor_ppm,
         "license": _licenses(data, found, kind),
         "counts": found.counts,
-        "strata": [] if kind == "pairs" else list(query_strata(data, found, kind)),
+        "strata": list(strata),
     }
     with atomic_folder(out, overwrite=overwrite) as folder:
-        whole = write_task(folder, header, task_tables(data, found, kind))
+        whole = write_task(folder, header, task_tables(data, molecules, found, kind, strata))
         if baselines:
-            (folder / BASELINES).mkdir()
-            for scorer, manifest in _baselines(data, found, config, whole["hash"]):
-                name = scorer.label.replace(" ", "-").replace("/", "-")
-                write_predictions(folder / BASELINES / f"{name}.parquet", predict(data, found, kind, scorer), manifest)
+            _write_baselines(folder / BASELINES, question, data, molecules, rows, whole["hash"])
         write_manifest(folder, {"command": "task", "config": to_tree(config), "task": whole})
     return whole
 
 
-def task_tables(data: EvaluationData, found: Comparisons, kind: TaskKind) -> dict[str, pa.Table]:
-    """Return the tables of a task folder, by file name."""
+def task_tables(
+    data: EvaluationData,
+    molecules: Candidates,
+    found: Comparisons,
+    kind: TaskKind,
+    strata: Mapping[str, np.ndarray],
+) -> dict[str, pa.Table]:
+    """Return the tables of a task folder, by file name; ``strata`` are those of the queries (see `query_strata`)."""
     candidate_molecule = found.candidate if kind == "retrieval" else data.molecule[found.candidate]
-    candidate_id = data.inchikey_block[found.candidate] if kind == "retrieval" else data.spectrum_id[found.candidate]
-    blocks = data.inchikey_block.astype(object)
+    blocks = molecules.block
+    candidate_id = blocks[found.candidate] if kind == "retrieval" else data.spectrum_id[found.candidate]
     queries = {
         "query_id": data.spectrum_id[found.queries],
         "pool": _pool_names(found),
-        **({} if kind == "pairs" else query_strata(data, found, kind)),
+        **{name: labels for name, labels in strata.items() if name not in TRUTH_STRATA},
     }
     names = np.empty(int(found.pool_of_query.max()) + 1, object)
     names[found.pool_of_query] = queries["pool"]
@@ -132,12 +141,20 @@ def task_tables(data: EvaluationData, found: Comparisons, kind: TaskKind) -> dic
     tables = {
         "queries": queries,
         "candidates": candidates,
-        "truth": {"spectrum_id": data.spectrum_id[answered], "molecule": blocks[data.molecule[answered]]},
+        "truth": {
+            "spectrum_id": data.spectrum_id[answered],
+            "molecule": blocks[data.molecule[answered]],
+            **_of_rows({name: strata[name] for name in TRUTH_STRATA if name in strata}, found.queries, answered),
+        },
         "molecules": {"molecule": [], "smiles": [], "fingerprint": []},
     }
     if kind != "pairs":
-        molecules = np.union1d(data.molecule[found.queries], candidate_molecule)
-        tables["molecules"] = _molecule_columns(data, molecules)
+        rows = np.union1d(data.molecule[found.queries], candidate_molecule)
+        tables["molecules"] = {
+            "molecule": blocks[rows],
+            "smiles": molecules.smiles[rows],
+            "fingerprint": [bits.tobytes() for bits in molecules.fingerprint[rows]],
+        }
     return {
         **{
             name: pa.table({column: pa.array(values, _column_type(name, column)) for column, values in columns.items()})
@@ -147,90 +164,58 @@ def task_tables(data: EvaluationData, found: Comparisons, kind: TaskKind) -> dic
     }
 
 
-def predict(data: EvaluationData, found: Comparisons, kind: TaskKind, scorer: Scorer) -> pa.Table:
-    """Return the scores of one of our own scorers as rows (query_id, candidate_id, score); for all but retrieval.
-
-    Of an analogue search only the best `HITS_KEPT` of each query are kept, with all that tie with the first.
-    """
-    if kind == "analogue":
-        query, candidate, score = _best_of_pools(data, found, scorer)
-    else:
-        owner = np.empty(int(found.pool_of_query.max()) + 1, np.int64)
-        owner[found.pool_of_query] = found.queries
-        query, candidate = owner[found.pool], found.candidate
-        score = score_pairs(scorer, query, candidate, data.columns.precursor_mz, label=f"{kind}: {scorer.label}")
+def prediction_table(question: Question, predictions: Predictions) -> pa.Table:
+    """Return scores as rows (query_id, candidate_id, score)."""
+    score = predictions.score
     return pa.table(
         {
-            "query_id": pa.array(data.spectrum_id[query], pa.string()),
-            "candidate_id": pa.array(data.spectrum_id[candidate], pa.string()),
+            "query_id": question.task.query_id.take(pa.array(predictions.query)),
+            "candidate_id": question.task.candidate_id.take(pa.array(predictions.candidate)),
             "score": np.where(np.isneginf(score), np.nan, score),
         }
     )
 
 
-def _best_of_pools(
-    data: EvaluationData, found: Comparisons, scorer: Scorer
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    for pool in np.unique(found.pool_of_query):
-        library = found.candidate[found.pool == pool]
-        queries = found.queries[found.pool_of_query == pool]
-        for begin in range(0, len(queries), QUERIES_PER_CHUNK):
-            chunk = queries[begin : begin + QUERIES_PER_CHUNK]
-            scores = comparable(scorer.scores(chunk, library))
-            last = len(library) - HITS_KEPT
-            floor = np.partition(scores, last, axis=1)[:, last, None] if last > 0 else -np.inf
-            # Above the last place, or tied with the first; and the ties of the last place would be many for nothing.
-            kept = ((scores > floor) | (scores == scores.max(axis=1, keepdims=True))) & ~np.isneginf(scores)
-            rows, columns = np.nonzero(kept)
-            parts.append((chunk[rows], library[columns], scores[rows, columns]))
-    query, candidate, score = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return query, candidate, score
+def _write_baselines(
+    folder: Path, question: Question, data: EvaluationData, molecules: Candidates, rows: Sequence[Entry], task_hash: str
+) -> None:
+    """Write the scores of every row that can answer; of several trainings the first."""
+    folder.mkdir()
+    spectra = question.found.queries if question.kind == "retrieval" else question.found.candidate
+    needed = np.union1d(question.found.queries, spectra)
+    for entry in rows:
+        if question.kind not in entry.kinds or entry.label == CHANCE:
+            continue
+        scorer = entry.builds[0](data, molecules, needed)
+        if can_answer(question.kind, scorer):
+            manifest = PredictionManifest(entry.label, entry.known, entry.trained_on, task=task_hash)
+            name = re.sub(r"[^\w.-]+", "-", entry.label)
+            table = prediction_table(question, answer(question, data, scorer))
+            write_predictions(folder / f"{name}.parquet", table, manifest)
 
 
-def _baselines(
-    data: EvaluationData, found: Comparisons, config: EvaluationConfig, task_hash: str
-) -> Sequence[tuple[Scorer, PredictionManifest]]:
-    from ..encoder.loading import load_model
+def _rows(data: EvaluationData, molecules: Candidates, split: Split, config: EvaluationConfig) -> list[Entry]:
+    # One training of each network, as one is written.
+    networks = replace(config.trained_baselines, trainings=min(config.trained_baselines.trainings, 1))
+    config = replace(config, trained_baselines=networks)
+    models = load_models(config)
+    exposed = {label: exposure(training_stages(of[0]), split, config.fold) for label, of in models.items()}
+    return table_rows(data, molecules, models, exposed, config, split_hash=split.hash)
 
-    scorers: list[Scorer] = [PrecursorOnly(data.columns), *lookup_scorers(data.columns, config.lookups)]
-    rows = [(scorer, PredictionManifest(scorer.label, ("precursor_mz",), (), task=task_hash)) for scorer in scorers]
-    labels = {scorer.label for scorer in scorers}
-    needed = rows_needed([found.queries, found.candidate])
-    for label, source in config.models.items():
-        if label in labels:
-            raise InputError(f"models: '{label}' is the label of a row that is always there; choose another")
-        model = load_model(source)
-        logger.info("embedding %s spectra with '%s'", f"{len(needed):,}", label)
-        stages = training_stages(model) or [{"command": "of unknown origin"}]
-        corpora = tuple(
-            Corpus(str(stage.get("command", "training")), stage.get("split"), tuple(stage.get("folds") or ()))
-            for stage in stages
-        )
-        manifest = PredictionManifest(label, ("precursor_mz",), corpora, task=task_hash)
-        rows.append((Learned(label, model, data.columns, needed), manifest))
-    return rows
+
+def _of_rows(columns: Mapping[str, np.ndarray], queries: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Return columns of the queries as columns of ``rows``; None in a row that is no query."""
+    place = {row: number for number, row in enumerate(queries.tolist())}
+    found = {name: np.full(len(rows), None, object) for name in columns}
+    for number, row in enumerate(rows.tolist()):
+        if row in place:
+            for name, labels in columns.items():
+                found[name][number] = labels[place[row]]
+    return found
 
 
 def _pool_names(found: Comparisons) -> np.ndarray:
     return np.array([f"pool-{number:06d}" for number in found.pool_of_query], object)
-
-
-def _molecule_columns(data: EvaluationData, molecules: np.ndarray) -> dict[str, Any]:
-    from rdkit import Chem, rdBase
-
-    from ..spectra.molecules import morgan_fingerprints
-
-    smiles = list(data.smiles[molecules])
-    packed = np.packbits(morgan_fingerprints(smiles, radius=2, bits=2048), axis=1)
-    with rdBase.BlockLogs():
-        # Written by one program and without stereochemistry: the style of a SMILES must not tell where it is from.
-        flat = [Chem.MolToSmiles(Chem.MolFromSmiles(text), isomericSmiles=False) for text in smiles]
-    return {
-        "molecule": data.inchikey_block[molecules].astype(object),
-        "smiles": flat,
-        "fingerprint": [row.tobytes() for row in packed],
-    }
 
 
 def _licenses(data: EvaluationData, found: Comparisons, kind: TaskKind) -> dict[str, int]:

@@ -1,305 +1,197 @@
-"""From a task and its scorers to the rows of a table: point estimates, intervals, differences to the best look-up."""
+"""From questions and rows to the tables: every row answers every question it can, is judged and compared."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from ..progress import progress
+from .candidates import Candidates
+from .comparisons import MAIN_METRIC
+from .confidence import confidence_tree
 from .dataset import EvaluationData
-from .metrics import comparable, roc_auc, value_of_best
-from .ranking import score_molecules, true_ranks
-from .scorers import Kind, Scorer, score_pairs
-from .statistics import (
-    BootstrapOptions,
-    Difference,
-    Estimate,
-    Measured,
-    compare,
-    estimate,
-    molecule_weights,
-    resampled_means,
-    resampled_roc_aucs,
-    resampling_units,
-)
-from .tasks import AnalogueSearchTask, LibrarySearchTask, SameMoleculeTask
+from .entries import Entry
+from .judged import Comparison, Judged
+from .judgement import Judge
+from .outcomes import LOWER_IS_BETTER, Outcomes
+from .question import Question, answer, can_answer
+from .statistics import BootstrapOptions
+from .strata_judgement import strata_trees
 
-SAME_MOLECULE, SAME_MOLECULE_ANY_PARTNER = "same molecule", "same molecule, any partner"
-LIBRARY_SEARCH, ANALOGUE_SEARCH = "library search", "analogue search"
-AUC, AUC_BETWEEN_LABORATORIES, TANIMOTO = "AUC", "AUC between laboratories", "mean Tanimoto"
-HITS = (1, 5, 20)
-ORACLE = "nearest-neighbour oracle"
+logger = logging.getLogger("ionbed")
 
-SCORES_PER_CHUNK = 2**24
-
-
-@dataclass(frozen=True)
-class Row:
-    """One scorer in one table.
-
-    Attributes
-    ----------
-    estimates : dict of metric to Estimate
-    differences : dict of metric to Difference
-        To the best look-up; learned rows only, and only where both are measured.
-    """
-
-    label: str
-    kind: Kind
-    estimates: Mapping[str, Estimate]
-    differences: Mapping[str, Difference]
+BEST_LOOKUP, BEST_BLIND, CHANCE_ROLE = "best look-up", "best blind", "random"
+JUDGED_KINDS = ("trained", "learned")
+"""Rows that are compared with the best of the others."""
+ROW = "row"
+"""Column of a per-query table that names the row."""
 
 
 @dataclass(frozen=True, eq=False)
-class TaskResult:
-    """What one task measured.
+class RowResult:
+    """One row of the table of one question.
 
     Attributes
     ----------
-    name : str
-    metrics : tuple of str
-    counts : dict of str to number
-    rows : tuple of Row
-        In the order of the table; empty where the data hold nothing to measure.
+    entry : Entry
+    outcomes : Outcomes or None
+        Of its first training; None for pairs.
+    pair_scores : float64 array of shape (n_pairs,), or None
+        Of its first training; minus infinity where it abstains. None where queries are ranked.
+    best : int64 array of shape (n_queries,)
+        The best hit, as a place in the candidates of the question; -1 for none. Empty for pairs.
+    table : pyarrow.Table
+        Every query (or pair) with its outcome.
+    tree : dict
+        The row in ``results.json``.
+    """
+
+    entry: Entry
+    outcomes: Outcomes | None = field(repr=False)
+    pair_scores: np.ndarray | None = field(repr=False)
+    best: np.ndarray = field(repr=False)
+    table: pa.Table = field(repr=False)
+    tree: dict[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class QuestionResult:
+    """The table of one question.
+
+    Attributes
+    ----------
+    question : Question
+    rows : tuple of RowResult
+    tree : dict
+        The question in ``results.json``.
     per_query : pyarrow.Table
-        Every pair (same molecule) or query (the others) with every scorer's outcome.
-    pair_scores : dict of label to float64 array
-        Same molecule only: the scores, for figures.
-    positive : bool array
-        Same molecule only: the labels of ``pair_scores``.
-    best_hits : dict of label to int64 array of shape (n_queries, 2)
-        Search tasks only: the rows of each query and of its best hit (the first of several that tie).
+        Every query (or pair) of every row; the column 'row' names it.
     """
 
-    name: str
-    metrics: tuple[str, ...]
-    counts: dict[str, float]
-    rows: tuple[Row, ...]
+    question: Question
+    rows: tuple[RowResult, ...]
+    tree: dict[str, Any] = field(repr=False)
     per_query: pa.Table = field(repr=False)
-    pair_scores: dict[str, np.ndarray] = field(repr=False, default_factory=dict)
-    positive: np.ndarray = field(repr=False, default_factory=lambda: np.empty(0, bool))
-    best_hits: dict[str, np.ndarray] = field(repr=False, default_factory=dict)
 
 
-def measure_same_molecule(
+def measure(
+    questions: Sequence[Question],
     data: EvaluationData,
-    task: SameMoleculeTask,
-    scorers: Sequence[Scorer],
+    molecules: Candidates,
+    entries: Sequence[Entry],
     bootstrap: BootstrapOptions,
     *,
     seed: int,
-    name: str = SAME_MOLECULE,
-) -> TaskResult:
-    """Return the ROC AUC of every scorer over all pairs, and over the pairs between two laboratories."""
-    scores = {
-        scorer.label: score_pairs(
-            scorer, task.first, task.second, data.columns.precursor_mz, label=f"{name}: {scorer.label}"
-        )
-        for scorer in scorers
-    }
-    _, index = np.unique(data.molecule[np.stack([task.first, task.second])], return_inverse=True)
-    first, second = resampling_units(*index.reshape(2, -1))
-    num_units = len(np.unique([first, second]))
-    weights = molecule_weights(num_units, resamples=bootstrap.resamples, seed=seed)
-    measured: dict[str, dict[str, Measured]] = {scorer.label: {} for scorer in scorers}
-    for metric, chosen in (
-        (AUC, np.ones(len(task.same), bool)),
-        (AUC_BETWEEN_LABORATORIES, task.other_laboratory),
-    ):
-        positive = task.same[chosen]
-        if not positive.any() or positive.all():
-            continue
-        num_chosen = len(np.unique([first[chosen], second[chosen]]))
-        of_metric = {label: values[chosen] for label, values in scores.items()}
-        resampled = resampled_roc_aucs(of_metric, positive, first[chosen], second[chosen], weights)
-        for label, values in of_metric.items():
-            measured[label][metric] = Measured(roc_auc(values, positive), resampled[label], num_chosen)
-    table = {
-        "first": data.spectrum_id[task.first],
-        "second": data.spectrum_id[task.second],
-        "first_inchikey_block": data.inchikey_block[data.molecule[task.first]],
-        "second_inchikey_block": data.inchikey_block[data.molecule[task.second]],
-        "same_molecule": task.same,
-        "other_laboratory": task.other_laboratory,
-        **{f"score: {label}": values for label, values in scores.items()},
-    }
-    return TaskResult(
-        name=name,
-        metrics=(AUC, AUC_BETWEEN_LABORATORIES),
-        counts=task.counts,
-        rows=_rows(scorers, measured, bootstrap),
-        per_query=pa.table({name: pa.array(column) for name, column in table.items()}),
-        pair_scores=scores,
-        positive=task.same,
-    )
+) -> list[QuestionResult]:
+    """Return the table of every question.
 
-
-def measure_library_search(
-    data: EvaluationData, task: LibrarySearchTask, scorers: Sequence[Scorer], bootstrap: BootstrapOptions, *, seed: int
-) -> TaskResult:
-    """Return hit@1, 5 and 20 of every scorer; a molecule's score is that of its best spectrum."""
-    molecule = data.molecule[task.library]
-    true_molecule = data.molecule[task.queries]
-    distinct = score_molecules(task.query, molecule, np.zeros(len(molecule)))
-    num_candidates = np.bincount(distinct.query, minlength=len(task.queries))
-    resample = _Resampler(true_molecule, bootstrap, seed)
-    measured: dict[str, dict[str, Measured]] = {}
-    best_hits = {}
-    table = {
-        "spectrum_id": data.spectrum_id[task.queries],
-        "inchikey_block": data.inchikey_block[true_molecule],
-        "num_candidates": num_candidates,
-    }
-    for scorer in scorers if len(task.queries) else ():
-        scores = score_pairs(
-            scorer,
-            task.queries[task.query],
-            task.library,
-            data.columns.precursor_mz,
-            label=f"{LIBRARY_SEARCH}: {scorer.label}",
-        )
-        ranks = true_ranks(score_molecules(task.query, molecule, scores), true_molecule, num_candidates)
-        measured[scorer.label] = {f"hit@{k}": resample(ranks.hits(k)) for k in HITS}
-        table[f"better: {scorer.label}"] = ranks.better
-        table[f"tied: {scorer.label}"] = ranks.tied
-        # By query, then score: the last of each query is its best hit.
-        order = np.lexsort((scores, task.query))
-        last = order[np.append(np.flatnonzero(np.diff(task.query)), len(task.query) - 1)]
-        best_hits[scorer.label] = np.column_stack([task.queries, task.library[last]])
-        table[f"best hit: {scorer.label}"] = data.spectrum_id[task.library[last]]
-    return TaskResult(
-        name=LIBRARY_SEARCH,
-        metrics=tuple(f"hit@{k}" for k in HITS),
-        counts=task.counts,
-        rows=_rows(scorers, measured, bootstrap),
-        per_query=pa.table({name: pa.array(column) for name, column in table.items()}),
-        best_hits=best_hits,
-    )
-
-
-def measure_analogue_search(
-    data: EvaluationData,
-    task: AnalogueSearchTask,
-    scorers: Sequence[Scorer],
-    bootstrap: BootstrapOptions,
-    *,
-    seed: int,
-) -> TaskResult:
-    """Return the mean Tanimoto of the best hit's molecule to the query's, and the most that any ranking could reach.
-
-    Fingerprints are Morgan, radius 2, 2048 bits. A molecule's score is that of its best spectrum.
+    Each row is built once for all questions, so that a model embeds a spectrum once.
     """
-    queries = np.concatenate([np.empty(0, np.int64), *task.queries])
-    values: dict[str, list[np.ndarray]] = {ORACLE: [], **{scorer.label: [] for scorer in scorers}}
-    hits: dict[str, list[np.ndarray]] = {scorer.label: [] for scorer in scorers}
-    for of_polarity, library in zip(task.queries, task.libraries, strict=True):
-        molecule = data.molecule[library]
-        starts = np.flatnonzero(np.append(True, molecule[1:] != molecule[:-1]))
-        tanimoto = _tanimoto(data, data.molecule[of_polarity], molecule[starts])
-        values[ORACLE].append(tanimoto.max(axis=1).astype(np.float64))
-        for scorer in scorers:
-            best_values, best_rows = _search(scorer, of_polarity, library, starts, tanimoto)
-            values[scorer.label].append(best_values)
-            hits[scorer.label].append(best_rows)
-    resample = _Resampler(data.molecule[queries], bootstrap, seed)
-    table = {
-        "spectrum_id": data.spectrum_id[queries],
-        "inchikey_block": data.inchikey_block[data.molecule[queries]],
+    needed = _rows_needed(questions)
+    judges = [Judge(question.task, bootstrap, seed=seed) for question in questions]
+    judged: list[list[tuple[Entry, Judged]]] = [[] for _ in questions]
+    for entry in entries:
+        places = [place for place, question in enumerate(questions) if question.kind in entry.kinds]
+        if not places:
+            continue
+        logger.info("%s", entry.label)
+        scorers = [build(data, molecules, needed) for build in entry.builds]
+        for place in places:
+            if can_answer(questions[place].kind, scorers[0]):
+                predictions = [answer(questions[place], data, scorer) for scorer in scorers]
+                judged[place].append((entry, judges[place](predictions)))
+    return [
+        _table(question, judge, rows, bootstrap, seed)
+        for question, judge, rows in zip(questions, judges, judged, strict=True)
+    ]
+
+
+def comparisons_of(rows: Sequence[tuple[str, Judged]]) -> list[Comparison]:
+    """Return what trained and learned rows are compared with: chance, the best blind row and the best look-up.
+
+    The best of a metric is the one with the best point estimate, which favours it: what is chosen after the fact has
+    had its luck already. Where guessing is perfect there is nothing to compare.
+
+    Parameters
+    ----------
+    rows : sequence of (kind, Judged)
+    """
+    found = []
+    for place, (kind, own) in enumerate(rows):
+        if kind not in JUDGED_KINDS:
+            continue
+        for metric, averages in own.averages.items():
+            if metric not in LOWER_IS_BETTER and averages.chance.value >= 1.0 - 1e-12:
+                continue
+            found.append(Comparison(place, None, (metric,), CHANCE_ROLE))
+            for role, of_kind in ((BEST_BLIND, "blind"), (BEST_LOOKUP, "look-up")):
+                others = [
+                    (other.averages[metric].micro.value, -index)
+                    for index, (other_kind, other) in enumerate(rows)
+                    if other_kind == of_kind and metric in other.averages
+                ]
+                if others:
+                    best = min(others, key=lambda o: (o[0], -o[1])) if metric in LOWER_IS_BETTER else max(others)
+                    found.append(Comparison(place, -best[1], (metric,), role))
+    return found
+
+
+def _table(
+    question: Question, judge: Judge, judged: Sequence[tuple[Entry, Judged]], bootstrap: BootstrapOptions, seed: int
+) -> QuestionResult:
+    rows = [row for _, row in judged]
+    compared = comparisons_of([(entry.kind, row) for entry, row in judged])
+    differences: dict[int, list[dict[str, Any]]] = {}
+    for comparison, found in zip(compared, judge.compare(rows, compared), strict=True):
+        differences.setdefault(comparison.own, []).append(found)
+    strata = strata_trees(question.task, rows, bootstrap, seed=seed)
+    results = []
+    for place, (entry, row) in enumerate(judged):
+        tree = {
+            "label": entry.label,
+            "kind": entry.kind,
+            "known": list(entry.known),
+            "exposure": entry.exposure,
+            "void": None,
+            "trainings": row.trainings,
+            "spread": row.spread,
+            "counts": row.counts,
+            "metrics": row.metrics,
+            "confidence": _confidence(question, row),
+            "strata": strata[place],
+            "differences": differences.get(place, []),
+        }
+        best = np.empty(0, np.int64) if row.outcomes is None else row.outcomes.best_hit
+        results.append(RowResult(entry, row.outcomes, row.pair_scores, best, row.table, tree))
+    tree = {
+        "kind": question.kind,
+        "hash": question.task.hash,
+        "counts": question.found.counts,
+        "metrics": list(dict.fromkeys(metric for row in rows for metric in row.metrics)),
+        "main": MAIN_METRIC[question.kind],
+        "rows": [result.tree for result in results],
     }
-    measured: dict[str, dict[str, Measured]] = {}
-    best_hits = {}
-    if len(queries):
-        for label, parts in values.items():
-            of_label = np.concatenate(parts)
-            measured[label] = {TANIMOTO: resample(of_label)}
-            table[f"tanimoto: {label}"] = of_label
-        for label, parts in hits.items():
-            rows = np.concatenate(parts)
-            best_hits[label] = np.column_stack([queries, rows])
-            table[f"best hit: {label}"] = data.spectrum_id[rows]
-    table_rows = _rows(scorers, measured, bootstrap)
-    if table_rows:
-        best = estimate(measured[ORACLE][TANIMOTO], bootstrap.confidence)
-        table_rows = (*table_rows, Row(ORACLE, "reference", {TANIMOTO: best}, {}))
-    return TaskResult(
-        name=ANALOGUE_SEARCH,
-        metrics=(TANIMOTO,),
-        counts=task.counts,
-        rows=table_rows,
-        per_query=pa.table({name: pa.array(column) for name, column in table.items()}),
-        best_hits=best_hits,
-    )
+    tables = [
+        row.table.add_column(0, ROW, pa.array([entry.label] * len(row.table), pa.string())) for entry, row in judged
+    ]
+    return QuestionResult(question, tuple(results), tree, pa.concat_tables(tables))
 
 
-class _Resampler:
-    """Means over queries, and the same in each resample of their molecules."""
-
-    def __init__(self, molecule: np.ndarray, bootstrap: BootstrapOptions, seed: int) -> None:
-        molecules, self._index = np.unique(molecule, return_inverse=True)
-        self.num_molecules = len(molecules)
-        self._weights = molecule_weights(len(molecules), resamples=bootstrap.resamples, seed=seed)
-
-    def __call__(self, values: np.ndarray) -> Measured:
-        return Measured(float(values.mean()), resampled_means(values, self._index, self._weights), self.num_molecules)
+def _confidence(question: Question, row: Judged) -> dict[str, Any] | None:
+    if row.outcomes is None or question.kind == "analogue":
+        return None
+    return confidence_tree(row.outcomes.best, row.outcomes.correct, row.outcomes.second, probability=False)
 
 
-def _search(
-    scorer: Scorer, queries: np.ndarray, library: np.ndarray, starts: np.ndarray, tanimoto: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Search ``library`` (molecules begin at ``starts``) in chunks of queries; the best hits' values and rows."""
-    size = int(np.clip(SCORES_PER_CHUNK // len(library), 1, 256))
-    values, rows = np.empty(len(queries)), np.empty(len(queries), np.int64)
-    stops = np.append(starts[1:], len(library))
-    with progress(f"{ANALOGUE_SEARCH}: {scorer.label}", len(queries), unit="queries") as advance:
-        for begin in range(0, len(queries), size):
-            chunk = slice(begin, begin + size)
-            scores = scorer.scores(queries[chunk], library)
-            of_molecule = comparable(np.fmax.reduceat(scores, starts, axis=1))
-            values[chunk] = value_of_best(of_molecule, tanimoto[chunk])
-            for row, best in enumerate(of_molecule.argmax(axis=1)):
-                span = slice(starts[best], stops[best])
-                rows[begin + row] = library[span][comparable(scores[row, span]).argmax()]
-            advance(len(scores))
-    return values, rows
-
-
-def _tanimoto(data: EvaluationData, queries: np.ndarray, library: np.ndarray) -> np.ndarray:
-    """Return the Tanimoto similarity of molecules ``queries`` to molecules ``library``, float32 (n, m)."""
-    from ..spectra.molecules import morgan_fingerprints, tanimoto_matrix
-
-    distinct, index = np.unique(queries, return_inverse=True)
-    similarity = tanimoto_matrix(
-        morgan_fingerprints(list(data.smiles[distinct]), radius=2, bits=2048),
-        morgan_fingerprints(list(data.smiles[library]), radius=2, bits=2048),
-    )
-    return similarity[index]
-
-
-def _rows(
-    scorers: Sequence[Scorer],
-    measured: Mapping[str, Mapping[str, Measured]],
-    bootstrap: BootstrapOptions,
-) -> tuple[Row, ...]:
-    """Build the rows; the best look-up of each metric is the one with the highest point estimate."""
-    if not any(measured.values()):
-        return ()
-    metrics = dict.fromkeys(metric for of_label in measured.values() for metric in of_label)
-    lookups = [scorer.label for scorer in scorers if scorer.kind == "look-up"]
-    best = {
-        metric: max(lookups, key=lambda label, metric=metric: measured[label][metric].value)  # type: ignore[misc]
-        for metric in metrics
-        if lookups
-    }
-    rows = []
-    for scorer in scorers:
-        estimates, differences = {}, {}
-        for metric, own in measured[scorer.label].items():
-            estimates[metric] = estimate(own, bootstrap.confidence)
-            if scorer.kind == "learned" and metric in best:
-                other = measured[best[metric]][metric]
-                differences[metric] = compare(own, other, best[metric], bootstrap.confidence)
-        rows.append(Row(scorer.label, scorer.kind, estimates, differences))
-    return tuple(rows)
+def _rows_needed(questions: Sequence[Question]) -> np.ndarray:
+    """Return the rows of the data that any question compares, int64, ascending."""
+    parts = [np.empty(0, np.int64)]
+    for question in questions:
+        parts.append(question.found.queries)
+        if question.kind != "retrieval":
+            parts.append(question.found.candidate)
+    return np.unique(np.concatenate(parts))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -13,8 +14,12 @@ from .predictions import Predictions
 from .ranking import BestHits, MoleculeScores, TrueRanks, best_hits, score_molecules, true_ranks
 from .task_files import Task
 
+if TYPE_CHECKING:
+    from .mces_at_1 import MCESAt1
+
 MRR, TANIMOTO_AT_1 = "MRR", "Tanimoto@1"
-LOWER_IS_BETTER: frozenset[str] = frozenset({"MCES@1"})
+MCES_AT_1 = "MCES@1"
+LOWER_IS_BETTER: frozenset[str] = frozenset({MCES_AT_1})
 """Metrics in which a smaller number is better."""
 
 PAIRS_PER_CHUNK = 2**18
@@ -53,7 +58,11 @@ class Outcomes:
         Score of the best candidate molecule and of the next; minus infinity where there is none.
     correct : float64 array of shape (n_queries,)
         Chance that the best hit is the true molecule.
+    best_hit : int64 array of shape (n_queries,)
+        Row of the task's candidates, the first of several that tie; -1 where nothing was answered.
     table : pyarrow.Table of n_queries rows
+    exact_mces : float or None
+        Share of the values of MCES@1 that are exact; None where it was not measured.
     """
 
     metrics: Mapping[str, PerQuery]
@@ -61,7 +70,9 @@ class Outcomes:
     best: np.ndarray
     second: np.ndarray
     correct: np.ndarray
+    best_hit: np.ndarray
     table: pa.Table = field(repr=False)
+    exact_mces: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,8 +117,10 @@ def query_pools(task: Task) -> Pools:
     return Pools(sizes[task.query_pool], answerable[of_query], mean, most, least)
 
 
-def ranked_outcomes(task: Task, predictions: Predictions, pools: Pools) -> Outcomes:
+def ranked_outcomes(task: Task, predictions: Predictions, pools: Pools, mces: MCESAt1 | None = None) -> Outcomes:
     """Return what ``predictions`` achieve; for all kinds but pairs.
+
+    MCES@1 is among the metrics where ``mces`` of the task is given.
 
     Every query counts, answered or not. In the open-world task hit@k and MRR are about the queries that have an
     answer, the others are there for the false discovery rate.
@@ -118,6 +131,9 @@ def ranked_outcomes(task: Task, predictions: Predictions, pools: Pools) -> Outco
     ranks = true_ranks(scored, task.query_molecule, pools.size)
     hits = best_hits(scored, num_queries)
     correct = hits.mean_of(scored.molecule[hits.entries] == task.query_molecule[scored.query[hits.entries]])
+    best_hit = np.full(num_queries, -1, np.int64)
+    # Written from the last to the first, so that the first of several stays.
+    best_hit[scored.query[hits.entries][::-1]] = predictions.candidate[scored.best[hits.entries]][::-1]
     everything = np.arange(num_queries)
     metrics: dict[str, PerQuery] = {}
     counted: dict[str, np.ndarray] = {}
@@ -129,9 +145,12 @@ def ranked_outcomes(task: Task, predictions: Predictions, pools: Pools) -> Outco
     if task.fingerprint is not None and pools.mean_tanimoto is not None:
         metrics[TANIMOTO_AT_1] = _tanimoto_metric(task.fingerprint, task, scored, hits, pools.mean_tanimoto)
         counted[TANIMOTO_AT_1] = everything
-    return Outcomes(
-        metrics, counted, hits.score, hits.second, correct, _table(task, pools, ranks, hits, correct, metrics, counted)
-    )
+    exact_mces = None
+    if mces is not None and len(mces.counted):
+        metrics[MCES_AT_1], is_exact = mces(scored, hits)
+        counted[MCES_AT_1], exact_mces = mces.counted, float(is_exact.mean())
+    table = _table(task, pools, ranks, hits, correct, best_hit, metrics, counted)
+    return Outcomes(metrics, counted, hits.score, hits.second, correct, best_hit, table, exact_mces)
 
 
 def oracle_tanimoto(pools: Pools) -> float | None:
@@ -188,6 +207,7 @@ def _table(
     ranks: TrueRanks,
     hits: BestHits,
     correct: np.ndarray,
+    best_hit: np.ndarray,
     metrics: Mapping[str, PerQuery],
     counted: Mapping[str, np.ndarray],
 ) -> pa.Table:
@@ -199,6 +219,7 @@ def _table(
     }
     if task.kind != "analogue":
         columns |= {"better": ranks.better, "tied": ranks.tied, "found": ranks.found, "correct": correct}
+    columns["best_hit"] = task.candidate_id.take(pa.array(best_hit, mask=best_hit < 0))
     columns |= {"best_score": _or_null(hits.score), "second_score": _or_null(hits.second)}
     for name, metric in metrics.items():
         for prefix, values in (("", metric.value), ("random ", metric.random)):
@@ -206,7 +227,9 @@ def _table(
             column[counted[name]] = values
             columns[f"{prefix}{name}"] = pa.array(column, from_pandas=True)
     columns |= task.strata
-    return pa.table({name: pa.array(column) for name, column in columns.items()})
+    return pa.table(
+        {name: column if isinstance(column, pa.Array) else pa.array(column) for name, column in columns.items()}
+    )
 
 
 def _or_null(score: np.ndarray) -> pa.Array:

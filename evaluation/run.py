@@ -1,10 +1,10 @@
-"""`ionbed evaluate`: measure models beside the look-ups on the tasks, and write the report."""
+"""`ionbed evaluate`: measure models beside all that they have to beat, on every question, and write the report."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -14,32 +14,39 @@ from ..configs.loading import to_tree
 from ..errors import InputError
 from ..spectra.split import MOLECULES, Split
 from ..spectra.store import Store
-from .baselines.lookups import LookupOptions, lookup_scorers, require_lookups
-from .dataset import EvaluationData, load_evaluation_data
-from .measure import (
-    ORACLE,
+from .audits.findings import findings_tree, void_reasons
+from .audits.run import AuditOptions, audit_outcomes, run_audits
+from .baselines.blind import BlindOptions
+from .baselines.lookups import LookupOptions, require_lookups
+from .baselines.networks import TrainedBaselineOptions
+from .baselines.transfer import TransferOptions
+from .candidates import Candidates, candidate_molecules
+from .comparisons import (
+    ANALOGUE_SEARCH,
+    KIND_OF,
+    LIBRARY_SEARCH,
+    OPEN_WORLD_SEARCH,
+    RETRIEVAL_BY_FORMULA,
+    RETRIEVAL_BY_MASS,
+    RETRIEVAL_FROM_LISTS,
     SAME_MOLECULE,
     SAME_MOLECULE_ANY_PARTNER,
-    BootstrapOptions,
-    TaskResult,
-    measure_analogue_search,
-    measure_library_search,
-    measure_same_molecule,
 )
+from .dataset import EvaluationData, load_evaluation_data
+from .measure import measure
 from .provenance import check_exposure, training_stages
-from .report.figures import read_losses
-from .report.write import results_tree, write_report
-from .scorers import Chance, Encoder, Learned, PrecursorOnly, Scorer, rows_needed
-from .tasks import (
-    AnalogueSearchOptions,
-    LibrarySearchOptions,
-    SameMoleculeOptions,
-    analogue_search_task,
-    library_search_task,
-    same_molecule_task,
-)
+from .query_properties import nearest_train_tanimoto
+from .question import ask
+from .retrieval import RetrievalOptions
+from .rows import table_rows
+from .scorers import Encoder
+from .statistics import BootstrapOptions
+from .tasks import AnalogueSearchOptions, LibrarySearchOptions, SameMoleculeOptions
 
 logger = logging.getLogger("ionbed")
+
+FORMAT = 2
+"""Of ``results.json``."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +61,18 @@ class EvaluationConfig:
         A split file, the one that the models were trained with.
     fold : str
         Fold whose molecules are the queries.
-    models : dict of str to str
-        Path or id of a model by its label, in the order of the table.
+    tasks : tuple of str
+        The questions that are asked, by the names of `ionbed.evaluation.comparisons.KIND_OF`.
+    models : dict of str to str or tuple of str
+        Path or id of a model by its label, in the order of the table; several are several trainings of it.
     loss_logs : dict of str to Path
         Training logs (``log.jsonl``) by label, drawn as curves in the report.
     allow_other_split : bool
         Whether to go on with a model that may have seen the molecules of the queries; the report then says so.
+    cache : Path or None
+        Folder in which fingerprints, distances and trained baselines are kept from one evaluation to the next.
+    workers : int or None
+        Threads and processes; all cores where None.
     seed : int
         Of every draw: pairs, queries, resamples.
     """
@@ -67,22 +80,53 @@ class EvaluationConfig:
     dataset: Path
     split: Path
     fold: Literal["test", "validation"] = "test"
-    models: dict[str, str] = field(default_factory=dict)
+    tasks: tuple[str, ...] = (
+        SAME_MOLECULE,
+        SAME_MOLECULE_ANY_PARTNER,
+        LIBRARY_SEARCH,
+        OPEN_WORLD_SEARCH,
+        ANALOGUE_SEARCH,
+        RETRIEVAL_BY_MASS,
+        RETRIEVAL_FROM_LISTS,
+        RETRIEVAL_BY_FORMULA,
+    )
+    models: dict[str, str | tuple[str, ...]] = field(default_factory=dict)
     loss_logs: dict[str, Path] = field(default_factory=dict)
     allow_other_split: bool = False
+    cache: Path | None = None
+    workers: int | None = None
     seed: int = 0
     same_molecule: SameMoleculeOptions = field(default_factory=SameMoleculeOptions)
     library_search: LibrarySearchOptions = field(default_factory=LibrarySearchOptions)
     analogue_search: AnalogueSearchOptions = field(default_factory=AnalogueSearchOptions)
+    retrieval: RetrievalOptions = field(default_factory=RetrievalOptions)
     lookups: LookupOptions = field(default_factory=LookupOptions)
+    transfer: TransferOptions = field(default_factory=TransferOptions)
+    blind: BlindOptions = field(default_factory=BlindOptions)
+    trained_baselines: TrainedBaselineOptions = field(default_factory=TrainedBaselineOptions)
+    audits: AuditOptions = field(default_factory=AuditOptions)
     bootstrap: BootstrapOptions = field(default_factory=BootstrapOptions)
+
+    def __post_init__(self) -> None:
+        if not self.tasks:
+            raise ValueError(f"'tasks' is empty; it may hold {', '.join(KIND_OF)}")
+        for name in self.tasks:
+            if name not in KIND_OF:
+                raise ValueError(f"'tasks' holds '{name}'; it may hold {', '.join(KIND_OF)}")
+        if self.workers is not None and self.workers < 1:
+            raise ValueError(f"'workers' is {self.workers}; it must be at least 1, or null for all cores")
+
+    def sources(self, label: str) -> tuple[str, ...]:
+        """Return the path or id of every training of the model ``label``."""
+        named = self.models[label]
+        return (named,) if isinstance(named, str) else tuple(named)
 
 
 def evaluate(config: EvaluationConfig, out: str | os.PathLike[str], *, overwrite: bool = False) -> dict[str, Any]:
-    """Measure every model and every look-up, and write the report folder.
+    """Measure every model and every baseline, audit them, and write the report folder.
 
-    The folder holds ``report.html``, ``results.json``, ``table.md``, one Parquet file per task with every query's
-    outcome, figures, and ``manifest.json``.
+    The folder holds ``report.html``, ``results.json``, ``table.md``, one Parquet file per question with every query's
+    outcome, and ``manifest.json``.
 
     Returns
     -------
@@ -95,12 +139,18 @@ def evaluate(config: EvaluationConfig, out: str | os.PathLike[str], *, overwrite
         ``out`` is taken, an input is missing or unusable, the look-ups are not installed, or a model may have seen
         the molecules of the queries (see `ionbed.evaluation.provenance`).
     """
+    from .report.figures import read_losses
+    from .report.write import write_report
+
     refuse_existing(out, overwrite=overwrite)
     require_lookups()
     for label, log in config.loss_logs.items():
         if not log.is_file():
             raise InputError(f"{log}: no such file; it is the training log named '{label}' in 'loss_logs'")
         read_losses(log)  # a log that cannot be drawn is refused before the long work, not after
+    for label, corpus in config.audits.corpora.items():
+        if not corpus.exists():
+            raise InputError(f"{corpus}: no such file or folder; it is the corpus named '{label}' in 'audits.corpora'")
     split = Split.load(config.split)
     if MOLECULES in split.shares:
         raise InputError(
@@ -108,80 +158,92 @@ def evaluate(config: EvaluationConfig, out: str | os.PathLike[str], *, overwrite
             "that no training has seen; make a split that shares none (docs/splits.md)"
         )
     store = Store(config.dataset)
-    models = {label: _load(source) for label, source in config.models.items()}
-    exposed = {
-        label: check_exposure(label, config.models[label], model, split, config.fold, allow=config.allow_other_split)
-        for label, model in models.items()
-    }
+    models = load_models(config)
+    exposed = {label: _exposure(label, trainings, split, config) for label, trainings in models.items()}
     data = load_evaluation_data(store, split)
     if not len(data.rows_in(config.fold)):
         raise InputError(f"{config.split}: no evaluable spectrum is in fold '{config.fold}'; make a larger split")
-    results = run_tasks(data, models, config)
-    tree = results_tree(
-        results,
-        config=to_tree(config),
-        inputs={
+    molecules = question_molecules(data, config, config.tasks)
+    nearest_train = nearest_train_tanimoto(data, molecules.fingerprint[: len(data.smiles)])
+    questions = [ask(name, data, molecules, config, nearest_train) for name in config.tasks]
+    rows = table_rows(data, molecules, models, exposed, config, split_hash=split.hash)
+    asked = [question for question in questions if question is not None]
+    results = measure(asked, data, molecules, rows, config.bootstrap, seed=config.seed)
+    findings = run_audits(
+        data,
+        molecules,
+        asked,
+        rows,
+        store=store,
+        split=split,
+        fold=config.fold,
+        options=config.audits,
+        seed=config.seed,
+    )
+    findings += [
+        audit_outcomes(row.entry.label, result.question.name, result.question.task, row.table, row.tree["metrics"])
+        for result in results
+        for row in result.rows
+    ]
+    void = void_reasons(findings, rows)
+    for result in results:
+        for row in result.rows:
+            row.tree["void"] = void.get(row.entry.label)
+    tree = {
+        "format": FORMAT,
+        "config": to_tree(config),
+        "inputs": {
             "store": [shard.get("sha256") for shard in store.manifest["shards"]],
             "spectra": len(data),
             "molecules": len(data.inchikey_block),
+            "candidate structures": len(molecules),
             "predicted spectra": data.num_predicted,
             "spectra left out": data.excluded,
             "split": {"kind": split.kind, "seed": split.seed, "hash": split.hash},
             "models": {
                 label: {
                     "source": config.models[label],
-                    "hash": _hash(model),
-                    "training": training_stages(model),
+                    "hash": [_hash(model) for model in trainings],
+                    "training": training_stages(trainings[0]),
                     "exposure": exposed[label],
                 }
-                for label, model in models.items()
+                for label, trainings in models.items()
             },
+            "tasks without a query": [
+                name for name, question in zip(config.tasks, questions, strict=True) if question is None
+            ],
         },
-    )
+        "tasks": {result.question.name: result.tree for result in results},
+        "audits": findings_tree(findings),
+    }
     with atomic_folder(out, overwrite=overwrite) as folder:
-        write_report(folder, tree, results, data, loss_logs=config.loss_logs, seed=config.seed)
+        write_report(folder, tree, results, data, molecules, loss_logs=config.loss_logs, seed=config.seed)
         write_manifest(folder, {"command": "evaluate", "config": tree["config"], "inputs": tree["inputs"]})
     return tree
 
 
-def run_tasks(data: EvaluationData, models: Mapping[str, Encoder], config: EvaluationConfig) -> list[TaskResult]:
-    """Run the tasks on ``data`` with every look-up and every model; the result of each, in order."""
-    pairs = {
-        SAME_MOLECULE: same_molecule_task(data, config.fold, config.same_molecule, seed=config.seed),
-        SAME_MOLECULE_ANY_PARTNER: same_molecule_task(
-            data, config.fold, config.same_molecule, seed=config.seed, partners="all"
-        ),
-    }
-    library_search = library_search_task(data, config.fold, config.library_search, seed=config.seed)
-    analogue_search = analogue_search_task(data, config.fold, config.analogue_search, seed=config.seed)
-    scorers: list[Scorer] = [Chance(), PrecursorOnly(data.columns), *lookup_scorers(data.columns, config.lookups)]
-    for taken in {scorer.label for scorer in scorers} | {ORACLE}:
-        if taken in models:
-            raise InputError(f"models: '{taken}' is the label of a row that is always there; choose another")
-    if models:
-        rows = rows_needed(
-            *((task.first, task.second) for task in pairs.values()),
-            (library_search.queries, library_search.library),
-            analogue_search.queries,
-            analogue_search.libraries,
-        )
-        for label, model in models.items():
-            logger.info("embedding %s spectra with '%s'", f"{len(rows):,}", label)
-            scorers.append(Learned(label, model, data.columns, rows))
-    return [
-        *(
-            measure_same_molecule(data, task, scorers, config.bootstrap, seed=config.seed, name=name)
-            for name, task in pairs.items()
-        ),
-        measure_library_search(data, library_search, scorers, config.bootstrap, seed=config.seed),
-        measure_analogue_search(data, analogue_search, scorers, config.bootstrap, seed=config.seed),
+def _exposure(label: str, trainings: Sequence[Encoder], split: Split, config: EvaluationConfig) -> str | None:
+    """Return why any of the trainings may have seen the molecules of the queries; refuse it unless that is allowed."""
+    reasons = [
+        check_exposure(label, source, model, split, config.fold, allow=config.allow_other_split)
+        for source, model in zip(config.sources(label), trainings, strict=True)
     ]
+    return next((reason for reason in reasons if reason is not None), None)
 
 
-def _load(source: str) -> Encoder:
+def load_models(config: EvaluationConfig) -> dict[str, list[Encoder]]:
+    """Return every training of every model of ``config``, by label."""
     from ..encoder.loading import load_model
 
-    return load_model(source)
+    return {label: [load_model(source) for source in config.sources(label)] for label in config.models}
+
+
+def question_molecules(data: EvaluationData, config: EvaluationConfig, names: Sequence[str]) -> Candidates:
+    """Return the structures that may be candidates of the questions ``names``."""
+    is_retrieval = any(KIND_OF[name] == "retrieval" for name in names)
+    pools = config.retrieval.pools if is_retrieval else ()
+    lists = config.retrieval.lists if RETRIEVAL_FROM_LISTS in names else None
+    return candidate_molecules(data, pools, config.cache, lists=lists, fold=config.fold, workers=config.workers)
 
 
 def _hash(model: Encoder) -> str | None:

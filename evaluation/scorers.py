@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from .metrics import comparable
 
 Kind = Literal["reference", "blind", "look-up", "trained", "learned"]
 """Of a row: chance and oracles; rankers that see no peak; look-ups; networks trained here as baselines; models."""
+
+logger = logging.getLogger("ionbed")
 
 QUERIES_PER_CHUNK = 64
 PAIRS_PER_CHUNK = 2**16
@@ -94,6 +97,38 @@ class Chance:
         """Return zeros; see `Scorer`."""
         return np.zeros((len(queries), len(library)), np.float32)
 
+    def score_structures(self, query: np.ndarray, molecule: np.ndarray) -> np.ndarray:
+        """Return zeros; see `StructureScorer`."""
+        return np.zeros(len(query))
+
+
+class NearestNeighbourOracle:
+    """The Tanimoto similarity of the two molecules: the most that any look-up could find, since it is told the truth.
+
+    Parameters
+    ----------
+    molecule : int64 array of shape (n,)
+        Of every row of the data.
+    fingerprint : uint8 array of shape (m, n_bytes)
+        Packed bits of every molecule.
+    """
+
+    label = "nearest-neighbour oracle"
+    kind: Kind = "reference"
+
+    def __init__(self, molecule: np.ndarray, fingerprint: np.ndarray) -> None:
+        self._molecule, self._fingerprint = molecule, fingerprint
+
+    def scores(self, queries: np.ndarray, library: np.ndarray) -> np.ndarray:
+        """Return Tanimoto similarities; see `Scorer`."""
+        from ..spectra.molecules import tanimoto_matrix
+
+        first, of_query = np.unique(self._molecule[queries], return_inverse=True)
+        second, of_library = np.unique(self._molecule[library], return_inverse=True)
+        bits = (np.unpackbits(self._fingerprint[molecules], axis=1) for molecules in (first, second))
+        similarity: np.ndarray = tanimoto_matrix(*bits)[np.ix_(of_query, of_library)]
+        return similarity
+
     def pair_scores(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """Return zeros; see `PairScorer`."""
         return np.zeros(len(first), np.float32)
@@ -103,7 +138,7 @@ class PrecursorOnly:
     """The smaller the difference of precursor m/z in ppm, the better: what is known without any fragment."""
 
     label = "precursor only"
-    kind: Kind = "look-up"
+    kind: Kind = "blind"
 
     def __init__(self, columns: SpectrumColumns) -> None:
         self._precursor_mz = columns.precursor_mz
@@ -124,27 +159,23 @@ class PrecursorOnly:
 
 
 class Learned:
-    """The inner product of unit embeddings, each spectrum embedded once.
+    """The inner product of unit embeddings.
 
     Parameters
     ----------
     label : str
-    model : Encoder
-    columns : SpectrumColumns
-        All spectra of the data.
     rows : int64 array of shape (n,)
-        The rows that will be scored; only these are embedded.
+        Rows of the data, ascending, each once.
+    vectors : float32 array of shape (n, dim)
+        Unit embeddings of those rows.
     """
 
     kind: Kind = "learned"
 
-    def __init__(self, label: str, model: Encoder, columns: SpectrumColumns, rows: np.ndarray) -> None:
-        self.label = label
-        self._rows = np.unique(rows)
-        vectors: Any = model.embed(columns.take(self._rows), progress=True)
-        self._vectors = np.asarray(vectors, np.float32)
-        if self._vectors.ndim != 2 or len(self._vectors) != len(self._rows):
-            raise ValueError(f"{label}: embed gave shape {self._vectors.shape} for {len(self._rows)} spectra")
+    def __init__(self, label: str, rows: np.ndarray, vectors: np.ndarray) -> None:
+        if vectors.ndim != 2 or len(vectors) != len(rows):
+            raise ValueError(f"{label}: {len(rows)} spectra have embeddings of shape {vectors.shape}")
+        self.label, self._rows, self._vectors = label, rows, vectors
 
     def scores(self, queries: np.ndarray, library: np.ndarray) -> np.ndarray:
         """Return inner products; see `Scorer`."""
@@ -157,6 +188,37 @@ class Learned:
 
     def _vectors_of(self, rows: np.ndarray) -> np.ndarray:
         return self._vectors[np.searchsorted(self._rows, rows)]
+
+
+class Embedder:
+    """Embeds spectra of the data, each once, however many scorers are made of them.
+
+    Parameters
+    ----------
+    label : str
+    model : Encoder
+    """
+
+    def __init__(self, label: str, model: Encoder) -> None:
+        self._label, self._model = label, model
+        self._columns: SpectrumColumns | None = None
+        self._rows, self._vectors = np.empty(0, np.int64), np.empty((0, 0), np.float32)
+
+    def __call__(self, columns: SpectrumColumns, rows: np.ndarray) -> Learned:
+        """Return a scorer of ``rows`` (int64, of any order) of ``columns``, all spectra of the data."""
+        if columns is not self._columns:
+            self._columns, self._rows = columns, np.empty(0, np.int64)
+        missing = np.setdiff1d(rows, self._rows)
+        if len(missing):
+            logger.info("embedding %s spectra with '%s'", f"{len(missing):,}", self._label)
+            found = np.asarray(self._model.embed(columns.take(missing), progress=True), np.float32)
+            if found.ndim != 2 or len(found) != len(missing):
+                raise ValueError(f"{self._label}: embed gave shape {found.shape} for {len(missing)} spectra")
+            merged = np.concatenate([self._rows, missing])
+            order = np.argsort(merged)
+            self._vectors = np.concatenate([self._vectors, found])[order] if len(self._rows) else found
+            self._rows = merged[order]
+        return Learned(self._label, self._rows, self._vectors)
 
 
 def score_pairs(

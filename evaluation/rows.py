@@ -1,0 +1,126 @@
+"""The rows that stand in every table, and those of the models under test."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import InputError
+from .candidates import Candidates
+from .dataset import EvaluationData
+from .entries import Build, Entry
+from .predictions import Corpus
+from .provenance import training_stages
+from .scorers import Chance, Embedder, Encoder, NearestNeighbourOracle, PrecursorOnly, Scorer
+from .task_files import TaskKind
+
+if TYPE_CHECKING:
+    from .run import EvaluationConfig
+
+ORACLE = "nearest-neighbour oracle"
+RETRIEVAL: frozenset[TaskKind] = frozenset({"retrieval"})
+WINDOWS: frozenset[TaskKind] = frozenset({"library", "open"})
+CANDIDATE_MOLECULES = RETRIEVAL | WINDOWS
+SPECTRA: frozenset[TaskKind] = WINDOWS | {"analogue", "pairs"}
+
+
+def table_rows(
+    data: EvaluationData,
+    molecules: Candidates,
+    models: Mapping[str, Sequence[Encoder]],
+    exposure: Mapping[str, str | None],
+    config: EvaluationConfig,
+    *,
+    split_hash: str,
+) -> list[Entry]:
+    """Return all rows in the order of the tables: references, blind rankers, look-ups, trained baselines, models.
+
+    Parameters
+    ----------
+    models : mapping of label to sequence of Encoder
+        The trainings of each model.
+    exposure : mapping of label to str or None
+        Why a model may have seen the molecules of the queries.
+
+    Raises
+    ------
+    InputError
+        A model has the label of another row, or a baseline cannot be made.
+    """
+    from .baselines.blind import spectrum_blind_entries, structure_blind_entries
+    from .baselines.lookups import lookup_entries
+    from .baselines.networks import trained_entries
+    from .baselines.structures import structure_entries
+    from .baselines.transfer import transfer_entries
+
+    lookups = lookup_entries(config.lookups, workers=config.workers)
+    learned = [model_entry(label, of_label, exposure[label]) for label, of_label in models.items()]
+    structures = _only(RETRIEVAL, structure_entries())
+    classifiers = structure_blind_entries(data, molecules, config.blind, split_hash=split_hash, seed=config.seed)
+    trained = trained_entries(
+        data,
+        molecules,
+        config.trained_baselines,
+        fold=config.fold,
+        split_hash=split_hash,
+        seed=config.seed,
+        cache=config.cache,
+    )
+    rows = [
+        Entry("random", "reference", (_chance,)),
+        Entry("precursor only", "blind", (_precursor_only,), ("precursor_mz",), kinds=SPECTRA),
+        *(entry for entry in structures if entry.kind == "blind"),
+        *_only(CANDIDATE_MOLECULES, classifiers),
+        *_only(WINDOWS, spectrum_blind_entries(data)),
+        *lookups,
+        *_only(RETRIEVAL, transfer_entries(lookups, config.transfer)),
+        *trained,
+        *learned,
+        *_only(RETRIEVAL, transfer_entries(learned, config.transfer)),
+        *(entry for entry in structures if entry.kind == "reference"),
+        Entry(ORACLE, "reference", (_oracle,), ("truth",), kinds=frozenset({"analogue"})),
+    ]
+    labels = [entry.label for entry in rows]
+    for label in models:
+        if labels.count(label) > 1:
+            raise InputError(f"models: '{label}' is the label of a row that is always there; choose another")
+    return rows
+
+
+def _only(kinds: frozenset[TaskKind], entries: Sequence[Entry]) -> list[Entry]:
+    return [replace(entry, kinds=kinds) for entry in entries]
+
+
+def model_entry(label: str, trainings: Sequence[Encoder], exposure: str | None) -> Entry:
+    """Return the row of a model, of which there may be several trainings."""
+    stages: list[Mapping[str, Any]] = training_stages(trainings[0]) or [{"command": "of unknown origin"}]
+    corpora = tuple(
+        Corpus(str(stage.get("command", "training")), stage.get("split"), tuple(stage.get("folds") or ()))
+        for stage in stages
+    )
+    builds = tuple(_learned(label, model) for model in trainings)
+    return Entry(label, "learned", builds, ("precursor_mz",), corpora, exposure)
+
+
+def _learned(label: str, model: Encoder) -> Build:
+    embedder = Embedder(label, model)
+
+    def build(data: EvaluationData, molecules: Candidates, rows: np.ndarray) -> Scorer:
+        return embedder(data.columns, rows)
+
+    return build
+
+
+def _chance(data: EvaluationData, molecules: Candidates, rows: np.ndarray) -> Scorer:
+    return Chance()
+
+
+def _precursor_only(data: EvaluationData, molecules: Candidates, rows: np.ndarray) -> Scorer:
+    return PrecursorOnly(data.columns)
+
+
+def _oracle(data: EvaluationData, molecules: Candidates, rows: np.ndarray) -> Scorer:
+    return NearestNeighbourOracle(data.molecule, molecules.fingerprint)
