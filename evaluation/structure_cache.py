@@ -5,9 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +15,7 @@ import pyarrow.parquet as pq
 from ..artifacts import atomic_file
 from ..errors import InputError
 from ..progress import progress
+from ..spectra.preparation.workers import open_workers
 
 logger = logging.getLogger("ionbed")
 
@@ -71,19 +69,13 @@ def structures_of(structures: Sequence[str], cache: Path | None, *, label: str, 
 def _described(structures: Sequence[str], label: str, workers: int | None) -> Iterator[dict[str, Any]]:
     parts = [structures[i : i + _PER_TASK] for i in range(0, len(structures), _PER_TASK)]
     serial = workers == 1 or len(structures) < _WORTH_PROCESSES
-    with progress(label, len(structures), unit="structures") as advance, _mapper(serial, workers) as run:
-        for part in run(_describe_all, parts):
+    with (
+        progress(label, len(structures), unit="structures") as advance,
+        open_workers(1 if serial else workers, None) as processes,
+    ):
+        for part in processes.map(_describe_all, parts):
             advance(len(part))
             yield from part
-
-
-@contextmanager
-def _mapper(serial: bool, workers: int | None) -> Iterator[Any]:
-    if serial:
-        yield map
-        return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        yield pool.map
 
 
 def _describe_all(structures: Sequence[str]) -> list[dict[str, Any]]:
