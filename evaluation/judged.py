@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from .outcomes import Outcomes, PerQuery
-from .statistics import Measured
+from .statistics import Measured, trainings_p
 
 CHANCE = "random"
 
@@ -58,6 +58,8 @@ class Judged:
         Of the first training; None where queries are ranked.
     spread : dict of metric to dict
         The least and the most of the trainings; empty where there is one.
+    parts : tuple of Judged
+        The trainings one by one; empty where there is one.
     """
 
     name: str
@@ -71,6 +73,19 @@ class Judged:
     pair_scores: np.ndarray | None = field(repr=False)
     trainings: int = 1
     spread: dict[str, dict[str, float]] = field(default_factory=dict)
+    parts: tuple[Judged, ...] = field(repr=False, default=())
+
+    def measured(self, metric: str) -> list[Measured]:
+        """Return the micro average of a metric in each training."""
+        return [part.averages[metric].micro for part in self.parts or (self,)]
+
+
+def p_of_trainings(p_value: float, test: str, own: Judged, other: Judged | None, metric: str) -> tuple[float, str]:
+    """Return the p-value of a test on the trainings at hand, made to hold for others: the larger of it and theirs."""
+    if not own.parts and (other is None or not other.parts):
+        return p_value, test
+    against = [own.averages[metric].chance] if other is None else other.measured(metric)
+    return max(p_value, trainings_p(own.measured(metric), against)), f"{test}, spread of trainings"
 
 
 @dataclass(frozen=True)

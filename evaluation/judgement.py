@@ -5,15 +5,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .judged import CHANCE, Averages, Comparison, Judged
+from .judged import CHANCE, Averages, Comparison, Judged, p_of_trainings
 from .metrics import chance_corrected
-from .outcomes import LOWER_IS_BETTER, TANIMOTO_AT_1, PerQuery, Pools, oracle_tanimoto, query_pools, ranked_outcomes
+from .outcomes import (
+    LOWER_IS_BETTER,
+    MCES_AT_1,
+    TANIMOTO_AT_1,
+    PerQuery,
+    Pools,
+    oracle_tanimoto,
+    query_pools,
+    ranked_outcomes,
+)
 from .pair_judgement import PairJudge
 from .predictions import Predictions
 from .statistics import (
@@ -32,6 +42,9 @@ from .statistics import (
 )
 from .task_files import Task
 
+if TYPE_CHECKING:
+    from .mces_at_1 import MCESAt1
+
 OPPOSITE: dict[Verdict, Verdict] = {"beats": "loses", "loses": "beats", "unresolved": "unresolved"}
 
 
@@ -44,10 +57,12 @@ class Judge:
     bootstrap : BootstrapOptions
     seed : int
         Of resamples and permutations.
+    mces : MCESAt1, optional
+        Of this task, where MCES@1 is to be measured.
     """
 
-    def __init__(self, task: Task, bootstrap: BootstrapOptions, *, seed: int) -> None:
-        self.task, self.bootstrap, self.seed = task, bootstrap, seed
+    def __init__(self, task: Task, bootstrap: BootstrapOptions, *, seed: int, mces: MCESAt1 | None = None) -> None:
+        self.task, self.bootstrap, self.seed, self.mces = task, bootstrap, seed, mces
         self.pools: Pools | None = None
         self._weights: dict[bytes, tuple[np.ndarray, np.ndarray]] = {}
         self._pairs: PairJudge | None = None
@@ -102,23 +117,25 @@ class Judge:
         values = own.per_query[metric].random if other is None else other.per_query[metric].value
         molecule = self._resamples(own.counted[metric])[0]
         p = paired_permutation_p(own.per_query[metric].value, values, molecule, seed=self.seed)
-        return p, "permutation"
+        return p_of_trainings(p, "permutation", own, other, metric)
 
     def _ranked(self, predictions: Predictions) -> Judged:
         assert self.pools is not None
-        outcomes = ranked_outcomes(self.task, predictions, self.pools)
+        outcomes = ranked_outcomes(self.task, predictions, self.pools, self.mces)
         averages = {
             name: averages_of(metric, *self._resamples(outcomes.counted[name]))
             for name, metric in outcomes.metrics.items()
             if len(outcomes.counted[name])
         }
+        metrics = {
+            name: self._tree(name, of, outcomes.metrics[name], outcomes.counted[name]) for name, of in averages.items()
+        }
+        if self.mces is not None and MCES_AT_1 in metrics:
+            metrics[MCES_AT_1] |= {"exact": outcomes.exact_mces, "random exact": self.mces.random_exact}
         return Judged(
             predictions.manifest.name,
             predictions.counts,
-            {
-                name: self._tree(name, of, outcomes.metrics[name], outcomes.counted[name])
-                for name, of in averages.items()
-            },
+            metrics,
             averages,
             dict(outcomes.metrics),
             dict(outcomes.counted),
@@ -147,7 +164,7 @@ class Judge:
     def _mean_of(self, parts: Sequence[Judged]) -> Judged:
         """Return the row of several trainings: means over them, and intervals that know of their spread."""
         first = parts[0]
-        averages = {name: _combined([part.averages[name] for part in parts]) for name in first.averages}
+        averages = {name: _combined(name, [part.averages[name] for part in parts]) for name in first.averages}
         per_query = {
             name: PerQuery(
                 *(np.mean(of, axis=0) for of in zip(*(vars(p.per_query[name]).values() for p in parts), strict=True))
@@ -160,12 +177,24 @@ class Judge:
             }
         else:
             metrics = {name: self._pairs.tree(name, of) for name, of in averages.items()}
+        if MCES_AT_1 in metrics:
+            exact = [part.metrics[MCES_AT_1]["exact"] for part in parts]
+            metrics[MCES_AT_1] |= {
+                "exact": float(np.mean(exact)),
+                "random exact": first.metrics[MCES_AT_1]["random exact"],
+            }
         spread = {}
         for name in averages:
             values = [part.averages[name].micro.value for part in parts]
             spread[name] = {"least": min(values), "most": max(values)}
         return replace(
-            first, metrics=metrics, averages=averages, per_query=per_query, trainings=len(parts), spread=spread
+            first,
+            metrics=metrics,
+            averages=averages,
+            per_query=per_query,
+            trainings=len(parts),
+            spread=spread,
+            parts=tuple(parts),
         )
 
 
@@ -210,14 +239,16 @@ def averages_tree(averages: Averages, metric: PerQuery, molecule: np.ndarray, co
     }
 
 
-def _combined(parts: Sequence[Averages]) -> Averages:
-    def combined(of: Sequence[Measured | None]) -> Measured | None:
+def _combined(metric: str, parts: Sequence[Averages]) -> Averages:
+    most = math.inf if metric in LOWER_IS_BETTER else 1.0
+
+    def combined(of: Sequence[Measured | None], least: float) -> Measured | None:
         known = [one for one in of if one is not None]
-        return combine_trainings(known) if known else None
+        return combine_trainings(known, (least, most)) if known else None
 
     return Averages(
-        combine_trainings([part.micro for part in parts]),
+        combine_trainings([part.micro for part in parts], (0.0, most)),
         parts[0].chance,
-        combined([part.macro for part in parts]),
-        combined([part.corrected for part in parts]),
+        combined([part.macro for part in parts], 0.0),
+        combined([part.corrected for part in parts], -math.inf),
     )

@@ -9,13 +9,15 @@ import numpy as np
 import pyarrow as pa
 
 from ..errors import InputError
-from .judged import Averages, Judged
+from .exchange import pair_permutation_p
+from .judged import Averages, Judged, p_of_trainings
 from .metrics import WeightedAveragePrecision, WeightedRocAuc, average_precision, roc_auc
 from .predictions import Predictions
 from .statistics import (
     BootstrapOptions,
     Measured,
     bootstrap_p,
+    connected_groups,
     estimate,
     molecule_weights,
     resampled_over_pairs,
@@ -37,7 +39,7 @@ class PairJudge:
     """
 
     def __init__(self, task: Task, bootstrap: BootstrapOptions, *, seed: int) -> None:
-        self._task, self._bootstrap = task, bootstrap
+        self._task, self._bootstrap, self._seed = task, bootstrap, seed
         self._query = query_of_candidate(task)
         molecules = np.stack([task.query_molecule[self._query], task.candidate_molecule])
         first, second = np.unique(molecules, return_inverse=True)[1].reshape(2, -1)
@@ -102,10 +104,32 @@ class PairJudge:
         }
 
     def p_value(self, own: Judged, other: Judged | None, metric: str) -> tuple[float, str]:
-        """Return the p-value of the difference of two rows, or of one and chance, and the name of the test."""
+        """Return the p-value of the difference of two rows, or of one and chance, and the name of the test.
+
+        Groups of connected molecules are exchanged; where these are few or one is large, the bootstrap must do.
+        """
+        chosen = self._chosen[metric]
+        group = connected_groups(self._first[chosen], self._second[chosen])
+        if group is not None:
+            p = pair_permutation_p(
+                "average precision" if metric == AVERAGE_PRECISION else "ROC AUC",
+                _scores(own)[:, chosen],
+                None if other is None else _scores(other)[:, chosen],
+                self.positive[chosen],
+                group,
+                seed=self._seed,
+            )
+            return p_of_trainings(p, "permutation", own, other, metric)
         first = own.averages[metric].micro
         second = own.averages[metric].chance if other is None else other.averages[metric].micro
-        return bootstrap_p(first.value - second.value, first.resampled - second.resampled), "bootstrap"
+        p = bootstrap_p(first.value - second.value, first.resampled - second.resampled)
+        return p_of_trainings(p, "bootstrap", own, other, metric)
+
+
+def _scores(row: Judged) -> np.ndarray:
+    """Return the scores of the pairs in each training, float64 of shape (trainings, n_pairs)."""
+    scores = [part.pair_scores for part in row.parts or (row,)]
+    return np.stack([of_training for of_training in scores if of_training is not None])
 
 
 def query_of_candidate(task: Task) -> np.ndarray:
