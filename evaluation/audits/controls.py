@@ -1,0 +1,463 @@
+"""Controls of a row: its queries asked again without their peaks, with those of others, and under other labels.
+
+A score that comes from the spectrum falls to what a blind ranker gets once the spectrum is gone, and does not move when
+only the answer is changed. The altered queries are copies, appended to the data: a row scores them as any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+
+from ...spectra.columns import SpectrumColumns
+from ..candidates import Candidates
+from ..comparisons import MAIN_METRIC
+from ..dataset import EvaluationData
+from ..entries import Entry
+from ..outcomes import query_pools, ranked_outcomes
+from ..predictions import Predictions
+from ..question import Question, answer, can_answer
+from ..scorers import PrecursorOnly, Scorer, StructureScorer, rows_needed
+from ..statistics import paired_permutation_p
+from ..task_files import Task
+from .findings import CANDIDATE_ORDER, LABEL_BLIND, MASKED, SIGNIFICANT, SWAPPED, Finding
+
+MASK_MZ = 100.0
+"""Da. The one peak of every masked spectrum: the same for all, and far below most precursors."""
+
+MINIMUM_QUERIES = 20
+"""Queries (each of another molecule) below which a control says nothing."""
+
+MARGIN = 0.05
+"""A control may exceed the best blind ranker by this much of the main metric: blind rankers are not perfect either."""
+
+RETAINED = 0.5
+"""Share of a row's gain over the blind rankers that a control must keep before it counts as a leak."""
+
+SCORE_TOLERANCE = 1e-4
+"""Of the spread of a row's scores. Batches of another make-up change the last digits of a network's output."""
+
+_LABELS = ("smiles", "inchikey", "formula", "name", "chemical_class")
+
+
+@dataclass(frozen=True, eq=False)
+class Controls:
+    """A sample of a question's queries, and their altered copies in altered data.
+
+    Attributes
+    ----------
+    data : EvaluationData
+        With three copies of each sampled query after its own rows.
+    question : Question
+        Of the sampled queries, each of another molecule, as they are.
+    masked, swapped, relabelled : int64 arrays of shape (n_sampled,)
+        Rows of ``data``: all peaks replaced by one, the same for all; replaced by those of a query that lies
+        elsewhere; the peaks as they were, under the name of another molecule.
+    same_formula : bool array of shape (n_sampled,)
+        Whether the other molecule has the formula of the true one.
+    """
+
+    data: EvaluationData
+    question: Question
+    masked: np.ndarray
+    swapped: np.ndarray
+    relabelled: np.ndarray
+    same_formula: np.ndarray
+
+    def rows(self) -> np.ndarray:
+        """Return all rows of ``data`` that are scored, ascending."""
+        found = self.question.found
+        spectra = [] if self.question.kind == "retrieval" else [found.candidate]
+        return rows_needed([found.queries, self.masked, self.swapped, self.relabelled, *spectra])
+
+    def asked_with(self, queries: np.ndarray) -> Question:
+        """Return the question with other rows as its queries; the pools and the true answers stay."""
+        return replace(self.question, found=replace(self.question.found, queries=queries))
+
+
+def draw_controls(
+    data: EvaluationData, candidates: Candidates, question: Question, *, queries: int, seed: int
+) -> Controls:
+    """Draw ``queries`` queries of a ranked question, each of another molecule, and append their altered copies.
+
+    Raises
+    ------
+    ValueError
+        The question is one of pairs.
+    """
+    if question.kind == "pairs":
+        raise ValueError("controls are drawn for questions whose queries are ranked, not for pairs")
+    rng = np.random.default_rng(seed)
+    sample = _one_per_molecule(question, queries, rng)
+    asked = restricted(question, sample)
+    rows = asked.found.queries
+    donors = _donors(data, asked, rng)
+    other, same_formula = _other_molecules(data, candidates, data.molecule[rows], rng)
+    first, size = len(data), len(rows)
+    columns = data.columns.take(rows)
+    altered = _appended(data, rows, _masked(columns), data.molecule[rows], "masked")
+    altered = _appended(altered, rows, _with_peaks(columns, data.columns.take(donors)), data.molecule[rows], "swapped")
+    altered = _appended(altered, rows, columns, other, "relabelled")
+    copies = first + np.arange(3 * size).reshape(3, size)
+    return Controls(altered, asked, copies[0], copies[1], copies[2], same_formula)
+
+
+def restricted(question: Question, chosen: np.ndarray) -> Question:
+    """Return the question of some of its queries (places, int64 of shape (n,)), with their pools alone."""
+    found, task = question.found, question.task
+    kept = np.flatnonzero(np.isin(found.pool, found.pool_of_query[chosen]))
+    numbers, query_pool = np.unique(found.pool_of_query[chosen], return_inverse=True)
+    pool = np.searchsorted(numbers, found.pool[kept])
+    return replace(
+        question,
+        found=replace(
+            found,
+            queries=found.queries[chosen],
+            pool_of_query=query_pool,
+            pool=pool,
+            candidate=found.candidate[kept],
+        ),
+        task=_restricted_task(task, chosen, kept, query_pool, pool),
+    )
+
+
+def _restricted_task(
+    task: Task, chosen: np.ndarray, kept: np.ndarray, query_pool: np.ndarray, pool: np.ndarray
+) -> Task:
+    return replace(
+        task,
+        query_id=task.query_id.take(pa.array(chosen)),
+        query_pool=query_pool,
+        query_molecule=task.query_molecule[chosen],
+        candidate_id=task.candidate_id.take(pa.array(kept)),
+        candidate_pool=pool,
+        candidate_molecule=task.candidate_molecule[kept],
+        strata={name: values[chosen] for name, values in task.strata.items()},
+    )
+
+
+def control_findings(
+    entry: Entry,
+    scorer: Scorer | StructureScorer,
+    controls: Controls,
+    blind: Mapping[str, np.ndarray],
+    *,
+    seed: int,
+) -> list[Finding]:
+    """Return what the controls say of one row.
+
+    Masked and swapped fail where the row keeps at least half of what the peaks gave it over the best blind ranker, and
+    stays above that ranker by more than `MARGIN` beyond chance (`SIGNIFICANT`, molecules exchanged). Blindness to
+    labels fails where a score depends on what the molecule of the query is said to be, or on its place in the data:
+    the copy has the same peaks and conditions, and another row and label. Order fails where a score depends on the
+    order in which candidates are given.
+
+    Parameters
+    ----------
+    scorer : Scorer or StructureScorer
+        Built by the entry on the data of ``controls``; it can answer their question.
+    blind : mapping of label to float64 array of shape (n_sampled,)
+        The main metric of every ranker that sees no peak; see `blind_values`.
+    """
+    question = controls.question
+    audits = (MASKED, SWAPPED, LABEL_BLIND, CANDIDATE_ORDER)
+    if len(question.found.queries) < MINIMUM_QUERIES:
+        text = (
+            f"'{question.name}' has {len(question.found.queries)} molecules to ask about; {MINIMUM_QUERIES} are needed"
+        )
+        return [Finding(audit, entry.label, None, text) for audit in audits]
+    as_asked = answer(question, controls.data, scorer)
+    own = _values(question, as_asked)
+    label, reference = max(blind.items(), key=lambda item: float(item[1].mean()))
+    findings = []
+    for audit, rows, words in (
+        (MASKED, controls.masked, "without its peaks"),
+        (SWAPPED, controls.swapped, "with the peaks of another spectrum"),
+    ):
+        values = _values(question, answer(controls.asked_with(rows), controls.data, scorer))
+        findings.append(_fallen(audit, words, entry.label, question, own, values, label, reference, seed))
+    relabelled = answer(controls.asked_with(controls.relabelled), controls.data, scorer)
+    findings.append(_label_blind(entry, controls, as_asked, relabelled))
+    findings.append(_order_blind(entry.label, question, scorer, seed))
+    return findings
+
+
+def blind_values(
+    controls: Controls, candidates: Candidates, entries: Sequence[Entry], known: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Return the main metric of every sampled query by each ranker that sees no peak.
+
+    Those are drawing at random; the precursor m/z; the conditions of measurement that are in ``known``; and the rows
+    among ``entries`` whose kind is 'blind' and that know no more than ``known`` and the adduct.
+    """
+    question, data = controls.question, controls.data
+    pools = query_pools(question.task)
+    metric = ranked_outcomes(question.task, _constant(question), pools).metrics[MAIN_METRIC[question.kind]]
+    found = {"random": metric.random}
+    scorers: list[Scorer | StructureScorer] = [
+        entry.builds[0](data, candidates, controls.rows())
+        for entry in entries
+        if entry.kind == "blind" and set(entry.known) <= {*known, "precursor_mz", "adduct"}
+    ]
+    if question.kind != "retrieval":
+        scorers += [PrecursorOnly(data.columns), SameConditions(data.columns, known)]
+    for scorer in scorers:
+        if can_answer(question.kind, scorer):
+            found[scorer.label] = _values(question, answer(question, data, scorer))
+    return found
+
+
+class SameConditions:
+    """The more conditions of measurement a candidate shares with the query, then the nearer its precursor, the better.
+
+    Parameters
+    ----------
+    known : sequence of str
+        Of 'adduct', 'collision_energy' and 'instrument', those that count.
+    """
+
+    label = "conditions of measurement only"
+    kind = PrecursorOnly.kind
+
+    def __init__(self, columns: SpectrumColumns, known: Sequence[str]) -> None:
+        self._columns, self._known = columns, set(known)
+        self._precursor = PrecursorOnly(columns)
+
+    def scores(self, queries: np.ndarray, library: np.ndarray) -> np.ndarray:
+        """Return the number of shared conditions, less up to one for the difference of the precursors."""
+        columns = self._columns
+        shared = np.zeros((len(queries), len(library)))
+        for name, values in (("adduct", columns.adduct), ("instrument", columns.instrument_type)):
+            if name in self._known:
+                shared += values[queries][:, None] == values[library][None, :]
+        if "collision_energy" in self._known:
+            energy = columns.collision_energy.astype(np.float64)
+            difference = np.abs(energy[queries][:, None] - energy[library][None, :])
+            shared += np.where(np.isnan(difference), 0.0, np.exp(-difference / 10.0))
+        away = -self._precursor.scores(queries, library)
+        result: np.ndarray = shared - 0.5 * away / (1.0 + away)
+        return result
+
+
+def _fallen(
+    audit: str,
+    words: str,
+    about: str,
+    question: Question,
+    own: np.ndarray,
+    control: np.ndarray,
+    blind: str,
+    reference: np.ndarray,
+    seed: int,
+) -> Finding:
+    metric = MAIN_METRIC[question.kind]
+    above, gain = float((control - reference).mean()), float((own - reference).mean())
+    p = paired_permutation_p(control, reference, np.arange(len(control)), seed=seed)
+    leaks = above > MARGIN and p <= SIGNIFICANT and above >= RETAINED * gain
+    scale = f"{metric} {control.mean():.3f} {words}, {own.mean():.3f} with them, {reference.mean():.3f} by '{blind}'"
+    end = "what the row knows does not come from the spectrum" if leaks else "the score comes from the spectrum"
+    if not leaks and gain <= MARGIN:
+        end = "it stays where a blind ranker is"
+    return Finding(
+        audit,
+        about,
+        not leaks,
+        f"{scale} ({len(control)} queries): {end}.",
+        {
+            "question": question.name,
+            "metric": metric,
+            "queries": len(control),
+            "as it is": float(own.mean()),
+            "control": float(control.mean()),
+            "best blind ranker": blind,
+            "of the best blind ranker": float(reference.mean()),
+            "p": p,
+        },
+    )
+
+
+def _label_blind(entry: Entry, controls: Controls, own: Predictions, relabelled: Predictions) -> Finding:
+    chosen = np.ones(len(controls.same_formula), bool)
+    if "formula" in entry.known:  # who was given the formula may look at it
+        chosen = controls.same_formula
+    if "truth" in entry.known or chosen.sum() < MINIMUM_QUERIES:
+        reason = "was given the truth" if "truth" in entry.known else "was given the formula, and few have isomers here"
+        return Finding(LABEL_BLIND, entry.label, None, f"the row {reason}; nothing can be told from other labels")
+    differs, compared = _differing(own, relabelled, len(controls.question.found.candidate))
+    count = int(np.sum(differs[chosen]))
+    total = int(np.sum(compared[chosen]))
+    if not total:
+        return Finding(LABEL_BLIND, entry.label, None, "the row abstains on every query that was asked again")
+    sentence = (
+        f"{count:,} of {total:,} queries are scored otherwise when the same peaks come in another row under another "
+        f"molecule: the row looks at more than the spectrum"
+        if count
+        else f"the same peaks get the same scores under another molecule's name ({total:,} queries)"
+    )
+    return Finding(LABEL_BLIND, entry.label, not count, f"{sentence}.", {"queries": total, "scored otherwise": count})
+
+
+def _differing(own: Predictions, other: Predictions, num_candidates: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return of each query whether its scores differ, and whether it has any."""
+    num_queries = int(own.counts["queries"])
+    keys = [part.query * num_candidates + part.candidate for part in (own, other)]
+    joint, a, b = np.intersect1d(*keys, assume_unique=True, return_indices=True)
+    first, second = own.score[a], other.score[b]
+    scored = np.isfinite(first) & np.isfinite(second)
+    far = np.isfinite(first) != np.isfinite(second)
+    far[scored] = np.abs(first[scored] - second[scored]) > _tolerance(own.score)
+    differs = np.bincount(joint // num_candidates, far, num_queries) > 0
+    compared = np.bincount(own.query[np.isfinite(own.score)], minlength=num_queries) > 0
+    # Lists of best hits may end in other ties, but one that holds nothing of the other is another answer.
+    differs |= compared & (np.bincount(joint // num_candidates, minlength=num_queries) == 0)
+    return differs, compared
+
+
+def _order_blind(about: str, question: Question, scorer: Scorer | StructureScorer, seed: int) -> Finding:
+    """Compare the scores of a few pools with those of the same candidates in another order."""
+    rng = np.random.default_rng(seed)
+    found = question.found
+    rows, candidates = found.queries[: 2 * MINIMUM_QUERIES], found.candidate
+    if hasattr(scorer, "scores") and question.kind != "retrieval":
+        library = np.unique(candidates[np.isin(found.pool, found.pool_of_query[: len(rows)])])[: 2**12]
+        places, queries = rng.permutation(len(library)), rng.permutation(len(rows))
+        first = np.asarray(scorer.scores(rows, library), np.float64)[np.ix_(queries, places)].ravel()
+        second = np.asarray(scorer.scores(rows[queries], library[places]), np.float64).ravel()
+    else:
+        assert hasattr(scorer, "score_structures")
+        owner = np.full(int(found.pool_of_query.max()) + 1, -1, np.int64)
+        owner[found.pool_of_query] = found.queries
+        molecule = question.task.candidate_molecule
+        places = rng.permutation(len(molecule))
+        first = np.asarray(scorer.score_structures(owner[found.pool], molecule), np.float64)[places]
+        second = np.asarray(scorer.score_structures(owner[found.pool][places], molecule[places]), np.float64)
+    scored = np.isfinite(first) & np.isfinite(second)
+    far = np.isfinite(first) != np.isfinite(second)
+    far[scored] = np.abs(first[scored] - second[scored]) > _tolerance(first)
+    count = int(far.sum())
+    sentence = (
+        f"{count:,} of {len(far):,} scores change with the order of the candidates: the place is in the score"
+        if count
+        else f"the scores do not change with the order of the candidates ({len(far):,} scores)"
+    )
+    evidence = {"question": question.name, "scores": len(far), "changed": count}
+    return Finding(CANDIDATE_ORDER, about, not count, f"{sentence}.", evidence)
+
+
+def _tolerance(scores: np.ndarray) -> float:
+    scored = scores[np.isfinite(scores)]
+    return SCORE_TOLERANCE * float(max(np.std(scored), 1e-2)) if len(scored) else SCORE_TOLERANCE
+
+
+def _values(question: Question, predictions: Predictions) -> np.ndarray:
+    """Return the main metric of every query, 0 where it does not count."""
+    outcomes = ranked_outcomes(question.task, predictions, query_pools(question.task))
+    metric = MAIN_METRIC[question.kind]
+    values = np.zeros(len(question.found.queries))
+    values[outcomes.counted[metric]] = outcomes.metrics[metric].value
+    return values
+
+
+def _constant(question: Question) -> Predictions:
+    from ..question import checked
+
+    empty = np.empty(0, np.int64)
+    return checked(question, "random", empty, empty, np.empty(0))
+
+
+def _one_per_molecule(question: Question, limit: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw queries of distinct molecules that can be answered rightly and wrongly."""
+    task = question.task
+    pools = query_pools(task)
+    usable = pools.size > 1
+    if question.kind != "analogue":
+        usable &= pools.answerable
+    rows = rng.permutation(np.flatnonzero(usable))
+    first = np.unique(task.query_molecule[rows], return_index=True)[1]
+    return np.sort(rows[np.sort(first)[:limit]])
+
+
+def _donors(data: EvaluationData, asked: Question, rng: np.random.Generator) -> np.ndarray:
+    """Draw for each query another one of its polarity, whose molecule is no candidate of it where that can be had."""
+    rows, task = asked.found.queries, asked.task
+    donors = np.empty(len(rows), np.int64)
+    for place, row in enumerate(rows):
+        pool = task.candidate_molecule[task.candidate_pool == task.query_pool[place]]
+        elsewhere = ~np.isin(task.query_molecule, pool) & (task.query_molecule != task.query_molecule[place])
+        alike = elsewhere & (data.columns.polarity[rows] == data.columns.polarity[row])
+        others = np.flatnonzero(alike if alike.any() else elsewhere)
+        if not len(others):
+            others = np.flatnonzero(task.query_molecule != task.query_molecule[place])
+        donors[place] = rows[rng.choice(others)] if len(others) else row
+    return donors
+
+
+def _other_molecules(
+    data: EvaluationData, candidates: Candidates, molecule: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw for each molecule another one of the data, an isomer where there is one, and say whether it is one."""
+    formula = candidates.formula[: len(data.inchikey_block)].astype(str)
+    other, same = np.empty(len(molecule), np.int64), np.zeros(len(molecule), bool)
+    for place, number in enumerate(molecule):
+        isomers = np.flatnonzero((formula == formula[number]) & (formula != ""))
+        isomers = isomers[isomers != number]
+        same[place] = len(isomers) > 0
+        other[place] = (
+            rng.choice(isomers) if len(isomers) else (number + rng.integers(1, max(len(formula), 2))) % len(formula)
+        )
+    return other, same
+
+
+def _masked(columns: SpectrumColumns) -> SpectrumColumns:
+    """Return the spectra with one peak each, the same in all."""
+    return replace(
+        columns,
+        offsets=np.arange(len(columns) + 1, dtype=np.int64),
+        mz=np.full(len(columns), MASK_MZ, np.float32),
+        intensity=np.ones(len(columns), np.float32),
+    )
+
+
+def _with_peaks(columns: SpectrumColumns, donors: SpectrumColumns) -> SpectrumColumns:
+    return replace(columns, offsets=donors.offsets, mz=donors.mz, intensity=donors.intensity)
+
+
+def _appended(
+    data: EvaluationData, rows: np.ndarray, columns: SpectrumColumns, molecule: np.ndarray, word: str
+) -> EvaluationData:
+    """Return the data with copies of ``rows`` at the end, with the peaks of ``columns`` and under ``molecule``."""
+    ids = np.array([f"{name} ({word})" for name in data.spectrum_id[rows]], object)
+    offsets = pa.array(columns.offsets, pa.int32())
+    table = data.table.take(pa.array(rows))
+    named = {
+        "spectrum_id": pa.array(ids.tolist(), pa.string()),
+        "mz": pa.ListArray.from_arrays(offsets, pa.array(columns.mz, pa.float32())),
+        "intensity": pa.ListArray.from_arrays(offsets, pa.array(columns.intensity, pa.float32())),
+    }
+    if np.any(molecule != data.molecule[rows]):
+        representative = np.unique(data.molecule, return_index=True)[1]
+        labels = data.table.take(pa.array(representative[molecule]))
+        named |= {name: labels[name] for name in _LABELS}
+    for name, column in named.items():
+        place = table.column_names.index(name)
+        table = table.set_column(place, data.table.schema.field(name), column)
+    own = data.columns
+    return replace(
+        data,
+        columns=SpectrumColumns(
+            offsets=np.concatenate([own.offsets, own.offsets[-1] + columns.offsets[1:]]),
+            **{
+                name: np.concatenate([getattr(own, name), getattr(columns, name)])
+                for name in SpectrumColumns.TABLE_COLUMNS
+            },
+        ),
+        spectrum_id=np.concatenate([data.spectrum_id, ids]),
+        molecule=np.concatenate([data.molecule, molecule]),
+        fold=np.concatenate([data.fold, data.fold[rows]]),
+        laboratory=np.concatenate([data.laboratory, data.laboratory[rows]]),
+        peaks=np.concatenate([data.peaks, data.peaks.max() + 1 + np.arange(len(rows))]),
+        table=pa.concat_tables([data.table, table]).combine_chunks(),
+    )
