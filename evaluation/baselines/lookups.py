@@ -8,9 +8,8 @@ ms_entropy (`calculate_entropy_similarity`, `FlashEntropySearch.hybrid_search`),
 from __future__ import annotations
 
 import hashlib
-import logging
+import importlib.util
 import os
-import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -128,16 +127,10 @@ def lookup_entries(options: LookupOptions, *, workers: int | None = None) -> lis
 
 
 def require_lookups() -> None:
-    """Raise `InputError` where matchms or ms_entropy is not installed."""
-    try:
-        with warnings.catch_warnings():  # what matchms imports for formats that are not read here
-            warnings.filterwarnings("ignore", message="hdf5plugin is missing")
-            import matchms
-        import ms_entropy  # noqa: F401
-    except ImportError as error:
-        raise InputError(f"the look-ups need {error.name}; install it with: pip install 'ionbed[evaluate]'") from None
-    # matchms announces every spectrum that has no peaks left; here that is counted, not announced.
-    logging.getLogger(matchms.__name__).setLevel(logging.ERROR)
+    """Raise `InputError` where matchms, ms_entropy or numba is not installed."""
+    for name in ("matchms", "ms_entropy", "numba"):
+        if importlib.util.find_spec(name) is None:
+            raise InputError(f"the look-ups need {name}; install it with: pip install 'ionbed[evaluate]'")
 
 
 class PeakCleaner:

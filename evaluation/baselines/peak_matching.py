@@ -87,9 +87,9 @@ def _is_match(is_entropy: bool, mz_a: float, mz_b: float, shift: float, toleranc
     # At the very edge of the tolerance the rounding decides, so it is that of the published programs: float64 in
     # matchms, float32 in ms_entropy.
     if is_entropy and shift == 0.0:
-        return abs(np.float32(mz_a - mz_b)) <= np.float32(tolerance)
+        return bool(abs(np.float32(mz_a - mz_b)) <= np.float32(tolerance))
     moved = np.float64(mz_b) + shift
-    return np.float64(mz_a) - tolerance <= moved and moved <= np.float64(mz_a) + tolerance
+    return bool(np.float64(mz_a) - tolerance <= moved and moved <= np.float64(mz_a) + tolerance)
 
 
 @compiled
@@ -242,9 +242,9 @@ def score_library(
                 if _is_match(is_entropy, peaks.mz[i], index.mz[place], 0.0, tolerance):
                     totals[index.spectrum[place]] += _term(is_entropy, peaks, i, index.peak[place])
                 place += 1
-        for place in range(len(library)):
-            total = totals[place]
-            scores[row, place] = _normalised(is_entropy, peaks, query, library[place], total) if total != 0 else 0.0
+        for column in range(len(library)):
+            total = totals[column]
+            scores[row, column] = _normalised(is_entropy, peaks, query, library[column], total) if total != 0 else 0.0
 
 
 @compiled
@@ -296,8 +296,8 @@ def score_library_shifted(
                     totals[spectrum] += _term(is_entropy, peaks, i, peak)
                 elif not is_entropy:
                     contested_in[spectrum] = row + 1
-        for place in range(len(library)):
-            total = totals[place]
-            if contested_in[place] == row + 1:
-                total = _modified_cosine_total(peaks, query, library[place], tolerance)
-            scores[row, place] = _normalised(is_entropy, peaks, query, library[place], total) if total != 0 else 0.0
+        for column in range(len(library)):
+            total = totals[column]
+            if contested_in[column] == row + 1:
+                total = _modified_cosine_total(peaks, query, library[column], tolerance)
+            scores[row, column] = _normalised(is_entropy, peaks, query, library[column], total) if total != 0 else 0.0
