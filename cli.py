@@ -139,7 +139,7 @@ def split(
         typer.Option(
             metavar="KIND",
             help="What the folds may not share: inchikey-block, formula, scaffold, mces (distance), chemical-class; "
-            "laboratory, instrument-type, low-energy; nothing: random-spectrum. See docs/splits.md.",
+            "laboratory, instrument-type, low-energy; nothing: random-spectrum; or massspecgym. See docs/splits.md.",
         ),
     ] = "inchikey-block",
     test: Annotated[float, typer.Option(min=0, max=1, help="Share held out for testing.")] = 0.1,
@@ -164,6 +164,9 @@ def split(
         Path | None,
         typer.Option(metavar="FOLDER", help="Of mces: where distances are kept.", show_default="FILE.json.cache"),
     ] = None,
+    folds_from: Annotated[
+        Path | None, typer.Option(metavar="FILE.tsv", help="Of massspecgym: the benchmark's table.", show_default=False)
+    ] = None,
     workers: WorkersOption = None,
 ) -> None:
     """Divide a store into train, validation and test, and audit what these share; a split that leaks is refused."""
@@ -173,6 +176,7 @@ def split(
     options = SplitOptions(
         kind=kind, seed=seed, test=test, validation=validation, hold_out=tuple(hold_out or ()), molecules=molecules,
         max_energy=max_energy, class_level=class_level, solver_seconds=solver_seconds, cache=cache, workers=workers,
+        folds_from=folds_from,
     )  # fmt: skip
     for line in describe_audit(split_store(store, out, options)):
         logger.info("%s: %s", out, line)

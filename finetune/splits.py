@@ -20,13 +20,17 @@ from ..errors import InputError
 from ..spectra.molecules import element_formula, murcko_scaffold
 from ..spectra.split import EXCLUDED, MOLECULES, Split
 from ..spectra.store import Store
+from .published_folds import MASSSPECGYM, split_by_massspecgym
 from .split_audit import AUDIT_COLUMNS, audit_split, class_at_level, peak_digests, refuse_leaks
 
 KINDS = (
     "inchikey-block", "formula", "scaffold", "mces", "chemical-class",
     "laboratory", "instrument-type", "low-energy", "random-spectrum",
 )  # fmt: skip
-"""See docs/splits.md."""
+"""Those that are drawn here; see docs/splits.md."""
+
+PUBLISHED_KINDS = (MASSSPECGYM,)
+"""Those that are read from ``folds_from``."""
 
 HELD_OUT_COLUMNS = {"laboratory": "laboratory", "instrument-type": "instrument_type"}
 """Kinds that hold out values of a column of the store."""
@@ -47,7 +51,7 @@ class SplitOptions:
     Attributes
     ----------
     kind : str
-        One of `KINDS`.
+        One of `KINDS` or `PUBLISHED_KINDS`.
     seed : int
     test, validation : float
         Shares asked for, from 0 to 1: of the molecules; of the spectra for ``laboratory``, ``instrument-type`` and
@@ -68,6 +72,8 @@ class SplitOptions:
         Folder in which the MCES distances are kept; beside the split where None.
     workers : int or None
         Processes for the MCES distances; all cores where None.
+    folds_from : Path or None
+        A table of the benchmark whose folds a published kind takes.
 
     Raises
     ------
@@ -87,10 +93,15 @@ class SplitOptions:
     solver_seconds: float = 1.0
     cache: Path | None = None
     workers: int | None = None
+    folds_from: Path | None = None
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise InputError(f"kind is '{self.kind}'; it must be one of {', '.join(KINDS)}")
+        if self.kind not in (*KINDS, *PUBLISHED_KINDS):
+            raise InputError(f"kind is '{self.kind}'; it must be one of {', '.join((*KINDS, *PUBLISHED_KINDS))}")
+        if self.kind in PUBLISHED_KINDS and self.folds_from is None:
+            raise InputError(f"kind '{self.kind}' reads its folds from a file; name it with --folds-from")
+        if self.kind in KINDS and self.folds_from is not None:
+            raise InputError(f"kind '{self.kind}' draws its folds; leave out --folds-from, or choose another kind")
         _check_shares(self.test, self.validation)
         if self.hold_out and self.kind not in _TAKES_HOLD_OUT:
             raise InputError(f"kind '{self.kind}' holds out no named values; {', '.join(sorted(_TAKES_HOLD_OUT))} do")
@@ -122,7 +133,7 @@ def split_store(store: Path, out: Path, options: SplitOptions = SplitOptions()) 
     """
     opened = Store(store)
     refuse_input_as_output(out, store)
-    table = opened.table(AUDIT_COLUMNS)
+    table = opened.table((*AUDIT_COLUMNS, "native_id"))
     split = make_split(table, options, cache=options.cache or Path(f"{out}.cache"))
     audit = audit_split(split, table)
     refuse_leaks(audit)
@@ -138,7 +149,7 @@ def audit_path(out: str | os.PathLike[str]) -> Path:
 
 
 def make_split(table: pa.Table, options: SplitOptions, *, cache: Path | None = None) -> Split:
-    """Return the split of a table of the store with the columns `AUDIT_COLUMNS`.
+    """Return the split of a table of the store with the columns `AUDIT_COLUMNS`, and ``native_id`` for published kinds.
 
     Raises
     ------
@@ -148,6 +159,8 @@ def make_split(table: pa.Table, options: SplitOptions, *, cache: Path | None = N
     if options.kind == "inchikey-block":
         inchikeys = table["inchikey"].to_pylist()
         return split_by_inchikey_block(inchikeys, seed=options.seed, test=options.test, validation=options.validation)
+    if options.folds_from is not None:
+        return split_by_massspecgym(table, options.folds_from)
     makers: dict[str, Callable[[pa.Table, SplitOptions], Split]] = {
         "formula": lambda t, o: _by_groups(t, o, element_formula),
         "scaffold": lambda t, o: _by_groups(t, o, murcko_scaffold),
