@@ -39,15 +39,12 @@ class MCESOptions:
         known to be reached, and is not exact; the share of exact values stands beside the metric.
     random_draws : int
         Candidates drawn for each query to know what chance would get.
-    workers : int or None
-        Processes; all cores where None.
     """
 
     max_queries: int | None = 500
     limit: float = 15.0
     seconds: float = SOLVER_SECONDS
     random_draws: int = 2
-    workers: int | None = None
 
     def __post_init__(self) -> None:
         if self.max_queries is not None and self.max_queries < 0:
@@ -58,8 +55,6 @@ class MCESOptions:
             raise ValueError(f"'seconds' is {self.seconds}; it must not be below 0")
         if self.random_draws < 1:
             raise ValueError(f"'random_draws' is {self.random_draws}; chance needs at least 1")
-        if self.workers is not None and self.workers < 1:
-            raise ValueError(f"'workers' is {self.workers}; it must be at least 1, or null for all cores")
 
 
 class MCESDistances:
@@ -70,6 +65,8 @@ class MCESDistances:
     options : MCESOptions
     cache : Path, optional
         Folder in which every distance is kept, for this limit and time.
+    workers : int, optional
+        Processes; all cores where None.
 
     Raises
     ------
@@ -77,13 +74,13 @@ class MCESDistances:
         SciPy is not installed, or the cache cannot be used.
     """
 
-    def __init__(self, options: MCESOptions, cache: Path | None = None) -> None:
+    def __init__(self, options: MCESOptions, cache: Path | None = None, *, workers: int | None = None) -> None:
         self.options = options
         self._context = ExitStack()
         name = f"mces-up-to-{options.limit:g}-{options.seconds:g}s.sqlite"
         self._answers = KeptAnswers(cache, name)
         self._context.callback(self._answers.close)
-        self._workers = self._context.enter_context(Workers(options.workers))
+        self._workers = self._context.enter_context(Workers(workers))
 
     def __enter__(self) -> MCESDistances:
         return self
@@ -140,6 +137,14 @@ def _readable(smiles: np.ndarray, molecules: np.ndarray) -> np.ndarray:
 
     with rdBase.BlockLogs():
         return np.array([m for m in molecules.tolist() if smiles[m] and Chem.MolFromSmiles(smiles[m])], np.int64)
+
+
+def mces_at_1(task: Task, distances: MCESDistances | None, *, seed: int) -> MCESAt1 | None:
+    """Return the measure of a task, or None where it is not wanted or the task has no structures to compare."""
+    is_wanted = distances is not None and distances.options.max_queries != 0
+    if distances is None or not is_wanted or task.kind == "pairs" or task.smiles is None:
+        return None
+    return MCESAt1(task, distances, seed=seed)
 
 
 class MCESAt1:

@@ -17,6 +17,7 @@ from .dataset import EvaluationData
 from .entries import Entry
 from .judged import Comparison, Judged
 from .judgement import Judge
+from .mces_at_1 import MCESDistances, mces_at_1
 from .outcomes import LOWER_IS_BETTER, Outcomes
 from .question import Question, answer, can_answer
 from .statistics import BootstrapOptions
@@ -86,13 +87,17 @@ def measure(
     bootstrap: BootstrapOptions,
     *,
     seed: int,
+    distances: MCESDistances | None = None,
 ) -> list[QuestionResult]:
-    """Return the table of every question.
+    """Return the table of every question; MCES@1 is in it where ``distances`` are given.
 
     Each row is built once for all questions, so that a model embeds a spectrum once.
     """
     needed = _rows_needed(questions)
-    judges = [Judge(question.task, bootstrap, seed=seed) for question in questions]
+    judges = [
+        Judge(question.task, bootstrap, seed=seed, mces=mces_at_1(question.task, distances, seed=seed))
+        for question in questions
+    ]
     judged: list[list[tuple[Entry, Judged]]] = [[] for _ in questions]
     for entry in entries:
         places = [place for place, question in enumerate(questions) if question.kind in entry.kinds]

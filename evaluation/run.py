@@ -33,6 +33,7 @@ from .comparisons import (
     SAME_MOLECULE_ANY_PARTNER,
 )
 from .dataset import EvaluationData, load_evaluation_data
+from .mces_at_1 import MCESDistances, MCESOptions
 from .measure import measure
 from .provenance import check_exposure, training_stages
 from .query_properties import nearest_train_tanimoto
@@ -105,6 +106,7 @@ class EvaluationConfig:
     blind: BlindOptions = field(default_factory=BlindOptions)
     trained_baselines: TrainedBaselineOptions = field(default_factory=TrainedBaselineOptions)
     audits: AuditOptions = field(default_factory=AuditOptions)
+    mces: MCESOptions = field(default_factory=MCESOptions)
     bootstrap: BootstrapOptions = field(default_factory=BootstrapOptions)
 
     def __post_init__(self) -> None:
@@ -168,7 +170,8 @@ def evaluate(config: EvaluationConfig, out: str | os.PathLike[str], *, overwrite
     questions = [ask(name, data, molecules, config, nearest_train) for name in config.tasks]
     rows = table_rows(data, molecules, models, exposed, config, split_hash=split.hash)
     asked = [question for question in questions if question is not None]
-    results = measure(asked, data, molecules, rows, config.bootstrap, seed=config.seed)
+    with MCESDistances(config.mces, config.cache, workers=config.workers) as distances:
+        results = measure(asked, data, molecules, rows, config.bootstrap, seed=config.seed, distances=distances)
     findings = run_audits(
         data,
         molecules,
@@ -181,7 +184,7 @@ def evaluate(config: EvaluationConfig, out: str | os.PathLike[str], *, overwrite
         seed=config.seed,
     )
     findings += [
-        audit_outcomes(row.entry.label, result.question.name, result.question.task, row.table, row.tree["metrics"])
+        audit_outcomes(row.entry.label, result.question.name, result.question.task, row.table, row.tree)
         for result in results
         for row in result.rows
     ]

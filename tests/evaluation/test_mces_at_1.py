@@ -21,7 +21,7 @@ from ionbed.evaluation.task_files import Task
 SMILES = np.array(["CCO", "CCC", "CCCC", "C=CC", "c1ccccc1C(=O)OCCCCCCCCCCCC", "C1CC"], object)
 """From the first: itself, 2 (C-O is no C-C), 3, and further than 5; the last is not a molecule."""
 DISTANCE = {(0, 1): 2.0, (0, 2): 3.0, (1, 2): 1.0, (1, 3): 1.0, (0, 3): 3.0}
-IN_PROCESS = MCESOptions(max_queries=None, limit=5.0, workers=1)
+OPTIONS = MCESOptions(max_queries=None, limit=5.0)
 
 
 def make_task(pools: list[list[int]], true: list[int]) -> Task:
@@ -50,7 +50,7 @@ def answer(task: Task, scores: list[float], name: str = "tool") -> Predictions:
 def test_the_value_is_the_distance_of_the_best_hit_ties_in_expectation() -> None:
     task = make_task([[0, 1, 2], [0, 1, 2], [0, 1, 2], [4, 0], [0, 1]], [0, 0, 0, 0, 0])
     scores = [3, 2, 1, 0, 1, 0, 0, 1, 1, 1, 0, -np.inf, -np.inf]
-    with MCESDistances(IN_PROCESS) as distances:
+    with MCESDistances(OPTIONS, workers=1) as distances:
         found = ranked_outcomes(task, answer(task, scores), query_pools(task), MCESAt1(task, distances, seed=0))
     metric = found.metrics["MCES@1"]
     assert metric.value.tolist() == [0.0, 2.0, 2.5, 5.0, 5.0]
@@ -62,8 +62,8 @@ def test_the_value_is_the_distance_of_the_best_hit_ties_in_expectation() -> None
 
 def test_chance_is_the_mean_distance_of_the_pool() -> None:
     task = make_task([[0, 0, 0, 1, 2]] * 300 + [[]], [0] * 301)
-    options = MCESOptions(max_queries=None, limit=5.0, workers=1, random_draws=4)
-    with MCESDistances(options) as distances:
+    options = MCESOptions(max_queries=None, limit=5.0, random_draws=4)
+    with MCESDistances(options, workers=1) as distances:
         measure = MCESAt1(task, distances, seed=0)
         again = MCESAt1(task, distances, seed=0)
     assert measure.random[:-1].mean() == pytest.approx((0 + 2 + 3) / 3, abs=0.15)  # molecules, not spectra
@@ -77,7 +77,7 @@ def test_all_molecules_are_asked_before_one_is_asked_twice() -> None:
     task = make_task([[0]] * len(true), true)
     drawn = {}
     for size in (4, 10, 0, None):
-        with MCESDistances(MCESOptions(max_queries=size, limit=5.0, workers=1)) as distances:
+        with MCESDistances(MCESOptions(max_queries=size, limit=5.0), workers=1) as distances:
             drawn[size] = MCESAt1(task, distances, seed=0).counted
     assert sorted(np.array(true)[drawn[4]].tolist()) == [0, 1, 2, 3]
     assert len(drawn[10]) == len(set(drawn[10].tolist())) == 10
@@ -88,13 +88,18 @@ def test_all_molecules_are_asked_before_one_is_asked_twice() -> None:
 
 def test_with_no_queries_it_is_not_among_the_metrics() -> None:
     task = make_task([[0, 1]], [0])
-    with MCESDistances(MCESOptions(max_queries=0, workers=1)) as distances:
+    with MCESDistances(MCESOptions(max_queries=0), workers=1) as distances:
         found = ranked_outcomes(task, answer(task, [1, 0]), query_pools(task), MCESAt1(task, distances, seed=0))
+        assert mces_at_1.mces_at_1(task, distances, seed=0) is None
     assert "MCES@1" not in found.metrics and found.exact_mces is None
+    with MCESDistances(OPTIONS, workers=1) as distances:
+        assert mces_at_1.mces_at_1(replace(task, smiles=None), distances, seed=0) is None
+        assert mces_at_1.mces_at_1(task, distances, seed=0) is not None
+    assert mces_at_1.mces_at_1(task, None, seed=0) is None
 
 
 def test_a_structure_that_cannot_be_read_is_far_and_not_exact() -> None:
-    with MCESDistances(IN_PROCESS) as distances:
+    with MCESDistances(OPTIONS, workers=1) as distances:
         found, is_exact = distances(SMILES, np.array([0, 5, 0, 5]), np.array([5, 1, 1, 5]))
     assert found.tolist() == [5.0, 5.0, 2.0, 0.0]
     assert is_exact.tolist() == [False, False, True, True]
@@ -102,18 +107,18 @@ def test_a_structure_that_cannot_be_read_is_far_and_not_exact() -> None:
 
 def test_what_the_solver_had_no_time_for_is_marked() -> None:
     pair = np.array(["CC(C)CC(NC(=O)C(N)CC(C)C)C(=O)NC(C)C(=O)O", "CC(C)CC(NC(=O)C(C)NC(=O)C(N)CO)C(=O)NCCC"], object)
-    with MCESDistances(MCESOptions(limit=15.0, seconds=0.0, workers=1)) as distances:
+    with MCESDistances(MCESOptions(limit=15.0, seconds=0.0), workers=1) as distances:
         found, is_exact = distances(pair, np.array([0]), np.array([1]))
     assert not is_exact[0] and 0 < found[0] <= 15.0
 
 
 def test_distances_are_kept_whichever_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = (np.array(of) for of in zip(*DISTANCE, strict=True))
-    with MCESDistances(IN_PROCESS, tmp_path) as distances:
+    with MCESDistances(OPTIONS, tmp_path, workers=1) as distances:
         found, is_exact = distances(SMILES, first, second)
     assert found.tolist() == list(DISTANCE.values()) and is_exact.all()
     monkeypatch.setattr(mces_at_1, "capped_distance", None)
-    with MCESDistances(IN_PROCESS, tmp_path) as distances:
+    with MCESDistances(OPTIONS, tmp_path, workers=1) as distances:
         again, _ = distances(SMILES, second, first)
     assert np.array_equal(again, found)
     assert len(list(tmp_path.glob("mces-up-to-5-1s.sqlite"))) == 1
@@ -123,7 +128,7 @@ def test_two_processes_find_what_one_finds() -> None:
     first, second = np.triu_indices(5, 1)
     found = []
     for workers in (1, 2):
-        with MCESDistances(MCESOptions(limit=5.0, workers=workers)) as distances:
+        with MCESDistances(OPTIONS, workers=workers) as distances:
             found.append(distances(SMILES, first, second)[0])
     assert np.array_equal(*found)
 
@@ -133,7 +138,7 @@ def test_lower_is_better_in_every_verdict() -> None:
     pools = [[number, (number + 1) % 24, (number + 2) % 24] for number in range(24)]
     task = replace(make_task(pools, list(range(24))), smiles=chains, molecule=chains)
     good, bad = (answer(task, list(of) * 24, name) for of, name in (((2, 1, 0), "good"), ((0, 1, 2), "bad")))
-    with MCESDistances(IN_PROCESS) as distances:
+    with MCESDistances(OPTIONS, workers=1) as distances:
         judge = Judge(task, BootstrapOptions(), seed=0, mces=MCESAt1(task, distances, seed=0))
         rows = [judge([good]), judge([bad]), judge([good, good, bad])]
     assert [row.metrics["MCES@1"]["exact"] for row in rows] == [1.0] * 3
@@ -150,7 +155,7 @@ def test_lower_is_better_in_every_verdict() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"max_queries": -1}, {"limit": 0.0}, {"limit": 5.3}, {"seconds": -1}, {"random_draws": 0}, {"workers": 0}]
+    "wrong", [{"max_queries": -1}, {"limit": 0.0}, {"limit": 5.3}, {"seconds": -1}, {"random_draws": 0}]
 )
 def test_wrong_options_are_refused(wrong: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
