@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -103,12 +103,18 @@ def audit_lists(about: str, task: Task, *, seed: int = 0) -> list[Finding]:
     return findings
 
 
-def audit_outcomes(
-    label: str, question: str, task: Task, table: pa.Table, metrics: Mapping[str, Mapping[str, Any]]
-) -> Finding:
-    """Return the audit of the denominators of one row in one question; see `denominator`."""
-    found = denominator(label, task, table, metrics)
-    return Finding(found.audit, label, found.passed, f"{question}: {found.sentence}", found.evidence)
+def audit_outcomes(label: str, question: str, task: Task, table: pa.Table, row: Mapping[str, Any]) -> Finding:
+    """Return the audit of the denominators of one row in one question; see `denominator`.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        The outcome of every query (or pair) of its first training.
+    row : mapping
+        The row in ``results.json``: its ``metrics``, and their ``spread`` where there are several trainings.
+    """
+    found = denominator(label, task, table, row["metrics"], row.get("spread"))
+    return replace(found, sentence=f"{question}: {found.sentence}")
 
 
 def audit_predictions(

@@ -169,7 +169,13 @@ def truth_in_scores(
     return Finding(ORACLE_USE, about, not fired, sentence, evidence)
 
 
-def denominator(about: str, task: Task, table: pa.Table, metrics: Mapping[str, Mapping[str, Any]]) -> Finding:
+def denominator(
+    about: str,
+    task: Task,
+    table: pa.Table,
+    metrics: Mapping[str, Mapping[str, Any]],
+    spread: Mapping[str, Mapping[str, float]] | None = None,
+) -> Finding:
     """Count every query of ``task`` once in a per-query table, and compute each metric from it anew.
 
     An abstention must stand there as a miss. Of the open-world task, hit@k and MRR are about the queries that have an
@@ -180,17 +186,39 @@ def denominator(about: str, task: Task, table: pa.Table, metrics: Mapping[str, M
     table : pyarrow.Table
         The outcome of every query (or pair), as it is written.
     metrics : mapping of metric to mapping
-        As in ``results.json``: with ``micro`` (a ``value``), and ``queries`` or ``pairs``. For a row of several
-        trainings, give those of the training that the table is of.
+        As in ``results.json``: with ``micro`` (a ``value``), and ``queries`` or ``pairs``.
+    spread : mapping of metric to mapping, or None
+        Of a row of several trainings: the ``least`` and the ``most`` of them. The table is that of one.
     """
-    faults = _pair_faults(task, table, metrics) if task.kind == "pairs" else _query_faults(task, table, metrics)
+    find = _pair_faults if task.kind == "pairs" else _query_faults
+    faults = find(task, table, metrics, spread or {})
     what = "pairs" if task.kind == "pairs" else "queries"
     total = len(task.candidate_id) if task.kind == "pairs" else len(task.query_id)
     sentence = f"{faults[0]}." if faults else f"all {total:,} {what} count once, abstentions as misses."
     return Finding(DENOMINATOR, about, not faults, sentence, {what: total, "faults": faults})
 
 
-def _query_faults(task: Task, table: pa.Table, metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _misstated(
+    name: str, value: float, metrics: Mapping[str, Mapping[str, Any]], spread: Mapping[str, Mapping[str, float]]
+) -> str | None:
+    """Return what is wrong with a stated metric whose value over all that counts is ``value``, if anything is."""
+    stated = float(metrics[name]["micro"]["value"])
+    if name in spread:
+        least, most = spread[name]["least"], spread[name]["most"]
+        if least - _ROUNDING <= value <= most + _ROUNDING:
+            return None
+        return f"{name} lies from {least:.6f} to {most:.6f} in the trainings, but is {value:.6f} in the table of one"
+    if abs(value - stated) <= _ROUNDING:
+        return None
+    return f"{name} is {stated:.6f}, but {value:.6f} over all that counts"
+
+
+def _query_faults(
+    task: Task,
+    table: pa.Table,
+    metrics: Mapping[str, Mapping[str, Any]],
+    spread: Mapping[str, Mapping[str, float]],
+) -> list[str]:
     expected = task.query_id.to_pylist()
     given = table["query_id"].to_pylist()
     faults = []
@@ -213,14 +241,19 @@ def _query_faults(task: Task, table: pa.Table, metrics: Mapping[str, Mapping[str
             faults.append(f"{name} is about {int(tree['queries']):,} queries, not {int(counted.sum()):,}")
         elif np.isnan(values[counted]).any():
             faults.append(f"{name} has no value for {int(np.isnan(values[counted]).sum()):,} queries that count")
-        elif counted.any() and abs(float(values[counted].mean()) - float(tree["micro"]["value"])) > _ROUNDING:
-            faults.append(f"{name} is {tree['micro']['value']:.6f}, but {values[counted].mean():.6f} over all queries")
+        elif counted.any() and (wrong := _misstated(name, float(values[counted].mean()), metrics, spread)):
+            faults.append(wrong)
         elif not name.startswith("MCES") and np.any(values[counted & unanswered] != 0):
             faults.append(f"{name} is above 0 for queries without an answer")
     return faults
 
 
-def _pair_faults(task: Task, table: pa.Table, metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _pair_faults(
+    task: Task,
+    table: pa.Table,
+    metrics: Mapping[str, Mapping[str, Any]],
+    spread: Mapping[str, Mapping[str, float]],
+) -> list[str]:
     faults = []
     if len(table) != len(task.candidate_id):
         return [f"the table of outcomes has {len(table):,} pairs, the task {len(task.candidate_id):,}"]
@@ -234,9 +267,8 @@ def _pair_faults(task: Task, table: pa.Table, metrics: Mapping[str, Mapping[str,
             continue
         if int(metrics[name]["pairs"]) != len(table):
             faults.append(f"{name} is about {int(metrics[name]['pairs']):,} pairs, not {len(table):,}")
-        value = measure(score, positive)
-        if abs(value - float(metrics[name]["micro"]["value"])) > _ROUNDING:
-            faults.append(f"{name} is {metrics[name]['micro']['value']:.6f}, but {value:.6f} over all pairs")
+        elif wrong := _misstated(name, measure(score, positive), metrics, spread):
+            faults.append(wrong)
     return faults
 
 
