@@ -7,9 +7,10 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.report.explanations import verdict_sentences
-from ..evaluation.report.page import STYLE
-from ..evaluation.report.table import TITLES, count_line, footnote, tables
+from ..evaluation.report.explanations import TITLES
+from ..evaluation.report.markup import STYLE, html_document, html_table
+from ..evaluation.report.table import Table, count_line, footnote, metrics_table
+from ..evaluation.report.verdicts import verdict_sentences
 from .searches import COLUMNS, ShownSearch, hit_rows, query_line
 
 DEMO_STYLE = """
@@ -28,11 +29,12 @@ def write_page(
     """Write ``report.html`` in ``out``, beside ``mirror-1.svg`` and the following (one per search of ``shown``)."""
     body = ["<h1>ionbed demo: predicted spectra</h1>", f"<p class='notice'>{escape(notice)}</p>"]
     body.append("<h2>What was run</h2>")
-    body.append(_table(("stage", "seconds", "outcome"), [(n, f"{s:.0f}", said) for n, s, said in stages]))
+    stage_rows = tuple((name, f"{seconds:.0f}", said) for name, seconds, said in stages)
+    body.append(html_table(Table("", ("stage", "seconds", "outcome"), stage_rows)))
     body.append("<h2>Searches, drawn at random where several molecules compete</h2>")
     for number, search in enumerate(shown, start=1):
         body.append(f"<h3>Query: {escape(query_line(search.query))}</h3>")
-        body.append(_table(COLUMNS, hit_rows(search)))
+        body.append(html_table(Table("", COLUMNS, tuple(hit_rows(search)))))
         svg = (out / f"mirror-{number}.svg").read_text(encoding="utf-8")
         svg = svg[svg.index("<svg") :]
         body.append(
@@ -45,22 +47,8 @@ def write_page(
     )
     for name, task in results["tasks"].items():
         body.append(f"<h3>{escape(TITLES[name])}</h3><p class='counts'>{escape(count_line(task))}</p>")
-        body += [_table(header, cells) for header, cells in tables(task)]
+        if task["rows"]:
+            body.append(html_table(metrics_table(task), caption=False))
     body.append(f"<p class='counts'>{escape(footnote(results))}</p>")
-    head = (
-        "<meta charset='utf-8'><meta name='viewport' content='width=device-width, initial-scale=1'>"
-        f"<title>ionbed demo</title><style>{STYLE}{DEMO_STYLE}</style>"
-    )
-    page = f"<!doctype html>\n<html lang='en'><head>{head}</head><body>\n" + "\n".join(body) + "\n</body></html>\n"
+    page = html_document("ionbed demo", body, style=STYLE + DEMO_STYLE)
     (out / "report.html").write_text(page, encoding="utf-8")
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table that scrolls by itself in a narrow window; what a stage said may take several lines."""
-    marks = [" class='words'" if name == "outcome" else "" for name in header]
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
-    body = "".join(
-        "<tr>" + "".join(f"<td{mark}>{escape(cell)}</td>" for mark, cell in zip(marks, row, strict=True)) + "</tr>"
-        for row in rows
-    )
-    return f"<div class='scroll'><table><tr>{head}</tr>{body}</table></div>"

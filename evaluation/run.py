@@ -141,7 +141,7 @@ def evaluate(config: EvaluationConfig, out: str | os.PathLike[str], *, overwrite
         ``out`` is taken, an input is missing or unusable, the look-ups are not installed, or a model may have seen
         the molecules of the queries (see `ionbed.evaluation.provenance`).
     """
-    from .report.figures import read_losses
+    from .report.training_log import read_losses
     from .report.write import write_report
 
     refuse_existing(out, overwrite=overwrite)

@@ -1,123 +1,107 @@
-"""What the report says in words: the verdict on each model, and one sentence on every number and every row."""
+"""The words of the report: what each question asks, and one sentence on every number, row and kind of row."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from ..measure import (
-    ANALOGUE_SEARCH,
-    AUC,
-    AUC_BETWEEN_LABORATORIES,
-    LIBRARY_SEARCH,
-    ORACLE,
-    SAME_MOLECULE,
-    SAME_MOLECULE_ANY_PARTNER,
-    TANIMOTO,
-)
+TITLES = {
+    "same molecule": "Same molecule or not, both molecules held out",
+    "same molecule, any partner": "Same molecule or not, the partner of any fold",
+    "library search": "Library search: the molecule is in the library",
+    "open-world search": "Open-world search: some queries have no answer",
+    "analogue search": "Analogue search: the molecule is not in the library",
+    "retrieval by mass": "Structure retrieval: candidates of the same mass",
+    "retrieval by formula": "Structure retrieval: candidates of the same formula",
+    "retrieval from lists": "Structure retrieval: candidates from given lists",
+}
+"""Heading of each question."""
 
 QUESTIONS = {
-    SAME_MOLECULE: "Two spectra with nearly the same precursor m/z: one molecule or two? (both held out)",
-    SAME_MOLECULE_ANY_PARTNER: "The same question, where the partner may be any molecule of the data set",
-    LIBRARY_SEARCH: "Is the right molecule the first hit in the library?",
-    ANALOGUE_SEARCH: "How alike is the first hit, where the library does not hold the molecule?",
+    "same molecule": "Two spectra with nearly the same precursor m/z: one molecule or two? Both are held out.",
+    "same molecule, any partner": "The same question, where the partner may be any molecule of the data set.",
+    "library search": "Is the query's molecule the first hit in a library that holds it, among spectra with nearly the "
+    "same precursor m/z?",
+    "open-world search": "The same search, where the molecule of half of the queries has been taken out of the "
+    "library: can the score tell which answers to keep?",
+    "analogue search": "How alike is the first hit to the query's molecule, where the library does not hold it?",
+    "retrieval by mass": "Is the true structure the first among candidate structures of nearly the same mass?",
+    "retrieval by formula": "Is the true structure the first among candidate structures of the same formula?",
+    "retrieval from lists": "Is the true structure the first in its list of candidate structures?",
 }
-"""What each task asks, in the words of a user."""
+"""What each question asks, in the words of a user."""
 
 METRICS = {
-    AUC: "how often a pair of spectra of one molecule scores higher than a pair of two molecules with nearly the same "
-    "precursor m/z (0.5 is guessing, 1 is perfect)",
-    AUC_BETWEEN_LABORATORIES: "the same, counting only pairs whose spectra come from two different laboratories",
-    "hit@1": "share of the query spectra whose own molecule is the first hit",
+    "ROC AUC": "how often a pair of spectra of one molecule scores higher than a pair of two molecules with nearly the "
+    "same precursor m/z; 0.5 is guessing, 1 is perfect",
+    "ROC AUC between laboratories": "the same, counting only pairs whose spectra come from two different laboratories",
+    "average precision": "how pure the pairs with the highest scores are, averaged over all pairs of one molecule; "
+    "guessing gives the share of such pairs, 1 is perfect",
+    "hit@1": "share of the queries whose own molecule is the first hit",
     "hit@5": "share whose molecule is among the first five",
+    "hit@10": "share whose molecule is among the first ten",
     "hit@20": "share whose molecule is among the first twenty",
-    TANIMOTO: "structural similarity of the first hit to the query's molecule (Morgan fingerprints of radius 2; 0 is "
-    "nothing in common, 1 is the same), averaged over the queries",
+    "MRR": "mean reciprocal rank: 1 where the molecule is first, 1/2 where it is second, and so on",
+    "Tanimoto@1": "structural similarity of the first hit to the query's molecule (Tanimoto of Morgan fingerprints of "
+    "radius 2); 0 is nothing in common, 1 is the same",
+    "MCES@1": "how many bonds must be broken or made to turn the first hit into the query's molecule (distance by the "
+    "maximum common edge subgraph); 0 is the same molecule, and lower is better",
 }
 """One sentence on each metric."""
 
 ROWS = {
     "random": "every candidate gets the same score: what guessing gives",
+    "nearest-neighbour oracle": "knows the truth and names the candidate most like it: no ranking by likeness can do "
+    "better",
     "precursor only": "the nearer the precursor m/z, the better; no fragment is looked at",
+    "precursor error": "the nearer the candidate's mass to that of the precursor, the better; no fragment is looked at",
+    "formula": "all candidates of the true formula first, in random order",
+    "random given the true formula": "all candidates of the true formula first, in random order",
+    "database order": "the order in which the database names the candidates",
+    "SMILES classifier": "tells molecules of the training data from other candidates by their structure alone: what "
+    "the choice of molecules gives away",
+    "most measured": "the molecule with the most training spectra first",
     "cosine": "cosine of the fragment peaks that match (matchms)",
     "modified cosine": "cosine in which fragments shifted by the difference of the two precursors match as well",
     "spectral entropy": "spectral entropy similarity of the fragment peaks (ms_entropy)",
+    "open entropy": "spectral entropy similarity of the fragment peaks, whatever the precursors",
+    "identity entropy": "spectral entropy similarity of the fragment peaks, of spectra with the same precursor",
+    "neutral-loss entropy": "spectral entropy similarity of the neutral losses",
     "hybrid entropy": "spectral entropy similarity of fragments and of neutral losses",
-    ORACLE: "the molecule of the library that is most like the query's: no ranking can do better",
+    "fingerprint network": "a feed-forward network from binned peaks to the molecule's fingerprint",
+    "DeepSets": "a network over the set of peaks, with Fourier features of m/z, to the molecule's fingerprint",
 }
-"""One sentence on each row that is always there."""
+"""One sentence on each row that has a name of its own."""
 
-VERDICTS = {"beats": "beats", "loses": "loses to", "unresolved": "cannot be told from"}
+KIND_TITLES = {
+    "reference": "References",
+    "blind": "Blind: no peak is looked at",
+    "look-up": "Look-ups",
+    "trained": "Baseline networks, trained here",
+    "learned": "Models under test",
+}
+"""Heading of each kind of row."""
 
-LEARNED = "cosine of the two learned embeddings"
+KIND_WORDS = {
+    "reference": "a bound, not a method",
+    "blind": "ranks without any peak: what the way the question is put gives away",
+    "look-up": "compares peaks by a formula; nothing is learned",
+    "trained": "a plain network, trained on the train fold of this split",
+    "learned": "a model under test, by the cosine of its embeddings",
+}
+"""What stands for a row that `ROWS` does not name."""
 
+ROLES = ("best look-up", "best blind", "random")
+"""What learned rows are compared with, the hardest first."""
 
-def verdicts(tree: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """Return for each model, by label, its headline figure in each task beside that of the best look-up.
-
-    The headline is the first metric of the task that could be measured.
-
-    Returns
-    -------
-    dict of str to list of dict
-        Keys ``task``, ``metric``, ``own``, ``other`` (estimates), ``against`` and ``verdict``.
-    """
-    found: dict[str, list[dict[str, Any]]] = {label: [] for label in tree["inputs"]["models"]}
-    for name, task in tree["tasks"].items():
-        rows = {row["label"]: row for row in task["rows"]}
-        for label in found.keys() & rows.keys():
-            metric = next((metric for metric in task["metrics"] if metric in rows[label]["differences"]), None)
-            if metric is None:
-                continue
-            difference = rows[label]["differences"][metric]
-            found[label].append(
-                {
-                    "task": name,
-                    "metric": metric,
-                    "own": rows[label]["estimates"][metric],
-                    "other": rows[difference["against"]]["estimates"][metric],
-                    "against": difference["against"],
-                    "verdict": difference["verdict"],
-                }
-            )
-    return found
+ROLE_WORDS = {"best look-up": "the best look-up", "best blind": "the best blind row", "random": "guessing"}
+VERDICT_WORDS = {"beats": "beats", "loses": "loses to", "unresolved": "cannot be told from"}
 
 
-def verdict_sentences(tree: Mapping[str, Any]) -> list[str]:
-    """Return one sentence on each model: where it beats, loses to, or cannot be told from the best look-up."""
-    if not tree["inputs"]["models"]:
-        return ["No model was evaluated: these are the figures of the look-ups alone."]
-    sentences = []
-    for label, comparisons in verdicts(tree).items():
-        tasks: dict[str, list[str]] = {}
-        for comparison in comparisons:
-            tasks.setdefault(comparison["verdict"], []).append(comparison["task"].replace(",", " with"))
-        parts = [
-            f"{words} the best look-up in {_listed(tasks[verdict], len(comparisons))}"
-            for verdict, words in VERDICTS.items()
-            if verdict in tasks
-        ]
-        sentences.append(f"'{label}' {', '.join(parts)}." if parts else f"'{label}': nothing could be measured.")
-    return sentences
-
-
-def exposure_sentences(tree: Mapping[str, Any]) -> list[str]:
-    """Return a warning for each model that may have seen the molecules of the queries."""
-    return [
-        f"The model '{label}' may have seen the molecules of the queries: {model['exposure']}. Its figures may measure "
-        "memory."
-        for label, model in tree["inputs"]["models"].items()
-        if model["exposure"]
-    ]
-
-
-def predicted_sentence(tree: Mapping[str, Any]) -> str | None:
-    """Return how many of the spectra no instrument has measured, or None where all are measured."""
-    predicted, spectra = tree["inputs"]["predicted spectra"], tree["inputs"]["spectra"]
-    return f"{predicted:,} of {spectra:,} spectra were predicted by a program, not measured." if predicted else None
-
-
-def _listed(tasks: list[str], num_tasks: int) -> str:
-    if len(tasks) == num_tasks > 1:
-        return f"all {num_tasks} tasks"
-    return tasks[0] if len(tasks) == 1 else f"{', '.join(tasks[:-1])} and {tasks[-1]}"
+def explained_row(row: Mapping[str, Any]) -> str:
+    """Return one sentence on a row (with ``label`` and ``kind``)."""
+    label = str(row["label"])
+    if label.startswith("analogue transfer"):
+        inner = "transferred from the nearest training spectra: candidates like their molecules come first"
+        return inner if row["kind"] == "look-up" else f"{inner}; the neighbours are found by the model"
+    return ROWS.get(label, KIND_WORDS[row["kind"]])

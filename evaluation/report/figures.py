@@ -1,181 +1,268 @@
-"""The figures of the report, each as one SVG text."""
+"""The figures of each question: metrics with intervals, hit@k curves, ROC curves, scores of right and wrong answers."""
 
 from __future__ import annotations
 
-import itertools
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...errors import InputError
-from ...spectra.spectrum import Spectrum
-from ..measure import AUC, HITS, LIBRARY_SEARCH, SAME_MOLECULE, SAME_MOLECULE_ANY_PARTNER, TANIMOTO, TaskResult
-from ..metrics import roc_curve
+from ..metrics import hit_at_k, roc_curve
+from ..outcomes import LOWER_IS_BETTER
 from ..scorers import PrecursorOnly
+from ..statistics import Measured, estimate, molecule_weights, resampled_means
+from .confidence_figures import confidence_drawings
 from .drawing import (
     BLUE,
     KIND_COLOURS,
-    LINE_COLOURS,
-    LINE_STYLES,
+    KINDS,
     ORANGE,
+    SHOWN_BLIND,
+    SHOWN_LOOKUPS,
     Drawing,
     blank_figure,
+    line_width,
+    row_styles,
     svg_element,
 )
-from .mirror import LOWER, MATCHED, UPPER, mirror_figure
+from .explanations import KIND_TITLES
 
-NUM_BINS = 40
+if TYPE_CHECKING:
+    from ..measure import QuestionResult, RowResult
+    from ..task_files import Task
+
+LEAST_BINS, NUM_BINS = 10, 40
+LARGEST_K = 20
+CURVE_POINTS = 200
+"""Points of a ROC curve along either axis: more cannot be seen."""
 
 
-def task_figures(results: Sequence[TaskResult]) -> list[Drawing]:
-    """Return the drawings of every task that measured something."""
-    drawn = []
-    for result in results:
-        if not result.rows:
-            continue
-        if result.name in (SAME_MOLECULE, SAME_MOLECULE_ANY_PARTNER):
-            if AUC in result.rows[0].estimates:
-                drawn += [score_distributions(result), roc_curves(result)]
-        elif result.name == LIBRARY_SEARCH:
-            caption = (
-                "Share of the queries whose molecule is the first hit, among the first 5, and among the first 20, with "
-                "its interval: further right is better."
-            )
-            drawn.append(intervals(result, [f"hit@{k}" for k in HITS], caption))
-        else:
-            caption = (
-                "Structural similarity of the first hit to the query's molecule, with its interval: further right is "
-                "better, up to the oracle."
-            )
-            drawn.append(intervals(result, [TANIMOTO], caption))
+def question_figures(result: QuestionResult, *, bootstrap: Mapping[str, Any], seed: int) -> list[Drawing]:
+    """Return the drawings of one question, in the order of the page.
+
+    Parameters
+    ----------
+    bootstrap : mapping
+        ``resamples`` and ``confidence``, for bands.
+    """
+    if not result.rows:
+        return []
+    shown = shown_rows(result)
+    drawn = [intervals(result)]
+    if result.question.kind == "pairs":
+        return [*drawn, roc_curves(result, shown), pair_score_distributions(result, shown)]
+    if result.question.kind != "analogue":
+        drawn.append(hit_curves(result, shown, bootstrap=bootstrap, seed=seed))
+        drawn += confidence_drawings(result, shown)
+        drawn += best_score_distributions(result, shown)
     return drawn
 
 
-def score_distributions(result: TaskResult) -> Drawing:
-    """Draw, for each scorer, the scores of pairs of one molecule against those of two molecules."""
+def shown_rows(result: QuestionResult) -> list[RowResult]:
+    """Return the rows that figures of lines show: random and oracle, models and networks, the best of the others."""
+    main = result.tree["main"]
+
+    def figure(row: RowResult) -> float:
+        value = row.tree["metrics"].get(main, {}).get("micro", {}).get("value")
+        return -np.inf if value is None else float(value)
+
+    limits = {"blind": SHOWN_BLIND, "look-up": SHOWN_LOOKUPS}
+    kept: set[str] = set()
+    for kind in KINDS:
+        of_kind = sorted((row for row in result.rows if row.tree["kind"] == kind), key=figure, reverse=True)
+        kept |= {row.tree["label"] for row in of_kind[: limits.get(kind, len(of_kind))]}
+    ordered = sorted(result.rows, key=lambda row: KINDS.index(row.tree["kind"]))
+    return [row for row in ordered if row.tree["label"] in kept]
+
+
+def pair_queries(task: Task) -> np.ndarray:
+    """Return the query of each pair, int64 of shape (n_pairs,); every query of such a task has a pool of its own."""
+    query_of_pool = np.zeros(int(task.query_pool.max()) + 1, np.int64)
+    query_of_pool[task.query_pool] = np.arange(len(task.query_pool))
+    queries: np.ndarray = query_of_pool[task.candidate_pool]
+    return queries
+
+
+def pair_truth(task: Task) -> np.ndarray:
+    """Return which pairs are of one molecule, bool of shape (n_pairs,)."""
+    same: np.ndarray = task.query_molecule[pair_queries(task)] == task.candidate_molecule
+    return same
+
+
+def intervals(result: QuestionResult) -> Drawing:
+    """Draw each row's metrics with their intervals, one panel per metric, and what guessing gives."""
+    wanted = [m for m in result.tree["metrics"] if m not in ("hit@5", "hit@10", "hit@20", "average precision")]
+    trees = sorted((row.tree for row in result.rows), key=lambda row: KINDS.index(row["kind"]))[::-1]
     panels = []
-    for label, values in result.pair_scores.items():
-        finite = np.isfinite(values)
-        if not finite.any() or np.ptp(values[finite]) == 0:
+    for metric in wanted:
+        rows = [row for row in trees if metric in row["metrics"]]
+        if not rows:
             continue
-        figure = blank_figure(3.3, 2.2)
+        figure = blank_figure(3.8, 0.8 + 0.25 * len(rows))
         axes = figure.add_subplot()
-        bins = np.linspace(values[finite].min(), values[finite].max(), NUM_BINS + 1)
-        for chosen, colour in ((result.positive, BLUE), (~result.positive, ORANGE)):
-            of_kind = values[chosen & finite]
-            axes.hist(of_kind, bins=list(bins), density=True, color=colour, alpha=0.4)
-            axes.hist(of_kind, bins=list(bins), density=True, color=colour, histtype="step", linewidth=1.2)
-        # Look-ups give 0 to most pairs: on a linear scale that one bar hides all others.
-        axes.set_yscale("function", functions=(np.sqrt, np.square))
-        axes.set_title(label, fontsize=10)
-        axes.set_xlabel("minus the difference (ppm)" if label == PrecursorOnly.label else "score", fontsize=9)
-        axes.set_yticks([])
+        random = rows[0]["metrics"][metric].get("random")
+        if random is not None:
+            axes.axvline(random, color="#777777", linestyle=":", linewidth=1.2)
+        for height, row in enumerate(rows):
+            of, colour = row["metrics"][metric]["micro"], KIND_COLOURS[row["kind"]]
+            if of["low"] is not None:
+                axes.hlines(height, of["low"], of["high"], color=colour, linewidth=2)
+            if of["value"] is not None:
+                axes.plot([of["value"]], [height], "o", color=colour, markersize=5)
+        axes.set_yticks(range(len(rows)), [row["label"] for row in rows])
+        axes.set_ylim(-0.6, len(rows) - 0.4)
+        axes.set_title(f"{metric} (lower is better)" if metric in LOWER_IS_BETTER else metric, fontsize=10)
+        axes.grid(axis="x", linewidth=0.4)
         panels.append(svg_element(figure))
+    kinds = [kind for kind in KINDS if any(row["kind"] == kind for row in trees)]
+    key = tuple((KIND_COLOURS[kind], "-", KIND_TITLES[kind]) for kind in kinds)
+    caption = "Each row's figure with its interval; the dotted line is what guessing gives."
+    return Drawing(caption, tuple(panels), key, result.question.name)
+
+
+def hit_curves(
+    result: QuestionResult, shown: Sequence[RowResult], *, bootstrap: Mapping[str, Any], seed: int
+) -> Drawing:
+    """Draw hit@k against k with pointwise bands from a bootstrap over molecules."""
+    figure = blank_figure(5.4, 3.9)
+    axes = figure.add_subplot()
+    styles = row_styles([row.tree for row in result.rows])
+    key = []
+    ks = np.arange(1, LARGEST_K + 1)
+    counted = _counted(shown)
+    _, molecule = np.unique(result.question.task.query_molecule[counted], return_inverse=True)
+    num_molecules = int(molecule.max()) + 1
+    weights = molecule_weights(num_molecules, resamples=bootstrap["resamples"], seed=seed)
+    for row in shown:
+        assert row.outcomes is not None
+        better, tied, found = (
+            np.asarray(row.outcomes.table[name].to_numpy(zero_copy_only=False))[counted]
+            for name in ("better", "tied", "found")
+        )
+        values, low, high = [], [], []
+        for k in ks:
+            hits = np.where(found, hit_at_k(better, tied, int(k)), 0.0)
+            measured = Measured(float(hits.mean()), resampled_means(hits, molecule, weights), num_molecules)
+            of = estimate(measured, bootstrap["confidence"])
+            values.append(of.value)
+            low.append(of.value if of.low is None else of.low)
+            high.append(of.value if of.high is None else of.high)
+        colour, style = styles[row.tree["label"]]
+        axes.plot(ks, values, style, color=colour, linewidth=line_width(row.tree["kind"]))
+        axes.fill_between(ks, low, high, color=colour, alpha=0.12, linewidth=0)
+        key.append((colour, style, row.tree["label"]))
+    axes.set_xlabel("k", fontsize=9)
+    axes.set_ylabel("molecule among the first k (share of queries)", fontsize=9)
+    axes.set_xlim(1, LARGEST_K)
+    axes.set_ylim(0, 1.02)
+    axes.set_xticks([1, 5, 10, 15, 20])
+    axes.grid(linewidth=0.4)
     return Drawing(
-        "How often each score is given to pairs of one molecule and to pairs of two (density, on a square-root scale): "
-        "the less the two overlap, the better.",
-        tuple(panels),
-        ((BLUE, "-", "one molecule"), (ORANGE, "-", "two molecules")),
-        result.name,
+        f"hit@k: the share of the queries whose molecule is among the first k, with {bootstrap['confidence']:.0%} "
+        "bands over molecules; the higher, the better. Shown are the models, the networks, and the best of the "
+        "other rows.",
+        (svg_element(figure),),
+        tuple(key),
+        result.question.name,
     )
 
 
-def roc_curves(result: TaskResult) -> Drawing:
-    """Draw the ROC curve of every scorer."""
-    figure = blank_figure(4.0, 3.9)
+def roc_curves(result: QuestionResult, shown: Sequence[RowResult]) -> Drawing:
+    """Draw the ROC curve of every shown row."""
+    figure = blank_figure(4.4, 4.3)
     axes = figure.add_subplot()
+    styles = row_styles([row.tree for row in result.rows])
+    positive = pair_truth(result.question.task)
     key = []
-    colours = {kind: itertools.cycle(of_kind) for kind, of_kind in LINE_COLOURS.items()}
-    for row in result.rows:
-        false, true = roc_curve(result.pair_scores[row.label], result.positive)
-        colour, style = next(colours[row.kind]), LINE_STYLES[row.kind]
-        axes.plot(false, true, style, linewidth=2.0 if row.kind == "learned" else 1.4, color=colour)
-        key.append((colour, style, f"{row.label} ({row.estimates[AUC].value:.3f})"))
+    for row in shown:
+        assert row.pair_scores is not None
+        false, true = _thinned(*roc_curve(row.pair_scores, positive))
+        colour, style = styles[row.tree["label"]]
+        axes.plot(false, true, style, linewidth=line_width(row.tree["kind"]), color=colour)
+        area = row.tree["metrics"]["ROC AUC"]["micro"]["value"]
+        key.append((colour, style, f"{row.tree['label']} ({area:.3f})"))
     axes.set_xlabel("pairs of two molecules above the threshold", fontsize=9)
     axes.set_ylabel("pairs of one molecule above it", fontsize=9)
     axes.set_aspect("equal")
+    axes.grid(linewidth=0.4)
     return Drawing(
         "ROC curves: the share of either kind of pair that a threshold on the score lets through. The nearer to the "
         "upper left corner, the better; in brackets the area below the curve (AUC).",
         (svg_element(figure),),
         tuple(key),
-        result.name,
+        result.question.name,
     )
 
 
-def intervals(result: TaskResult, metrics: Sequence[str], caption: str) -> Drawing:
-    """Draw each row's estimate with its interval, one panel per metric."""
-    rows = result.rows[::-1]
-    found = [row.estimates[metric] for row in rows for metric in metrics]
-    bounds = [bound for e in found for bound in (e.value, e.low, e.high) if bound is not None]
-    margin = 0.05 * (max(bounds) - min(bounds)) or 0.05
+def pair_score_distributions(result: QuestionResult, shown: Sequence[RowResult]) -> Drawing:
+    """Draw, for each shown row, the scores of pairs of one molecule against those of two molecules."""
+    positive = pair_truth(result.question.task).astype(np.float64)
     panels = []
-    for metric in metrics:
-        figure = blank_figure(3.6, 0.8 + 0.27 * len(rows))
-        axes = figure.add_subplot()
-        for height, row in enumerate(rows):
-            estimate, colour = row.estimates[metric], KIND_COLOURS[row.kind]
-            if estimate.low is not None and estimate.high is not None:
-                axes.hlines(height, estimate.low, estimate.high, color=colour, linewidth=2)
-            if estimate.value is not None:
-                axes.plot([estimate.value], [height], "o", color=colour, markersize=5)
-        axes.set_yticks(range(len(rows)), [row.label for row in rows], fontsize=9)
-        axes.set_ylim(-0.6, len(rows) - 0.4)
-        axes.set_xlim(min(bounds) - margin, max(bounds) + margin)
-        axes.set_title(metric, fontsize=10)
-        axes.grid(axis="x", linewidth=0.4)
-        panels.append(svg_element(figure))
-    kinds = dict.fromkeys(row.kind for row in result.rows)
-    key = tuple((KIND_COLOURS[kind], "-", kind) for kind in kinds)
-    return Drawing(caption, tuple(panels), key, result.name)
+    for row in shown:
+        assert row.pair_scores is not None
+        if (panel := _distribution(row.tree["label"], row.pair_scores, positive)) is not None:
+            panels.append(panel)
+    return Drawing(
+        "How often each score is given to pairs of one molecule and to pairs of two (density, on a square-root scale): "
+        "the less the two overlap, the better.",
+        tuple(panels),
+        ((BLUE, "-", "one molecule"), (ORANGE, "-", "two molecules")),
+        result.question.name,
+    )
 
 
-def loss_curves(logs: Mapping[str, Path]) -> Drawing:
-    """Draw the losses logged in JSONL files (lines with ``step`` and ``loss``), one panel per label.
-
-    Raises
-    ------
-    InputError
-        A log holds a broken line, or no loss at all.
-    """
+def best_score_distributions(result: QuestionResult, shown: Sequence[RowResult]) -> list[Drawing]:
+    """Draw, for each shown row, the scores of first hits that are right against those of wrong ones."""
     panels = []
-    colours = {"loss": BLUE, "validation_loss": ORANGE}
-    for label, path in logs.items():
-        figure = blank_figure(3.9, 2.6)
-        axes = figure.add_subplot()
-        for name, (steps, losses) in read_losses(path).items():
-            axes.plot(steps, losses, linewidth=1.2, color=colours[name])
-        axes.set_title(label, fontsize=10)
-        axes.set_xlabel("step", fontsize=9)
-        axes.set_ylabel("loss", fontsize=9)
-        panels.append(svg_element(figure))
-    key = ((BLUE, "-", "on the training batches"), (ORANGE, "-", "on the molecules held out for validation"))
-    return Drawing("Loss during training: it should fall and then level off.", tuple(panels), key)
+    for row in shown:
+        if row.tree["kind"] == "reference" or row.outcomes is None:
+            continue
+        panel = _distribution(row.tree["label"], row.outcomes.best, row.outcomes.correct)
+        if panel is not None:
+            panels.append(panel)
+    if not panels:
+        return []
+    caption = (
+        "How often each score is given to a first hit that is right and to one that is wrong (density, on a "
+        "square-root scale): the less the two overlap, the better the score says which answers to trust."
+    )
+    key = ((BLUE, "-", "right"), (ORANGE, "-", "wrong"))
+    return [Drawing(caption, tuple(panels), key, result.question.name)]
 
 
-def read_losses(path: Path) -> dict[str, tuple[list[float], list[float]]]:
-    """Return steps and values of every logged ``loss`` and ``validation_loss``; see `loss_curves`."""
-    curves: dict[str, tuple[list[float], list[float]]] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            entry: Any = json.loads(line)
-            step = entry.get("step")
-        except (json.JSONDecodeError, AttributeError):
-            raise InputError(f"{path}: line {number} is not a JSON object; name a log.jsonl of a training") from None
-        for name in ("loss", "validation_loss"):
-            if step is not None and isinstance(entry.get(name), (int, float)):
-                steps, losses = curves.setdefault(name, ([], []))
-                steps.append(step)
-                losses.append(entry[name])
-    if not curves:
-        raise InputError(f"{path}: no line has both 'step' and 'loss'; name a log.jsonl of a training")
-    return curves
+def _distribution(label: str, scores: np.ndarray, positive: np.ndarray) -> str | None:
+    """Draw scores weighted by the chance that each is positive; None where there is nothing to tell apart."""
+    finite = np.isfinite(scores)
+    if not finite.any() or np.ptp(scores[finite]) == 0:
+        return None
+    figure = blank_figure(3.3, 2.2)
+    axes = figure.add_subplot()
+    num_bins = int(np.clip(np.sqrt(finite.sum()), LEAST_BINS, NUM_BINS))
+    bins = list(np.linspace(scores[finite].min(), scores[finite].max(), num_bins + 1))
+    for weights, colour in ((positive[finite], BLUE), (1.0 - positive[finite], ORANGE)):
+        if weights.sum() > 0:
+            axes.hist(scores[finite], bins=bins, weights=weights, density=True, color=colour, alpha=0.4)
+            axes.hist(
+                scores[finite], bins=bins, weights=weights, density=True, color=colour, histtype="step", linewidth=1.2
+            )
+    # Look-ups give 0 to most pairs: on a linear scale that one bar hides all others.
+    axes.set_yscale("function", functions=(np.sqrt, np.square))
+    axes.set_title(label, fontsize=10)
+    axes.set_xlabel("minus the difference (ppm)" if label == PrecursorOnly.label else "score", fontsize=9)
+    axes.set_yticks([])
+    return svg_element(figure)
 
 
-def mirror(task: str, caption: str, upper: Spectrum, lower: Spectrum) -> Drawing:
-    """Draw a query above its hit."""
-    key = ((MATCHED, "-", "peaks that match"), (UPPER, "-", "other peaks of the query"), (LOWER, "-", "of the hit"))
-    return Drawing(caption, (svg_element(mirror_figure(upper, lower)),), key, task, wide=True)
+def _counted(rows: Sequence[RowResult]) -> np.ndarray:
+    """Return the queries that hit@k is about: the same for every row."""
+    outcomes = rows[0].outcomes
+    assert outcomes is not None
+    return next(of for name, of in outcomes.counted.items() if name.startswith("hit@"))
+
+
+def _thinned(false: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the points of a curve nearest to even steps along both axes."""
+    steps = np.linspace(0, 1, CURVE_POINTS)
+    kept = np.unique(np.concatenate([np.searchsorted(false, steps), np.searchsorted(true, steps), [0]]))
+    kept = np.append(kept[kept < len(false) - 1], len(false) - 1)
+    return false[kept], true[kept]

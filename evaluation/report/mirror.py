@@ -11,6 +11,7 @@ import numpy as np
 from ...spectra.spectrum import Spectrum
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 MATCHED, UPPER, LOWER = "#0072b2", "#444444", "#999999"
@@ -63,42 +64,53 @@ def mirror_figure(
 
     figure = Figure(figsize=(8.0, 4.2), layout="constrained")
     axes = figure.add_subplot()
-    sides = zip(
-        (upper, lower),
-        (1.0, -1.0),
-        (UPPER, LOWER),
-        matched_peaks(upper.mz, lower.mz, tolerance_da),
-        (upper_label or describe(upper), lower_label or describe(lower)),
-        strict=True,
-    )
-    for spectrum, sign, colour, matched, label in sides:
-        heights = sign * spectrum.intensity
-        axes.vlines(spectrum.mz[~matched], 0, heights[~matched], colors=colour, linewidth=1.2)
-        axes.vlines(spectrum.mz[matched], 0, heights[matched], colors=MATCHED, linewidth=1.6)
-        axes.plot([spectrum.precursor_mz], [0], marker="v" if sign > 0 else "^", color=colour, markersize=5)
-        for peak in annotated_peaks(spectrum):
-            axes.annotate(
-                f"{spectrum.mz[peak]:.4f}",
-                (spectrum.mz[peak], heights[peak]),
-                xytext=(0, 3 * sign),
-                textcoords="offset points",
-                ha="center",
-                va="bottom" if sign > 0 else "top",
-                fontsize=7,
-            )
-        axes.text(
-            0.01, 0.98 if sign > 0 else 0.02, label, transform=axes.transAxes, va="top" if sign > 0 else "bottom",
-            fontsize=8, bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.5},
-        )  # fmt: skip
+    in_upper, in_lower = matched_peaks(upper.mz, lower.mz, tolerance_da)
+    _draw(axes, upper, 1.0, UPPER, in_upper, upper_label or describe(upper))
+    _draw(axes, lower, -1.0, LOWER, in_lower, lower_label or describe(lower))
     axes.axhline(0, color="black", linewidth=0.8)
     axes.set_ylim(-1.3, 1.3)
     axes.set_yticks([-1, -0.5, 0, 0.5, 1], ["100", "50", "0", "50", "100"])
+    _finish(axes, title)
+    return figure
+
+
+def spectrum_figure(spectrum: Spectrum, *, title: str = "") -> Figure:
+    """Draw one spectrum, as `mirror_figure` draws the upper one."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8.0, 2.8), layout="constrained")
+    axes = figure.add_subplot()
+    _draw(axes, spectrum, 1.0, UPPER, np.zeros(len(spectrum), bool), describe(spectrum))
+    axes.set_ylim(0, 1.35)
+    axes.set_yticks([0, 0.5, 1], ["0", "50", "100"])
+    _finish(axes, title)
+    return figure
+
+
+def _draw(axes: Axes, spectrum: Spectrum, sign: float, colour: str, matched: np.ndarray, label: str) -> None:
+    """Draw the peaks of a spectrum up (``sign`` 1) or down (-1), with its precursor and ``label``."""
+    heights = sign * spectrum.intensity
+    axes.vlines(spectrum.mz[~matched], 0, heights[~matched], colors=colour, linewidth=1.2)
+    axes.vlines(spectrum.mz[matched], 0, heights[matched], colors=MATCHED, linewidth=1.6)
+    axes.plot([spectrum.precursor_mz], [0], marker="v" if sign > 0 else "^", color=colour, markersize=5, clip_on=False)
+    side = "bottom" if sign > 0 else "top"
+    for peak in annotated_peaks(spectrum):
+        axes.annotate(
+            f"{spectrum.mz[peak]:.4f}", (spectrum.mz[peak], heights[peak]), xytext=(0, 3 * sign),
+            textcoords="offset points", ha="center", va=side, fontsize=7,
+        )  # fmt: skip
+    axes.text(
+        0.01, 0.98 if sign > 0 else 0.02, label, transform=axes.transAxes, va="top" if sign > 0 else "bottom",
+        fontsize=8, bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.5},
+    )  # fmt: skip
+
+
+def _finish(axes: Axes, title: str) -> None:
     axes.set_xlabel("m/z")
     axes.set_ylabel("relative intensity (%)")
     axes.spines[["top", "right"]].set_visible(False)
     if title:
         axes.set_title(title, fontsize=9)
-    return figure
 
 
 def save_mirror(upper: Spectrum, lower: Spectrum, path: str | os.PathLike[str], *, title: str = "") -> Path:

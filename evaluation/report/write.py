@@ -1,101 +1,116 @@
-"""The report folder: results as JSON, the tables as Markdown, Parquet per task, figures, one HTML page."""
+"""The report folder: results as JSON, tables as Markdown, the outcome of every query as Parquet, one HTML page."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ...artifacts import atomic_file
-from ...spectra.store import spectra_from_table
-from ..dataset import EvaluationData
-from ..measure import LIBRARY_SEARCH, TaskResult
 from .page import html_page
+from .results import RESULTS, SCORE_PREFIX, file_name
 from .table import markdown
 
 if TYPE_CHECKING:
-    from ...spectra.spectrum import Spectrum
-
-
-def results_tree(
-    results: Sequence[TaskResult], *, config: Mapping[str, Any], inputs: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return the content of ``results.json``: configuration, inputs, and every row of every task.
-
-    A row's ``exposure`` says why its model may have seen the molecules of the queries; None where it has not.
-    """
-    exposure = {label: model["exposure"] for label, model in inputs["models"].items()}
-    tasks = {}
-    for result in results:
-        tasks[result.name] = {
-            "metrics": list(result.metrics),
-            "counts": result.counts,
-            "rows": [
-                {
-                    "label": row.label,
-                    "kind": row.kind,
-                    "exposure": exposure.get(row.label),
-                    "estimates": {metric: asdict(value) for metric, value in row.estimates.items()},
-                    "differences": {metric: asdict(value) for metric, value in row.differences.items()},
-                }
-                for row in result.rows
-            ],
-        }
-    return {"config": dict(config), "inputs": dict(inputs), "tasks": tasks}
+    from ..candidates import Candidates
+    from ..dataset import EvaluationData
+    from ..measure import QuestionResult
+    from .drawing import Drawing
 
 
 def write_report(
     folder: Path,
     tree: Mapping[str, Any],
-    results: Sequence[TaskResult],
+    results: Sequence[QuestionResult],
     data: EvaluationData,
+    molecules: Candidates,
     *,
     loss_logs: Mapping[str, Path],
     seed: int,
 ) -> None:
-    """Write everything but the manifest into ``folder``."""
-    from . import figures
+    """Write everything but the manifest into ``folder``.
 
-    with atomic_file(folder / "results.json") as partial:
+    Parameters
+    ----------
+    tree : mapping
+        The content of ``results.json``, format 2.
+    results : sequence of QuestionResult
+        What ``tree`` was made of, for figures and Parquet files.
+    loss_logs : mapping of label to path
+        Training logs to be drawn.
+    seed : int
+        Of bands, and of the query that is drawn at random.
+    """
+    with atomic_file(folder / RESULTS) as partial:
         partial.write_text(json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
     (folder / "table.md").write_text(markdown(tree), encoding="utf-8")
     for result in results:
-        pq.write_table(
-            result.per_query, folder / f"{result.name.replace(',', '').replace(' ', '-')}.parquet", compression="zstd"
-        )
-    drawn = figures.task_figures(results)
-    if loss_logs:
-        drawn.append(figures.loss_curves(loss_logs))
-    example = example_hit(results, data, seed=seed)
-    if example is not None:
-        task, caption, upper, lower = example
-        drawn.append(figures.mirror(task, caption, upper, lower))
-        (folder / "mirror.svg").write_text(drawn[-1].panels[0], encoding="utf-8")
+        write_outcomes(folder / f"{file_name(result.question.name)}.parquet", result)
+    drawn = drawings(tree, results, data, molecules, loss_logs=loss_logs, seed=seed)
     (folder / "report.html").write_text(html_page(tree, drawn), encoding="utf-8")
 
 
-def example_hit(
-    results: Sequence[TaskResult], data: EvaluationData, *, seed: int
-) -> tuple[str, str, Spectrum, Spectrum] | None:
-    """Return a task, a caption, a query drawn with ``seed`` (not chosen) and its best hit.
+def drawings(
+    tree: Mapping[str, Any],
+    results: Sequence[QuestionResult],
+    data: EvaluationData,
+    molecules: Candidates,
+    *,
+    loss_logs: Mapping[str, Path],
+    seed: int,
+) -> list[Drawing]:
+    """Return every figure of the page; parameters as of `write_report`."""
+    from .figures import question_figures
+    from .searches import failure_drawings, random_search
+    from .strata_figures import similarity_drawings, strata_drawings, trust_drawings
+    from .training_log import loss_curves
 
-    None where nothing was searched. The scorer is the last learned row, or the last look-up where there is none;
-    library search before analogue search.
+    drawn: list[Drawing] = []
+    for result in results:
+        drawn += question_figures(result, bootstrap=tree["config"]["bootstrap"], seed=seed)
+        drawn += strata_drawings(result.question.name, result.tree)
+        drawn += trust_drawings(result.question.name, result.tree)
+        drawn += similarity_drawings(result.question.name, result.tree)
+        drawn += failure_drawings(result, data, molecules)
+    example = random_search(results, data, molecules, seed=seed)
+    if example is not None:
+        drawn.append(example)
+    if loss_logs:
+        drawn.append(loss_curves(loss_logs))
+    return drawn
+
+
+def write_outcomes(path: Path, result: QuestionResult) -> None:
+    """Write the outcomes of a question.
+
+    Where queries are ranked, each query has one line for each row of the table (column ``row``). Of pairs, each has one
+    line, and each row a column of scores: a file of millions of pairs stays small. Of several trainings of a row, the
+    first is written.
     """
-    for result in sorted(results, key=lambda result: result.name != LIBRARY_SEARCH):
-        labels = [row.label for row in result.rows if row.label in result.best_hits and row.kind != "reference"]
-        if not labels:
-            continue
-        label = labels[-1]
-        hits = result.best_hits[label]
-        query, hit = hits[np.random.default_rng(seed).integers(len(hits))]
-        upper, lower = spectra_from_table(data.table.take([query, hit]))
-        outcome = "the same molecule" if data.molecule[query] == data.molecule[hit] else "another molecule"
-        caption = f"A query drawn at random (up) and its best hit by '{label}' (down): {outcome}."
-        return result.name, caption, upper, lower
-    return None
+    table = _pair_table(result) if result.question.kind == "pairs" else result.per_query
+    pq.write_table(table, path, compression="zstd")
+
+
+def _pair_table(result: QuestionResult) -> pa.Table:
+    from .figures import pair_queries
+
+    task = result.question.task
+    query = pair_queries(task)
+    columns: dict[str, Any] = {
+        "query_id": task.query_id.take(pa.array(query)),
+        "candidate_id": task.candidate_id,
+        "query_molecule": task.molecule[task.query_molecule[query]],
+        "candidate_molecule": task.molecule[task.candidate_molecule],
+        "same_molecule": task.query_molecule[query] == task.candidate_molecule,
+    }
+    if task.other_laboratory is not None:
+        columns["other_laboratory"] = task.other_laboratory
+    for row in result.rows:
+        assert row.pair_scores is not None
+        columns[SCORE_PREFIX + row.tree["label"]] = pa.array(row.pair_scores, mask=np.isneginf(row.pair_scores))
+    return pa.table({name: pa.array(column) for name, column in columns.items()})
