@@ -88,7 +88,6 @@ class EvaluationConfig:
         OPEN_WORLD_SEARCH,
         ANALOGUE_SEARCH,
         RETRIEVAL_BY_MASS,
-        RETRIEVAL_FROM_LISTS,
         RETRIEVAL_BY_FORMULA,
     )
     models: dict[str, str | tuple[str, ...]] = field(default_factory=dict)
@@ -115,6 +114,8 @@ class EvaluationConfig:
         for name in self.tasks:
             if name not in KIND_OF:
                 raise ValueError(f"'tasks' holds '{name}'; it may hold {', '.join(KIND_OF)}")
+        if RETRIEVAL_FROM_LISTS in self.tasks and self.retrieval.lists is None:
+            raise ValueError(f"'tasks' holds '{RETRIEVAL_FROM_LISTS}', and 'retrieval.lists' names no file; name one")
         if self.workers is not None and self.workers < 1:
             raise ValueError(f"'workers' is {self.workers}; it must be at least 1, or null for all cores")
 
