@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import os
+from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +14,12 @@ from ionbed.errors import InputError
 from ionbed.evaluation import structure_cache as module
 from ionbed.evaluation.candidates import candidate_molecules
 from ionbed.evaluation.dataset import load_evaluation_data
+from ionbed.evaluation.retrieval import plain_formula
 from ionbed.spectra.molecules import morgan_fingerprints, standardise
 from ionbed.spectra.split import Split
 from ionbed.spectra.store import Store
 
+DATA = os.environ.get("IONBED_DATA", "")
 ALANINE, ISOMER = "C[C@H](N)C(=O)O", "C[C@@H](N)C(=O)O"
 
 
@@ -131,3 +136,22 @@ def test_a_cache_that_cannot_be_written_is_a_clear_error(data, tmp_path):
     (tmp_path / "taken").write_text("")
     with pytest.raises(InputError, match="cannot be used as a cache"):
         candidate_molecules(data(tmp_path), [], tmp_path / "taken")
+
+
+@pytest.mark.skipif(not DATA, reason="IONBED_DATA does not name the folder of real data")
+def test_real_structures_have_the_blocks_and_the_formulas_that_their_database_states():
+    """Of 250 metabolites, spread over the file; where they differ the database has a salt or another tautomer."""
+    with gzip.open(Path(DATA) / "hmdb-structures.tsv.gz", "rt", encoding="utf-8") as lines:
+        rows = [line.rstrip("\n").split("\t") for line in islice(lines, 0, 100_000, 400)]
+    table = module.structures_of([row[2] for row in rows], None, label="", workers=1)
+    blocks, formulas = table["block"].to_pylist(), table["formula"].to_pylist()
+    stated = [standardise(row[3]) for row in rows]
+    assert len(rows) == 250 and blocks.count(None) == 0
+    num_same_block = sum(a == b.inchikey[:14] for a, b in zip(blocks, stated, strict=True) if b is not None)
+    num_same_formula = sum(
+        plain_formula(a) == plain_formula(b.formula) for a, b in zip(formulas, stated, strict=True) if b
+    )
+    assert num_same_block >= 247 and num_same_formula >= 247, (num_same_block, num_same_formula)
+    flat = module.structures_of(table["smiles"].to_pylist(), None, label="", workers=1)
+    assert flat["smiles"].equals(table["smiles"]), "what is written once is written so again"
+    assert flat["fingerprint"].equals(table["fingerprint"])
