@@ -29,6 +29,7 @@ from .predictions import Predictions
 from .statistics import (
     BootstrapOptions,
     Measured,
+    Resamples,
     Verdict,
     combine_trainings,
     compare,
@@ -36,9 +37,9 @@ from .statistics import (
     estimate,
     holm,
     molecule_means,
-    molecule_weights,
     paired_permutation_p,
     resampled_means,
+    resamples_of,
 )
 from .task_files import Task
 
@@ -64,7 +65,7 @@ class Judge:
     def __init__(self, task: Task, bootstrap: BootstrapOptions, *, seed: int, mces: MCESAt1 | None = None) -> None:
         self.task, self.bootstrap, self.seed, self.mces = task, bootstrap, seed, mces
         self.pools: Pools | None = None
-        self._weights: dict[bytes, tuple[np.ndarray, np.ndarray]] = {}
+        self._drawn: dict[bytes, Resamples] = {}
         self._pairs: PairJudge | None = None
         if task.kind == "pairs":
             self._pairs = PairJudge(task, bootstrap, seed=seed)
@@ -115,15 +116,15 @@ class Judge:
         if self._pairs is not None:
             return self._pairs.p_value(own, other, metric)
         values = own.per_query[metric].random if other is None else other.per_query[metric].value
-        molecule = self._resamples(own.counted[metric])[0]
-        p = paired_permutation_p(own.per_query[metric].value, values, molecule, seed=self.seed)
+        unit = self._resamples(own.counted[metric]).unit_of_query
+        p = paired_permutation_p(own.per_query[metric].value, values, unit, seed=self.seed)
         return p_of_trainings(p, "permutation", own, other, metric)
 
     def _ranked(self, predictions: Predictions) -> Judged:
         assert self.pools is not None
         outcomes = ranked_outcomes(self.task, predictions, self.pools, self.mces)
         averages = {
-            name: averages_of(metric, *self._resamples(outcomes.counted[name]))
+            name: averages_of(metric, self._resamples(outcomes.counted[name]))
             for name, metric in outcomes.metrics.items()
             if len(outcomes.counted[name])
         }
@@ -144,17 +145,15 @@ class Judge:
             None,
         )
 
-    def _resamples(self, counted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the molecule of each query that counts, as a column of the weights, and the weights."""
+    def _resamples(self, counted: np.ndarray) -> Resamples:
         key = counted.tobytes()
-        if key not in self._weights:  # all queries, or those that have an answer: the same for every row
-            molecules, index = np.unique(self.task.query_molecule[counted], return_inverse=True)
-            drawn = molecule_weights(len(molecules), resamples=self.bootstrap.resamples, seed=self.seed)
-            self._weights[key] = index, drawn
-        return self._weights[key]
+        if key not in self._drawn:  # all queries, or those that have an answer: the same for every row
+            molecule = self.task.query_molecule[counted]
+            self._drawn[key] = resamples_of(molecule, self.task.unit, self.bootstrap, seed=self.seed)
+        return self._drawn[key]
 
     def _tree(self, name: str, averages: Averages, metric: PerQuery, counted: np.ndarray) -> dict[str, Any]:
-        tree = averages_tree(averages, metric, self._resamples(counted)[0], self.bootstrap.confidence)
+        tree = averages_tree(averages, metric, self._resamples(counted), self.bootstrap.confidence)
         if name == TANIMOTO_AT_1 and self.pools is not None:
             tree["oracle"] = oracle_tanimoto(self.pools)
         if name in LOWER_IS_BETTER:  # perfection is not 1
@@ -164,7 +163,7 @@ class Judge:
     def _mean_of(self, parts: Sequence[Judged]) -> Judged:
         """Return the row of several trainings: means over them, and intervals that know of their spread."""
         first = parts[0]
-        averages = {name: _combined(name, [part.averages[name] for part in parts]) for name in first.averages}
+        averages = {name: combined_averages(name, [part.averages[name] for part in parts]) for name in first.averages}
         per_query = {
             name: PerQuery(
                 *(np.mean(of, axis=0) for of in zip(*(vars(p.per_query[name]).values() for p in parts), strict=True))
@@ -198,48 +197,42 @@ class Judge:
         )
 
 
-def averages_of(metric: PerQuery, molecule: np.ndarray, weights: np.ndarray) -> Averages:
-    """Return the averages of a metric over n queries.
-
-    Parameters
-    ----------
-    metric : PerQuery of n queries
-    molecule : int array of shape (n,)
-        Column of ``weights`` to which the query belongs.
-    weights : array of shape (resamples, n_molecules)
-    """
-    num_molecules = weights.shape[1]
-    micro = Measured(float(metric.value.mean()), resampled_means(metric.value, molecule, weights), num_molecules)
-    chance = Measured(float(metric.random.mean()), resampled_means(metric.random, molecule, weights), num_molecules)
-    of_molecule = molecule_means(metric.value, molecule)
-    own = np.arange(num_molecules)
-    macro = Measured(float(of_molecule.mean()), resampled_means(of_molecule, own, weights), num_molecules)
+def averages_of(metric: PerQuery, drawn: Resamples) -> Averages:
+    """Return the averages of a metric over n queries; ``drawn`` are the resamples of the same n."""
+    weights, unit = drawn.weights, drawn.unit_of_query
+    num_units = weights.shape[1]
+    micro = Measured(float(metric.value.mean()), resampled_means(metric.value, unit, weights), num_units)
+    chance = Measured(float(metric.random.mean()), resampled_means(metric.random, unit, weights), num_units)
+    of_molecule = molecule_means(metric.value, drawn.molecule)
+    macro = Measured(float(of_molecule.mean()), resampled_means(of_molecule, drawn.unit, weights), num_units)
     corrected = Measured(
         float(chance_corrected(micro.value, chance.value)),
         chance_corrected(micro.resampled, chance.resampled),
-        num_molecules,
+        num_units,
     )
     return Averages(micro, chance, macro, corrected)
 
 
-def averages_tree(averages: Averages, metric: PerQuery, molecule: np.ndarray, confidence: float) -> dict[str, Any]:
+def averages_tree(averages: Averages, metric: PerQuery, drawn: Resamples, confidence: float) -> dict[str, Any]:
     """Return the averages of ``metric`` as plain numbers, with intervals; parameters as of `averages_of`."""
     assert averages.macro is not None
     assert averages.corrected is not None
     return {
         "queries": len(metric.value),
-        "molecules": averages.micro.num_molecules,
+        "molecules": len(drawn.unit),
+        "resampled units": averages.micro.num_molecules,
         "micro": asdict(estimate(averages.micro, confidence)),
         "macro": asdict(estimate(averages.macro, confidence)),
         "best case": float(metric.best_case.mean()),
         "worst case": float(metric.worst_case.mean()),
         "random": averages.chance.value,
-        "random macro": float(molecule_means(metric.random, molecule).mean()),
+        "random macro": float(molecule_means(metric.random, drawn.molecule).mean()),
         "chance-corrected": asdict(estimate(averages.corrected, confidence)),
     }
 
 
-def _combined(metric: str, parts: Sequence[Averages]) -> Averages:
+def combined_averages(metric: str, parts: Sequence[Averages]) -> Averages:
+    """Return the averages of several trainings of one row as one, with intervals that know of their spread."""
     most = math.inf if metric in LOWER_IS_BETTER else 1.0
 
     def combined(of: Sequence[Measured | None], least: float) -> Measured | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,9 +19,11 @@ from .judged import Comparison, Judged
 from .judgement import Judge
 from .mces_at_1 import MCESDistances, mces_at_1
 from .outcomes import LOWER_IS_BETTER, Outcomes
+from .query_properties import nearest_train_tanimoto, query_values
 from .question import Question, answer, can_answer
 from .statistics import BootstrapOptions
 from .strata_judgement import strata_trees
+from .trust import trust_tree
 
 logger = logging.getLogger("ionbed")
 
@@ -109,8 +111,9 @@ def measure(
             if can_answer(questions[place].kind, scorers[0]):
                 predictions = [answer(questions[place], data, scorer) for scorer in scorers]
                 judged[place].append((entry, judges[place](predictions)))
+    nearest_train = nearest_train_tanimoto(data, molecules.fingerprint)
     return [
-        _table(question, judge, rows, bootstrap, seed)
+        _table(question, judge, rows, query_values(data, question.found.queries, nearest_train), bootstrap, seed)
         for question, judge, rows in zip(questions, judges, judged, strict=True)
     ]
 
@@ -146,7 +149,12 @@ def comparisons_of(rows: Sequence[tuple[str, Judged]]) -> list[Comparison]:
 
 
 def _table(
-    question: Question, judge: Judge, judged: Sequence[tuple[Entry, Judged]], bootstrap: BootstrapOptions, seed: int
+    question: Question,
+    judge: Judge,
+    judged: Sequence[tuple[Entry, Judged]],
+    values: Mapping[str, np.ndarray],
+    bootstrap: BootstrapOptions,
+    seed: int,
 ) -> QuestionResult:
     rows = [row for _, row in judged]
     compared = comparisons_of([(entry.kind, row) for entry, row in judged])
@@ -154,6 +162,7 @@ def _table(
     for comparison, found in zip(compared, judge.compare(rows, compared), strict=True):
         differences.setdefault(comparison.own, []).append(found)
     strata = strata_trees(question.task, rows, bootstrap, seed=seed)
+    trust = _trust(question, judged, values, bootstrap, seed)
     results = []
     for place, (entry, row) in enumerate(judged):
         tree = {
@@ -168,6 +177,7 @@ def _table(
             "metrics": row.metrics,
             "confidence": _confidence(question, row),
             "strata": strata[place],
+            "trust": trust.get(place),
             "differences": differences.get(place, []),
         }
         best = np.empty(0, np.int64) if row.outcomes is None else row.outcomes.best_hit
@@ -184,6 +194,32 @@ def _table(
         row.table.add_column(0, ROW, pa.array([entry.label] * len(row.table), pa.string())) for entry, row in judged
     ]
     return QuestionResult(question, tuple(results), tree, pa.concat_tables(tables))
+
+
+def _trust(
+    question: Question,
+    judged: Sequence[tuple[Entry, Judged]],
+    values: Mapping[str, np.ndarray],
+    bootstrap: BootstrapOptions,
+    seed: int,
+) -> dict[int, dict[str, Any]]:
+    """Return where trained and learned rows, and the best look-up itself, can be trusted, by their places."""
+    metric = MAIN_METRIC[question.kind]
+    ranked = [
+        (place, entry.kind, row)
+        for place, (entry, row) in enumerate(judged)
+        if metric in row.per_query and metric in row.averages
+    ]
+    lookups = [(row.averages[metric].micro.value, -place) for place, kind, row in ranked if kind == "look-up"]
+    best = -max(lookups)[1] if lookups else None
+    lookup = None if best is None else judged[best][1]
+    return {
+        place: trust_tree(
+            metric, row, None if place == best else lookup, values, question.task.query_molecule, bootstrap, seed=seed
+        )
+        for place, kind, row in ranked
+        if kind in JUDGED_KINDS or place == best
+    }
 
 
 def _confidence(question: Question, row: Judged) -> dict[str, Any] | None:

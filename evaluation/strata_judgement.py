@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .judged import Judged
-from .judgement import averages_of, averages_tree
+from .judgement import averages_of, averages_tree, combined_averages
 from .metrics import roc_auc
 from .outcomes import PerQuery
 from .pair_judgement import ROC_AUC, query_of_candidate
@@ -17,6 +17,7 @@ from .statistics import (
     MINIMUM_MOLECULES,
     BootstrapOptions,
     Measured,
+    combine_trainings,
     estimate,
     molecule_weights,
     resampling_units,
@@ -34,8 +35,7 @@ def strata_trees(
     """Return, for each row, its first metric in every cell of every stratum that is large enough.
 
     Cells with fewer than `SMALLEST_CELL` queries or `MINIMUM_MOLECULES` molecules are left out and counted; of pairs
-    there must be as many of one molecule, and of two. All rows see the same resamples. Of several trainings it is their
-    mean (pairs: the first), and the intervals are about molecules alone.
+    there must be as many of one molecule, and of two. All rows see the same resamples.
 
     Returns
     -------
@@ -63,8 +63,15 @@ def strata_trees(
                     continue
                 weights = molecule_weights(len(molecules), resamples=bootstrap.resamples, seed=seed)
                 for found, place in zip(of_cell, rows, strict=True):
-                    part = PerQuery(*(values[members] for values in vars(judged[place].per_query[name]).values()))
-                    found[cell] = averages_tree(averages_of(part, index, weights), part, index, bootstrap.confidence)
+                    row = judged[place]
+                    trainings = [
+                        averages_of(_chosen(part.per_query[name], members), index, weights)
+                        for part in row.parts or (row,)
+                    ]
+                    averages = trainings[0] if len(trainings) == 1 else combined_averages(name, trainings)
+                    found[cell] = averages_tree(
+                        averages, _chosen(row.per_query[name], members), index, bootstrap.confidence
+                    )
             for found, place in zip(of_cell, rows, strict=True):
                 trees[place][stratum] = {"metric": name, "cells": found, "queries in cells too small": too_small}
     return trees
@@ -122,8 +129,9 @@ def _of_pairs(task: Task, judged: Sequence[Judged], bootstrap: BootstrapOptions,
             num_units = int(max(first.max(), second.max())) + 1
             weights = molecule_weights(num_units, resamples=bootstrap.resamples, seed=seed)
             for found, row in zip(of_cell, judged, strict=True):
-                assert row.pair_scores is not None
-                area = linearised_roc_auc(row.pair_scores[members], positive[members], first, second, weights)
+                trainings = [part.pair_scores[members] for part in row.parts or (row,) if part.pair_scores is not None]
+                areas = [linearised_roc_auc(scores, positive[members], first, second, weights) for scores in trainings]
+                area = combine_trainings(areas, (0.0, 1.0))
                 found[cell] = {
                     "pairs": len(members),
                     "molecules": len(molecules),
@@ -133,6 +141,10 @@ def _of_pairs(task: Task, judged: Sequence[Judged], bootstrap: BootstrapOptions,
         for found, tree in zip(of_cell, trees, strict=True):
             tree[stratum] = {"metric": ROC_AUC, "cells": found, "pairs in cells too small": too_small}
     return trees
+
+
+def _chosen(metric: PerQuery, members: np.ndarray) -> PerQuery:
+    return PerQuery(*(values[members] for values in vars(metric).values()))
 
 
 def _cells(labels: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:

@@ -15,6 +15,7 @@ from .statistics import (
     Difference,
     Estimate,
     Measured,
+    combine_trainings,
     compare,
     confirmed,
     estimate,
@@ -22,6 +23,7 @@ from .statistics import (
     molecule_weights,
     paired_permutation_p,
     resampled_means,
+    trainings_p,
 )
 
 GRIDS: Mapping[str, np.ndarray] = {
@@ -68,8 +70,7 @@ def trust_tree(
     metric : str
         Of which more is better, such as 'hit@1'.
     own, lookup : Judged
-        The row, and the best look-up (None where there is none), judged on the same queries. Of several trainings it is
-        the mean, and the intervals are about molecules alone.
+        The row, and the best look-up (None where there is none), judged on the same queries.
     values : mapping of str to float64 array of shape (n_queries,)
         See `ionbed.evaluation.query_properties.query_values`; names are keys of `GRIDS`, NaN is a bin of its own.
     query_molecule : int64 array of shape (n_queries,)
@@ -119,7 +120,7 @@ class _Bins:
         bootstrap: BootstrapOptions,
         seed: int,
     ) -> None:
-        self._own = own.per_query[metric].value
+        self._own = [part.per_query[metric].value for part in own.parts or (own,)]
         self._others = {RANDOM: own.per_query[metric].random}
         if lookup is not None:
             self._others[LOOKUP] = lookup.per_query[metric].value
@@ -137,7 +138,9 @@ class _Bins:
             chosen = of_query[members]
             return Measured(float(chosen.mean()), resampled_means(chosen, index, weights), len(molecules))
 
-        own = measured(self._own)
+        trainings = [measured(of_query) for of_query in self._own]
+        own = combine_trainings(trainings, (0.0, 1.0))
+        mean = np.mean([of_query[members] for of_query in self._own], axis=0)
         found: dict[str, Any] = {
             "queries": len(members),
             "molecules": len(molecules),
@@ -147,12 +150,13 @@ class _Bins:
             "above": {},
         }
         for role, values in self._others.items():
-            difference = compare(own, measured(values), role, self._bootstrap.confidence)
+            other = measured(values)
+            difference = compare(own, other, role, self._bootstrap.confidence)
             found["above"][role] = {"estimate": asdict(difference.estimate)}
             if with_p:
-                p = paired_permutation_p(
-                    self._own[members], values[members], index, permutations=PERMUTATIONS, seed=self._seed
-                )
+                p = paired_permutation_p(mean, values[members], index, permutations=PERMUTATIONS, seed=self._seed)
+                if len(trainings) > 1:  # other trainings would have come out otherwise
+                    p = max(p, trainings_p(trainings, [other]))
                 found["above"][role] |= {"p": p, "verdict": difference.verdict}
         return found
 
