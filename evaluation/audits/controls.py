@@ -24,6 +24,7 @@ from ..scorers import PrecursorOnly, Scorer, StructureScorer, rows_needed
 from ..statistics import paired_permutation_p
 from ..task_files import Task
 from .findings import CANDIDATE_ORDER, LABEL_BLIND, MASKED, SIGNIFICANT, SWAPPED, Finding
+from .scores import truth_in_scores
 
 MASK_MZ = 100.0
 """Da. The one peak of every masked spectrum: the same for all, and far below most precursors."""
@@ -174,7 +175,7 @@ def control_findings(
     label, reference = max(blind.items(), key=lambda item: float(item[1].mean()))
     findings = []
     for audit, rows, words in (
-        (MASKED, controls.masked, "without its peaks"),
+        (MASKED, controls.masked, "without peaks"),
         (SWAPPED, controls.swapped, "with the peaks of another spectrum"),
     ):
         values = _values(question, answer(controls.asked_with(rows), controls.data, scorer))
@@ -182,6 +183,9 @@ def control_findings(
     relabelled = answer(controls.asked_with(controls.relabelled), controls.data, scorer)
     findings.append(_label_blind(entry, controls, as_asked, relabelled))
     findings.append(_order_blind(entry.label, question, scorer, seed))
+    if "truth" not in entry.known:  # what says so itself is told elsewhere
+        followed = truth_in_scores(entry.label, question.task, as_asked, entry.known)
+        findings.append(replace(followed, sentence=f"{question.name}: {followed.sentence}"))
     return findings
 
 
@@ -257,15 +261,17 @@ def _fallen(
     above, gain = float((control - reference).mean()), float((own - reference).mean())
     p = paired_permutation_p(control, reference, np.arange(len(control)), seed=seed)
     leaks = above > MARGIN and p <= SIGNIFICANT and above >= RETAINED * gain
-    scale = f"{metric} {control.mean():.3f} {words}, {own.mean():.3f} with them, {reference.mean():.3f} by '{blind}'"
-    end = "what the row knows does not come from the spectrum" if leaks else "the score comes from the spectrum"
+    scale = f"{metric} {control.mean():.3f} {words}, {own.mean():.3f} with its own, {reference.mean():.3f} by '{blind}'"
+    end = "what the row knows does not come from the spectrum" if leaks else "no more is left than a blind ranker has"
     if not leaks and gain <= MARGIN:
-        end = "it stays where a blind ranker is"
+        end = "the row is no better than a blind ranker, with peaks or without"
+    elif not leaks and above > MARGIN:
+        end = "what is left is less than half of the gain, or within chance"
     return Finding(
         audit,
         about,
         not leaks,
-        f"{scale} ({len(control)} queries): {end}.",
+        f"{question.name}: {scale} ({len(control)} queries): {end}.",
         {
             "question": question.name,
             "metric": metric,
@@ -297,6 +303,7 @@ def _label_blind(entry: Entry, controls: Controls, own: Predictions, relabelled:
         if count
         else f"the same peaks get the same scores under another molecule's name ({total:,} queries)"
     )
+    sentence = f"{controls.question.name}: {sentence}"
     return Finding(LABEL_BLIND, entry.label, not count, f"{sentence}.", {"queries": total, "scored otherwise": count})
 
 
@@ -344,7 +351,7 @@ def _order_blind(about: str, question: Question, scorer: Scorer | StructureScore
         else f"the scores do not change with the order of the candidates ({len(far):,} scores)"
     )
     evidence = {"question": question.name, "scores": len(far), "changed": count}
-    return Finding(CANDIDATE_ORDER, about, not count, f"{sentence}.", evidence)
+    return Finding(CANDIDATE_ORDER, about, not count, f"{question.name}: {sentence}.", evidence)
 
 
 def _tolerance(scores: np.ndarray) -> float:

@@ -29,8 +29,8 @@ RIDGE = 1.0
 PARTITIONS = 4
 """Random halvings of the molecules over which a classifier's result is averaged."""
 
-_NGRAM_BITS = 1024
-_DECOYS_PER_QUERY = 64
+_NGRAM_BITS = 512
+_DECOYS_PER_QUERY = 32
 
 
 def place_of_truth(about: str, task: Task, *, seed: int = 0) -> Finding:
@@ -98,8 +98,7 @@ def smiles_style(about: str, task: Task, *, seed: int = 0) -> Finding:
     smiles = task.smiles
     if smiles is None:
         return Finding(SMILES_STYLE, about, None, "the task has no structures.")
-    features = _memory(lambda rows: np.stack([_style(smiles[row] or "") for row in rows]))
-    result = _told_apart(task, features, seed)
+    result = _told_apart(task, lambda rows: np.stack([_style(smiles[row] or "") for row in rows]), seed)
     if result is None:
         return Finding(SMILES_STYLE, about, None, _TOO_FEW)
     fired = result.fires
@@ -128,13 +127,14 @@ def structures_alone(about: str, task: Task, *, seed: int = 0) -> Finding:
         return Finding(BLIND_CLASSIFIER, about, None, "the task has no structures.")
 
     def describe(rows: np.ndarray) -> np.ndarray:
-        bits = np.unpackbits(fingerprint[rows], axis=1).astype(np.float32)
+        bits = np.unpackbits(fingerprint[rows], axis=1)
+        bits = np.bitwise_or(*np.split(bits, 2, axis=1)).astype(np.float32)  # folded: half the memory
         words = np.stack([_ngrams(smiles[row] or "") for row in rows])
         parts = [part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-9) for part in (bits, words)]
         whole: np.ndarray = np.concatenate(parts, axis=1) / math.sqrt(2.0)
         return whole
 
-    result = _told_apart(task, _memory(describe), seed)
+    result = _told_apart(task, describe, seed)
     if result is None:
         return Finding(BLIND_CLASSIFIER, about, None, _TOO_FEW)
     fired = result.fires
@@ -171,23 +171,25 @@ def _told_apart(task: Task, features: Callable[[np.ndarray], np.ndarray], seed: 
     truths, decoys = _one_list_per_molecule(task, rng)
     if len(truths) < MINIMUM_MOLECULES:
         return None
+    used = np.unique(np.concatenate([truths, *decoys]))
+    vectors = features(used)
+    true_row, rows = np.searchsorted(used, truths), [np.searchsorted(used, own) for own in decoys]
     sums, counts = np.zeros(len(truths)), np.zeros(len(truths))
     for _ in range(PARTITIONS):
         half_of_truth = rng.permutation(len(truths)) % 2
-        half_of_molecule = rng.integers(0, 2, len(task.molecule))
-        lists = [own[half_of_molecule[own] == half] for own, half in zip(decoys, half_of_truth, strict=True)]
+        half_of_molecule = rng.integers(0, 2, len(used))
+        lists = [own[half_of_molecule[own] == half] for own, half in zip(rows, half_of_truth, strict=True)]
         for half in (0, 1):
             known = [i for i in np.flatnonzero(half_of_truth == half) if len(lists[i])]
             asked = [i for i in np.flatnonzero(half_of_truth != half) if len(lists[i])]
             if not known or not asked:
                 continue
-            directions = np.stack([features(truths[[i]])[0] - features(lists[i]).mean(axis=0) for i in known])
+            directions = np.stack([vectors[true_row[i]] - vectors[lists[i]].mean(axis=0) for i in known])
             # Ridge regression of 1 on the differences, in its dual form: fewer truths than features.
             gram = directions @ directions.T + RIDGE * np.eye(len(known))
-            weights = directions.T @ np.linalg.solve(gram, np.ones(len(known)))
+            scores = vectors @ (directions.T @ np.linalg.solve(gram, np.ones(len(known)))).astype(np.float32)
             for i in asked:
-                own, others = features(truths[[i]]) @ weights, features(lists[i]) @ weights
-                difference = np.round(own - others, 9)
+                difference = np.round(scores[true_row[i]] - scores[lists[i]], 6)
                 sums[i] += np.mean(difference > 0) + 0.5 * np.mean(difference == 0)
                 counts[i] += 1
     usable = counts > 0
@@ -222,19 +224,6 @@ def _lists(task: Task) -> tuple[np.ndarray, np.ndarray]:
     order = np.argsort(task.candidate_pool, kind="stable")
     num_pools = int(task.candidate_pool.max(initial=-1)) + 1
     return np.searchsorted(task.candidate_pool[order], np.arange(num_pools + 1)), order
-
-
-def _memory(describe: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
-    """Return ``describe`` with the vectors of the molecules that were asked for before."""
-    known: dict[int, np.ndarray] = {}
-
-    def features(rows: np.ndarray) -> np.ndarray:
-        new = np.array([row for row in dict.fromkeys(rows.tolist()) if row not in known], np.int64)
-        if len(new):
-            known.update(zip(new.tolist(), describe(new), strict=True))
-        return np.stack([known[row] for row in rows.tolist()])
-
-    return features
 
 
 def _ngrams(smiles: str) -> np.ndarray:

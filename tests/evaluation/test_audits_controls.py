@@ -15,6 +15,7 @@ from ionbed.evaluation.audits.findings import (
     CANDIDATE_ORDER,
     LABEL_BLIND,
     MASKED,
+    ORACLE_USE,
     SWAPPED,
     Finding,
     void_reasons,
@@ -121,7 +122,7 @@ def audit(
 @pytest.mark.parametrize("seed", range(10))
 def test_an_honest_row_passes(seed, build, make_data):
     found = audit(question_of(build, make_data, seed), ByPeaks, known=("precursor_mz",))
-    assert [finding.passed for finding in found.values()] == [True] * 4, found
+    assert [finding.passed for finding in found.values()] == [True] * 5, found
     assert found[MASKED].evidence["as it is"] > found[MASKED].evidence["control"] + 0.2
 
 
@@ -134,7 +135,12 @@ def test_a_row_that_sees_only_the_precursor_passes(seed, build, make_data):
 
 def test_a_row_that_sees_the_answer_is_found_by_every_control(asked):
     found = audit(asked, lambda data: ByLabel(data, 2.0))
-    assert {name for name, finding in found.items() if finding.passed is False} == {MASKED, SWAPPED, LABEL_BLIND}
+    assert {name for name, finding in found.items() if finding.passed is False} == {
+        MASKED,
+        SWAPPED,
+        LABEL_BLIND,
+        ORACLE_USE,
+    }
     assert found[MASKED].evidence["control"] == 1.0
 
 
