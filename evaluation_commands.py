@@ -1,4 +1,4 @@
-"""The commands ``ionbed task`` and ``ionbed score``: a test for any tool, and the judgement of its answers."""
+"""The commands ``ionbed task``, ``score`` and ``evaluate compare``: a test for any tool, and what came of it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from .console import console, examples
+from .errors import InputError
 
 logger = logging.getLogger("ionbed")
 
@@ -86,9 +87,9 @@ def score(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Judge the answers of any tool to a task, by the metrics of 'ionbed evaluate'."""
-    from .evaluation.statistics import BootstrapOptions
     from .evaluation.report.score_table import print_score
     from .evaluation.score import score as run
+    from .evaluation.statistics import BootstrapOptions
 
     tree = run(
         predictions,
@@ -101,3 +102,21 @@ def score(
     )
     print_score(tree, console())
     logger.info("%s: the numbers are in results.json, every query is in per-query.parquet", out)
+
+
+def compare(first: Path | None, second: Path | None, out: Path | None, *, overwrite: bool) -> None:
+    """Print how the second of two reports differs from the first; write it into ``out`` where that is named."""
+    from .artifacts import refuse_existing, refuse_input_as_output
+    from .evaluation.report.comparison import compare_reports
+    from .evaluation.report.comparison_words import print_comparison, write_comparison
+
+    if first is None or second is None:
+        raise InputError("compare: needs two folders written by 'ionbed evaluate', the older one first")
+    if out is not None:
+        refuse_existing(out, overwrite=overwrite)
+        refuse_input_as_output(out, first, second)
+    tree = compare_reports(first, second)
+    print_comparison(tree, console())
+    if out is not None:
+        write_comparison(tree, out, overwrite=overwrite)
+        logger.info("%s: the comparison is comparison.html, the numbers are in comparison.json", out)
