@@ -42,12 +42,12 @@ class PairJudge:
         self._task, self._bootstrap, self._seed = task, bootstrap, seed
         self._query = query_of_candidate(task)
         molecules = np.stack([task.query_molecule[self._query], task.candidate_molecule])
-        first, second = np.unique(molecules, return_inverse=True)[1].reshape(2, -1)
-        self.positive = first == second
+        self.positive = molecules[0] == molecules[1]
         if not self.positive.any() or self.positive.all():
             raise InputError("the task has pairs of one kind only; there is nothing to tell apart")
-        self._molecules = first, second
-        self._first, self._second = resampling_units(first, second)
+        self._molecules = molecules
+        units = molecules if task.unit is None else task.unit[molecules]
+        self._first, self._second = resampling_units(*np.unique(units, return_inverse=True)[1].reshape(2, -1))
         num_units = len(np.unique([self._first, self._second]))
         self._weights = molecule_weights(num_units, resamples=bootstrap.resamples, seed=seed)
         # By metric, the pairs that it is about.
@@ -97,7 +97,7 @@ class PairJudge:
         chosen = self._chosen[metric]
         return {
             "pairs": int(chosen.sum()),
-            "molecules": len(np.unique([of[chosen] for of in self._molecules])),
+            "molecules": len(np.unique(self._molecules[:, chosen])),
             "resampled units": averages.micro.num_molecules,
             "micro": asdict(estimate(averages.micro, self._bootstrap.confidence)),
             "random": averages.chance.value,

@@ -102,7 +102,7 @@ def task_of(
         fingerprint=None if kind == "pairs" else molecules.fingerprint,
         strata=strata,
         other_laboratory=between,
-        smiles=None if kind == "pairs" else molecules.smiles,
+        smiles=molecules.smiles,
     )
 
 

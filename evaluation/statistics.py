@@ -13,6 +13,7 @@ import numpy as np
 from .metrics import WeightedRocAuc
 
 Verdict = Literal["beats", "loses", "unresolved"]
+Unit = Literal["molecule", "mces-cluster", "scaffold"]
 
 MINIMUM_MOLECULES = 5
 """With fewer molecules no interval is given: resampling three things says nothing about the fourth."""
@@ -29,16 +30,32 @@ _TRAINING_DRAWS = 100_000
 
 @dataclass(frozen=True)
 class BootstrapOptions:
-    """How intervals are made: resamples of molecules, and the confidence of the percentile interval."""
+    """How intervals are made.
+
+    Attributes
+    ----------
+    resamples : int
+    confidence : float
+        Of the percentile interval.
+    unit : 'molecule', 'mces-cluster' or 'scaffold'
+        What is drawn as a whole, and exchanged as a whole by permutation tests. Molecules that are alike are right or
+        wrong together more often than others; an interval over clusters of them holds for other kinds of molecules.
+    cluster_distance : float
+        MCES distance below which two molecules are in one cluster (single linkage).
+    """
 
     resamples: int = 1000
     confidence: float = 0.95
+    unit: Unit = "molecule"
+    cluster_distance: float = 5.0
 
     def __post_init__(self) -> None:
         if self.resamples < 100:
             raise ValueError(f"'resamples' is {self.resamples}; intervals need at least 100")
         if not 0 < self.confidence < 1:
             raise ValueError(f"'confidence' is {self.confidence}; it must be between 0 and 1")
+        if self.cluster_distance <= 0:
+            raise ValueError(f"'cluster_distance' is {self.cluster_distance}; it must be above 0")
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +69,7 @@ class Measured:
     resampled : float64 array of shape (resamples,)
         In each resample of `molecule_weights`.
     num_molecules : int
-        That were resampled.
+        That were resampled, or groups of them.
     """
 
     value: float
@@ -103,6 +120,41 @@ def molecule_weights(num_molecules: int, *, resamples: int, seed: int) -> np.nda
     for row in weights:
         row[:] = np.bincount(rng.integers(num_molecules, size=num_molecules), minlength=num_molecules)
     return weights
+
+
+@dataclass(frozen=True, eq=False)
+class Resamples:
+    """Resamples of the molecules of n queries, or of groups of molecules that are drawn as a whole.
+
+    Attributes
+    ----------
+    molecule : int64 array of shape (n,)
+        Of each query, from 0.
+    unit : int64 array of shape (n_molecules,)
+        Column of ``weights`` to which a molecule belongs.
+    weights : float32 array of shape (resamples, n_units)
+    """
+
+    molecule: np.ndarray
+    unit: np.ndarray
+    weights: np.ndarray
+
+    @property
+    def unit_of_query(self) -> np.ndarray:
+        """Column of ``weights`` to which each query belongs, int64 of shape (n,)."""
+        units: np.ndarray = self.unit[self.molecule]
+        return units
+
+
+def resamples_of(molecule: np.ndarray, unit: np.ndarray | None, bootstrap: BootstrapOptions, *, seed: int) -> Resamples:
+    """Draw the resamples of queries whose molecules have the numbers ``molecule``.
+
+    ``unit`` is the group of every molecule by its number, or None where each is alone.
+    """
+    molecules, index = np.unique(molecule, return_inverse=True)
+    units = np.arange(len(molecules)) if unit is None else np.unique(unit[molecules], return_inverse=True)[1]
+    num_units = int(units.max(initial=-1)) + 1
+    return Resamples(index, units, molecule_weights(num_units, resamples=bootstrap.resamples, seed=seed))
 
 
 def resampled_means(values: np.ndarray, molecule: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -20,6 +20,7 @@ from .statistics import (
     combine_trainings,
     estimate,
     molecule_weights,
+    resamples_of,
     resampling_units,
 )
 from .strata import UNKNOWN, cell_order, pair_strata
@@ -57,20 +58,18 @@ def strata_trees(
             of_cell: list[dict[str, Any]] = [{} for _ in rows]
             too_small = 0
             for cell, members in _cells(labels[counted]):
-                molecules, index = np.unique(molecule[members], return_inverse=True)
-                if len(members) < SMALLEST_CELL or len(molecules) < MINIMUM_MOLECULES:
+                if len(members) < SMALLEST_CELL or len(np.unique(molecule[members])) < MINIMUM_MOLECULES:
                     too_small += len(members)
                     continue
-                weights = molecule_weights(len(molecules), resamples=bootstrap.resamples, seed=seed)
+                drawn = resamples_of(molecule[members], task.unit, bootstrap, seed=seed)
                 for found, place in zip(of_cell, rows, strict=True):
                     row = judged[place]
                     trainings = [
-                        averages_of(_chosen(part.per_query[name], members), index, weights)
-                        for part in row.parts or (row,)
+                        averages_of(_chosen(part.per_query[name], members), drawn) for part in row.parts or (row,)
                     ]
                     averages = trainings[0] if len(trainings) == 1 else combined_averages(name, trainings)
                     found[cell] = averages_tree(
-                        averages, _chosen(row.per_query[name], members), index, bootstrap.confidence
+                        averages, _chosen(row.per_query[name], members), drawn, bootstrap.confidence
                     )
             for found, place in zip(of_cell, rows, strict=True):
                 trees[place][stratum] = {"metric": name, "cells": found, "queries in cells too small": too_small}
@@ -86,7 +85,9 @@ def linearised_roc_auc(
     negatives, of the share of positives above each; the two changes are added (the structural components of Obuchowski,
     Biometrics 53 (1997) 567-578, for clustered data). This is one product of matrices for all resamples, where weighing
     every pair anew in each, as `ionbed.evaluation.statistics.resampled_roc_aucs` does, takes too long for every cell of
-    every stratum; the intervals agree.
+    every stratum. Where groups of molecules are resampled the intervals agree. Where molecules are, these are narrower
+    and still safe: each copy of a pair's chance error counts twice, not three times (by simulation they cover 96 to 97%,
+    the others 98 to 99%).
 
     Parameters
     ----------
@@ -121,11 +122,12 @@ def _of_pairs(task: Task, judged: Sequence[Judged], bootstrap: BootstrapOptions,
         too_small = 0
         for cell, members in _cells(labels):
             of_kind = int(positive[members].sum())
-            molecules, index = np.unique(molecule[:, members], return_inverse=True)
+            molecules = np.unique(molecule[:, members])
             if min(of_kind, len(members) - of_kind) < SMALLEST_CELL or len(molecules) < MINIMUM_MOLECULES:
                 too_small += len(members)
                 continue
-            first, second = resampling_units(*index.reshape(2, -1))
+            unit = molecule[:, members] if task.unit is None else task.unit[molecule[:, members]]
+            first, second = resampling_units(*np.unique(unit, return_inverse=True)[1].reshape(2, -1))
             num_units = int(max(first.max(), second.max())) + 1
             weights = molecule_weights(num_units, resamples=bootstrap.resamples, seed=seed)
             for found, row in zip(of_cell, judged, strict=True):

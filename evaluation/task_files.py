@@ -61,6 +61,8 @@ class Task:
         Pairs only: whether both laboratories are known and differ.
     smiles : object array of str, of shape (n_molecules,), or None
         None where the task has none (pairs), or where a molecule has none.
+    unit : int64 array of shape (n_molecules,), or None
+        Group of molecules that is resampled as a whole (see `ionbed.evaluation.resampling`); None: each alone.
     """
 
     header: dict[str, Any]
@@ -75,6 +77,7 @@ class Task:
     strata: dict[str, np.ndarray] = field(repr=False)
     other_laboratory: np.ndarray | None = field(repr=False, default=None)
     smiles: np.ndarray | None = field(repr=False, default=None)
+    unit: np.ndarray | None = field(repr=False, default=None)
 
     @property
     def kind(self) -> TaskKind:
