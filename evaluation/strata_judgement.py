@@ -86,8 +86,8 @@ def linearised_roc_auc(
     Biometrics 53 (1997) 567-578, for clustered data). This is one product of matrices for all resamples, where weighing
     every pair anew in each, as `ionbed.evaluation.statistics.resampled_roc_aucs` does, takes too long for every cell of
     every stratum. Where groups of molecules are resampled the intervals agree. Where molecules are, these are narrower
-    and still safe: each copy of a pair's chance error counts twice, not three times (by simulation they cover 96 to 97%,
-    the others 98 to 99%).
+    and still safe: what chance does to a single pair counts twice, not three times (in simulations they cover 96 to
+    97%, the others 98 to 99%).
 
     Parameters
     ----------
