@@ -79,6 +79,13 @@ def test_a_structure_is_the_same_candidate_whatever_the_store_calls_it(build, ma
     assert candidate_molecules(data, [tmp_path / "pool.smi"]).smiles.tolist() == ["CC(N)C(=O)O", "CCO"]
 
 
+def test_a_molecule_and_its_ion_are_one_candidate(build, make_data, tmp_path):
+    """Their structures differ, and the first blocks of their InChIKeys do not: protons are told in the last letter."""
+    data = make_data([build.spectrum(0, 0, smiles="CCO")], {0: "test"})
+    (tmp_path / "pool.smi").write_text("CCCN amine\nCCC[NH3+] ion\n")
+    assert candidate_molecules(data, [tmp_path / "pool.smi"]).smiles.tolist() == ["CCO", "CCCN"]
+
+
 def test_isotopes_and_their_masses_are_those_of_the_common_molecule(build, make_data):
     data = make_data([build.spectrum(0, 0, smiles="[2H]C([2H])([2H])C[18OH]")], {0: "test"})
     found = candidate_molecules(data)

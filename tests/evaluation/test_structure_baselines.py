@@ -81,6 +81,7 @@ def test_given_the_formula_its_candidates_tie_above_all_others(make):
         {"smiles": "CCOCC", "fold": "test", "formula": None},
         {"smiles": "C[N+](C)(C)C", "fold": "test", "formula": "[C4H12N]+"},
         {"smiles": "CCCCN", "fold": "test", "formula": "C4H11N"},
+        {"smiles": "no structure", "fold": "test", "formula": "C2H6O"},
     )
     candidates = candidate_molecules(data)
     scorer = scorer_of(GIVEN_FORMULA, data, candidates)
@@ -88,6 +89,7 @@ def test_given_the_formula_its_candidates_tie_above_all_others(make):
     assert scores_of(scorer, candidates, 0, *everything) == [1, 1, 0, 0]
     assert scores_of(scorer, candidates, 1, *everything) == [0, 0, 0, 0], "not stated: all alike"
     assert scores_of(scorer, candidates, 2, *everything) == [0, 0, 1, 0], "charges are set aside"
+    assert scorer.score_structures(np.array([1, 0]), np.array([4, 4])).tolist() == [0, 0], "nothing equals nothing"
 
 
 def test_the_precursor_error_is_that_of_the_candidates_adduct(make):
