@@ -22,6 +22,9 @@ from .task_files import Task
 _STEPS = 2  # of the distances in one unit of bond order
 _PAIRS_PER_ROUND = 256
 
+MOST_TIED = 4
+"""Best hits of one score that are measured."""
+
 
 @dataclass(frozen=True)
 class MCESOptions:
@@ -172,6 +175,7 @@ class MCESAt1:
         if task.smiles is None:
             raise ValueError("MCES@1 needs the structures of the task's molecules")
         self._smiles, self._true, self._distances = task.smiles, task.query_molecule, distances
+        self._seed = seed
         rng = np.random.default_rng(seed)
         self.counted = _drawn_queries(task.query_molecule, distances.options.max_queries, rng)
         drawn = _drawn_candidates(task, self.counted, distances.options.random_draws, rng)
@@ -188,17 +192,19 @@ class MCESAt1:
     def __call__(self, scored: MoleculeScores, hits: BestHits) -> tuple[PerQuery, np.ndarray]:
         """Return the metric of the drawn queries, and whether each value is exact (bool, of shape (n_counted,)).
 
-        Where several molecules share the best score, the value is their mean; without any answer it is the limit, which
+        Where several molecules share the best score, the value is their mean (of `MOST_TIED` drawn from more: a row
+        that gives all the same score would ask for the whole library); without any answer it is the limit, which
         is all that is known and exact by definition.
         """
         query = scored.query[hits.entries]
         wanted = np.flatnonzero(np.isin(query, self.counted))
+        wanted = wanted[_drawn_of_ties(query[wanted], MOST_TIED, self._seed)]
         place = np.searchsorted(self.counted, query[wanted])
         values, is_exact = self._distances(
             self._smiles, self._true[query[wanted]], scored.molecule[hits.entries[wanted]]
         )
         size, limit = len(self.counted), self._distances.options.limit
-        num_tied = hits.num_tied[self.counted]
+        num_tied = np.bincount(place, minlength=size)
         mean = np.where(num_tied > 0, np.bincount(place, values, size) / np.maximum(num_tied, 1), limit)
         least, most, exact = np.full(size, limit), np.where(num_tied > 0, 0.0, limit), np.ones(size, bool)
         np.minimum.at(least, place, values)
@@ -218,6 +224,14 @@ def _drawn_queries(molecule: np.ndarray, at_most: int | None, rng: np.random.Gen
     occurrence = np.empty(len(order), np.int64)
     occurrence[by_molecule] = np.arange(len(order)) - starts
     return np.sort(order[np.argsort(occurrence, kind="stable")[:at_most]])
+
+
+def _drawn_of_ties(query: np.ndarray, at_most: int, seed: int) -> np.ndarray:
+    """Return the places (ascending) of up to ``at_most`` entries of each query, drawn where there are more."""
+    order = np.lexsort((np.random.default_rng(seed).random(len(query)), query))
+    ordered = query[order]
+    occurrence = np.arange(len(query)) - np.searchsorted(ordered, ordered)
+    return np.sort(order[occurrence < at_most])
 
 
 def _drawn_candidates(task: Task, queries: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:

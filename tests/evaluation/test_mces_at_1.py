@@ -60,6 +60,16 @@ def test_the_value_is_the_distance_of_the_best_hit_ties_in_expectation() -> None
     assert found.table["MCES@1"].to_pylist() == [0.0, 2.0, 2.5, 5.0, 5.0]
 
 
+def test_of_many_ties_a_few_are_drawn_and_their_mean_is_right_on_average(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = make_task([[0, 1, 2]] * 300, [0] * 300)
+    monkeypatch.setattr(mces_at_1, "MOST_TIED", 1)
+    with MCESDistances(OPTIONS, workers=1) as distances:
+        measure = MCESAt1(task, distances, seed=0)
+        values = ranked_outcomes(task, answer(task, [1.0] * 900), query_pools(task), measure).metrics["MCES@1"].value
+    assert set(values.tolist()) == {0.0, 2.0, 3.0}
+    assert values.mean() == pytest.approx(5 / 3, abs=0.15)
+
+
 def test_chance_is_the_mean_distance_of_the_pool() -> None:
     task = make_task([[0, 0, 0, 1, 2]] * 300 + [[]], [0] * 301)
     options = MCESOptions(max_queries=None, limit=5.0, random_draws=4)
