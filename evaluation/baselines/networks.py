@@ -38,6 +38,7 @@ VERSION = 1
 """Of the training: a number for each change after which the same data give other weights."""
 STOPPING_SHARE = 0.1
 PAIRS_PER_CHUNK = 2**18
+SPECTRA_PER_CHUNK = 2**12
 
 
 @dataclass(frozen=True)
@@ -176,7 +177,7 @@ def training_spectra(
     if len(np.unique(data.molecule[train])) < 2 or not len(stopping):
         raise InputError(
             "the fold 'train' has too few molecules to train the networks that stand beside the models; "
-            "use more spectra, or leave the networks out with --set trained.trainings=0"
+            "use more spectra, or leave the networks out with --set trained_baselines.trainings=0"
         )
     rows = np.concatenate([train, stopping])
     numbers, molecule = np.unique(data.molecule[rows], return_inverse=True)
@@ -207,14 +208,23 @@ class FingerprintScorer:
     def __init__(self, label: str, rows: np.ndarray, predicted: np.ndarray, fingerprint: np.ndarray) -> None:
         self.label = label
         self._rows, self._predicted, self._fingerprint = rows, predicted, fingerprint
-        self._last: tuple[np.ndarray, np.ndarray] | None = None
 
     def scores(self, queries: np.ndarray, library: np.ndarray) -> np.ndarray:
         """Return cosines from 0 to 1; see `ionbed.evaluation.scorers.Scorer`."""
-        if self._last is None or not np.array_equal(self._last[0], library):
-            self._last = (np.array(library), self._of(library).T)
-        products: np.ndarray = self._of(queries) @ self._last[1]
-        return products
+        of_queries = self._of(queries)
+        result = np.empty((len(queries), len(library)), np.float32)
+        for start in range(0, len(library), SPECTRA_PER_CHUNK):  # all of a large library would not fit as float32
+            part = slice(start, start + SPECTRA_PER_CHUNK)
+            np.matmul(of_queries, self._of(library[part]).T, out=result[:, part])
+        return result
+
+    def pair_scores(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """Return cosines from 0 to 1; see `ionbed.evaluation.scorers.PairScorer`."""
+        result = np.empty(len(first), np.float32)
+        for start in range(0, len(first), SPECTRA_PER_CHUNK):
+            part = slice(start, start + SPECTRA_PER_CHUNK)
+            result[part] = np.einsum("pk,pk->p", self._of(first[part]), self._of(second[part]))
+        return result
 
     def score_structures(self, query: np.ndarray, molecule: np.ndarray) -> np.ndarray:
         """Return cosines from 0 to 1, NaN for a molecule without a fingerprint.

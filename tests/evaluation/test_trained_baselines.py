@@ -150,7 +150,7 @@ def test_a_network_learns_what_peaks_tell(name: str, data: EvaluationData, molec
     np.testing.assert_allclose(np.linalg.norm(predicted.astype(float), axis=1), 1, atol=2e-3)
 
 
-def test_scores_are_cosines_of_predicted_fingerprints() -> None:
+def test_scores_are_cosines_of_predicted_fingerprints(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     vectors = rng.random((4, BITS))
     unit = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
@@ -158,10 +158,14 @@ def test_scores_are_cosines_of_predicted_fingerprints() -> None:
     fingerprint[1] = False
     scorer = FingerprintScorer("x", np.array([2, 5, 6, 9]), unit, np.packbits(fingerprint, axis=1))
     precise = unit.astype(float)
-    for library in ([9, 2, 2], [6]):  # the second would be answered from the first, were it kept by its length
-        places = np.searchsorted([2, 5, 6, 9], library)
+    monkeypatch.setattr(networks, "SPECTRA_PER_CHUNK", 2)
+    for library in ([9, 2, 2], [6], []):
+        places = np.searchsorted([2, 5, 6, 9], np.array(library, np.int64))
         expected = precise[[1, 3]] @ precise[places].T
-        np.testing.assert_allclose(scorer.scores(np.array([5, 9]), np.array(library)), expected, rtol=1e-5)
+        np.testing.assert_allclose(scorer.scores(np.array([5, 9]), np.array(library, np.int64)), expected, rtol=1e-5)
+    first, second = np.array([9, 2, 5]), np.array([6, 6, 9])
+    expected = [precise[3] @ precise[2], precise[0] @ precise[2], precise[1] @ precise[3]]
+    np.testing.assert_allclose(scorer.pair_scores(first, second), expected, rtol=1e-5)
     query, molecule = np.array([9, 2, 5, 9]), np.array([2, 0, 1, 0])
     found = scorer.score_structures(query, molecule)
     for pair, (place, number) in enumerate(zip([3, 0, 1, 3], molecule, strict=True)):
@@ -234,6 +238,27 @@ def test_a_training_is_a_function_of_its_seed(name: str, data: EvaluationData, m
     assert torch.equal(torch.random.get_rng_state(), before)  # the random numbers of the caller are left alone
     assert first.losses == again.losses != other.losses
     assert all(torch.equal(value, again.weights[key]) for key, value in first.weights.items())
+
+
+def test_the_first_weights_differ_by_seed(data: EvaluationData, molecules: Candidates) -> None:
+    spectra, _ = training_spectra(data, molecules, fold="test", seed=0)
+    still = replace(SMALL, max_epochs=1, learning_rate=1e-12)
+    first, other = (train_network("feed-forward", spectra, still, (0, number)) for number in (0, 1))
+    assert not torch.allclose(first.weights["layers.0.weight"], other.weights["layers.0.weight"], atol=1e-3)
+
+
+def test_spectra_that_decide_when_to_stop_are_not_learned(data: EvaluationData, molecules: Candidates) -> None:
+    spectra, _ = training_spectra(data, molecules, fold="test", seed=0)
+    columns = spectra.columns
+    is_stopping_peak = np.repeat(spectra.is_stopping, columns.num_peaks)
+    altered = replace(columns, intensity=np.where(is_stopping_peak, np.float32(0.5), columns.intensity))
+    first, second = (
+        train_network("feed-forward", s, replace(SMALL, max_epochs=1), (0, 0))
+        for s in (spectra, replace(spectra, columns=altered))
+    )
+    assert first.losses[0][0] == second.losses[0][0]
+    assert first.losses[0][1] != second.losses[0][1]
+    assert all(torch.equal(value, second.weights[key]) for key, value in first.weights.items())
 
 
 def test_training_stops_without_progress_and_keeps_the_best(data: EvaluationData, molecules: Candidates) -> None:
