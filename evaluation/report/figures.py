@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from ..metrics import hit_at_k, roc_curve
 from ..outcomes import LOWER_IS_BETTER
 from ..scorers import PrecursorOnly
-from ..statistics import Measured, estimate, molecule_weights, resampled_means
+from ..statistics import Estimate, Measured, estimate, molecule_weights, resampled_means
 from .confidence_figures import confidence_drawings
 from .drawing import (
     BLUE,
@@ -29,6 +29,7 @@ from .explanations import KIND_TITLES
 
 if TYPE_CHECKING:
     from ..measure import QuestionResult, RowResult
+    from ..outcomes import Outcomes
     from ..task_files import Task
 
 LEAST_BINS, NUM_BINS = 10, 40
@@ -128,25 +129,18 @@ def hit_curves(
     axes = figure.add_subplot()
     styles = row_styles([row.tree for row in result.rows])
     key = []
-    ks = np.arange(1, LARGEST_K + 1)
+    ks = range(1, LARGEST_K + 1)
     counted = _counted(shown)
-    _, molecule = np.unique(result.question.task.query_molecule[counted], return_inverse=True)
-    num_molecules = int(molecule.max()) + 1
-    weights = molecule_weights(num_molecules, resamples=bootstrap["resamples"], seed=seed)
+    molecule = np.unique(result.question.task.query_molecule[counted], return_inverse=True)[1]
+    weights = molecule_weights(int(molecule.max()) + 1, resamples=bootstrap["resamples"], seed=seed)
     for row in shown:
         assert row.outcomes is not None
-        better, tied, found = (
-            np.asarray(row.outcomes.table[name].to_numpy(zero_copy_only=False))[counted]
-            for name in ("better", "tied", "found")
+        curve = hit_curve(row.outcomes, counted, molecule, weights, ks, bootstrap["confidence"])
+        values = [of.value for of in curve]
+        low, high = (
+            [of.value if bound is None else bound for of, bound in zip(curve, bounds, strict=True)]
+            for bounds in ([of.low for of in curve], [of.high for of in curve])
         )
-        values, low, high = [], [], []
-        for k in ks:
-            hits = np.where(found, hit_at_k(better, tied, int(k)), 0.0)
-            measured = Measured(float(hits.mean()), resampled_means(hits, molecule, weights), num_molecules)
-            of = estimate(measured, bootstrap["confidence"])
-            values.append(of.value)
-            low.append(of.value if of.low is None else of.low)
-            high.append(of.value if of.high is None else of.high)
         colour, style = styles[row.tree["label"]]
         axes.plot(ks, values, style, color=colour, linewidth=line_width(row.tree["kind"]))
         axes.fill_between(ks, low, high, color=colour, alpha=0.12, linewidth=0)
@@ -165,6 +159,35 @@ def hit_curves(
         tuple(key),
         result.question.name,
     )
+
+
+def hit_curve(
+    outcomes: Outcomes,
+    counted: np.ndarray,
+    molecule: np.ndarray,
+    weights: np.ndarray,
+    ks: Iterable[int],
+    confidence: float,
+) -> list[Estimate]:
+    """Return hit@k for each k, with its interval.
+
+    Parameters
+    ----------
+    counted : int64 array of shape (n_counted,)
+        The queries that count.
+    molecule : int64 array of shape (n_counted,)
+        Column of ``weights`` of each.
+    weights : array of shape (resamples, n_molecules)
+    """
+    better, tied, found = (
+        np.asarray(outcomes.table[name].to_numpy(zero_copy_only=False))[counted] for name in ("better", "tied", "found")
+    )
+    curve = []
+    for k in ks:
+        hits = np.where(found, hit_at_k(better, tied, k), 0.0)
+        measured = Measured(float(hits.mean()), resampled_means(hits, molecule, weights), weights.shape[1])
+        curve.append(estimate(measured, confidence))
+    return curve
 
 
 def roc_curves(result: QuestionResult, shown: Sequence[RowResult]) -> Drawing:
