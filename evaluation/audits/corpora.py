@@ -80,7 +80,11 @@ def _spectra(
     parts, told, first = [], [], 0
     ids = np.array(asked["spectrum_id"].to_pylist(), object)
     for shard in store.shards:  # one at a time: a corpus may be larger than memory
-        table = pq.read_table(shard, columns=_COLUMNS)
+        try:
+            table = pq.read_table(shard, columns=_COLUMNS)
+        except (OSError, pa.ArrowException) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"{shard}: cannot be read ({reason}); run 'ionbed prepare' again") from None
         found = spectra_in_common(asked, table)
         told += examples(found, found.unknown, ids, np.array(table["spectrum_id"].to_pylist(), object))
         parts.append(found)

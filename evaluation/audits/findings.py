@@ -98,7 +98,11 @@ def void_reasons(findings: Sequence[Finding], entries: Sequence[Entry]) -> dict[
 def sign_test_p(more: int, fewer: int) -> float:
     """Return the one-sided p-value of ``more`` against ``fewer`` discordant pairs (McNemar's test, exact)."""
     total = more + fewer
-    return sum(math.comb(total, k) for k in range(more, total + 1)) / 2**total
+    ways = at_least = math.comb(total, more)
+    for k in range(more, total):
+        ways = ways * (total - k) // (k + 1)
+        at_least += ways
+    return at_least / 2**total
 
 
 def percent(share: float) -> str:

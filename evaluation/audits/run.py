@@ -21,7 +21,8 @@ from ..entries import Entry
 from ..predictions import Predictions
 from ..question import Question
 from ..task_files import Task
-from .controls import blind_values, control_findings, draw_controls
+from .altered_queries import draw_controls
+from .controls import blind_values, control_findings
 from .corpora import corpus_overlap
 from .decoys import place_of_truth, smiles_style, structures_alone
 from .findings import MASKED, ORACLE_USE, Finding

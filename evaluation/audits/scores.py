@@ -45,7 +45,8 @@ def score_by_place(about: str, task: Task, predictions: Predictions, *, seed: in
 
     Only wrong candidates are looked at: a true one scores high wherever it stands.
     """
-    correlation, molecule = [], []
+    correlation: list[float] = []
+    molecule: list[int] = []
     for query, places, score in _wrong_candidates(task, predictions):
         if len(places) >= MINIMUM_DECOYS and len(correlation) < _LISTS_LOOKED_AT:
             correlation.append(_spearman(places, score))

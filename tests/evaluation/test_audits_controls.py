@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ionbed.evaluation.audits.controls import MASK_MZ, blind_values, control_findings, draw_controls
+from ionbed.evaluation.audits.altered_queries import MASK_MZ, draw_controls
+from ionbed.evaluation.audits.controls import blind_values, control_findings
 from ionbed.evaluation.audits.findings import (
     CANDIDATE_ORDER,
     LABEL_BLIND,
