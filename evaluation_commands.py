@@ -83,10 +83,19 @@ def score(
         typer.Option(metavar="FILE.parquet", help="Predictions of another tool to compare with; may be repeated."),
     ] = None,
     resamples: Annotated[int, typer.Option(min=100, help="Bootstrap resamples of molecules.")] = 1000,
+    unit: Annotated[
+        Literal["molecule", "mces-cluster", "scaffold"], typer.Option(help="What is resampled as a whole.")
+    ] = "molecule",
+    mces_queries: Annotated[
+        int,
+        typer.Option(min=0, help="Queries on which MCES@1 is measured (some seconds for a hundred); 0: not at all."),
+    ] = 0,
+    cache: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where MCES distances are kept.")] = None,
     seed: Annotated[int, typer.Option(help="Of resamples and permutations.")] = 0,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Judge the answers of any tool to a task, by the metrics of 'ionbed evaluate'."""
+    from .evaluation.mces_at_1 import MCESOptions
     from .evaluation.report.score_table import print_score
     from .evaluation.score import score as run
     from .evaluation.statistics import BootstrapOptions
@@ -96,7 +105,9 @@ def score(
         task,
         out,
         against=against or (),
-        bootstrap=BootstrapOptions(resamples=resamples),
+        bootstrap=BootstrapOptions(resamples=resamples, unit=unit),
+        mces=MCESOptions(max_queries=mces_queries) if mces_queries else None,
+        cache=cache,
         seed=seed,
         overwrite=overwrite,
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ..progress import progress
-from ..spectra.mces import SOLVER_SECONDS, capped_distance
+from ..spectra.mces import capped_distance
 from ..spectra.pair_answers import KeptAnswers, Workers
 from .outcomes import PerQuery
 from .ranking import BestHits, MoleculeScores, score_molecules
@@ -23,7 +23,7 @@ _STEPS = 2  # of the distances in one unit of bond order
 _PAIRS_PER_ROUND = 256
 
 MOST_TIED = 4
-"""Best hits of one score that are measured."""
+"""Best hits of one score that are measured; the bounds of a query with more ties are those of the drawn ones."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class MCESOptions:
 
     max_queries: int | None = 500
     limit: float = 15.0
-    seconds: float = SOLVER_SECONDS
-    random_draws: int = 2
+    seconds: float = 0.3
+    random_draws: int = 1
 
     def __post_init__(self) -> None:
         if self.max_queries is not None and self.max_queries < 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,6 +38,7 @@ from .measure import measure
 from .provenance import check_exposure, training_stages
 from .query_properties import nearest_train_tanimoto
 from .question import ask
+from .resampling import with_units
 from .retrieval import RetrievalOptions
 from .rows import table_rows
 from .scorers import Encoder
@@ -170,7 +171,11 @@ def evaluate(config: EvaluationConfig, out: str | os.PathLike[str], *, overwrite
     nearest_train = nearest_train_tanimoto(data, molecules.fingerprint[: len(data.smiles)])
     questions = [ask(name, data, molecules, config, nearest_train) for name in config.tasks]
     rows = table_rows(data, molecules, models, exposed, config, split_hash=split.hash)
-    asked = [question for question in questions if question is not None]
+    asked = [
+        replace(question, task=with_units(question.task, config.bootstrap, cache=config.cache, workers=config.workers))
+        for question in questions
+        if question is not None
+    ]
     with MCESDistances(config.mces, config.cache, workers=config.workers) as distances:
         results = measure(asked, data, molecules, rows, config.bootstrap, seed=config.seed, distances=distances)
     findings = run_audits(

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,9 +25,11 @@ from ..spectra.split import MOLECULES
 from .confidence import confidence_tree
 from .judged import CHANCE, Comparison, Judged
 from .judgement import Judge
-from .outcomes import Outcomes
+from .mces_at_1 import MCESDistances, MCESOptions, mces_at_1
+from .outcomes import LOWER_IS_BETTER, Outcomes
 from .predictions import PredictionManifest, Predictions, read_predictions
 from .provenance import exposure_to
+from .resampling import with_units
 from .statistics import BootstrapOptions
 from .strata_judgement import strata_trees
 from .task_files import Task, load_task
@@ -39,6 +42,8 @@ def score(
     *,
     against: Sequence[str | os.PathLike[str]] = (),
     bootstrap: BootstrapOptions | None = None,
+    mces: MCESOptions | None = None,
+    cache: Path | None = None,
     seed: int = 0,
     overwrite: bool = False,
 ) -> dict[str, Any]:
@@ -52,6 +57,11 @@ def score(
         A folder written by ``ionbed task``.
     against : sequence of path
         Predictions of other tools for the same task, each compared with the first pair by pair.
+    bootstrap : BootstrapOptions, optional
+    mces : MCESOptions, optional
+        How MCES@1 is measured; it is left out where this is None.
+    cache : Path, optional
+        Folder in which MCES distances are kept.
 
     Returns
     -------
@@ -73,7 +83,9 @@ def score(
     names = [one.manifest.name for one in given]
     if twice := next((name for name in [*names, CHANCE] if [*names, CHANCE].count(name) > 1), None):
         raise InputError(f"two rows would be named '{twice}'; change 'name' in one of the manifests")
-    tree, judged = judge(loaded, given, bootstrap, seed=seed)
+    loaded = with_units(loaded, bootstrap, cache=cache)
+    with MCESDistances(mces or MCESOptions(max_queries=0), cache) as distances:
+        tree, judged = judge(loaded, given, bootstrap, seed=seed, distances=distances)
     with atomic_folder(out, overwrite=overwrite) as folder:
         from .report.score_table import markdown
 
@@ -86,19 +98,27 @@ def score(
             "task": {"path": str(task), "hash": loaded.hash},
             "against": [describe_input(path) for path in against],
         }
-        write_manifest(folder, {"command": "score", "inputs": inputs, "bootstrap": asdict(bootstrap), "seed": seed})
+        options = {"bootstrap": asdict(bootstrap), "mces": None if mces is None else asdict(mces), "seed": seed}
+        write_manifest(folder, {"command": "score", "inputs": inputs} | options)
     return tree
 
 
 def judge(
-    task: Task, given: Sequence[Predictions], bootstrap: BootstrapOptions, *, seed: int
+    task: Task,
+    given: Sequence[Predictions],
+    bootstrap: BootstrapOptions,
+    *,
+    seed: int,
+    distances: MCESDistances | None = None,
 ) -> tuple[dict[str, Any], Judged]:
     """Return the content of ``results.json`` and the first of ``given`` as judged; the others are compared with it."""
-    judging = Judge(task, bootstrap, seed=seed)
+    judging = Judge(task, bootstrap, seed=seed, mces=mces_at_1(task, distances, seed=seed))
     judged = [judging([predictions]) for predictions in given]
     own = judged[0]
     # Where guessing is perfect, a comparison would only make the correction harsher for the others.
-    metrics = tuple(name for name, of in own.averages.items() if of.chance.value < 1.0 - 1e-12)
+    metrics = tuple(
+        name for name, of in own.averages.items() if name in LOWER_IS_BETTER or of.chance.value < 1.0 - 1e-12
+    )
     comparisons = [Comparison(0, other, (name,)) for name in metrics for other in (None, *range(1, len(judged)))]
     manifests = [predictions.manifest for predictions in given]
     tree: dict[str, Any] = {

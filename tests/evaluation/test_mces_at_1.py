@@ -21,7 +21,7 @@ from ionbed.evaluation.task_files import Task
 SMILES = np.array(["CCO", "CCC", "CCCC", "C=CC", "c1ccccc1C(=O)OCCCCCCCCCCCC", "C1CC"], object)
 """From the first: itself, 2 (C-O is no C-C), 3, and further than 5; the last is not a molecule."""
 DISTANCE = {(0, 1): 2.0, (0, 2): 3.0, (1, 2): 1.0, (1, 3): 1.0, (0, 3): 3.0}
-OPTIONS = MCESOptions(max_queries=None, limit=5.0)
+OPTIONS = MCESOptions(max_queries=None, limit=5.0, seconds=60.0)
 
 
 def make_task(pools: list[list[int]], true: list[int]) -> Task:
@@ -68,6 +68,19 @@ def test_of_many_ties_a_few_are_drawn_and_their_mean_is_right_on_average(monkeyp
         values = ranked_outcomes(task, answer(task, [1.0] * 900), query_pools(task), measure).metrics["MCES@1"].value
     assert set(values.tolist()) == {0.0, 2.0, 3.0}
     assert values.mean() == pytest.approx(5 / 3, abs=0.15)
+
+
+def test_of_many_ties_a_few_are_drawn() -> None:
+    """A row that says nothing gets what chance gets, and does not ask for the whole library."""
+    chains = np.array([f"{'C' * length}O" for length in range(1, 31)], object)
+    task = replace(make_task([list(range(30))] * 30, list(range(30))), smiles=chains, molecule=chains)
+    with MCESDistances(MCESOptions(max_queries=None, random_draws=20), workers=1) as distances:
+        measure = MCESAt1(task, distances, seed=0)
+        found = ranked_outcomes(task, answer(task, [0] * 900), query_pools(task), measure)
+        several = ranked_outcomes(task, answer(task, [1, 1, 1] + [0] * 897), query_pools(task), measure)
+    assert found.metrics["MCES@1"].value.mean() == pytest.approx(measure.random.mean(), abs=1.5)
+    assert len(set((found.metrics["MCES@1"].value * 8).tolist())) > 5
+    assert several.metrics["MCES@1"].value[0] == pytest.approx((0 + 1 + 2) / 3)  # few ties are all counted
 
 
 def test_chance_is_the_mean_distance_of_the_pool() -> None:
@@ -131,7 +144,7 @@ def test_distances_are_kept_whichever_comes_first(tmp_path: Path, monkeypatch: p
     with MCESDistances(OPTIONS, tmp_path, workers=1) as distances:
         again, _ = distances(SMILES, second, first)
     assert np.array_equal(again, found)
-    assert len(list(tmp_path.glob("mces-up-to-5-1s.sqlite"))) == 1
+    assert len(list(tmp_path.glob("mces-up-to-5-60s.sqlite"))) == 1
 
 
 def test_two_processes_find_what_one_finds() -> None:
