@@ -28,7 +28,7 @@ LOG_SCALES = ("precursor_mz", "num_peaks")
 TITLES = {"nearest_train_tanimoto": "similarity to training molecules"}
 """Of panels, where the name of the stratum is too long."""
 NEAREST_TRAIN = "nearest_train_tanimoto"
-ABOVE_RANDOM, ABOVE_LOOKUP = "#009e73", "#0072b2"
+ABOVE_RANDOM, ABOVE_LOOKUP = "#009e73", "#003d33"
 """Colours of the bars below a curve that say where it is above chance, and above the best look-up."""
 
 
