@@ -60,26 +60,17 @@ def test_the_value_is_the_distance_of_the_best_hit_ties_in_expectation() -> None
     assert found.table["MCES@1"].to_pylist() == [0.0, 2.0, 2.5, 5.0, 5.0]
 
 
-def test_of_many_ties_a_few_are_drawn_and_their_mean_is_right_on_average(monkeypatch: pytest.MonkeyPatch) -> None:
-    task = make_task([[0, 1, 2]] * 300, [0] * 300)
-    monkeypatch.setattr(mces_at_1, "MOST_TIED", 1)
-    with MCESDistances(OPTIONS, workers=1) as distances:
-        measure = MCESAt1(task, distances, seed=0)
-        values = ranked_outcomes(task, answer(task, [1.0] * 900), query_pools(task), measure).metrics["MCES@1"].value
-    assert set(values.tolist()) == {0.0, 2.0, 3.0}
-    assert values.mean() == pytest.approx(5 / 3, abs=0.15)
-
-
 def test_of_many_ties_a_few_are_drawn() -> None:
     """A row that says nothing gets what chance gets, and does not ask for the whole library."""
-    chains = np.array([f"{'C' * length}O" for length in range(1, 31)], object)
-    task = replace(make_task([list(range(30))] * 30, list(range(30))), smiles=chains, molecule=chains)
-    with MCESDistances(MCESOptions(max_queries=None, random_draws=20), workers=1) as distances:
+    chains = np.array([f"{'C' * length}O" for length in range(1, 13)], object)
+    task = replace(make_task([list(range(12))] * 24, [*range(12)] * 2), smiles=chains, molecule=chains)
+    with MCESDistances(MCESOptions(max_queries=None, limit=4.0, random_draws=40), workers=1) as distances:
         measure = MCESAt1(task, distances, seed=0)
-        found = ranked_outcomes(task, answer(task, [0] * 900), query_pools(task), measure)
-        several = ranked_outcomes(task, answer(task, [1, 1, 1] + [0] * 897), query_pools(task), measure)
-    assert found.metrics["MCES@1"].value.mean() == pytest.approx(measure.random.mean(), abs=1.5)
-    assert len(set((found.metrics["MCES@1"].value * 8).tolist())) > 5
+        found = ranked_outcomes(task, answer(task, [0] * 288), query_pools(task), measure)
+        several = ranked_outcomes(task, answer(task, [1, 1, 1] + [0] * 285), query_pools(task), measure)
+    values = found.metrics["MCES@1"].value
+    assert values.mean() == pytest.approx(measure.random.mean(), abs=0.5)
+    assert len(set(values[::12].tolist())) > 1  # not the same four of every query
     assert several.metrics["MCES@1"].value[0] == pytest.approx((0 + 1 + 2) / 3)  # few ties are all counted
 
 
