@@ -70,6 +70,13 @@ class Candidates:
         """Return the number of molecules."""
         return len(self.block)
 
+    @property
+    def is_only_listed(self) -> np.ndarray:
+        """Whether each molecule is in the lists alone and a candidate of their queries only; bool of shape (m,)."""
+        last = len(self.source_names) - 1
+        only: np.ndarray = self.source == last if self.list_counts else np.zeros(len(self), bool)
+        return only
+
 
 def candidate_molecules(
     data: EvaluationData,

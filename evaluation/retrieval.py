@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 By = Literal["mass", "formula", "lists"]
 
 
+PAIRS_PER_CHUNK = 4_000_000
+
+
 @dataclass(frozen=True)
 class RetrievalOptions:
     """Choices of the task 'retrieval'.
@@ -94,19 +97,7 @@ def retrieval_comparisons(
     queries = draw_per_molecule(rows[~is_single], data.molecule, limit=options.max_queries_per_molecule, seed=seed)
     place = np.searchsorted(rows, queries)
     sizes = stops[place] - starts[place]
-    pool = np.repeat(np.arange(len(queries)), sizes)
-    within = np.arange(len(pool)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    candidate = order[np.repeat(starts[place], sizes) + within]
-    is_true = candidate == data.molecule[queries][pool]
-
-    rng = np.random.default_rng(seed)
-    if options.max_candidates is not None:
-        # Those that are kept first: the true one, then the others in the order of a draw.
-        ranked = np.lexsort((np.where(is_true, -1.0, rng.random(len(pool))), pool))
-        kept = ranked[within < options.max_candidates]
-        pool, candidate = pool[kept], candidate[kept]
-    shuffled = np.lexsort((rng.random(len(pool)), pool))
-    pool, candidate = pool[shuffled], candidate[shuffled]
+    pool, candidate = _pools(starts[place], sizes, order, data.molecule[queries], options.max_candidates, seed)
     return Comparisons(
         queries=queries,
         pool_of_query=np.arange(len(queries)),
@@ -123,6 +114,32 @@ def retrieval_comparisons(
             **counts,
         },
     )
+
+
+def _pools(
+    starts: np.ndarray, sizes: np.ndarray, order: np.ndarray, truth: np.ndarray, limit: int | None, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return pool and candidate of every comparison: ``order[start : start + size]`` of each query, drawn and shuffled.
+
+    What is drawn does not depend on how many queries are worked on at a time.
+    """
+    which, places = np.random.default_rng(seed).spawn(2)
+    parts = [(np.empty(0, np.int64), np.empty(0, np.int64))]
+    chunk = np.cumsum(sizes) // PAIRS_PER_CHUNK
+    for members in np.split(np.arange(len(sizes)), np.flatnonzero(np.diff(chunk)) + 1):
+        size = sizes[members]
+        pool = np.repeat(members, size)
+        within = np.arange(len(pool)) - np.repeat(np.cumsum(size) - size, size)
+        candidate = order[starts[pool] + within]
+        if limit is not None:
+            # Those that are kept first: the true one, then the others in the order of a draw.
+            draw = np.where(candidate == truth[pool], -1.0, which.random(len(pool)))
+            kept = np.lexsort((draw, pool))[within < limit]
+            pool, candidate = pool[kept], candidate[kept]
+        shuffled = np.lexsort((places.random(len(pool)), pool))
+        parts.append((pool[shuffled], candidate[shuffled]))
+    pools, candidates = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return pools, candidates
 
 
 def neutral_masses(precursor_mz: np.ndarray, adduct: np.ndarray) -> np.ndarray:
@@ -176,6 +193,7 @@ def _by_mass(
     data: EvaluationData, candidates: Candidates, rows: np.ndarray, ppm: float, counts: dict[str, float]
 ) -> _Ranges:
     order = np.argsort(candidates.exact_mass, kind="stable")  # those that RDKit cannot read (NaN) come last
+    order = order[~candidates.is_only_listed[order]]
     ordered = candidates.exact_mass[order]
     precursor_mz, adduct = data.columns.precursor_mz[rows], adducts_of(data)[rows]
     # An error of the m/z is one of the mass: as large for one charge and one molecule, whatever else is in the ion.
@@ -198,6 +216,7 @@ def _by_mass(
 def _by_formula(data: EvaluationData, candidates: Candidates, rows: np.ndarray, counts: dict[str, float]) -> _Ranges:
     formula = np.array([plain_formula(text) for text in candidates.formula], object).astype(str)
     order = np.argsort(formula, kind="stable")
+    order = order[~candidates.is_only_listed[order]]
     ordered = formula[order]
     own = formula[data.molecule[rows]]
     is_known = own != ""

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from ionbed.errors import InputError
+from ionbed.evaluation import retrieval
 from ionbed.evaluation.candidate_lists import read_candidate_lists
 from ionbed.evaluation.candidates import candidate_molecules
 from ionbed.evaluation.retrieval import RetrievalOptions, neutral_masses, plain_formula, retrieval_comparisons
@@ -135,6 +136,20 @@ def test_the_place_in_the_pool_says_nothing(make):
     assert all(60 <= count <= 140 for count in np.bincount(place, minlength=3))
 
 
+def test_what_is_drawn_does_not_depend_on_how_much_is_worked_on_at_a_time(make, tmp_path, monkeypatch):
+    data = make(*[(smiles, "[M+H]+", 0.0) for smiles in C4H10O for _ in range(5)])
+    (tmp_path / "pool.smi").write_text("CCC(C)O x\nCC(C)(C)O x\nCOCCC x\n")
+    candidates = candidate_molecules(data, [tmp_path / "pool.smi"])
+    found = []
+    for pairs in (4_000_000, 1, 13):
+        monkeypatch.setattr(retrieval, "PAIRS_PER_CHUNK", pairs)
+        found.append(retrieval_comparisons(data, candidates, "test", RetrievalOptions(max_candidates=4), 3))
+    for other in found[1:]:
+        np.testing.assert_array_equal(found[0].pool, other.pool)
+        np.testing.assert_array_equal(found[0].candidate, other.candidate)
+    assert np.bincount(found[0].pool).tolist() == [4] * 15
+
+
 def write_lists(path, lists) -> None:
     path.write_text(json.dumps(lists))
 
@@ -180,6 +195,26 @@ def test_lists_become_pools_and_everything_left_out_is_counted(make, tmp_path):
     assert found.counts["spectra of molecules without a list, left out"] == 2
     assert found.counts["spectra with one candidate only, left out"] == 1
     assert found.counts["lists without the true molecule, left out"] == 1
+
+
+def test_what_only_a_list_names_is_a_candidate_of_that_list_only(make, tmp_path):
+    data = make(("CCCCO", "[M+H]+", 0.0), ("CCOCC", "[M+H]+", 0.0))
+    write_lists(tmp_path / "lists.json", {"CCCCO": ["CCCCO", "CC(C)CO"]})
+    candidates = candidate_molecules(data, lists=tmp_path / "lists.json")
+    assert candidates.is_only_listed.tolist() == [False, False, True]
+    options = RetrievalOptions(lists=tmp_path / "lists.json")
+    for by, expected in (("mass", [{"CCCCO", "CCOCC"}] * 2), ("formula", [{"CCCCO", "CCOCC"}] * 2),
+                         ("lists", [{"CCCCO", "CC(C)CO"}])):  # fmt: skip
+        found = retrieval_comparisons(data, candidates, "test", replace(options, by=by), 0)
+        assert pools_of(found, candidates) == expected, by
+
+
+def test_where_nothing_can_be_asked_there_are_no_queries(make):
+    data = make((ALONE, "[M+H]+", 0.0), ("CCO", None, 0.0))
+    for fold in ("test", "validation"):
+        found = retrieval_comparisons(data, candidate_molecules(data), fold, RetrievalOptions(), 0)
+        assert len(found.queries) == len(found.pool) == len(found.candidate) == 0
+        assert found.counts["mean candidates"] == 0.0
 
 
 def test_lists_are_asked_of_the_fold_only_and_need_their_candidates(make, tmp_path):
