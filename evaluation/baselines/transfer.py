@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
@@ -168,6 +169,8 @@ def _transferred(build: Build, entry: Entry, options: TransferOptions) -> Build:
         scorer = build(data, candidates, searched)
         if not hasattr(scorer, "scores"):
             raise ValueError(f"'{entry.label}' scores no spectra; analogue transfer needs a search for spectra")
-        return AnalogueTransfer(transfer_label(entry.label), entry.kind, scorer, data, candidates, options)
+        return AnalogueTransfer(
+            transfer_label(entry.label), entry.kind, cast(Scorer, scorer), data, candidates, options
+        )
 
     return built
