@@ -7,7 +7,6 @@ only the answer is changed. The altered queries are copies, appended to the data
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -21,8 +20,7 @@ from ..question import Question, answer, can_answer, checked
 from ..scorers import PrecursorOnly, Scorer, StructureScorer
 from ..statistics import paired_permutation_p
 from .altered_queries import Controls
-from .findings import CANDIDATE_ORDER, LABEL_BLIND, MASKED, SIGNIFICANT, SWAPPED, Finding
-from .scores import truth_in_scores
+from .findings import CANDIDATE_ORDER, LABEL_BLIND, MASKED, ORACLE_USE, SIGNIFICANT, SWAPPED, Finding
 
 MINIMUM_QUERIES = 20
 """Queries (each of another molecule) below which a control says nothing."""
@@ -81,8 +79,7 @@ def control_findings(
     findings.append(_label_blind(entry, controls, as_asked, relabelled))
     findings.append(_order_blind(entry.label, question, scorer, seed))
     if "truth" not in entry.known:  # what says so itself is told elsewhere
-        followed = truth_in_scores(entry.label, question.task, as_asked, entry.known)
-        findings.append(replace(followed, sentence=f"{question.name}: {followed.sentence}"))
+        findings.append(_truth_used(entry.label, question.name, findings))
     return findings
 
 
@@ -180,6 +177,18 @@ def _fallen(
             "p": p,
         },
     )
+
+
+def _truth_used(about: str, question: str, controls: Sequence[Finding]) -> Finding:
+    """Return what the controls together say of the use of the truth."""
+    followed = [finding.audit for finding in controls if finding.audit != CANDIDATE_ORDER and finding.passed is False]
+    sentence = (
+        f"the scores follow the true molecule where the spectrum does not lead to it ({', '.join(followed)})"
+        if followed
+        else "the row was not given the truth, and its scores do not follow it where the spectrum does not lead to it"
+    )
+    evidence = {"question": question, "controls that failed": followed}
+    return Finding(ORACLE_USE, about, not followed, f"{question}: {sentence}.", evidence)
 
 
 def _label_blind(entry: Entry, controls: Controls, own: Predictions, relabelled: Predictions) -> Finding:

@@ -1,0 +1,186 @@
+"""The door to all audits: every row is controlled on every kind of question it answers, and options are checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ionbed.configs.loading import build as build_config
+from ionbed.errors import InputError
+from ionbed.evaluation.audits.findings import (
+    CANDIDATE_ORDER,
+    CORPUS_AUDITS,
+    LABEL_BLIND,
+    MASKED,
+    ORACLE_USE,
+    SHARED_FOLDS,
+    SWAPPED,
+    TRUTH_PLACE,
+    Finding,
+    void_reasons,
+)
+from ionbed.evaluation.audits.run import AuditOptions, run_audits
+from ionbed.evaluation.candidates import Candidates, candidate_molecules
+from ionbed.evaluation.comparisons import Comparisons
+from ionbed.evaluation.dataset import EvaluationData, load_evaluation_data
+from ionbed.evaluation.entries import Entry
+from ionbed.evaluation.question import Question, task_of
+from ionbed.evaluation.scorers import Chance, PrecursorOnly
+from ionbed.evaluation.tasks import LibrarySearchOptions, library_search_task
+from ionbed.spectra.store import Store
+
+NUM_MOLECULES = 160
+
+
+class ByPeaks:
+    """Overlap of binned peaks, with spectra and with what was measured of a candidate structure."""
+
+    label, kind = "honest", "learned"
+
+    def __init__(self, data: EvaluationData, known: EvaluationData, help: float = 0.0) -> None:
+        self.vectors, self.data, self.help = vectors(data), data, help
+        self.of_molecule = np.zeros((len(known.inchikey_block), self.vectors.shape[1]))
+        np.add.at(self.of_molecule, known.molecule, vectors(known))
+
+    def scores(self, queries: np.ndarray, library: np.ndarray) -> np.ndarray:
+        return self.vectors[queries] @ self.vectors[library].T
+
+    def score_structures(self, query: np.ndarray, molecule: np.ndarray) -> np.ndarray:
+        overlap = np.einsum("ij,ij->i", self.vectors[query], self.of_molecule[molecule])
+        return overlap + self.help * (self.data.molecule[query] == molecule)
+
+
+class ByPlace(ByPeaks):
+    """Prefers the structures that come early."""
+
+    def score_structures(self, query: np.ndarray, molecule: np.ndarray) -> np.ndarray:
+        return super().score_structures(query, molecule) - 1e-3 * np.arange(len(molecule))
+
+
+def vectors(data: EvaluationData) -> np.ndarray:
+    columns = data.columns
+    result = np.zeros((len(columns), 400))
+    spectrum = np.repeat(np.arange(len(columns)), columns.num_peaks)
+    np.add.at(result, (spectrum, (columns.mz * 2).astype(int) % 400), columns.intensity)
+    return result / np.linalg.norm(result, axis=1, keepdims=True)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory, build_module: SimpleNamespace) -> SimpleNamespace:
+    spectra, folds = build_module.isomers(NUM_MOLECULES)
+    split = build_module.split_of(folds)
+    store = Store(build_module.write_store(tmp_path_factory.mktemp("audits") / "store", spectra))
+    data = load_evaluation_data(store, split)
+    molecules = candidate_molecules(data)
+    task = library_search_task(data, "test", LibrarySearchOptions(), seed=0)
+    library = Comparisons(task.queries, np.arange(len(task.queries)), task.query, task.library, task.counts)
+    rng = np.random.default_rng(0)
+    rows = data.rows_in("test")[::4]
+    # The true structure among molecules of the training fold, in any order.
+    train = np.unique(data.molecule[data.rows_in("train")])
+    lists = [rng.permutation([data.molecule[row], *rng.choice(train, 7, replace=False)]) for row in rows]
+    pool = np.repeat(np.arange(len(rows)), 8)
+    retrieval = Comparisons(rows, np.arange(len(rows)), pool, np.concatenate(lists), {})
+    questions = [
+        Question("library search", "library", library, task_of(data, molecules, library, "library")),
+        Question("retrieval by mass", "retrieval", retrieval, task_of(data, molecules, retrieval, "retrieval")),
+    ]
+    return SimpleNamespace(split=split, store=store, data=data, molecules=molecules, questions=questions)
+
+
+@pytest.fixture(scope="module")
+def build_module() -> SimpleNamespace:
+    """The builders of the conftest for a whole module."""
+    import importlib.util
+
+    path = Path(__file__).with_name("conftest.py")
+    spec = importlib.util.spec_from_file_location("evaluation_builders", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return SimpleNamespace(isomers=module.isomers, split_of=module.split_of, write_store=module.write_store)
+
+
+def entry(label: str, make: Callable[[EvaluationData], Any], kind: Any = "learned", **rest: Any) -> Entry:
+    def build(data: EvaluationData, molecules: Candidates, rows: np.ndarray) -> Any:
+        return make(data)
+
+    return Entry(label, kind, (build,), **rest)
+
+
+def audited(world: SimpleNamespace, entries: Sequence[Entry], **options: Any) -> list[Finding]:
+    return run_audits(
+        world.data,
+        world.molecules,
+        world.questions,
+        entries,
+        store=world.store,
+        split=world.split,
+        fold="test",
+        options=AuditOptions(**options),
+        seed=0,
+    )
+
+
+def test_a_clean_evaluation_passes_every_audit(world, tmp_path):
+    (tmp_path / "corpus.smi").write_text("OCCOCCO\n")
+    rows = [
+        entry("random", lambda data: Chance(), "reference"),
+        entry("oracle", lambda data: Chance(), "reference", known=("truth",)),
+        entry("precursor only", lambda data: PrecursorOnly(data.columns), "blind", known=("precursor_mz",)),
+        entry("honest", lambda data: ByPeaks(data, world.data), known=("precursor_mz",)),
+    ]
+    found = audited(world, rows, corpora={"corpus": tmp_path / "corpus.smi"}, control_queries=60)
+    assert not [finding for finding in found if finding.passed is False], found
+    assert {finding.audit for finding in found} >= {
+        SHARED_FOLDS,
+        TRUTH_PLACE,
+        MASKED,
+        SWAPPED,
+        LABEL_BLIND,
+        *CORPUS_AUDITS,
+    }
+    masked = [finding for finding in found if finding.audit == MASKED]
+    assert [(f.about, f.evidence["question"]) for f in masked] == [
+        ("honest", "library search"),
+        ("honest", "retrieval by mass"),
+    ]
+    assert ("oracle", ORACLE_USE, True) in {(f.about, f.audit, f.passed) for f in found}
+    assert not void_reasons(found, rows)
+
+
+def test_rows_that_cheat_with_structures_are_found_and_void(world):
+    rows = [
+        entry("label", lambda data: ByPeaks(data, world.data, help=5.0)),
+        entry("place", lambda data: ByPlace(data, world.data)),
+        entry("told", lambda data: ByPeaks(data, world.data), known=("truth",)),
+    ]
+    found = audited(world, rows, control_queries=60)
+    failed = {(f.about, f.audit) for f in found if f.passed is False and f.about in ("label", "place", "told")}
+    assert failed >= {("label", MASKED), ("label", SWAPPED), ("label", LABEL_BLIND), ("label", ORACLE_USE)}
+    assert failed >= {("place", CANDIDATE_ORDER), ("told", ORACLE_USE)}
+    assert set(void_reasons(found, rows)) == {"label", "place", "told"}
+
+
+def test_a_row_that_ranks_nothing_is_said_to_be_unaudited(world):
+    never = entry("pairs only", lambda data: ByPeaks(data, world.data), kinds=frozenset({"pairs"}))
+    found = [finding for finding in audited(world, [never]) if finding.about == "pairs only"]
+    assert [finding.passed for finding in found] == [None]
+
+
+def test_controls_can_be_left_out(world):
+    row = entry("label", lambda data: ByPeaks(data, world.data, help=5.0))
+    assert not [finding for finding in audited(world, [row], control_queries=0) if finding.about == "label"]
+
+
+def test_options_are_checked(tmp_path):
+    options = build_config(AuditOptions, {"corpora": {"pretrain": str(tmp_path)}, "control_queries": 5}, "mine.yaml")
+    assert options == AuditOptions({"pretrain": tmp_path}, 5)
+    with pytest.raises(InputError, match="'control_queries' is -1"):
+        build_config(AuditOptions, {"control_queries": -1}, "mine.yaml")
