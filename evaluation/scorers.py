@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -45,7 +45,6 @@ class Scorer(Protocol):
         ...
 
 
-@runtime_checkable
 class PairScorer(Protocol):
     """A `Scorer` that takes listed pairs too, at no more cost than their number."""
 
@@ -241,7 +240,7 @@ def score_pairs(
         As `ionbed.evaluation.metrics.comparable` makes them.
     """
     results = np.empty(len(first), np.float64)
-    if isinstance(scorer, PairScorer):
+    if hasattr(scorer, "pair_scores"):  # a `PairScorer`
         with progress(label, len(first), unit="pairs") as advance:
             for begin in range(0, len(first), PAIRS_PER_CHUNK):
                 part = slice(begin, begin + PAIRS_PER_CHUNK)

@@ -118,7 +118,7 @@ def lookup_entries(options: LookupOptions, *, workers: int | None = None) -> lis
             require_lookups()
             precursor_mz = data.columns.precursor_mz
             peaks = weighted_peaks(label, cleaner(data.columns, rows), precursor_mz, options)
-            return Lookup(label, peaks, options, workers=workers)
+            return Lookup(label, peaks, options, rows=rows, workers=workers)
 
         return scorer
 
@@ -238,25 +238,38 @@ class Lookup:
     peaks : PeakLists
         From `weighted_peaks`, for the same label.
     options : LookupOptions
+    rows : int array, optional
+        The spectra that were cleaned; default all. To score another raises ValueError.
     workers : int, optional
         Threads; default all cores. The scores do not depend on it.
     """
 
     kind: Kind = "look-up"
 
-    def __init__(self, label: str, peaks: PeakLists, options: LookupOptions, *, workers: int | None = None) -> None:
+    def __init__(
+        self,
+        label: str,
+        peaks: PeakLists,
+        options: LookupOptions,
+        *,
+        rows: np.ndarray | None = None,
+        workers: int | None = None,
+    ) -> None:
         self.label = label
         self._is_entropy = label in (ENTROPY, HYBRID_ENTROPY)
         self._is_shifted = label in (MODIFIED_COSINE, HYBRID_ENTROPY)
         self._peaks, self._tolerance = peaks, options.tolerance_da
         self._workers = usable_cores() if workers is None else workers
         self._indexed: tuple[np.ndarray, PeakIndex, PeakIndex | None] | None = None
+        self._is_cleaned = np.full(len(peaks.precursor_mz), rows is None)
+        if rows is not None:
+            self._is_cleaned[rows] = True
 
     def scores(self, queries: np.ndarray, library: np.ndarray) -> np.ndarray:
         """Return float32 scores from 0 to 1; see `Scorer`. The index of the last library is kept."""
         from .peak_matching import score_library, score_library_shifted
 
-        queries, library = np.asarray(queries, np.int64), np.asarray(library, np.int64)
+        queries, library = self._checked(queries), self._checked(library)
         if len(queries) < QUERIES_WORTH_INDEXING and not self._has_index(library):
             listed = self.pair_scores(np.repeat(queries, len(library)), np.tile(library, len(queries)))
             return listed.reshape(len(queries), len(library))
@@ -279,7 +292,7 @@ class Lookup:
         """Return the scores of listed pairs of rows of the data, float32 of shape (n_pairs,); see `PairScorer`."""
         from .peak_matching import score_listed
 
-        first, second = np.asarray(first, np.int64), np.asarray(second, np.int64)
+        first, second = self._checked(first), self._checked(second)
         results = np.empty(len(first), np.float32)
 
         def part(begin: int, end: int) -> None:
@@ -290,6 +303,12 @@ class Lookup:
 
         self._in_threads(part, len(first), PAIRS_PER_PART)
         return results
+
+    def _checked(self, rows: np.ndarray) -> np.ndarray:
+        rows = np.asarray(rows, np.int64)
+        if not self._is_cleaned[rows].all():
+            raise ValueError(f"'{self.label}' was made for other spectra; it would take their peaks for none")
+        return rows
 
     def _in_threads(self, part: Callable[[int, int], None], count: int, size: int) -> None:
         """Call ``part(begin, end)`` for all of ``count``; the compiled loops hold no lock of Python's."""

@@ -83,11 +83,8 @@ def build_index(peaks: PeakLists, library: np.ndarray, *, losses: bool) -> PeakI
 
 
 @compiled
-def _is_match(is_entropy: bool, mz_a: float, mz_b: float, shift: float, tolerance: float) -> bool:
-    # At the very edge of the tolerance the rounding decides, so it is that of the published programs: float64 in
-    # matchms, float32 in ms_entropy.
-    if is_entropy and shift == 0.0:
-        return bool(abs(np.float32(mz_a - mz_b)) <= np.float32(tolerance))
+def _is_match(mz_a: float, mz_b: float, shift: float, tolerance: float) -> bool:
+    # In the arithmetic of matchms: at the very edge of the tolerance, the rounding decides.
     moved = np.float64(mz_b) + shift
     return bool(np.float64(mz_a) - tolerance <= moved and moved <= np.float64(mz_a) + tolerance)
 
@@ -108,13 +105,12 @@ def _normalised(is_entropy: bool, peaks: PeakLists, a: int, b: int, total: float
 
 @compiled
 def _matches(
-    is_entropy: bool, peaks: PeakLists, a: int, b: int, shift: float, tolerance: float, own: np.ndarray,
-    other: np.ndarray, begin: int,
-) -> int:  # fmt: skip
+    peaks: PeakLists, a: int, b: int, shift: float, tolerance: float, own: np.ndarray, other: np.ndarray, begin: int
+) -> int:
     """Write the matching peaks of ``a`` and ``b`` to ``own`` and ``other`` from ``begin`` on; return the end."""
     i, j = peaks.offsets[a], peaks.offsets[b]
     while i < peaks.offsets[a + 1] and j < peaks.offsets[b + 1]:
-        if _is_match(is_entropy, peaks.mz[i], peaks.mz[j], shift, tolerance):
+        if _is_match(peaks.mz[i], peaks.mz[j], shift, tolerance):
             own[begin], other[begin] = i, j
             begin += 1
             i += 1
@@ -131,7 +127,7 @@ def _fragment_total(is_entropy: bool, peaks: PeakLists, a: int, b: int, toleranc
     i, j = peaks.offsets[a], peaks.offsets[b]
     total = 0.0
     while i < peaks.offsets[a + 1] and j < peaks.offsets[b + 1]:
-        if _is_match(is_entropy, peaks.mz[i], peaks.mz[j], 0.0, tolerance):
+        if _is_match(peaks.mz[i], peaks.mz[j], 0.0, tolerance):
             total += _term(is_entropy, peaks, i, j)
             i += 1
             j += 1
@@ -151,8 +147,8 @@ def _modified_cosine_total(peaks: PeakLists, a: int, b: int, tolerance: float) -
     num_a, num_b = peaks.offsets[a + 1] - peaks.offsets[a], peaks.offsets[b + 1] - peaks.offsets[b]
     room = 2 * min(num_a, num_b)
     own, other = np.empty(room, np.int64), np.empty(room, np.int64)
-    count = _matches(False, peaks, a, b, 0.0, tolerance, own, other, 0)
-    count = _matches(False, peaks, a, b, shift, tolerance, own, other, count)
+    count = _matches(peaks, a, b, 0.0, tolerance, own, other, 0)
+    count = _matches(peaks, a, b, shift, tolerance, own, other, count)
     products = np.empty(count)
     for match in range(count):
         products[match] = peaks.weight[own[match]] * peaks.weight[other[match]]
@@ -175,12 +171,12 @@ def _hybrid_entropy_total(peaks: PeakLists, a: int, b: int, tolerance: float) ->
     own, other = np.empty(room, np.int64), np.empty(room, np.int64)
     is_used_own, is_used_other = np.zeros(num_a, np.bool_), np.zeros(num_b, np.bool_)
     total = 0.0
-    for match in range(_matches(True, peaks, a, b, 0.0, tolerance, own, other, 0)):
+    for match in range(_matches(peaks, a, b, 0.0, tolerance, own, other, 0)):
         is_used_own[own[match] - peaks.offsets[a]] = True
         is_used_other[other[match] - peaks.offsets[b]] = True
         total += _term(True, peaks, own[match], other[match])
     shift = peaks.precursor_mz[a] - peaks.precursor_mz[b]
-    for match in range(_matches(True, peaks, a, b, shift, tolerance, own, other, 0)):
+    for match in range(_matches(peaks, a, b, shift, tolerance, own, other, 0)):
         if not is_used_own[own[match] - peaks.offsets[a]] and not is_used_other[other[match] - peaks.offsets[b]]:
             total += _term(True, peaks, own[match], other[match])
     return total
@@ -239,7 +235,7 @@ def score_library(
             mz = np.float64(peaks.mz[i])
             place = np.searchsorted(index.mz, mz - tolerance - MARGIN_DA)
             while place < len(index.mz) and index.mz[place] <= mz + tolerance + MARGIN_DA:
-                if _is_match(is_entropy, peaks.mz[i], index.mz[place], 0.0, tolerance):
+                if _is_match(peaks.mz[i], index.mz[place], 0.0, tolerance):
                     totals[index.spectrum[place]] += _term(is_entropy, peaks, i, index.peak[place])
                 place += 1
         for column in range(len(library)):
@@ -270,7 +266,7 @@ def score_library_shifted(
             mz = np.float64(peaks.mz[i])
             place = np.searchsorted(fragments.mz, mz - tolerance - MARGIN_DA)
             while place < len(fragments.mz) and fragments.mz[place] <= mz + tolerance + MARGIN_DA:
-                if _is_match(is_entropy, peaks.mz[i], fragments.mz[place], 0.0, tolerance):
+                if _is_match(peaks.mz[i], fragments.mz[place], 0.0, tolerance):
                     totals[fragments.spectrum[place]] += _term(is_entropy, peaks, i, fragments.peak[place])
                     matched_in[fragments.peak[place]] = row + 1
                 place += 1
@@ -279,7 +275,7 @@ def score_library_shifted(
             mz = np.float64(peaks.mz[i])
             place = np.searchsorted(fragments.mz, mz - tolerance - MARGIN_DA)
             while place < len(fragments.mz) and fragments.mz[place] <= mz + tolerance + MARGIN_DA:
-                if _is_match(is_entropy, peaks.mz[i], fragments.mz[place], 0.0, tolerance):
+                if _is_match(peaks.mz[i], fragments.mz[place], 0.0, tolerance):
                     matched_by[fragments.spectrum[place]] = step
                 place += 1
             loss = peaks.precursor_mz[query] - mz
@@ -290,7 +286,7 @@ def score_library_shifted(
                 shift = peaks.precursor_mz[query] - peaks.precursor_mz[library[spectrum]]
                 if not is_entropy and abs(shift) <= tolerance:
                     continue
-                if not _is_match(is_entropy, peaks.mz[i], peaks.mz[peak], shift, tolerance):
+                if not _is_match(peaks.mz[i], peaks.mz[peak], shift, tolerance):
                     continue
                 if matched_in[peak] != row + 1 and matched_by[spectrum] != step:
                     totals[spectrum] += _term(is_entropy, peaks, i, peak)

@@ -145,6 +145,16 @@ def test_the_modified_cosine_gives_a_contested_peak_to_the_larger_product(build:
     assert scores[HYBRID_ENTROPY] == pytest.approx(scores[ENTROPY])  # which prefers the fragment, however weak
 
 
+def test_precursors_within_the_tolerance_shift_no_fragment_of_the_modified_cosine(build: SimpleNamespace) -> None:
+    # 0.03 Da apart, 0.015 Da with the shift: matchms takes precursors this close for one, the hybrid search does not.
+    query = build.spectrum(0, 0, precursor_mz=200.0, mz=(100.0,), intensity=(1.0,))
+    other = build.spectrum(1, 0, precursor_mz=200.015, mz=(100.03,), intensity=(1.0,))
+    columns = SpectrumColumns.from_spectra([query, other])
+    assert_published(columns)
+    scores = {s.label: float(s.pair_scores([0], [1])[0]) for s in lookup_scorers(columns, OPTIONS)}
+    assert scores == pytest.approx({COSINE: 0.0, MODIFIED_COSINE: 0.0, ENTROPY: 0.0, HYBRID_ENTROPY: 1.0})
+
+
 @pytest.mark.data
 @pytest.mark.skipif(not DATA, reason="IONBED_DATA does not name the folder of real data")
 def test_every_lookup_is_the_published_one_on_real_spectra() -> None:
@@ -264,6 +274,10 @@ def test_entries_share_what_was_cleaned_and_follow_the_data(
     for entry in entries:
         scorer = entry.builds[0](SimpleNamespace(columns=columns), None, rows)
         assert np.array_equal(scorer.scores(rows, rows), direct[entry.label].scores(rows, rows))
+        with pytest.raises(ValueError, match=f"'{entry.label}' was made for other spectra"):
+            scorer.scores(rows, rows + 1)
+        with pytest.raises(ValueError, match="was made for other spectra"):
+            scorer.pair_scores(rows + 1, rows)
     assert len(calls) == len(rows)
     backwards = columns.take(np.arange(len(columns))[::-1])
     scorer = entries[0].builds[0](SimpleNamespace(columns=backwards), None, rows)
