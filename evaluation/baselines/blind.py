@@ -73,6 +73,7 @@ def structure_blind_entries(
             SMILES_CLASSIFIER, options.mass_ppm,
         )  # fmt: skip
         return []
+    logger.info("%s: %s measured molecules, %s decoys", SMILES_CLASSIFIER, f"{len(measured):,}", f"{len(decoys):,}")
     scorer = StructureClassifier(candidates, measured, decoys, options, seed=seed)
     corpus = Corpus("the evaluated data", split_hash, ("train",))
     return [Entry(SMILES_CLASSIFIER, "blind", (lambda _data, _candidates, _rows: scorer,), trained_on=(corpus,))]

@@ -351,6 +351,21 @@ def test_trainings_are_kept_by_what_made_them(
     assert "trained anew" in caplog.text
 
 
+def test_a_kept_training_under_the_name_of_another_is_not_taken(
+    data: EvaluationData, molecules: Candidates, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    entries_of(data, molecules, seed=1, cache=tmp_path)
+    (other,) = tmp_path.glob("feed-forward-*")
+    (entry, _) = entries_of(data, molecules, seed=0, cache=tmp_path)
+    (own,) = set(tmp_path.glob("feed-forward-*")) - {other}
+    rows = np.arange(4)
+    expected = entry.builds[0](data, molecules, rows).scores(rows, rows)
+    own.write_bytes(other.read_bytes())
+    (entry, _) = entries_of(data, molecules, seed=0, cache=tmp_path)
+    np.testing.assert_array_equal(entry.builds[0](data, molecules, rows).scores(rows, rows), expected)
+    assert "its key is another" in caplog.text
+
+
 def test_a_folder_that_cannot_be_written_is_refused_before_the_training(
     data: EvaluationData, molecules: Candidates, tmp_path: Path
 ) -> None:
