@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -230,9 +231,10 @@ def _extended(found: Candidates, table: pa.Table, is_new: np.ndarray, name: str)
     added = _of_table(new, _objects(new["block"]), places)
     arrays = ("block", "smiles", "exact_mass", "formula", "place", "fingerprint")
     in_no_file = np.full(len(added) if len(found.place_in_files) else 0, ONLY_IN_STORE)
+    joined: dict[str, Any] = {array: np.concatenate([getattr(found, array), getattr(added, array)]) for array in arrays}
     return replace(
         found,
-        **{array: np.concatenate([getattr(found, array), getattr(added, array)]) for array in arrays},
+        **joined,
         source=np.concatenate([found.source, np.full(len(added), len(found.source_names))]),
         source_names=(*found.source_names, name),
         place_in_files=np.concatenate([found.place_in_files, in_no_file]),

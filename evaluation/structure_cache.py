@@ -6,7 +6,7 @@ import hashlib
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +16,9 @@ from ..artifacts import atomic_file
 from ..errors import InputError
 from ..progress import progress
 from ..spectra.preparation.workers import open_workers
+
+if TYPE_CHECKING:
+    from rdkit.Chem import Mol
 
 logger = logging.getLogger("ionbed")
 
@@ -94,7 +97,9 @@ def _describe(structure: str) -> dict[str, Any]:
         return unknown
     with rdBase.BlockLogs():
         # Written, read and written again: the first string still depends on the stereochemistry that it leaves out.
-        flat = Chem.MolFromSmiles(Chem.MolToSmiles(Chem.MolFromSmiles(molecule.smiles), isomericSmiles=False))
+        flat: Mol | None = Chem.MolFromSmiles(
+            Chem.MolToSmiles(Chem.MolFromSmiles(molecule.smiles), isomericSmiles=False)
+        )
         if flat is None:
             return unknown
         smiles, formula = Chem.MolToSmiles(flat), CalcMolFormula(flat)

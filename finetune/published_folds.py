@@ -50,10 +50,10 @@ def split_by_massspecgym(table: pa.Table, path: Path) -> Split:
     folds_of: defaultdict[str, set[str]] = defaultdict(set)
     num_found = 0
     for native_id, inchikey in zip(table["native_id"].to_pylist(), table["inchikey"].to_pylist(), strict=True):
-        name = published.get(native_id)
-        num_found += name is not None
+        fold = published.get(native_id)
+        num_found += fold is not None
         if inchikey:
-            folds_of[inchikey[:14]].update(() if name is None else (FOLD_NAMES[name.lower()],))
+            folds_of[inchikey[:14]].update(() if fold is None else (FOLD_NAMES[fold.lower()],))
     folds = {block: next(iter(found)) if len(found) == 1 else EXCLUDED for block, found in sorted(folds_of.items())}
     molecules = Counter(folds.values())
     matched = f"{num_found:,} of the store's {len(table):,} spectra are in it"
