@@ -45,54 +45,61 @@ def average_precision(scores: np.ndarray, positive: np.ndarray, weights: np.ndar
     return float(WeightedAveragePrecision(scores, positive)(weights))
 
 
-class _WeightedPairs:
-    """Fixed scores of positives and negatives, sorted once, to be weighted in many ways."""
+class WeightedRocAuc:
+    """`roc_auc` of fixed scores for many weightings: the scores are sorted once."""
 
     def __init__(self, scores: np.ndarray, positive: np.ndarray) -> None:
-        scores = np.asarray(scores)
-        self._order = np.argsort(scores, kind="stable")
-        ordered = scores[self._order]
-        self._positive = np.asarray(positive, bool)[self._order]
-        is_first = np.ones(len(ordered), bool)
-        is_first[1:] = ordered[1:] != ordered[:-1]
-        self._starts = np.flatnonzero(is_first)
-
-    def _weigh(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the weight of the positives and of the negatives of each distinct score, ascending."""
-        if not len(self._order):
-            return np.zeros(0), np.zeros(0)
-        ordered = np.asarray(weights, np.float64)[self._order]
-        return (
-            np.add.reduceat(np.where(self._positive, ordered, 0.0), self._starts),
-            np.add.reduceat(np.where(self._positive, 0.0, ordered), self._starts),
-        )
-
-
-class WeightedRocAuc(_WeightedPairs):
-    """`roc_auc` of fixed scores for many weightings: the scores are sorted once."""
+        self._positive, self._negative = _by_score(scores, positive)
+        of_positive, of_negative = np.asarray(scores)[self._positive], np.asarray(scores)[self._negative]
+        # How many negatives score less than each positive, and how many score no more.
+        self._below = np.searchsorted(of_negative, of_positive, "left")
+        self._not_above = np.searchsorted(of_negative, of_positive, "right")
 
     def __call__(self, weights: np.ndarray) -> float:
         """Return the area for ``weights``, an array of shape (n,) in the order of the scores."""
-        positive, negative = self._weigh(weights)
-        total = positive.sum() * negative.sum()
+        positive, negative = weights[self._positive], _sums_before(weights[self._negative])
+        total = float(positive.sum(dtype=np.float64) * negative[-1])
         if total <= 0:
             return float("nan")
-        below = np.cumsum(negative) - negative
-        return float(np.sum(positive * (below + 0.5 * negative)) / total)
+        below = negative[self._below]
+        below += negative[self._not_above]
+        return float(np.dot(positive, below) / 2 / total)
 
 
-class WeightedAveragePrecision(_WeightedPairs):
+class WeightedAveragePrecision:
     """`average_precision` of fixed scores for many weightings: the scores are sorted once."""
+
+    def __init__(self, scores: np.ndarray, positive: np.ndarray) -> None:
+        self._positive, self._negative = _by_score(scores, positive)
+        of_positive, of_negative = np.asarray(scores)[self._positive], np.asarray(scores)[self._negative]
+        # How many of either kind score less than each positive.
+        self._positives_below = np.searchsorted(of_positive, of_positive, "left")
+        self._negatives_below = np.searchsorted(of_negative, of_positive, "left")
 
     def __call__(self, weights: np.ndarray) -> float:
         """Return the average precision for ``weights``, an array of shape (n,) in the order of the scores."""
-        positive, negative = (part[::-1] for part in self._weigh(weights))
-        if positive.sum() <= 0 or negative.sum() <= 0:
+        positive = weights[self._positive]
+        positives, negatives = _sums_before(positive), _sums_before(weights[self._negative])
+        if positives[-1] <= 0 or negatives[-1] <= 0:
             return float("nan")
-        above = np.cumsum(positive)
-        retrieved = above + np.cumsum(negative)
-        precision = np.divide(above, retrieved, out=np.zeros_like(above), where=retrieved > 0)
-        return float(np.sum(positive * precision) / positive.sum())
+        found = positives[-1] - positives[self._positives_below]
+        retrieved = found + negatives[-1] - negatives[self._negatives_below]
+        precision = np.divide(found, retrieved, out=np.zeros_like(found), where=retrieved > 0)
+        return float(np.dot(positive, precision) / positives[-1])
+
+
+def _by_score(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the places of the positives and of the negatives, each by ascending score."""
+    order = np.argsort(scores, kind="stable")
+    is_positive = np.asarray(positive, bool)[order]
+    return order[is_positive], order[~is_positive]
+
+
+def _sums_before(weights: np.ndarray) -> np.ndarray:
+    """Return the sum of the first 0, 1, ... n weights, float64 of shape (n + 1,)."""
+    sums = np.zeros(len(weights) + 1)
+    np.cumsum(weights, dtype=np.float64, out=sums[1:])
+    return sums
 
 
 def roc_curve(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
