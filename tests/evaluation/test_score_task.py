@@ -13,21 +13,21 @@ import pyarrow.parquet as pq
 import pytest
 
 from ionbed.errors import InputError
-from ionbed.evaluation import make_task as module
+from ionbed.evaluation import question as module
+from ionbed.evaluation.candidates import candidate_molecules
 from ionbed.evaluation.dataset import load_evaluation_data
-from ionbed.evaluation.make_task import make_task, predict
-from ionbed.evaluation.measure import (
-    BootstrapOptions,
-    measure_analogue_search,
-    measure_library_search,
-    measure_same_molecule,
-)
+from ionbed.evaluation.draws import question_of
+from ionbed.evaluation.entries import Entry
+from ionbed.evaluation.make_task import make_task, prediction_table
+from ionbed.evaluation.measure import measure
 from ionbed.evaluation.predictions import PredictionManifest, write_predictions
+from ionbed.evaluation.question import Question, answer, ask
 from ionbed.evaluation.run import EvaluationConfig
 from ionbed.evaluation.score import score
+from ionbed.evaluation.statistics import BootstrapOptions
 from ionbed.evaluation.strata import binned
 from ionbed.evaluation.task_files import KINDS, load_task
-from ionbed.evaluation.tasks import analogue_search_task, library_search_task, same_molecule_task
+from ionbed.spectra.molecules import standardise
 from ionbed.spectra.split import Split
 from ionbed.spectra.store import Store
 
@@ -57,14 +57,17 @@ def ether(molecule: int) -> str:
 @pytest.fixture
 def config(build: SimpleNamespace, tmp_path: Path) -> EvaluationConfig:
     spectra, folds = build.isomers(40)
+    proton = 1.007276
     spectra = [
         replace(
             s,
             license=("CC0", None)[i % 2],
             collision_energy=float(i % 50),
-            smiles=ether(int(s.spectrum_id.split("-")[0])),
+            smiles=structure,
+            precursor_mz=standardise(structure).exact_mass + proton,
         )
         for i, s in enumerate(spectra)
+        for structure in [ether(int(s.spectrum_id.split("-")[0]))]
     ]
     build.split_of(folds).save(tmp_path / "split.json")
     return EvaluationConfig(build.write_store(tmp_path / "store", spectra), tmp_path / "split.json")
@@ -86,44 +89,40 @@ def some_scores(data) -> Table:
     return Table(scores)
 
 
+def asked(data, config: EvaluationConfig, kind: str) -> Question:
+    question = ask(question_of(kind, "mass"), data, candidate_molecules(data), config)
+    assert question is not None
+    return question
+
+
 def through_the_door(data, config: EvaluationConfig, kind: str, scorer, tmp_path: Path) -> dict:
     """Write the scores of one of our own scorers as any tool would, and have them judged."""
     make_task(config, kind, tmp_path / kind)
-    found = module.COMPARISONS[kind](data, config)
-    write_predictions(tmp_path / "own.parquet", predict(data, found, kind, scorer), OWN)
+    question = asked(data, config, kind)
+    table = prediction_table(question, answer(question, data, scorer))
+    write_predictions(tmp_path / "own.parquet", table, OWN)
     return score(tmp_path / "own.parquet", tmp_path / kind, tmp_path / "out", bootstrap=BOOTSTRAP, seed=config.seed)
 
 
-def test_a_library_search_gets_the_numbers_of_evaluate(data, config, some_scores, tmp_path) -> None:
-    task = library_search_task(data, "test", config.library_search, seed=config.seed)
-    (row,) = measure_library_search(data, task, [some_scores], BOOTSTRAP, seed=config.seed).rows
-    tree = through_the_door(data, config, "library", some_scores, tmp_path)
-    assert 0.2 < row.estimates["hit@1"].value < 0.95
-    for metric in ("hit@1", "hit@5", "hit@20"):
-        found, expected = tree["metrics"][metric]["micro"], row.estimates[metric]
-        assert found["value"] == pytest.approx(expected.value, abs=1e-12)
-        assert (found["low"], found["high"]) == pytest.approx((expected.low, expected.high), abs=1e-9)
-
-
-def test_an_analogue_search_gets_the_numbers_of_evaluate(data, config, some_scores, tmp_path) -> None:
-    task = analogue_search_task(data, "test", config.analogue_search, seed=config.seed)
-    row, oracle = measure_analogue_search(data, task, [some_scores], BOOTSTRAP, seed=config.seed).rows
-    tree = through_the_door(data, config, "analogue", some_scores, tmp_path)
-    found, expected = tree["metrics"]["Tanimoto@1"], row.estimates["mean Tanimoto"]
-    assert found["micro"]["value"] == pytest.approx(expected.value, abs=1e-6)
-    assert found["oracle"] == pytest.approx(oracle.estimates["mean Tanimoto"].value, abs=1e-6)
-    assert list(tree["metrics"]) == ["Tanimoto@1"]
-    assert tree["confidence"] is None
-
-
-def test_pairs_get_the_numbers_of_evaluate(data, config, some_scores, tmp_path) -> None:
-    task = same_molecule_task(data, "test", config.same_molecule, seed=config.seed)
-    (row,) = measure_same_molecule(data, task, [some_scores], BOOTSTRAP, seed=config.seed).rows
-    tree = through_the_door(data, config, "pairs", some_scores, tmp_path)
-    found, expected = tree["metrics"]["ROC AUC"]["micro"], row.estimates["AUC"]
-    assert found["value"] == pytest.approx(expected.value, abs=1e-12)
-    assert (found["low"], found["high"]) == pytest.approx((expected.low, expected.high), abs=1e-9)
-    assert tree["metrics"]["average precision"]["random"] == pytest.approx(task.same.mean())
+@pytest.mark.parametrize("kind", ["library", "open", "analogue", "pairs"])
+def test_both_doors_give_the_same_numbers(data, config, some_scores, tmp_path, kind: str) -> None:
+    entry = Entry("own", "learned", (lambda data, molecules, rows: some_scores,))
+    (result,) = measure(
+        [asked(data, config, kind)], data, candidate_molecules(data), [entry], BOOTSTRAP, seed=config.seed
+    )
+    tree = through_the_door(data, config, kind, some_scores, tmp_path)
+    (row,) = result.tree["rows"]
+    assert row["metrics"].keys() == tree["metrics"].keys()
+    for metric, of in row["metrics"].items():
+        found = tree["metrics"][metric]
+        for average in ("micro", "macro", "chance-corrected"):
+            if of.get(average) is not None:
+                assert found[average] == pytest.approx(of[average], abs=1e-9, nan_ok=True), (metric, average)
+        assert found["random"] == pytest.approx(of["random"], abs=1e-9)
+    assert 0.2 < next(iter(row["metrics"].values()))["micro"]["value"] < 0.97
+    if kind != "analogue":  # of which only the best candidates are given
+        assert row["counts"] == tree["counts"]
+    assert (tree["confidence"] is None) == (kind in ("analogue", "pairs"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -162,23 +161,12 @@ def test_half_of_the_molecules_of_an_open_world_have_no_answer(config, tmp_path)
     assert task.header["counts"]["of these without an answer"] > 0
 
 
-def test_the_candidates_of_a_retrieval_are_the_molecules_of_one_mass(config, data, tmp_path) -> None:
-    from ionbed.spectra.molecules import standardise
-
-    make_task(config, "retrieval", tmp_path / "task")
-    task = load_task(tmp_path / "task")
-    mass = {b: standardise(s).exact_mass for b, s in zip(data.inchikey_block, data.smiles, strict=True)}
-    for pool, molecule in zip(task.query_pool, task.query_molecule, strict=True):
-        candidates = {task.molecule[m] for m in task.candidate_molecule[task.candidate_pool == pool]}
-        true = mass[task.molecule[molecule]]
-        assert candidates == {block for block, m in mass.items() if abs(m - true) <= 10e-6 * true}
-        assert len(candidates) > 1
-
-
 def test_the_baselines_of_a_task_can_be_scored_and_compared(config, tmp_path) -> None:
-    make_task(config, "library", tmp_path / "task", baselines=True)
+    networks = replace(config.trained_baselines, trainings=0)
+    make_task(replace(config, trained_baselines=networks), "library", tmp_path / "task", baselines=True)
     files = {path.stem: path for path in (tmp_path / "task" / "baselines").glob("*.parquet")}
-    assert set(files) == {"precursor-only", "cosine", "modified-cosine", "spectral-entropy", "hybrid-entropy"}
+    lookups = {"cosine", "modified-cosine", "spectral-entropy", "hybrid-entropy"}
+    assert set(files) == {"precursor-only", "most-measured", *lookups}
     tree = score(
         files["spectral-entropy"],
         tmp_path / "task",
@@ -202,8 +190,6 @@ def test_an_analogue_search_keeps_what_decides(data, config, some_scores, monkey
 
 
 def test_a_task_that_cannot_be_made_is_refused(config, tmp_path) -> None:
-    with pytest.raises(InputError, match="leave out --baselines"):
-        make_task(config, "retrieval", tmp_path / "task", baselines=True)
     shared = Split.load(config.split)
     replace(shared, shares=("molecules",)).save(tmp_path / "shared.json")
     with pytest.raises(InputError, match="its folds share molecules"):
