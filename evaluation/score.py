@@ -22,6 +22,8 @@ from ..artifacts import (
 )
 from ..errors import InputError
 from ..spectra.split import MOLECULES
+from .audits.findings import findings_tree
+from .audits.run import audit_predictions
 from .confidence import confidence_tree
 from .judged import CHANCE, Comparison, Judged
 from .judgement import Judge
@@ -32,7 +34,7 @@ from .provenance import exposure_to
 from .resampling import with_units
 from .statistics import BootstrapOptions
 from .strata_judgement import strata_trees
-from .task_files import Task, load_task
+from .task_files import Task, load_task, task_spectra
 
 
 def score(
@@ -86,6 +88,10 @@ def score(
     loaded = with_units(loaded, bootstrap, cache=cache)
     with MCESDistances(mces or MCESOptions(max_queries=0), cache) as distances:
         tree, judged = judge(loaded, given, bootstrap, seed=seed, distances=distances)
+    findings = audit_predictions(
+        loaded, given[0], spectra=task_spectra(task), table=judged.table, metrics=judged.metrics, seed=seed
+    )
+    tree["audits"] = findings_tree(findings)
     with atomic_folder(out, overwrite=overwrite) as folder:
         from .report.score_table import markdown
 

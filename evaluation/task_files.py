@@ -163,9 +163,28 @@ def load_task(folder: str | os.PathLike[str]) -> Task:
         molecule=blocks.astype(object),
         fingerprint=_fingerprints(blocks, molecules, folder),
         strata={name: _stratum(name, queries, truth, folder) for name in header["strata"]},
-        other_laboratory=_flags(candidates, "other_laboratory"),
+        other_laboratory=_other_laboratory(queries, candidates, truth) if header["kind"] == "pairs" else None,
         smiles=_smiles(blocks, molecules),
     )
+
+
+def task_spectra(folder: str | os.PathLike[str]) -> pa.Table | None:
+    """Return ``spectra.parquet`` of a task, what a tool is shown of queries and candidates; None where it has none.
+
+    Raises
+    ------
+    InputError
+        It cannot be read, or its ids are missing.
+    """
+    path = Path(folder) / "spectra.parquet"
+    if not path.is_file():
+        return None
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise InputError(f"{path}: cannot be read ({str(error).splitlines()[0]}); get the task anew") from None
+    ids = _column(table, "spectrum_id", path).cast(_TEXT)
+    return table.set_column(table.column_names.index("spectrum_id"), "spectrum_id", ids)
 
 
 def _read_header(folder: Path) -> dict[str, Any]:
@@ -264,10 +283,16 @@ def _require_unique(column: pa.ChunkedArray, path: Path, what: str) -> None:
         raise InputError(f"{path}: the {what} '{twice[0]['values'].as_py()}' is there twice; make the task anew")
 
 
-def _flags(table: pa.Table, name: str) -> np.ndarray | None:
-    if name not in table.column_names:
+def _other_laboratory(queries: pa.Table, candidates: pa.Table, truth: pa.Table) -> np.ndarray | None:
+    """Return whether the laboratories of both spectra of each pair are known and differ; None where none are named."""
+    if "laboratory" not in truth.column_names:
         return None
-    return np.asarray(table[name].fill_null(False), bool)
+
+    def laboratory(ids: pa.ChunkedArray) -> pa.ChunkedArray:
+        return truth["laboratory"].take(pc.index_in(ids, value_set=truth["spectrum_id"]))
+
+    first = laboratory(queries["query_id"]).take(pc.index_in(candidates["pool"], value_set=queries["pool"]))
+    return np.asarray(pc.not_equal(first, laboratory(candidates["candidate_id"])).fill_null(False), bool)
 
 
 def _objects(column: pa.ChunkedArray) -> np.ndarray:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..strata import NAMES
-from .table import EXPOSED, VERDICT_STYLES, number
+from .table import AUDIT_WORDS, EXPOSED, VERDICT_STYLES, number
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,9 +24,13 @@ Table = tuple[str, list[str], list[list[str]]]
 
 
 def sentences(tree: Mapping[str, Any]) -> list[str]:
-    """Return the verdicts in words, then what was left unanswered, then what the tool may have seen."""
+    """Return the audits that failed, the verdicts in words, what was left unanswered, what the tool may have seen."""
     name = tree["tool"]["name"]
-    result = []
+    result = [
+        f"Audit failed: {found['audit']} ({found['about']}): {found['sentence']}"
+        for found in tree.get("audits", ())
+        if found["passed"] is False
+    ]
     by_opponent: dict[str, dict[str, list[str]]] = {}
     for difference in tree["differences"]:
         opponent = by_opponent.setdefault(difference["against"], {})
@@ -35,7 +39,7 @@ def sentences(tree: Mapping[str, Any]) -> list[str]:
         other = "chance" if against == "random" else f"'{against}'"
         parts = [f"{words} {other} in {', '.join(by_verdict[v])}" for v, words in VERDICTS.items() if v in by_verdict]
         result.append(f"'{name}' {'; '.join(parts)}.")
-    if not result:
+    if not by_opponent:
         result.append("Guessing is perfect on this task; there is nothing to tell apart.")
     silent, queries = tree["counts"]["queries without any score"], tree["counts"]["queries"]
     if silent:
@@ -65,6 +69,13 @@ def tables(tree: Mapping[str, Any]) -> list[Table]:
         ]
         for entry in tree["differences"]
     ]
+    found.append(
+        (
+            "Audits",
+            ["audit", "about", "result", "evidence"],
+            [[f["audit"], f["about"], AUDIT_WORDS[f["passed"]], f["sentence"]] for f in tree.get("audits", ())],
+        )
+    )
     found.append(("Differences", ["metric", "against", "difference", "p", "p corrected", "verdict"], rows))
     if tree["confidence"] is not None:
         found.append(_thresholds(tree["confidence"]["thresholds"]))
@@ -91,13 +102,13 @@ def markdown(tree: Mapping[str, Any]) -> str:
 
 
 def print_score(tree: Mapping[str, Any], console: Console) -> None:
-    """Print the verdict and all tables but those of the strata."""
+    """Print the verdict and all tables but those of the audits and the strata."""
     from rich.table import Table as RichTable
 
     for sentence in sentences(tree):
         console.print(sentence, style="bold", highlight=False, markup=False)
     console.print(f"\n{QUESTIONS[tree['task']['kind']]}\n{_count_line(tree)}", highlight=False, markup=False)
-    for title, header, rows in tables({**tree, "strata": {}}):
+    for title, header, rows in tables({**tree, "strata": {}, "audits": []}):
         console.print(f"\n{title}", style="bold", highlight=False, markup=False)
         table = RichTable(*header, box=None, padding=(0, 2, 0, 0), header_style="bold")
         for row in rows:

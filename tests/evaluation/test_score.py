@@ -39,7 +39,7 @@ def write(
         rows["queries"].append({**query, "instrument_type": ("QTOF", None)[true % 2]})
         rows["truth"].append({"spectrum_id": f"q{number}", "molecule": f"M{true}"})
         others = rng.choice(np.delete(np.arange(molecules), true), candidates - 1, replace=False)
-        pool = others if kind == "open" and true % 2 else np.append(others, true)
+        pool = np.sort(others if kind == "open" and true % 2 else np.append(others, true))
         rows["candidates"] += [{"pool": f"p{number}", "candidate_id": f"c{m}", "molecule": f"M{m}"} for m in pool]
     prints = rng.integers(0, 2, (molecules, 64)).astype(np.uint8)
     rows["molecules"] = [
@@ -446,6 +446,26 @@ def test_what_is_missing_is_named(task, tmp_path) -> None:
         judged(tmp_path / "nowhere", path)
 
 
+def test_what_the_scores_give_away_stands_in_the_results_before_the_verdict(task, tmp_path) -> None:
+    rows = rows_of(task)
+    place = np.tile(np.arange(10.0), 180)
+    given = {
+        "oracle": rows["is_true"].astype(float),
+        "by place": place,
+        "honest": np.random.default_rng(0).random(1800),
+    }
+    failed = {}
+    for name, values in given.items():
+        path = predictions(tmp_path / f"{name.replace(' ', '-')}.parquet", rows, values)
+        tree = score(path, task, tmp_path / name, bootstrap=BOOTSTRAP)
+        failed[name] = [finding["audit"] for finding in tree["audits"] if finding["passed"] is False]
+        first = f"Audit failed: {failed[name][0]}" if failed[name] else "'"
+        assert sentences(tree)[0].startswith(first)
+        assert ("Audit failed" in markdown(tree)) == bool(failed[name])
+        assert "## Audits" in markdown(tree)
+    assert failed == {"oracle": ["use of the truth"], "by place": ["score by place in the list"], "honest": []}
+
+
 def test_the_command_line_prints_the_table_and_writes_the_folder(task, tmp_path, capsys) -> None:
     rows = rows_of(task)
     path = predictions(tmp_path / "mine.parquet", rows, rows["is_true"].astype(float), version="2.1")
@@ -453,7 +473,8 @@ def test_the_command_line_prints_the_table_and_writes_the_folder(task, tmp_path,
     words = ["score", path, task, "--out", tmp_path / "out", "--against", other, "--resamples", 100]
     assert main(list(map(str, words))) == 0
     out = capsys.readouterr().out
-    assert out.startswith("'mine' beats chance in hit@1")
+    assert out.startswith("Audit failed: use of the truth (mine)")  # its scores are the truth
+    assert "\n'mine' beats chance in hit@1" in out
     for text in ("mine 2.1", "hit@10", "chance-corrected", "theirs", "score threshold", "Holm"):
         assert text in out
     tree = json.loads((tmp_path / "out" / "results.json").read_text())
