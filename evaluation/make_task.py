@@ -20,7 +20,7 @@ from ..spectra.split import MOLECULES, Split
 from ..spectra.store import Store
 from .baselines.lookups import require_lookups
 from .candidates import Candidates
-from .comparisons import Comparisons, other_laboratory
+from .comparisons import Comparisons
 from .dataset import EvaluationData, load_evaluation_data
 from .draws import question_of
 from .entries import Entry
@@ -132,9 +132,6 @@ def task_tables(
         "candidate_id": candidate_id[order],
         "molecule": [None] * len(order) if kind == "pairs" else blocks[candidate_molecule[order]],
     }
-    if kind == "pairs":
-        owner = found.queries[np.argsort(found.pool_of_query)]
-        candidates["other_laboratory"] = other_laboratory(data, owner[found.pool], found.candidate)[order]
     spectra = found.queries if kind == "retrieval" else np.union1d(found.queries, found.candidate)
     spectra = spectra[np.argsort(data.spectrum_id[spectra].astype(str), kind="stable")]
     answered = spectra if kind == "pairs" else np.sort(found.queries)
@@ -145,6 +142,8 @@ def task_tables(
             "spectrum_id": data.spectrum_id[answered],
             "molecule": blocks[data.molecule[answered]],
             **_of_rows({name: strata[name] for name in TRUTH_STRATA if name in strata}, found.queries, answered),
+            # Of both spectra of a pair: pairs of one laboratory are more often of one molecule.
+            "laboratory": np.array(data.table["laboratory"].to_pylist(), object)[answered],
         },
         "molecules": {"molecule": [], "smiles": [], "fingerprint": []},
     }
@@ -230,6 +229,4 @@ def _licenses(data: EvaluationData, found: Comparisons, kind: TaskKind) -> dict[
 
 def _column_type(name: str, column: str) -> pa.DataType:
     schema = SCHEMAS[name]
-    if column == "other_laboratory":
-        return pa.bool_()
     return schema.field(column).type if column in schema.names else pa.string()

@@ -55,7 +55,8 @@ def _sentence(label: str, trust: Mapping[str, Any], name: str, found: Mapping[st
 
 def _compared(name: str, found: Mapping[str, Any], role: str, other: str) -> str:
     """Return where the row is above, below and not told apart from ``other``."""
-    bins, words = found["bins"], []
+    bins = found["bins"]
+    words: list[str] = []
     for verdict, place in (("beats", "above"), ("loses", "below")):
         ranges = [
             f"{range_words(name, one, bins)} ({_figures(one, role)})"

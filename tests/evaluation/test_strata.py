@@ -284,3 +284,9 @@ def test_a_task_shows_no_tool_what_tells_of_the_truth(kind: str, build, tmp_path
     task = load_task(tmp_path / "task")
     assert set(task.strata["laboratory"]) == {"Alpha", "Beta"}
     assert "pool_size" not in task.strata if kind == "pairs" else "pool_size" in task.strata
+    if kind == "pairs":  # whether two laboratories measured a pair is no secret to the one who scores
+        laboratory = {one.spectrum_id: one.laboratory for one in spectra}
+        first = np.array(task.query_id.to_pylist(), object)[np.argsort(task.query_pool)[task.candidate_pool]]
+        differ = [laboratory[a] != laboratory[b] for a, b in zip(first, task.candidate_id.to_pylist(), strict=True)]
+        assert task.other_laboratory.tolist() == differ
+        assert 0 < sum(differ) < len(differ)
