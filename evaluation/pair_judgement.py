@@ -50,6 +50,7 @@ class PairJudge:
         self._first, self._second = resampling_units(*np.unique(units, return_inverse=True)[1].reshape(2, -1))
         num_units = len(np.unique([self._first, self._second]))
         self._weights = molecule_weights(num_units, resamples=bootstrap.resamples, seed=seed)
+        self._chance: dict[str, Measured] = {}  # by metric, from the first row on
         # By metric, the pairs that it is about.
         everything = np.ones(len(self.positive), bool)
         self._chosen = {ROC_AUC: everything, AVERAGE_PRECISION: everything}
@@ -69,18 +70,18 @@ class PairJudge:
                 else (WeightedRocAuc, roc_auc)
             )
             positive = self.positive[chosen]
-            # Chance is a constant score: an AUC of a half, and the share of the positives, in every resample.
-            measures = {
-                "own": weighted(of_pair[chosen], positive),
-                "chance": weighted(np.zeros(len(positive)), positive),
-            }
             first, second = self._first[chosen], self._second[chosen]
+            measures = {"own": weighted(of_pair[chosen], positive)}
+            if name not in self._chance:
+                # A constant score: an AUC of a half, and the share of the positives, in every resample.
+                measures["chance"] = weighted(np.zeros(len(positive)), positive)
             resampled = resampled_over_pairs(measures, first, second, self._weights)
             units = len(np.unique([first, second]))
-            averages[name] = Averages(
-                Measured(plain(of_pair[chosen], positive), resampled["own"], units),
-                Measured(plain(np.zeros(len(positive)), positive), resampled["chance"], units),
-            )
+            if name not in self._chance:
+                by_chance = plain(np.zeros(len(positive)), positive)
+                self._chance[name] = Measured(by_chance, resampled["chance"], units)
+            own = Measured(plain(of_pair[chosen], positive), resampled["own"], units)
+            averages[name] = Averages(own, self._chance[name])
         table = pa.table(
             {
                 "query_id": self._task.query_id.take(pa.array(self._query)),
