@@ -39,6 +39,8 @@ VERSION = 1
 STOPPING_SHARE = 0.1
 PAIRS_PER_CHUNK = 2**18
 SPECTRA_PER_CHUNK = 2**12
+SPECTRA_WORTH_A_PROCESS = 5000
+"""With fewer, a process takes longer to start than to train a network."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ class TrainedBaselineOptions:
     num_wavelengths : int
         Of the Fourier features of m/z in DeepSets.
     workers : int or None
-        Trainings at a time, each a process; all cores where None. The result does not depend on it.
+        Trainings at a time, each a process of one thread; where None, all cores, or this process alone for few
+        spectra. The result does not depend on it.
     """
 
     trainings: int = 3
@@ -164,7 +167,7 @@ def training_spectra(
     """
     from .fingerprint_networks import TrainingSpectra
 
-    has_fingerprint = molecules.fingerprint[: len(data.inchikey_block)].any(axis=1)
+    has_fingerprint = np.any(molecules.fingerprint[: len(data.inchikey_block)] != 0, axis=1)
     usable = has_fingerprint[data.molecule]
     train = np.flatnonzero(usable & (data.fold == "train"))
     stopping = np.flatnonzero(usable & (data.fold == "validation")) if fold != "validation" else train[:0]
@@ -293,7 +296,9 @@ def _trainings(
         return found
     if cache is not None:
         _require_writable(cache)  # before the long work, not after
-    num_workers = options.workers if len(missing) > 1 else 1
+    num_workers = options.workers
+    if len(missing) == 1 or (num_workers is None and len(spectra.columns) < SPECTRA_WORTH_A_PROCESS):
+        num_workers = 1
     with (
         open_workers(num_workers, None) as workers,
         progress("training the baselines", len(missing), unit="trainings") as advance,
@@ -321,7 +326,7 @@ def _content_hash(spectra: TrainingSpectra) -> str:
         spectra.is_stopping,
     ):  # fmt: skip
         digest.update(f"{array.dtype} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array))
+        digest.update(array.tobytes())
     return digest.hexdigest()
 
 
