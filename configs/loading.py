@@ -77,7 +77,7 @@ def _plain(value: Any) -> Any:
         return str(value)
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
-    return list(value) if isinstance(value, tuple) else value
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
 def _read(source: str | os.PathLike[str]) -> tuple[str, str]:
@@ -142,8 +142,9 @@ def _convert(hint: Any, value: Any, label: str, key: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in args:
             return None
-        hint = next(a for a in args if a is not type(None))
-        return _convert(hint, value, label, key)
+        given = [a for a in args if a is not type(None)]
+        lists = [a for a in given if typing.get_origin(a) is tuple]
+        return _convert(lists[0] if lists and isinstance(value, list) else given[0], value, label, key)
     if origin is typing.Literal:
         if value not in args:
             raise InputError(f"{label}: '{key}' is {value!r}; it must be one of {', '.join(map(str, args))}")

@@ -32,6 +32,7 @@ class Training:
     data: Path
     optimiser: Optimiser = field(default_factory=Optimiser)
     betas: tuple[float, ...] = (0.9, 0.999)
+    further: tuple[Path, ...] = ()
     notes: str | None = None
     compile: bool = False
 
@@ -124,11 +125,13 @@ OPTIMISERS = st.builds(
     num_steps=st.integers(1, 10**9),
     schedule=st.sampled_from(["cosine", "constant"]),
 )
+PATHS = st.text("abc/-", min_size=1, max_size=12).map(Path)
 TRAININGS = st.builds(
     Training,
-    data=st.text("abc/-", min_size=1, max_size=12).map(Path),
+    data=PATHS,
     optimiser=OPTIMISERS,
     betas=st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=4).map(tuple),
+    further=st.lists(PATHS, max_size=3).map(tuple),
     notes=st.none() | st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=20),
     compile=st.booleans(),
 )
