@@ -56,6 +56,18 @@ def test_defaults_file_and_overrides_in_that_order(tmp_path):
     assert isinstance(config.betas[1], float)
 
 
+def test_one_text_or_a_list_of_them(tmp_path):
+    @dataclass(frozen=True)
+    class Models:
+        models: dict[str, str | tuple[str, ...]] = field(default_factory=dict)
+
+    config = load_config(Models, write(tmp_path, "models: {a: one, b: [one, two]}"))
+    assert config.models == {"a": "one", "b": ("one", "two")}
+    assert build(Models, to_tree(config), "again") == config
+    with pytest.raises(InputError, match=r"'models.c' is 3; it must be text"):
+        load_config(Models, tmp_path / "training.yaml", ["models.c=3"])
+
+
 def test_an_override_makes_the_branch_that_the_file_lacks(tmp_path):
     assert load_config(Training, write(tmp_path, "data: a"), ["optimiser.num_steps=3"]).optimiser.num_steps == 3
 
