@@ -29,7 +29,7 @@ def range_words(name: str, found: Mapping[str, Any], bins: Sequence[Mapping[str,
     unit = UNITS.get(name, "")
     is_first, is_last = found["from"] == bins[0]["from"], found["to"] == bins[-1]["to"]
     if is_first and is_last:
-        return f"throughout ({found['from']:.3g} to {found['to']:.4g}{unit})"
+        return f"throughout ({found['from']:.4g} to {found['to']:.4g}{unit})"
     if is_first:
         return f"below {found['to']:.4g}{unit}"
     if is_last:

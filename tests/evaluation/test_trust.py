@@ -22,7 +22,7 @@ from ionbed.evaluation.report.strata_figures import (
     strata_drawings,
     trust_drawings,
 )
-from ionbed.evaluation.report.trust import trust_sentences
+from ionbed.evaluation.report.trust import range_words, trust_sentences
 from ionbed.evaluation.statistics import BootstrapOptions
 from ionbed.evaluation.trust import FEWEST_MOLECULES, GRIDS, LOOKUP, MOST_BINS, RANDOM, SMALLEST_BIN, trust_tree
 
@@ -49,7 +49,7 @@ def queries(
     """Molecule and collision energy of each query; every tenth energy is not known."""
     rng = np.random.default_rng(seed)
     molecule = np.repeat(np.arange(num_molecules), per_molecule)
-    energy = rng.uniform(0, 80, len(molecule))
+    energy = np.round(rng.uniform(0, 80, len(molecule)))  # many lie on a border
     energy[::10] = np.nan
     return molecule, energy, rng
 
@@ -69,6 +69,8 @@ def test_the_range_in_which_a_row_knows_something_is_found() -> None:
     assert abs(above["from"] - 20) <= 5
     assert abs(above["to"] - 50) <= 5
     assert above["verdict"] == "beats"
+    within = [one for one in found["bins"] if above["from"] <= one["from"] < above["to"]]
+    assert above["queries"] == sum(one["queries"] for one in within)
     assert above["value"]["value"] == pytest.approx(0.9, abs=0.08)
     assert above["value"]["low"] < 0.9 < above["value"]["high"]
     verdicts = [one["verdict"] for one in found["ranges"][LOOKUP]]
@@ -133,6 +135,14 @@ def test_trainings_that_disagree_are_trusted_less() -> None:
     for one, other in zip(together["bins"], mean["bins"], strict=True):
         assert one["value"]["value"] == pytest.approx(other["value"]["value"])
         assert one["value"]["high"] - one["value"]["low"] > other["value"]["high"] - other["value"]["low"]
+        assert one["above"][RANDOM]["p"] > 0.1 > other["above"][RANDOM]["p"]
+
+
+def test_a_range_is_named_by_where_it_lies() -> None:
+    bins = [{"from": 2.0, "to": 10.0}, {"from": 10.0, "to": 1250.0}, {"from": 1250.0, "to": 1500.0}]
+    words = [range_words("precursor_mz", one, bins) for one in bins]
+    assert words == ["below 10 Da", "from 10 to 1250 Da", "from 1250 Da on"]
+    assert range_words("num_peaks", {"from": 2.0, "to": 1500.0}, bins) == "throughout (2 to 1500)"
 
 
 def test_only_queries_that_count_are_told_apart() -> None:
