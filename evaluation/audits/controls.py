@@ -59,12 +59,6 @@ def control_findings(
         The main metric of every ranker that sees no peak; see `blind_values`.
     """
     question = controls.question
-    audits = (MASKED, SWAPPED, LABEL_BLIND, CANDIDATE_ORDER)
-    if len(question.found.queries) < MINIMUM_QUERIES:
-        text = (
-            f"'{question.name}' has {len(question.found.queries)} molecules to ask about; {MINIMUM_QUERIES} are needed"
-        )
-        return [Finding(audit, entry.label, None, text) for audit in audits]
     as_asked = answer(question, controls.data, scorer)
     own = _values(question, as_asked)
     label, reference = max(blind.items(), key=lambda item: float(item[1].mean()))
@@ -83,13 +77,23 @@ def control_findings(
     return findings
 
 
+def too_few_queries(label: str, controls: Controls) -> list[Finding]:
+    """Return, where fewer than `MINIMUM_QUERIES` could be drawn, that nothing can be said of a row; else nothing."""
+    count, name = len(controls.question.found.queries), controls.question.name
+    if count >= MINIMUM_QUERIES:
+        return []
+    text = f"{name}: {count} molecules can be asked about again; {MINIMUM_QUERIES} are needed."
+    return [Finding(audit, label, None, text) for audit in (MASKED, SWAPPED, LABEL_BLIND, CANDIDATE_ORDER)]
+
+
 def blind_values(
     controls: Controls, candidates: Candidates, entries: Sequence[Entry], known: Sequence[str]
 ) -> dict[str, np.ndarray]:
     """Return the main metric of every sampled query by each ranker that sees no peak.
 
     Those are drawing at random; the precursor m/z; the conditions of measurement that are in ``known``; and the rows
-    among ``entries`` whose kind is 'blind' and that know no more than ``known`` and the adduct.
+    among ``entries`` whose kind is 'blind', that stand in the table of the question and know no more than ``known`` and
+    the precursor m/z.
     """
     question, data = controls.question, controls.data
     pools = query_pools(question.task)
@@ -98,7 +102,7 @@ def blind_values(
     scorers: list[Scorer | StructureScorer] = [
         entry.builds[0](data, candidates, controls.rows())
         for entry in entries
-        if entry.kind == "blind" and set(entry.known) <= {*known, "precursor_mz", "adduct"}
+        if entry.kind == "blind" and question.kind in entry.kinds and set(entry.known) <= {*known, "precursor_mz"}
     ]
     if question.kind != "retrieval":
         scorers += [PrecursorOnly(data.columns), SameConditions(data.columns, known)]

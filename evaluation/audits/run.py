@@ -21,8 +21,8 @@ from ..entries import Entry
 from ..predictions import Predictions
 from ..question import Question
 from ..task_files import Task
-from .altered_queries import draw_controls
-from .controls import blind_values, control_findings
+from .altered_queries import Controls, draw_controls
+from .controls import MINIMUM_QUERIES, blind_values, control_findings, too_few_queries
 from .corpora import corpus_overlap
 from .decoys import place_of_truth, smiles_style, structures_alone
 from .findings import MASKED, ORACLE_USE, Finding
@@ -158,26 +158,54 @@ def _controls(
 ) -> list[Finding]:
     by_blind: dict[tuple[str, tuple[str, ...]], dict[str, np.ndarray]] = {}
     # One question about spectra and one about structures: a row may score both, each in its own way.
-    ranked = [question for question in questions if question.kind != "pairs"]
-    chosen = [q for q in ranked if q.kind != "retrieval"][:1] + [q for q in ranked if q.kind == "retrieval"][:1]
-    drawn = [draw_controls(data, candidates, q, queries=options.control_queries, seed=seed) for q in chosen]
+    is_retrieval = [question.kind == "retrieval" for question in questions]
+    drawn = [
+        controls
+        for structures in (False, True)
+        if (
+            controls := _first_large_enough(
+                data,
+                candidates,
+                [q for q, of in zip(questions, is_retrieval, strict=True) if of == structures and q.kind != "pairs"],
+                options,
+                seed,
+            )
+        )
+    ]
     controlled = [entry for entry in entries if entry.kind in ("look-up", "trained", "learned")]
     findings = []
     with progress("controls", len(controlled), unit="rows") as advance:
         for entry in controlled:
-            known, asked = tuple(sorted(entry.known)), 0
+            known = tuple(sorted(entry.known))
+            found: list[Finding] = []
             for controls in drawn:
                 question = controls.question
+                if question.kind not in entry.kinds:
+                    continue
+                if few := too_few_queries(entry.label, controls):
+                    found += few
+                    continue
                 scorer = entry.builds[0](controls.data, candidates, controls.rows())
-                own_kind = hasattr(scorer, "score_structures" if question.kind == "retrieval" else "scores")
-                if not own_kind or question.kind not in entry.kinds:
+                if not hasattr(scorer, "score_structures" if question.kind == "retrieval" else "scores"):
                     continue
                 if (question.name, known) not in by_blind:
                     by_blind[question.name, known] = blind_values(controls, candidates, entries, known)
-                findings += control_findings(entry, scorer, controls, by_blind[question.name, known], seed=seed)
-                asked += 1
-            if not asked:
-                text = "the row answers no question whose queries are ranked."
-                findings.append(Finding(MASKED, entry.label, None, text))
+                found += control_findings(entry, scorer, controls, by_blind[question.name, known], seed=seed)
+            if not found:
+                found = [Finding(MASKED, entry.label, None, "the row answers no question whose queries are ranked.")]
+            findings += found
             advance(1)
     return findings
+
+
+def _first_large_enough(
+    data: EvaluationData, candidates: Candidates, questions: Sequence[Question], options: AuditOptions, seed: int
+) -> Controls | None:
+    """Draw the controls of the first question that has enough queries for them; of the first where none has."""
+    first = None
+    for question in questions:
+        controls = draw_controls(data, candidates, question, queries=options.control_queries, seed=seed)
+        if len(controls.question.found.queries) >= MINIMUM_QUERIES:
+            return controls
+        first = first or controls
+    return first

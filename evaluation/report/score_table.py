@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..strata import NAMES
-from .table import AUDIT_WORDS, EXPOSED, VERDICT_STYLES, number
+from .table import AUDIT_WORDS, VERDICT_STYLES, number
+from .verdicts import EXPOSED
 
 if TYPE_CHECKING:
     from rich.console import Console

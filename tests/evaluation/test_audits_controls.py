@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ionbed.evaluation.audits.altered_queries import MASK_MZ, draw_controls
-from ionbed.evaluation.audits.controls import blind_values, control_findings
+from ionbed.evaluation.audits.controls import blind_values, control_findings, too_few_queries
 from ionbed.evaluation.audits.findings import (
     CANDIDATE_ORDER,
     LABEL_BLIND,
@@ -169,10 +169,21 @@ def test_a_given_truth_cannot_be_hidden_from(asked):
 
 def test_too_few_molecules_are_said_to_be_too_few(asked):
     data, molecules, question = asked
-    controls = draw_controls(data, molecules, question, queries=19, seed=1)
-    row = Entry("row", "learned", ())
-    found = control_findings(row, ByPeaks(controls.data), controls, {}, seed=1)
+    found = too_few_queries("row", draw_controls(data, molecules, question, queries=19, seed=1))
     assert [finding.passed for finding in found] == [None] * 4
+    assert too_few_queries("row", draw_controls(data, molecules, question, queries=20, seed=1)) == []
+
+
+def test_questions_with_one_candidate_each_give_no_controls(asked):
+    data, molecules, question = asked
+    kept = np.unique(question.found.pool, return_index=True)[1]
+    pool, candidate = question.found.pool[kept], question.found.candidate[kept]
+    alone = replace(question.found, pool=pool, candidate=candidate)
+    single = Question("library search", "library", alone, task_of(data, molecules, alone, "library"))
+    controls = draw_controls(data, molecules, single, queries=50, seed=1)
+    assert len(controls.question.found.queries) == 0
+    assert len(controls.data) == len(data)
+    assert too_few_queries("row", controls)
 
 
 def test_copies_are_altered_as_they_say_and_the_data_stay(asked):
