@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from ..spectra.store import Store
 from .audits.findings import findings_tree, void_reasons
 from .audits.run import AuditOptions, audit_outcomes, run_audits
 from .baselines.blind import BlindOptions
+from .baselines.lookup_record import lookup_record
 from .baselines.lookups import LookupOptions, require_lookups
 from .baselines.networks import TrainedBaselineOptions
 from .baselines.transfer import TransferOptions
@@ -207,6 +208,7 @@ def evaluate(config: EvaluationConfig, out: str | os.PathLike[str], *, overwrite
             "molecules": len(data.inchikey_block),
             "candidate structures": len(molecules),
             "predicted spectra": data.num_predicted,
+            "look-ups": asdict(lookup_record(data.columns, config.lookups, seed=config.seed)),
             "spectra left out": data.excluded,
             "split": {"kind": split.kind, "seed": split.seed, "hash": split.hash},
             "models": {

@@ -51,22 +51,18 @@ METRICS = {
 
 ROWS = {
     "random": "every candidate gets the same score: what guessing gives",
-    "nearest-neighbour oracle": "knows the truth and names the candidate most like it: no ranking by likeness can do "
-    "better",
+    "nearest-neighbour oracle": "knows the truth: in a library it names the molecule most like it, and among candidate "
+    "structures those most like the training molecule that is nearest to it",
     "precursor only": "the nearer the precursor m/z, the better; no fragment is looked at",
     "precursor error": "the nearer the candidate's mass to that of the precursor, the better; no fragment is looked at",
-    "formula": "all candidates of the true formula first, in random order",
-    "random given the true formula": "all candidates of the true formula first, in random order",
+    "random, given the formula": "the candidates of the true formula first, in random order",
     "database order": "the order in which the database names the candidates",
     "SMILES classifier": "tells molecules of the training data from other candidates by their structure alone: what "
     "the choice of molecules gives away",
-    "most measured": "the molecule with the most training spectra first",
+    "most measured": "the molecule with the most spectra in the library or the training fold first",
     "cosine": "cosine of the fragment peaks that match (matchms)",
     "modified cosine": "cosine in which fragments shifted by the difference of the two precursors match as well",
     "spectral entropy": "spectral entropy similarity of the fragment peaks (ms_entropy)",
-    "open entropy": "spectral entropy similarity of the fragment peaks, whatever the precursors",
-    "identity entropy": "spectral entropy similarity of the fragment peaks, of spectra with the same precursor",
-    "neutral-loss entropy": "spectral entropy similarity of the neutral losses",
     "hybrid entropy": "spectral entropy similarity of fragments and of neutral losses",
     "fingerprint network": "a feed-forward network from binned peaks to the molecule's fingerprint",
     "DeepSets": "a network over the set of peaks, with Fourier features of m/z, to the molecule's fingerprint",
@@ -98,10 +94,14 @@ ROLE_WORDS = {"best look-up": "the best look-up", "best blind": "the best blind 
 VERDICT_WORDS = {"beats": "beats", "loses": "loses to", "unresolved": "cannot be told from"}
 
 
+TRANSFER = ", analogue transfer"
+"""Behind the label of the row whose neighbours are transferred."""
+
+
 def explained_row(row: Mapping[str, Any]) -> str:
     """Return one sentence on a row (with ``label`` and ``kind``)."""
     label = str(row["label"])
-    if label.startswith("analogue transfer"):
-        inner = "transferred from the nearest training spectra: candidates like their molecules come first"
-        return inner if row["kind"] == "look-up" else f"{inner}; the neighbours are found by the model"
+    if label.endswith(TRANSFER):
+        found = label.removesuffix(TRANSFER)
+        return f"candidates like the molecules of the training spectra that '{found}' finds nearest come first"
     return ROWS.get(label, KIND_WORDS[row["kind"]])

@@ -273,6 +273,7 @@ def _distribution(label: str, scores: np.ndarray, positive: np.ndarray) -> str |
     axes.set_title(label, fontsize=10)
     axes.set_xlabel("minus the difference (ppm)" if label == PrecursorOnly.label else "score", fontsize=9)
     axes.set_yticks([])
+    axes.locator_params(axis="x", nbins=5)
     return svg_element(figure)
 
 

@@ -31,6 +31,7 @@ td.words { white-space: normal; min-width: 14rem } tbody.learned th[scope=row], 
 .interval { display: block; font-size: .8em; font-weight: 400; color: #555 }
 td.beats { color: #1b7837; font-weight: 600 } td.loses, td.failed, td.void { color: #b2182b; font-weight: 600 }
 td.unresolved, td.unknown { color: #6f5700; font-weight: 600 } td.passed { color: #1b7837 }
+td.beats, td.loses, td.unresolved { white-space: normal }
 .verdict { font-size: 1.1rem; margin: .5rem 0 }
 .warning { background: #fff4d6; border-left: 4px solid #c98a00; padding: .5rem .8rem }
 .alarm { background: #fde8e8; border-left: 6px solid #b2182b; padding: .6rem .8rem; color: #6d0d1b }
@@ -147,7 +148,10 @@ def _cell(text: str, column: str) -> str:
 
 
 def _shown(text: str) -> str:
-    """Return a cell's text, its interval marked to be shown smaller."""
+    """Return a cell's text; its interval, or the opponent of a verdict, is marked to be shown smaller."""
+    verdict, colon, opponent = text.partition(": ")
+    if colon and verdict in VERDICT_WORDS:
+        return f"{escape(verdict)} <span class='interval'>{escape(opponent)}</span>"
     value, bracket, interval = text.partition(" [")
     return f"{escape(value)} <span class='interval'>[{escape(interval)}</span>" if bracket else escape(text)
 

@@ -11,8 +11,12 @@ from .explanations import METRICS, QUESTIONS, TITLES, explained_row
 from .markup import definitions, folded, html_document, html_figure, html_table, paragraphs
 from .results import file_name
 from .table import (
+    AUDIT_WORDS,
+    Table,
+    audit_counts_table,
     audits_table,
     count_line,
+    exact_sentence,
     footnote,
     metrics_of,
     metrics_table,
@@ -41,15 +45,14 @@ def html_page(tree: Mapping[str, Any], drawings: Sequence[Drawing]) -> str:
     body += _contents(tree, drawings)
     for name, task in tree["tasks"].items():
         body += _question(name, task, [drawing for drawing in drawings if drawing.task == name])
-    audits = audits_table(tree)
-    body += ["<h2 id='audits'>Audits</h2>", f"<p>{escape(audit_sentence(tree))}</p>"]
-    if audits.rows:
-        body.append(html_table(audits, stacked=True, caption=False))
+    body += _audits(tree)
     if others := [drawing for drawing in drawings if drawing.task is None]:
         body += ["<h2 id='training'>Training</h2>", *map(html_figure, others)]
     body += ["<h2 id='reading'>How to read this page</h2>", f"<p>{escape(footnote(tree))}</p>", "<h3>The rows</h3>"]
     rows = {str(row["label"]): explained_row(row) for _, task in measured(tree) for row in ordered_rows(task)}
     body.append(definitions(rows))
+    if "look-ups" in tree["inputs"]:
+        body += _lookups(tree["inputs"]["look-ups"])
     made_from = json.dumps({"inputs": tree["inputs"], "config": tree["config"]}, indent=2, ensure_ascii=False)
     body.append(f"<h2 id='inputs'>Inputs and configuration</h2><pre>{escape(made_from)}</pre>")
     return html_document("ionbed evaluation", body)
@@ -92,6 +95,40 @@ def _contents(tree: Mapping[str, Any], drawings: Sequence[Drawing]) -> list[str]
     return [f"<nav aria-label='Contents'><ul>{links}</ul></nav>"]
 
 
+def _audits(tree: Mapping[str, Any]) -> list[str]:
+    """Return how many audits passed, and every finding: those that did not pass stand open."""
+    body = ["<h2 id='audits'>Audits</h2>", f"<p>{escape(audit_sentence(tree))}</p>"]
+    table = audits_table(tree)
+    if not table.rows:
+        return body
+    body.append(html_table(audit_counts_table(tree), caption=False))
+    for result, title, is_open in (
+        (AUDIT_WORDS[False], "Failed", True),
+        (AUDIT_WORDS[None], "Could not be run", False),
+        (AUDIT_WORDS[True], "Passed", False),
+    ):
+        rows = tuple(row for row in table.rows if row[2] == result)
+        if rows:
+            shown = html_table(Table("", table.header, rows), stacked=True)
+            body.append(f"<h3>{title}</h3>{shown}" if is_open else folded(f"{title} ({len(rows):,})", shown))
+    return body
+
+
+def _lookups(record: Mapping[str, Any]) -> list[str]:
+    """Return what the look-ups do to spectra, step by step, and how far they agree with the published programs."""
+    steps = "".join(f"<li>{escape(step)}</li>" for step in record["steps"])
+    body = ["<h3>What the look-ups do to a spectrum</h3>", f"<ol>{steps}</ol>"]
+    body.append(definitions(record["scores"]))
+    rows = tuple(
+        (label, str(of["against"]), f"{of['pairs']:,}", f"{of['largest_difference']:.2g}")
+        for label, of in record["agreement"].items()
+    )
+    header = ("", "published function", "pairs compared", "largest difference")
+    body.append(html_table(Table("Agreement with the published programs, on spectra of this data set", header, rows)))
+    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    return [*body, f"<p class='counts'>{escape(versions)}</p>"]
+
+
 def _question(name: str, task: Mapping[str, Any], drawings: Sequence[Drawing]) -> list[str]:
     body = [f"<h2 id='{file_name(name)}'>{escape(TITLES.get(name, name))}</h2>"]
     if name in QUESTIONS:
@@ -100,6 +137,8 @@ def _question(name: str, task: Mapping[str, Any], drawings: Sequence[Drawing]) -
         return [*body, f"<p class='counts'>{escape(count_line(task))}</p>"]
     body.append(html_table(metrics_table(task)))
     body.append(f"<p class='counts'>{escape(count_line(task))}</p>")
+    if exact := exact_sentence(task):
+        body.append(f"<p class='counts'>{escape(exact)}</p>")
     body.append(definitions({metric: METRICS.get(metric, "") for metric in metrics_of(task)}))
     body += [
         folded(table.title, html_table(table, stacked=table.title == "Differences", caption=False))

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 VERDICT_STYLES = {"beats": "green", "loses": "red", "unresolved": "yellow"}
 AGAINST = ("against the best look-up", "against the best blind row", "against guessing")
 """Columns of the table of verdicts, in the order of `ROLES`."""
+NOT_IN_TERMINAL = ("hit@10",)
+"""Metrics that have no place on 80 columns."""
 AUDIT_WORDS = {True: "passed", False: "failed", None: "could not be run"}
 
 
@@ -108,7 +110,7 @@ def differences_table(task: Mapping[str, Any]) -> Table:
     """Return what learned and trained rows differ by from the best look-up, the best blind row and chance."""
     cells, groups = [], []
     for row in ordered_rows(task):
-        for found in row["differences"]:
+        for found in sorted(row["differences"], key=lambda of: (of["metric"] != task["main"], ROLES.index(of["role"]))):
             cells.append(
                 (
                     label_of(row),
@@ -195,6 +197,17 @@ def audits_table(tree: Mapping[str, Any]) -> Table:
     return Table("Audits", ("audit", "about", "result", "evidence"), cells)
 
 
+def audit_counts_table(tree: Mapping[str, Any]) -> Table:
+    """Return how many findings of each audit passed, failed, and could not be run."""
+    counts: dict[str, dict[bool | None, int]] = {}
+    for finding in tree["audits"]:
+        of_audit = counts.setdefault(finding["audit"], dict.fromkeys(AUDIT_WORDS, 0))
+        of_audit[finding["passed"]] += 1
+    order = (True, False, None)
+    cells = tuple((audit, *(f"{of[passed]:,}" for passed in order)) for audit, of in counts.items())
+    return Table("Audits", ("audit", *(AUDIT_WORDS[passed] for passed in order)), cells)
+
+
 def verdict_table(tree: Mapping[str, Any]) -> Table:
     """Return the main figure of every model in every question, and what it was found to be against each opponent."""
     cells = []
@@ -235,6 +248,16 @@ def label_of(row: Mapping[str, Any]) -> str:
     return " ".join([str(row["label"]), *marks])
 
 
+def exact_sentence(task: Mapping[str, Any]) -> str | None:
+    """Return how many of the MCES distances are exact, or None where none was measured."""
+    shares = [of["exact"] for row in task["rows"] for of in row["metrics"].values() if "exact" in of]
+    if not shares:
+        return None
+    queries = max(row["metrics"]["MCES@1"]["queries"] for row in task["rows"] if "MCES@1" in row["metrics"])
+    span = f"{min(shares):.1%}" if min(shares) == max(shares) else f"{min(shares):.1%} to {max(shares):.1%}"
+    return f"MCES@1 is measured on {queries:,} queries; {span} of the distances are exact, by row."
+
+
 def count_line(task: Mapping[str, Any]) -> str:
     """Return what was compared, in one line."""
     words = [
@@ -270,6 +293,8 @@ def markdown(tree: Mapping[str, Any]) -> str:
         lines += [sentence, ""]
     for name, task in tree["tasks"].items():
         lines += [f"## {TITLES.get(name, name)}", "", count_line(task), ""]
+        if exact := exact_sentence(task):
+            lines += [exact, ""]
         for table in tables(task) if task["rows"] else ():
             lines += [f"### {table.title}", "", *markdown_lines(table), ""]
     audits = audits_table(tree)
@@ -306,7 +331,7 @@ def print_tables(tree: Mapping[str, Any], console: Console | None = None) -> Non
         console.print(count_line(task), highlight=False, markup=False)
         if not task["rows"]:
             continue
-        metrics = metrics_of(task)
+        metrics = [metric for metric in metrics_of(task) if metric not in NOT_IN_TERMINAL]
         rows = []
         for row in ordered_rows(task):
             shown = [_in_terminal(row, metric, task["main"]) for metric in metrics]
@@ -323,14 +348,21 @@ def print_table(table: Table, console: Console) -> None:
     """Print one table to a terminal, its groups under their headings, verdicts in colour."""
     from rich.table import Table as RichTable
 
-    printed = RichTable(*table.header, box=None, padding=(0, 1, 0, 0), header_style="bold")
+    printed = RichTable(box=None, padding=(0, 1, 0, 0), header_style="bold")
+    for column, name in enumerate(table.header):
+        is_number = column > 0 and all(_is_number(row[column]) for row in table.rows)
+        printed.add_column(name, no_wrap=is_number)
     group = None
     for position, row in enumerate(table.rows):
         if table.groups and table.groups[position] != group:
             group = table.groups[position]
-            printed.add_row(f"[dim]{KIND_TITLES[group]}[/dim]")
+            printed.add_row(f"[dim]{KIND_TITLES[group].partition(':')[0].partition(',')[0]}[/dim]")
         printed.add_row(*(_escaped(cell) for cell in row), style=VERDICT_STYLES.get(row[-1]))
     console.print(printed, highlight=False)
+
+
+def _is_number(cell: str) -> bool:
+    return not cell.strip("0123456789.,+-[] %")
 
 
 def _escaped(cell: str) -> str:

@@ -103,7 +103,10 @@ def predicted_sentence(tree: Mapping[str, Any]) -> str | None:
 def warnings(tree: Mapping[str, Any]) -> list[str]:
     """Return everything that stands beside the verdict: void rows, exposed rows, predicted spectra."""
     predicted = predicted_sentence(tree)
-    return [*void_sentences(tree), *exposure_sentences(tree), *([predicted] if predicted else [])]
+    found = [*void_sentences(tree), *exposure_sentences(tree), *([predicted] if predicted else [])]
+    if unasked := tree["inputs"].get("tasks without a query"):
+        found.append(f"Not asked, since the data hold no query for it: {listed([_plain(name) for name in unasked])}.")
+    return found
 
 
 def listed(words: Sequence[str]) -> str:

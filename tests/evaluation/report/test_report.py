@@ -8,6 +8,7 @@ import json
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,14 @@ import pytest
 from rich.console import Console
 
 from ionbed.errors import InputError
+from ionbed.evaluation.baselines import blind, lookups, networks, structures
+from ionbed.evaluation.baselines.lookup_record import Agreement, LookupRecord
+from ionbed.evaluation.baselines.transfer import transfer_label
 from ionbed.evaluation.comparisons import KIND_OF
 from ionbed.evaluation.report import explanations
 from ionbed.evaluation.report.page import html_page
 from ionbed.evaluation.report.results import file_name, load_results, read_outcomes
-from ionbed.evaluation.report.table import markdown, print_tables, tables, verdict_table
+from ionbed.evaluation.report.table import exact_sentence, markdown, print_tables, tables, verdict_table
 from ionbed.evaluation.report.verdicts import (
     audit_sentence,
     exposure_sentences,
@@ -29,6 +33,7 @@ from ionbed.evaluation.report.verdicts import (
     void_sentences,
 )
 from ionbed.evaluation.report.write import drawings
+from ionbed.evaluation.scorers import Chance, NearestNeighbourOracle, PrecursorOnly
 
 FAILED = {
     "audit": "spectrum swapped",
@@ -183,12 +188,22 @@ def test_how_many_audits_passed_is_said(evaluate_made_up) -> None:
     tree["audits"].append(FAILED)
     assert audit_sentence(tree) == "1 of 3 audits passed, 1 failed, 1 could not be run."
     page = html_page(tree, [])
-    assert page.index("class='failed'") < page.index("class='unknown'") < page.index("class='passed'")
+    assert page.index("<h3>Failed</h3>") < page.index("Could not be run (1)") < page.index("Passed (1)")
+    for finding in tree["audits"]:
+        assert html.escape(finding["sentence"]) in page[page.index("<h2 id='audits'>") :]
     assert audit_sentence({"audits": []}) == "No audit was run: nothing is known of leaks."
 
 
 def test_everything_is_explained(evaluate_made_up) -> None:
     tree = evaluate_made_up().tree
+    assert explanations.ROWS.keys() == {
+        Chance.label, PrecursorOnly.label, NearestNeighbourOracle.label, *lookups.LABELS, *networks.LABELS.values(),
+        structures.PRECURSOR_ERROR, structures.GIVEN_FORMULA, structures.DATABASE_ORDER,
+        blind.SMILES_CLASSIFIER, blind.MOST_MEASURED,
+    }  # fmt: skip
+    row = {"label": transfer_label("cosine"), "kind": "look-up"}
+    assert "'cosine' finds nearest" in explanations.explained_row(row)
+    assert explanations.explained_row({"label": "mine", "kind": "learned"}) == explanations.KIND_WORDS["learned"]
     assert explanations.TITLES.keys() == explanations.QUESTIONS.keys() == KIND_OF.keys()
     for task in tree["tasks"].values():
         assert set(task["metrics"]) <= explanations.METRICS.keys()
@@ -218,6 +233,49 @@ def test_a_question_without_rows_says_so(evaluate_made_up) -> None:
     tree["tasks"]["library search"] |= {"rows": [], "counts": {"queries": 0}}
     for text in (html_page(tree, []), markdown(tree), printed(tree)):
         assert "Nothing to measure: queries: 0" in text
+
+
+def test_a_question_that_could_not_be_asked_is_named(evaluate_made_up) -> None:
+    tree = evaluate_made_up().tree
+    tree["inputs"]["tasks without a query"] = ["retrieval by mass", "same molecule, any partner"]
+    said = "Not asked, since the data hold no query for it: retrieval by mass and same molecule with any partner."
+    for text in (html_page(tree, []), markdown(tree), printed(tree)):
+        assert said in " ".join(text.split())
+
+
+def test_how_exact_the_distances_are_is_said(evaluate_made_up) -> None:
+    tree = evaluate_made_up().tree
+    task = tree["tasks"]["library search"]
+    assert exact_sentence(task) is None
+    for row, share in zip(task["rows"], (0.9, *[1.0] * len(task["rows"])), strict=False):
+        row["metrics"]["MCES@1"] = {**row["metrics"]["hit@1"], "exact": share, "queries": 50}
+    said = "MCES@1 is measured on 50 queries; 90.0% to 100.0% of the distances are exact, by row."
+    assert exact_sentence(task) == said
+    assert said in html_page(tree, [])
+    assert said in markdown(tree)
+
+
+def test_what_the_look_ups_do_is_on_the_page(evaluate_made_up) -> None:
+    made = evaluate_made_up()
+    agreement = Agreement("matchms 1.2.3 CosineGreedy", pairs=200, apart=0, largest_difference=1e-7)
+    record = LookupRecord(
+        ("peaks within 2 Da are merged", "noise is dropped"), {"cosine": "CosineGreedy"}, {}, {"matchms": "1.2.3"},
+        {"cosine": agreement},
+    )  # fmt: skip
+    made.tree["inputs"]["look-ups"] = asdict(record)
+    page = html.unescape(html_page(made.tree, []))
+    for text in (*record.steps, *record.scores.values(), agreement.against, "1e-07", "matchms 1.2.3"):
+        assert text in page
+    assert page.index(record.steps[0]) < page.index(record.steps[1])
+
+
+def test_tables_fit_a_terminal_of_80_columns(evaluate_made_up) -> None:
+    written = io.StringIO()
+    print_tables(evaluate_made_up().tree, Console(file=written, width=80))
+    assert "…" not in written.getvalue()
+    lines = [line for line in written.getvalue().splitlines() if line.startswith("small") and line.count(".") == 7]
+    assert len(lines) == 3  # library search, open-world search, retrieval: no interval is broken over two lines
+    assert all(line.count("[") == line.count("]") == 1 for line in lines)
 
 
 def test_names_cannot_break_out_of_page_or_table(evaluate_made_up) -> None:
