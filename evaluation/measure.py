@@ -215,7 +215,14 @@ def _trust(
     lookup = None if best is None else judged[best][1]
     return {
         place: trust_tree(
-            metric, row, None if place == best else lookup, values, question.task.query_molecule, bootstrap, seed=seed
+            metric,
+            row,
+            None if place == best else lookup,
+            values,
+            question.task.query_molecule,
+            bootstrap,
+            seed=seed,
+            unit=question.task.unit,
         )
         for place, kind, row in ranked
         if kind in JUDGED_KINDS or place == best

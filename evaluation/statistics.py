@@ -26,6 +26,7 @@ LARGEST_GROUP = 0.1
 """Share of the pairs above which one group is too large for that."""
 
 _TRAINING_DRAWS = 100_000
+_DRAWS_AT_ONCE = 2**16
 _SMALLEST_BOOTSTRAP_P = 1e-4
 
 
@@ -118,8 +119,12 @@ def molecule_weights(num_molecules: int, *, resamples: int, seed: int) -> np.nda
     weights = np.zeros((resamples, num_molecules), np.float32)
     if not num_molecules:
         return weights
-    for row in weights:
-        row[:] = np.bincount(rng.integers(num_molecules, size=num_molecules), minlength=num_molecules)
+    # Many resamples at once: those of a few molecules, as in the cells of strata, would cost a call each.
+    at_once = max(1, _DRAWS_AT_ONCE // num_molecules)
+    for begin in range(0, resamples, at_once):
+        part = weights[begin : begin + at_once]
+        drawn = rng.integers(num_molecules, size=part.shape) + np.arange(len(part))[:, None] * num_molecules
+        part[:] = np.bincount(drawn.ravel(), minlength=part.size).reshape(part.shape)
     return weights
 
 

@@ -20,9 +20,9 @@ from .statistics import (
     confirmed,
     estimate,
     holm,
-    molecule_weights,
     paired_permutation_p,
     resampled_means,
+    resamples_of,
     trainings_p,
 )
 
@@ -58,6 +58,7 @@ def trust_tree(
     bootstrap: BootstrapOptions,
     *,
     seed: int,
+    unit: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Return, by bins of each number, how far a row is above chance and above the best look-up.
 
@@ -74,6 +75,8 @@ def trust_tree(
     values : mapping of str to float64 array of shape (n_queries,)
         See `ionbed.evaluation.query_properties.query_values`; names are keys of `GRIDS`, NaN is a bin of its own.
     query_molecule : int64 array of shape (n_queries,)
+    unit : int64 array of shape (n_molecules,), optional
+        What is resampled and exchanged in place of molecules; see `ionbed.evaluation.task_files.Task`.
 
     Returns
     -------
@@ -88,7 +91,7 @@ def trust_tree(
     """
     counted = own.counted[metric]
     molecule = query_molecule[counted]
-    measuring = _Bins(metric, own, lookup, molecule, bootstrap, seed)
+    measuring = _Bins(metric, own, lookup, molecule, unit, bootstrap, seed)
     by: dict[str, Any] = {}
     for name, of_query in values.items():
         numbers = np.asarray(of_query, np.float64)[counted]
@@ -117,6 +120,7 @@ class _Bins:
         own: Judged,
         lookup: Judged | None,
         molecule: np.ndarray,
+        unit: np.ndarray | None,
         bootstrap: BootstrapOptions,
         seed: int,
     ) -> None:
@@ -124,26 +128,26 @@ class _Bins:
         self._others = {RANDOM: own.per_query[metric].random}
         if lookup is not None:
             self._others[LOOKUP] = lookup.per_query[metric].value
-        self._molecule, self._bootstrap, self._seed = molecule, bootstrap, seed
+        self._molecule, self._unit, self._bootstrap, self._seed = molecule, unit, bootstrap, seed
 
     def has(self, role: str) -> bool:
         return role in self._others
 
     def measure(self, members: np.ndarray, *, with_p: bool = True) -> dict[str, Any]:
         """Return the figures of a bin of queries; `_correct` makes the verdicts agree with corrected p-values."""
-        molecules, index = np.unique(self._molecule[members], return_inverse=True)
-        weights = molecule_weights(len(molecules), resamples=self._bootstrap.resamples, seed=self._seed)
+        drawn = resamples_of(self._molecule[members], self._unit, self._bootstrap, seed=self._seed)
+        index = drawn.unit_of_query
 
         def measured(of_query: np.ndarray) -> Measured:
             chosen = of_query[members]
-            return Measured(float(chosen.mean()), resampled_means(chosen, index, weights), len(molecules))
+            return Measured(float(chosen.mean()), resampled_means(chosen, index, drawn.weights), drawn.weights.shape[1])
 
         trainings = [measured(of_query) for of_query in self._own]
         own = combine_trainings(trainings, (0.0, 1.0))
         mean = np.mean([of_query[members] for of_query in self._own], axis=0)
         found: dict[str, Any] = {
             "queries": len(members),
-            "molecules": len(molecules),
+            "molecules": len(drawn.unit),
             "value": asdict(estimate(own, self._bootstrap.confidence)),
             RANDOM: float(self._others[RANDOM][members].mean()),
             LOOKUP: float(self._others[LOOKUP][members].mean()) if LOOKUP in self._others else None,

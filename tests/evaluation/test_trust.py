@@ -138,6 +138,19 @@ def test_trainings_that_disagree_are_trusted_less() -> None:
         assert one["above"][RANDOM]["p"] > 0.1 > other["above"][RANDOM]["p"]
 
 
+def test_clusters_of_molecules_are_resampled_as_one() -> None:
+    molecule, energy, rng = queries(7)
+    cluster = np.arange(150) // 10
+    own = row("own", rng.random(15)[cluster[molecule]] < 0.6)  # a cluster is right on all of its queries, or on none
+    args = ("hit@1", own, None, {"collision_energy": energy}, molecule, BOOTSTRAP)
+    of_clusters = by_energy(trust_tree(*args, seed=0, unit=cluster))
+    of_molecules = by_energy(trust_tree(*args, seed=0))
+    for one, other in zip(of_clusters["bins"], of_molecules["bins"], strict=True):
+        assert one["molecules"] == other["molecules"]
+        assert one["value"]["high"] - one["value"]["low"] > 1.5 * (other["value"]["high"] - other["value"]["low"])
+        assert one["above"][RANDOM]["p"] > other["above"][RANDOM]["p"]
+
+
 def test_a_range_is_named_by_where_it_lies() -> None:
     bins = [{"from": 2.0, "to": 10.0}, {"from": 10.0, "to": 1250.0}, {"from": 1250.0, "to": 1500.0}]
     words = [range_words("precursor_mz", one, bins) for one in bins]
