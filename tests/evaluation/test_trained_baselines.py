@@ -139,14 +139,14 @@ def test_phases_of_the_finest_wavelength_are_those_of_exact_arithmetic() -> None
 
 @pytest.mark.parametrize("name", ["feed-forward", "deep sets"])
 def test_a_network_learns_what_peaks_tell(name: str, data: EvaluationData, molecules: Candidates) -> None:
-    options = replace(SMALL, max_epochs=60, patience=60, learning_rate=5e-3, hidden_size=64)
+    options = replace(SMALL, max_epochs=30, patience=30, learning_rate=5e-3, hidden_size=64)
     spectra, _ = training_spectra(data, molecules, fold="test", seed=0)
     training = train_network(name, spectra, options, (0, 0))
-    assert training.best < 0.8 * training.losses[0][1]
+    assert training.best < 0.95 * training.losses[0][1]
     rows = data.rows_in("test")
     predicted = predict_fingerprints(name, training.weights, data.columns.take(rows), options, BITS)
     truth = np.unpackbits(molecules.fingerprint, axis=1)[data.molecule[rows]] > 0
-    assert predicted[truth].mean() > 1.25 * predicted[~truth].mean()
+    assert predicted[truth].mean() > 2 * predicted[~truth].mean()
     np.testing.assert_allclose(np.linalg.norm(predicted.astype(float), axis=1), 1, atol=2e-3)
 
 
@@ -307,7 +307,7 @@ def test_a_scorer_reads_the_peaks_of_the_data_it_is_given(data: EvaluationData, 
 
 
 def test_the_number_of_processes_changes_nothing(data: EvaluationData, molecules: Candidates) -> None:
-    alone, together = (entries_of(data, molecules, replace(SMALL, max_epochs=2, workers=workers)) for workers in (1, 2))
+    alone, together = (entries_of(data, molecules, replace(SMALL, max_epochs=1, workers=workers)) for workers in (1, 2))
     rows = np.arange(6)
     for first, second in zip(alone, together, strict=True):
         expected = first.builds[0](data, molecules, rows).scores(rows, rows)
