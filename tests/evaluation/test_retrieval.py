@@ -7,13 +7,20 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from ionbed.errors import InputError
 from ionbed.evaluation import retrieval
 from ionbed.evaluation.candidate_lists import read_candidate_lists
 from ionbed.evaluation.candidates import candidate_molecules
+from ionbed.evaluation.make_task import make_task
+from ionbed.evaluation.predictions import PredictionManifest, write_predictions
 from ionbed.evaluation.retrieval import RetrievalOptions, neutral_masses, plain_formula, retrieval_comparisons
+from ionbed.evaluation.run import EvaluationConfig
+from ionbed.evaluation.score import score
+from ionbed.evaluation.statistics import BootstrapOptions
 from ionbed.spectra.adducts import adduct_mz, normalise_adduct
 from ionbed.spectra.molecules import standardise
 
@@ -225,6 +232,47 @@ def test_lists_are_asked_of_the_fold_only_and_need_their_candidates(make, tmp_pa
     with pytest.raises(ValueError, match="without lists"):
         options = RetrievalOptions(by="lists", lists=tmp_path / "lists.json")
         retrieval_comparisons(data, candidate_molecules(data), "test", options, 0)
+
+
+def test_a_benchmarks_lists_become_a_task_that_any_tool_can_answer(build, tmp_path):
+    """A tool that reads the folder alone and likes the shortest SMILES finds the truth of one query of two."""
+    spectra = [
+        replace(build.spectrum(number, 0, smiles=smiles, mz=(60.0 + number,), intensity=(1.0,)), adduct=None)
+        for number, smiles in enumerate(("CCO", "CC(C)CO"))
+    ]
+    split = build.split_of({0: "test", 1: "test"})
+    split.save(tmp_path / "split.json")
+    write_lists(tmp_path / "lists.json", {"OCC": ["CCO", "CC(C)=O", "CCCO"], "CC(C)CO": ["CCC", "CC(C)CO", "CC"]})
+    config = EvaluationConfig(
+        dataset=build.write_store(tmp_path / "store", spectra),
+        split=tmp_path / "split.json",
+        retrieval=RetrievalOptions(by="lists", lists=tmp_path / "lists.json"),
+    )
+    header = make_task(config, "retrieval", tmp_path / "task")
+    assert header["counts"]["lists with the true molecule in the first place"] == 1
+    assert json.loads((tmp_path / "task" / "manifest.json").read_text())["config"]["retrieval"]["by"] == "lists"
+
+    tables = {
+        name: pq.read_table(tmp_path / "task" / f"{name}.parquet") for name in ("queries", "candidates", "molecules")
+    }
+    smiles_of = dict(
+        zip(tables["molecules"]["molecule"].to_pylist(), tables["molecules"]["smiles"].to_pylist(), strict=True)
+    )
+    pool_of = {row["pool"]: row["query_id"] for row in tables["queries"].to_pylist()}
+    rows = [
+        {
+            "query_id": pool_of[row["pool"]],
+            "candidate_id": row["candidate_id"],
+            "score": -float(len(smiles_of[row["molecule"]])),
+        }
+        for row in tables["candidates"].to_pylist()
+    ]
+    assert len(rows) == 6
+    manifest = PredictionManifest("shortest", (), (), task=header["hash"])
+    write_predictions(tmp_path / "own.parquet", pa.Table.from_pylist(rows), manifest)
+    score(tmp_path / "own.parquet", tmp_path / "task", tmp_path / "out", bootstrap=BootstrapOptions(resamples=100))
+    hits = pq.read_table(tmp_path / "out" / "per-query.parquet")
+    assert dict(zip(hits["query_id"].to_pylist(), hits["hit@1"].to_pylist(), strict=True)) == {"0-0": 1.0, "1-0": 0.0}
 
 
 @pytest.mark.parametrize(
