@@ -42,16 +42,17 @@ from ionbed.evaluation.dataset import EvaluationData, load_evaluation_data
 from ionbed.evaluation.entries import Entry
 from ionbed.evaluation.measure import measure
 from ionbed.evaluation.question import ask
+from ionbed.evaluation.retrieval import RetrievalOptions
 from ionbed.evaluation.run import EvaluationConfig
 from ionbed.evaluation.scorers import Chance, Learned, PrecursorOnly
-from ionbed.evaluation.tasks import AnalogueSearchOptions
+from ionbed.evaluation.tasks import AnalogueSearchOptions, LibrarySearchOptions
 from ionbed.spectra.split import Split
 from ionbed.spectra.store import SCHEMA, Store, write_shard
 
 QUESTIONS = (SAME_MOLECULE_ANY_PARTNER, LIBRARY_SEARCH, OPEN_WORLD_SEARCH, ANALOGUE_SEARCH, RETRIEVAL_BY_MASS)
-SPECTRA_PER_MOLECULE = 4
+SPECTRA_PER_MOLECULE = 10
 PROTON = 1.007276
-ISOMERS = 12
+ISOMERS = 4
 
 
 def made_up_table(num_molecules: int, rng: np.random.Generator) -> pa.Table:
@@ -211,7 +212,9 @@ def main() -> None:
         Path("made-up"),
         Path("made-up"),
         workers=options.workers,
+        library_search=LibrarySearchOptions(max_queries_per_molecule=SPECTRA_PER_MOLECULE),
         analogue_search=AnalogueSearchOptions(max_queries_per_molecule=SPECTRA_PER_MOLECULE),
+        retrieval=RetrievalOptions(max_queries_per_molecule=SPECTRA_PER_MOLECULE),
     )
     start = time.perf_counter()
     with clock("drawing queries and candidates"):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .run import EvaluationConfig
 
 HITS_KEPT = 50
-"""Candidates per query that are kept of an analogue search, beside all that tie with the first."""
+"""Molecules per query that are kept of an analogue search, beside all that tie with the first."""
 QUERIES_PER_CHUNK = 256
 
 
@@ -127,7 +127,8 @@ def can_answer(kind: TaskKind, scorer: Scorer | StructureScorer) -> bool:
 def answer(question: Question, data: EvaluationData, scorer: Scorer | StructureScorer) -> Predictions:
     """Return the scores of ``scorer`` as any other tool would give them.
 
-    Of an analogue search only the best `HITS_KEPT` of each query are kept, with all that tie with the first.
+    Of an analogue search only the best `HITS_KEPT` molecules of each query are kept, with all that tie with the first,
+    each by the first of its spectra that has its best score.
     """
     found, label = question.found, f"{question.name}: {scorer.label}"
     if question.kind == "analogue":
@@ -167,16 +168,34 @@ def _best_of_pools(question: Question, scorer: Scorer | StructureScorer) -> tupl
     with progress(f"{question.name}: {scorer.label}", len(found.queries), unit="queries") as advance:
         for pool in np.unique(found.pool_of_query):
             places = np.flatnonzero(found.pool == pool)
+            places = places[np.argsort(question.task.candidate_molecule[places], kind="stable")]
             library = found.candidate[places]
+            starts = np.flatnonzero(np.diff(question.task.candidate_molecule[places], prepend=-1))
             members = np.flatnonzero(found.pool_of_query == pool)
             for begin in range(0, len(members), QUERIES_PER_CHUNK):
                 chunk = members[begin : begin + QUERIES_PER_CHUNK]
-                scores = comparable(scorer.scores(found.queries[chunk], library))
-                rows, columns = np.nonzero(_worth_keeping(scores))
-                parts.append((chunk[rows], places[columns], scores[rows, columns]))
+                scores = scorer.scores(found.queries[chunk], library)
+                best = comparable(np.fmax.reduceat(scores, starts, axis=1))  # an abstention, NaN, is no maximum
+                rows, columns = np.nonzero(_worth_keeping(best))
+                kept = best[rows, columns]
+                parts.append((chunk[rows], places[_first_with(kept, scores, rows, columns, starts)], kept))
                 advance(len(chunk))
     query, candidate, score = (np.concatenate(column) for column in zip(*parts, strict=True))
     return query, candidate, score
+
+
+def _first_with(
+    value: np.ndarray, scores: np.ndarray, rows: np.ndarray, columns: np.ndarray, starts: np.ndarray
+) -> np.ndarray:
+    """Return, for each kept (row, molecule), the first of the molecule's columns of ``scores`` that has ``value``."""
+    stops = np.append(starts[1:], scores.shape[1])
+    first = starts[columns]
+    open_ = np.flatnonzero(comparable(scores[rows, first]) != value)
+    while len(open_):  # as often as a molecule has spectra, for ever fewer
+        first[open_] += 1
+        assert (first[open_] < stops[columns[open_]]).all()
+        open_ = open_[comparable(scores[rows[open_], first[open_]]) != value[open_]]
+    return first
 
 
 def _worth_keeping(scores: np.ndarray) -> np.ndarray:

@@ -180,7 +180,8 @@ def resampled_means(values: np.ndarray, molecule: np.ndarray, weights: np.ndarra
     num_molecules = weights.shape[1]
     sums = np.bincount(molecule, weights=values, minlength=num_molecules)
     counts = np.bincount(molecule, minlength=num_molecules)
-    means: np.ndarray = (weights @ sums) / (weights @ counts.astype(np.float64))
+    drawn = weights @ np.stack([sums, counts.astype(np.float64)], axis=1)
+    means: np.ndarray = drawn[:, 0] / drawn[:, 1]
     return means
 
 
@@ -273,6 +274,9 @@ def pair_weights(first: np.ndarray, second: np.ndarray, weights: np.ndarray) -> 
     weights : array of shape (resamples, n_molecules)
     """
     same = first == second
+    if same.all():  # whole groups of molecules are resampled
+        yield from (row[first] for row in weights)
+        return
     for row in weights:
         yield row[first] * np.where(same, np.float32(1.0), row[second])
 
