@@ -18,7 +18,8 @@ from .structure_cache import FINGERPRINT_BYTES, structures_of
 STORE = "store"
 """Name of the first source."""
 
-ONLY_IN_STORE = -1
+IN_NO_FILE = -1
+"""Place of a molecule that no file of molecules has."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +45,7 @@ class Candidates:
         Morgan, radius 2, 2048 bits, packed; zeros where RDKit cannot read the structure.
     source_names : tuple of str
     place_in_files : int64 array of shape (m,), or (0,) where there are no files
-        Row of the first mention in the files of molecules, counted through all of them; `ONLY_IN_STORE` where none of
+        Row of the first mention in the files of molecules, counted through all of them; `IN_NO_FILE` where none of
         them has it.
     counts : dict of str to int
         Entries of the files that gave no new molecule, by reason.
@@ -230,7 +231,7 @@ def _extended(found: Candidates, table: pa.Table, is_new: np.ndarray, name: str)
     new = table.take(pa.array(places))
     added = _of_table(new, _objects(new["block"]), places)
     arrays = ("block", "smiles", "exact_mass", "formula", "place", "fingerprint")
-    in_no_file = np.full(len(added) if len(found.place_in_files) else 0, ONLY_IN_STORE)
+    in_no_file = np.full(len(added) if len(found.place_in_files) else 0, IN_NO_FILE)
     joined: dict[str, Any] = {array: np.concatenate([getattr(found, array), getattr(added, array)]) for array in arrays}
     return replace(
         found,
@@ -244,10 +245,10 @@ def _extended(found: Candidates, table: pa.Table, is_new: np.ndarray, name: str)
 def _places_after(found: Candidates, rows: np.ndarray) -> np.ndarray:
     """Return ``place_in_files`` with those that a further file mentions first, in its order, after all others."""
     known = found.place_in_files
-    places = known.copy() if len(known) else np.full(len(found), ONLY_IN_STORE)
+    places = known.copy() if len(known) else np.full(len(found), IN_NO_FILE)
     mentioned, first = np.unique(rows, return_index=True)
-    is_first = (mentioned >= 0) & (places[mentioned] == ONLY_IN_STORE)
-    places[mentioned[is_first]] = places.max(initial=ONLY_IN_STORE) + 1 + first[is_first]
+    is_first = (mentioned >= 0) & (places[mentioned] == IN_NO_FILE)
+    places[mentioned[is_first]] = places.max(initial=IN_NO_FILE) + 1 + first[is_first]
     return places
 
 

@@ -97,9 +97,10 @@ def _describe(structure: str) -> dict[str, Any]:
         return unknown
     with rdBase.BlockLogs():
         # Written, read and written again: the first string still depends on the stereochemistry that it leaves out.
-        flat: Mol | None = Chem.MolFromSmiles(
-            Chem.MolToSmiles(Chem.MolFromSmiles(molecule.smiles), isomericSmiles=False)
-        )
+        drawn: Mol | None = Chem.MolFromSmiles(molecule.smiles)
+        if drawn is None:
+            return unknown
+        flat: Mol | None = Chem.MolFromSmiles(Chem.MolToSmiles(drawn, isomericSmiles=False))
         if flat is None:
             return unknown
         smiles, formula = Chem.MolToSmiles(flat), CalcMolFormula(flat)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...spectra.adducts import ELECTRON_MASS
-from ..candidates import ONLY_IN_STORE, Candidates
+from ..candidates import IN_NO_FILE, Candidates
 from ..dataset import EvaluationData
 from ..entries import Build, Entry
 from ..outcomes import tanimoto_pairs
@@ -90,10 +90,11 @@ class PrecursorError:
 
 
 class DatabaseOrder:
-    """The earlier a molecule stands in the files of candidates, the better; those that only the store has come last.
+    """The earlier a molecule stands in the files of candidates, the better; those that no file has come last.
 
     Databases begin with what is common, and what is common is measured more often. Without files the order is that of
-    the first spectra in the store.
+    the first spectra in the store; that of the InChIKeys where there are lists, since to have a spectrum in the store
+    would tell the true one from most that only the lists name.
     """
 
     label = DATABASE_ORDER
@@ -102,11 +103,12 @@ class DatabaseOrder:
     def __init__(self, candidates: Candidates) -> None:
         place = candidates.place_in_files
         if len(place):
-            self._score = -np.where(place == ONLY_IN_STORE, place.max() + 1, place).astype(np.float64)
+            rank = np.where(place == IN_NO_FILE, place.max() + 1, place)
+        elif candidates.list_counts:
+            rank = np.argsort(np.argsort(candidates.block.astype(str), kind="stable"), kind="stable")
         else:
-            rank = np.empty(len(candidates), np.int64)
-            rank[np.lexsort((candidates.place, candidates.source))] = np.arange(len(candidates))
-            self._score = -rank.astype(np.float64)
+            rank = candidates.place
+        self._score = -rank.astype(np.float64)
 
     def score_structures(self, query: np.ndarray, molecule: np.ndarray) -> np.ndarray:
         """Return minus the place; see `ionbed.evaluation.scorers.StructureScorer`."""

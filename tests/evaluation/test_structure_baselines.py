@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -134,6 +135,17 @@ def test_database_order_is_that_of_the_files_and_the_stores_without(make, tmp_pa
     assert candidates.place_in_files.tolist() == [
         {"CCN": 0, "CCOCC": 1, "CCS": 3, "CCCCO": 4, "CCO": -1}[smiles] for smiles in candidates.smiles
     ], "places are counted on from where the last file's mentions ended"
+
+
+def test_database_order_does_not_tell_the_molecules_of_the_store_from_those_of_a_list(make, tmp_path):
+    listed = [f"{'C' * n}C(C)O" for n in range(1, 13)]
+    data = make({"smiles": "CCCCO", "fold": "test"})
+    (tmp_path / "lists.json").write_text(json.dumps({"CCCCO": ["CCCCO", *listed]}))
+    candidates = candidate_molecules(data, lists=tmp_path / "lists.json")
+    blocks = candidates.block.tolist()
+    order = candidates.smiles[[blocks.index(block) for block in sorted(blocks)]]
+    scores = scores_of(scorer_of(DATABASE_ORDER, data, candidates), candidates, 0, *order)
+    assert np.diff(scores).max() < 0
 
 
 def test_the_oracle_knows_the_nearest_training_molecule_and_nothing_nearer(make):
