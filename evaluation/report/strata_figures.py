@@ -22,6 +22,8 @@ MOST_CELLS = 12
 """Cells of a stratum that a panel shows, those with the most queries; ``results.json`` has them all."""
 MOST_ROWS = 4
 """Rows that a figure shows at most: the models, then the small networks, then look-ups."""
+MOST_ROWS_IN_FULL = 2
+"""Rows that have a panel for each number by which queries are told apart."""
 KINDS_SHOWN = ("learned", "trained", "look-up")
 
 LOG_SCALES = ("precursor_mz", "num_peaks")
@@ -72,13 +74,15 @@ def trust_drawings(name: str, question: Mapping[str, Any]) -> list[Drawing]:
     Similarity to the training molecules has a drawing of its own; see `similarity_drawings`. Parameters are those of
     `strata_drawings`; the rows have ``trust`` as `ionbed.evaluation.trust.trust_tree` returns it.
     """
-    rows = [row for row in _shown(question) if row.get("trust")]
+    shown = [row for row in _shown(question) if row.get("trust")]
+    # The models alone, where there are any: a panel for each number and each row would be a wall.
+    rows = [row for row in shown if row["kind"] == shown[0]["kind"]]
     styles = row_styles(question["rows"])
     drawn = []
     for is_energy in (True, False):
         panels = [
             _trust_panel(row, stratum, styles)
-            for row in rows
+            for row in rows[: MOST_ROWS if is_energy else MOST_ROWS_IN_FULL]
             for stratum, found in row["trust"]["by"].items()
             if (stratum == "collision_energy") == is_energy and stratum != NEAREST_TRAIN and len(found["bins"]) > 1
         ]

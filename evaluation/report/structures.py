@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-WIDTH, HEIGHT = 230, 220
+WIDTH, HEIGHT = 170, 170
 
 
 def structure_svg(smiles: str, legend: str) -> str | None:
@@ -17,7 +17,7 @@ def structure_svg(smiles: str, legend: str) -> str | None:
     drawer = rdMolDraw2D.MolDraw2DSVG(WIDTH, HEIGHT)
     options = drawer.drawOptions()
     options.clearBackground = False
-    options.legendFontSize = 13
+    options.legendFontSize = 12
     options.fixedBondLength = 24.0
     rdMolDraw2D.PrepareAndDrawMolecule(drawer, molecule, legend=legend)
     drawer.FinishDrawing()

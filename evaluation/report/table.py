@@ -30,6 +30,7 @@ AGAINST = ("against the best look-up", "against the best blind row", "against gu
 """Columns of the table of verdicts, in the order of `ROLES`."""
 NOT_IN_TERMINAL = ("hit@10",)
 """Metrics that have no place on 80 columns."""
+SHORT_IN_TERMINAL = {"ROC AUC between laboratories": "AUC between labs"}
 AUDIT_WORDS = {True: "passed", False: "failed", None: "could not be run"}
 
 
@@ -108,9 +109,15 @@ def further_table(task: Mapping[str, Any]) -> Table:
 
 def differences_table(task: Mapping[str, Any]) -> Table:
     """Return what learned and trained rows differ by from the best look-up, the best blind row and chance."""
+    metrics = metrics_of(task)
+
+    def order(found: Mapping[str, Any]) -> tuple[bool, int, int]:
+        metric = found["metric"]
+        return metric != task["main"], metrics.index(metric), ROLES.index(found["role"])
+
     cells, groups = [], []
     for row in ordered_rows(task):
-        for found in sorted(row["differences"], key=lambda of: (of["metric"] != task["main"], ROLES.index(of["role"]))):
+        for found in sorted(row["differences"], key=order):
             cells.append(
                 (
                     label_of(row),
@@ -254,8 +261,8 @@ def exact_sentence(task: Mapping[str, Any]) -> str | None:
     if not shares:
         return None
     queries = max(row["metrics"]["MCES@1"]["queries"] for row in task["rows"] if "MCES@1" in row["metrics"])
-    span = f"{min(shares):.1%}" if min(shares) == max(shares) else f"{min(shares):.1%} to {max(shares):.1%}"
-    return f"MCES@1 is measured on {queries:,} queries; {span} of the distances are exact, by row."
+    span = f"{min(shares):.1%}" if min(shares) == max(shares) else f"{min(shares):.1%} to {max(shares):.1%}, by row,"
+    return f"MCES@1 is measured on {queries:,} queries; {span} of the distances are exact."
 
 
 def count_line(task: Mapping[str, Any]) -> str:
@@ -336,7 +343,8 @@ def print_tables(tree: Mapping[str, Any], console: Console | None = None) -> Non
         for row in ordered_rows(task):
             shown = [_in_terminal(row, metric, task["main"]) for metric in metrics]
             rows.append((label_of(row), *shown))
-        print_table(Table("", ("", *metrics), tuple(rows), tuple(r["kind"] for r in ordered_rows(task))), console)
+        header = ("", *(SHORT_IN_TERMINAL.get(metric, metric) for metric in metrics))
+        print_table(Table("", header, tuple(rows), tuple(r["kind"] for r in ordered_rows(task))), console)
         differences = differences_table(task)
         main = tuple((row[0], *row[2:4], row[5], row[6]) for row in differences.rows if row[1] == task["main"])
         if main:

@@ -64,7 +64,8 @@ def _compared(name: str, found: Mapping[str, Any], role: str, other: str) -> str
             if one["verdict"] == verdict
         ]
         if ranges:
-            words.append(f"{place} {other if not words else 'it'} {' and '.join(ranges)}")
+            listed = ranges[0] if len(ranges) == 1 else f"{', '.join(ranges[:-1])} and {ranges[-1]}"
+            words.append(f"{place} {other if not words else 'it'} {listed}")
     if any(one["above"][role]["verdict"] == "unresolved" for one in bins):
         words.append("not told apart from it elsewhere" if words else f"nowhere told apart from {other}")
     return ", ".join(words)

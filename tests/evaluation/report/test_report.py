@@ -249,7 +249,7 @@ def test_how_exact_the_distances_are_is_said(evaluate_made_up) -> None:
     assert exact_sentence(task) is None
     for row, share in zip(task["rows"], (0.9, *[1.0] * len(task["rows"])), strict=False):
         row["metrics"]["MCES@1"] = {**row["metrics"]["hit@1"], "exact": share, "queries": 50}
-    said = "MCES@1 is measured on 50 queries; 90.0% to 100.0% of the distances are exact, by row."
+    said = "MCES@1 is measured on 50 queries; 90.0% to 100.0%, by row, of the distances are exact."
     assert exact_sentence(task) == said
     assert said in html_page(tree, [])
     assert said in markdown(tree)
