@@ -54,7 +54,8 @@ pre { background: #f6f6f6; padding: .8rem; font-size: 12px; white-space: pre-wra
   .stacked th[scope=row] { font-weight: 600 } .stacked .interval { display: inline }
 }
 @media print {
-  html { font-size: 9.5pt } body { font-size: 1rem; margin: 0; max-width: none; padding: 0 } h2, h3, caption { break-after: avoid }
+  html { font-size: 9.5pt } body { font-size: 1rem; margin: 0; max-width: none; padding: 0 }
+  h2, h3, caption { break-after: avoid }
   figure, tr, dl > div, .alarm, .warning { break-inside: avoid } .scroll, .panels { overflow: visible }
   thead { display: table-header-group } .wide svg:first-child { min-width: 0 } nav { display: none }
   table { font-size: 8pt } th, td { padding-right: .5rem; white-space: normal } td.words { min-width: 0 }
