@@ -243,12 +243,11 @@ def _style(smiles: str) -> np.ndarray:
     with rdBase.BlockLogs():
         mol = Chem.MolFromSmiles(smiles)
         if mol is None or not smiles:
-            return np.zeros(8, np.float32)
+            return np.zeros(7, np.float32)
         with_stereo = Chem.MolToSmiles(mol)
         flat = Chem.MolFromSmiles(Chem.MolToSmiles(mol, isomericSmiles=False))
         canonical = "" if flat is None else Chem.MolToSmiles(flat)
     marks = [
-        smiles != canonical,
         smiles != with_stereo,
         "@" in smiles,
         "/" in smiles or "\\" in smiles,

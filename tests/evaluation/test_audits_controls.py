@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ionbed.evaluation.audits.altered_queries import MASK_MZ, draw_controls
-from ionbed.evaluation.audits.controls import blind_values, control_findings, too_few_queries
+from ionbed.evaluation.audits.controls import _differing, _fallen, blind_values, control_findings, too_few_queries
 from ionbed.evaluation.audits.findings import (
     CANDIDATE_ORDER,
     LABEL_BLIND,
@@ -25,6 +25,7 @@ from ionbed.evaluation.candidates import Candidates, candidate_molecules
 from ionbed.evaluation.comparisons import Comparisons
 from ionbed.evaluation.dataset import EvaluationData
 from ionbed.evaluation.entries import Entry
+from ionbed.evaluation.predictions import Corpus, PredictionManifest, Predictions
 from ionbed.evaluation.question import Question, task_of
 from ionbed.evaluation.tasks import LibrarySearchOptions, library_search_task
 
@@ -167,6 +168,39 @@ def test_a_given_truth_cannot_be_hidden_from(asked):
     assert audit(asked, lambda data: ByLabel(data, 2.0), known=("truth",))[LABEL_BLIND].passed is None
 
 
+@pytest.mark.parametrize(
+    ("own", "control", "passes"),
+    [
+        (0.54, 0.53, True),  # blind rankers are not perfect either
+        (0.90, 0.60, True),  # most of what it knows came from the peaks
+        (0.65, 0.60, False),
+        (0.90, 0.72, False),
+        (0.40, 0.40, True),
+    ],
+)
+def test_a_control_fails_where_much_is_left_of_what_the_peaks_gave(asked, own, control, passes):
+    flat = [np.full(200, value) for value in (own, control, 0.5)]
+    found = _fallen(MASKED, "without peaks", "row", asked[2], flat[0], flat[1], "random", flat[2], 0)
+    assert found.passed is passes
+
+
+def test_what_is_left_must_be_beyond_chance(asked):
+    """Three molecules of twenty are no evidence, though they are more than the margin."""
+    control = np.where(np.arange(20) < 3, 1.0, 0.0)
+    found = _fallen(MASKED, "without peaks", "row", asked[2], control, control, "random", np.zeros(20), 0)
+    assert found.passed is True
+
+
+def test_lists_of_best_hits_that_hold_nothing_of_each_other_differ():
+    def hits(candidates: list[int]) -> Predictions:
+        query, candidate = np.array([0, 0, 1]), np.array(candidates)
+        return Predictions(PredictionManifest("row", (), ()), query, candidate, np.ones(3), {"queries": 3})
+
+    differs, compared = _differing(hits([0, 1, 5]), hits([0, 2, 6]), 10)
+    assert differs.tolist() == [False, True, False]
+    assert compared.tolist() == [True, True, False]
+
+
 def test_too_few_molecules_are_said_to_be_too_few(asked):
     data, molecules, question = asked
     found = too_few_queries("row", draw_controls(data, molecules, question, queries=19, seed=1))
@@ -223,8 +257,6 @@ def test_copies_are_altered_as_they_say_and_the_data_stay(asked):
 
 
 def test_a_failed_audit_voids_the_row_and_a_failed_corpus_every_row_trained_on_it():
-    from ionbed.evaluation.predictions import Corpus
-
     entries = [
         Entry("a", "learned", (), trained_on=(Corpus("gems"),)),
         Entry("b", "learned", ()),

@@ -174,6 +174,12 @@ def test_a_row_that_ranks_nothing_is_said_to_be_unaudited(world):
     assert [finding.passed for finding in found] == [None]
 
 
+def test_a_row_that_scores_spectra_alone_is_not_asked_about_structures(world):
+    row = entry("spectra", lambda data: PrecursorOnly(data.columns))
+    found = [finding for finding in audited(world, [row], control_queries=60) if finding.about == "spectra"]
+    assert {finding.evidence["question"] for finding in found if finding.audit == MASKED} == {"library search"}
+
+
 def test_controls_can_be_left_out(world):
     row = entry("label", lambda data: ByPeaks(data, world.data, help=5.0))
     assert not [finding for finding in audited(world, [row], control_queries=0) if finding.about == "label"]

@@ -110,7 +110,13 @@ def test_scores_that_follow_the_list_are_found_up_and_down():
 
 def test_a_true_candidate_at_the_top_is_no_score_by_place():
     task = library(0)
-    assert score_by_place("tool", task, predictions(task, honest(task, 0, 100.0))).passed is True
+    rows = task.candidate_molecule.reshape(-1, SIZE)
+    last = np.sort(rows == task.query_molecule[:, None], axis=1)
+    wrong = rows[rows != task.query_molecule[:, None]].reshape(-1, SIZE - 1)
+    task = replace(task, candidate_molecule=np.column_stack([wrong, task.query_molecule]).ravel())
+    found = score_by_place("tool", task, predictions(task, honest(task, 0, 0.0) + 100.0 * last.ravel()))
+    assert found.passed is True
+    assert abs(found.evidence["mean rank correlation"]) < 0.1
 
 
 def test_too_few_lists_say_nothing_of_places():
@@ -159,8 +165,15 @@ def judged_tree(kind: str = "library") -> tuple[Task, pa.Table, dict[str, dict[s
 def test_lost_repeated_and_foreign_queries_are_found():
     task, table, metrics = judged_tree()
     assert denominator("tool", task, table, metrics).passed is True
-    for wrong in (table.slice(30), pa.concat_tables([table, table.slice(0, 1)])):
-        assert denominator("tool", task, wrong, metrics).passed is False
+    for wrong, fault in (
+        (table.slice(30), "30 of 120 queries are not in the table"),
+        (pa.concat_tables([table, table.slice(0, 1)]), "1 queries stand more than once"),
+    ):
+        assert denominator("tool", task, wrong, metrics).evidence["faults"][0].startswith(fault)
+    place = table.column_names.index("MRR")
+    empty = pa.array([None] * 30 + table["MRR"].to_pylist()[30:], pa.float64())
+    without = denominator("tool", task, table.set_column(place, "MRR", empty), metrics)
+    assert without.evidence["faults"] == ["MRR has no value for 30 queries that count"]
     ids = pa.array(["other", *table["query_id"].to_pylist()[1:]])
     foreign = table.set_column(0, "query_id", ids)
     assert any("none of the task" in fault for fault in denominator("tool", task, foreign, metrics).evidence["faults"])
