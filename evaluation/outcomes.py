@@ -143,7 +143,7 @@ def ranked_outcomes(task: Task, predictions: Predictions, pools: Pools, mces: MC
             metrics[name] = PerQuery(*(part[chosen] for part in vars(metric).values()))
             counted[name] = chosen
     if task.fingerprint is not None and pools.mean_tanimoto is not None:
-        metrics[TANIMOTO_AT_1] = _tanimoto_metric(task.fingerprint, task, scored, hits, pools.mean_tanimoto)
+        metrics[TANIMOTO_AT_1] = _tanimoto_metric(task.fingerprint, task, scored, hits, pools)
         counted[TANIMOTO_AT_1] = everything
     exact_mces = None
     if mces is not None and len(mces.counted):
@@ -193,14 +193,25 @@ def _rank_metrics(task: Task, ranks: TrueRanks, pools: Pools) -> dict[str, PerQu
 
 
 def _tanimoto_metric(
-    fingerprint: np.ndarray, task: Task, scored: MoleculeScores, hits: BestHits, chance: np.ndarray
+    fingerprint: np.ndarray, task: Task, scored: MoleculeScores, hits: BestHits, pools: Pools
 ) -> PerQuery:
-    query = scored.query[hits.entries]
-    values = tanimoto_pairs(fingerprint, task.query_molecule[query], scored.molecule[hits.entries])
+    chance, most, least = pools.mean_tanimoto, pools.max_tanimoto, pools.min_tanimoto
+    assert chance is not None
+    assert most is not None
+    assert least is not None
+    # Where all candidates tie, the pool has been worked out already; a constant row has millions of such hits.
+    is_whole = (hits.num_tied == pools.size) & (pools.size > 0)
+    entries = hits.entries[np.repeat(~is_whole, hits.num_tied)]
+    query = scored.query[entries]
+    values = tanimoto_pairs(fingerprint, task.query_molecule[query], scored.molecule[entries])
+    mean = np.bincount(query, weights=values, minlength=len(chance)) / np.maximum(hits.num_tied, 1)
     best, worst = np.zeros(len(chance)), np.full(len(chance), np.inf)
     np.maximum.at(best, query, values)
     np.minimum.at(worst, query, values)
-    return PerQuery(hits.mean_of(values), chance, best, np.where(np.isinf(worst), 0.0, worst))
+    worst[np.isinf(worst)] = 0.0
+    found = ((chance, mean), (most, best), (least, worst))
+    value, best_case, worst_case = (np.where(is_whole, of_pool, of_hits) for of_pool, of_hits in found)
+    return PerQuery(value, chance, best_case, worst_case)
 
 
 def _table(

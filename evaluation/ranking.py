@@ -142,14 +142,14 @@ def true_ranks(scored: MoleculeScores, true_molecule: np.ndarray, pool_size: np.
 
 def best_hits(scored: MoleculeScores, num_queries: int) -> BestHits:
     """Return the best hits of queries 0 to ``num_queries`` - 1."""
-    usable = np.flatnonzero(~np.isneginf(scored.score))
-    order = usable[np.lexsort((-scored.score[usable], scored.query[usable]))]
-    query = scored.query[order]
-    starts = np.searchsorted(query, np.arange(num_queries))
-    counts = np.diff(np.append(starts, len(order)))
+    starts = np.searchsorted(scored.query, np.arange(num_queries))
+    present = np.flatnonzero(np.diff(np.append(starts, len(scored.query))))
     score, second = np.full(num_queries, -np.inf), np.full(num_queries, -np.inf)
-    score[counts > 0] = scored.score[order[starts[counts > 0]]]
-    second[counts > 1] = scored.score[order[starts[counts > 1] + 1]]
-    is_best = scored.score[order] == score[query]
-    num_tied = np.bincount(query[is_best], minlength=num_queries)
-    return BestHits(score, second, num_tied, order[is_best])
+    if len(present):
+        score[present] = np.maximum.reduceat(scored.score, starts[present])
+    is_best = (scored.score == score[scored.query]) & ~np.isneginf(scored.score)
+    num_tied = np.bincount(scored.query[is_best], minlength=num_queries)
+    if len(present):
+        second[present] = np.maximum.reduceat(np.where(is_best, -np.inf, scored.score), starts[present])
+    second[num_tied > 1] = score[num_tied > 1]
+    return BestHits(score, second, num_tied, np.flatnonzero(is_best))

@@ -8,7 +8,7 @@ import pytest
 from ionbed.evaluation.metrics import comparable
 from ionbed.evaluation.outcomes import tanimoto_pairs
 from ionbed.evaluation.question import _first_with
-from ionbed.evaluation.ranking import score_molecules
+from ionbed.evaluation.ranking import best_hits, score_molecules
 from ionbed.evaluation.statistics import pair_weights
 
 
@@ -39,6 +39,22 @@ def test_molecules_that_come_in_order_are_scored_as_in_any_other_order() -> None
     assert np.array_equal(plain.best, order[shuffled.best])
     twice = score_molecules(np.array([0, 0, 0]), np.array([1, 1, 2]), np.array([1.0, 3.0, 2.0]))
     assert twice.score.tolist() == [3.0, 2.0]
+
+
+def test_best_hits_are_those_of_every_query_by_itself() -> None:
+    rng = np.random.default_rng(4)
+    both = np.unique(rng.integers(0, 40, (2, 300)), axis=1)
+    both = both[:, both[0] % 7 != 0]  # queries without a candidate, the first and the last among them
+    scores = rng.integers(0, 4, both.shape[1]).astype(np.float64)
+    scores[rng.random(len(scores)) < 0.4] = -np.inf
+    found = best_hits(score_molecules(*both, scores), 43)
+    entries = np.split(found.entries, np.cumsum(found.num_tied)[:-1])
+    for query in range(43):
+        places = np.flatnonzero((both[0] == query) & ~np.isneginf(scores))
+        ranked = [*sorted(scores[places], reverse=True), -np.inf, -np.inf]
+        assert (found.score[query], found.second[query]) == tuple(ranked[:2])
+        assert entries[query].tolist() == [place for place in places if scores[place] == ranked[0]]
+    assert {0, 1, 2} <= set(found.num_tied.tolist())
 
 
 @pytest.mark.parametrize("num_bytes", [3, 8, 256])
