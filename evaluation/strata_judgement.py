@@ -100,7 +100,7 @@ def linearised_roc_auc(
     weights : array of shape (resamples, n_units)
     """
     value = roc_auc(scores, positive)
-    resampled = np.full(len(weights), -value)
+    resampled = np.full(len(weights), value)
     for chosen, sign in ((positive, 1.0), (~positive, -1.0)):
         others = np.sort(sign * scores[~chosen])
         own = sign * scores[chosen]
@@ -108,8 +108,8 @@ def linearised_roc_auc(
         placed = np.searchsorted(others, own, "left") + np.searchsorted(others, own, "right")
         share = placed / (2 * len(others))
         units = np.stack([first[chosen], second[chosen]])
-        resampled += _weighted_mean(share, units, weights)
-    return Measured(value, resampled, len(np.unique([first, second])))
+        resampled += _change_of_mean(share, units, weights)
+    return Measured(value, np.clip(resampled, 0.0, 1.0), len(np.unique([first, second])))
 
 
 def _of_pairs(task: Task, judged: Sequence[Judged], bootstrap: BootstrapOptions, seed: int) -> list[dict[str, Any]]:
@@ -157,19 +157,20 @@ def _cells(labels: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
         yield str(names[number]), np.flatnonzero(cell == number)
 
 
-def _weighted_mean(values: np.ndarray, units: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the mean over pairs in each resample; NaN where none is drawn.
+def _change_of_mean(values: np.ndarray, units: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return by how much the mean over pairs changes in each resample; NaN where none of them is drawn.
 
-    A pair of two units weighs, to first order, w_i + w_j - 1; a pair within one unit w_i.
+    The weight of a pair of two units changes, to first order, by (w_i - 1) + (w_j - 1), that of a pair within one unit
+    by w_i - 1. The sum of the weights is divided by only where all are pairs within one unit: to first order, it can
+    come near to 0 or below.
     """
     first, second = units
     of_two = first != second
-
-    def weigh(of_pair: np.ndarray) -> np.ndarray:
-        sums = np.bincount(first, of_pair, weights.shape[1])
-        sums += np.bincount(second[of_two], of_pair[of_two], weights.shape[1])
-        total: np.ndarray = weights @ sums - of_pair[of_two].sum()
-        return total
-
-    counts = weigh(np.ones(len(values)))
-    return np.divide(weigh(values), counts, out=np.full(len(weights), np.nan), where=counts > 0)
+    residual = values - values.mean()
+    sums = np.bincount(first, residual, weights.shape[1])
+    if not of_two.any():
+        counts = weights @ np.bincount(first, minlength=weights.shape[1]).astype(np.float64)
+        return np.divide(weights @ sums, counts, out=np.full(len(weights), np.nan), where=counts > 0)
+    sums += np.bincount(second[of_two], residual[of_two], weights.shape[1])
+    change: np.ndarray = (weights @ sums - sums.sum()) / len(values)
+    return change

@@ -191,6 +191,20 @@ def test_linearised_resamples_of_groups_are_those_of_weighing_every_pair_anew() 
     assert own.high == pytest.approx(reference.high, abs=0.01)
 
 
+def test_linearised_areas_stay_areas() -> None:
+    """Also where one molecule is in nearly all pairs, and a resample without it leaves nothing."""
+    rng = np.random.default_rng(8)
+    first = np.zeros(60, np.int64)
+    positive = np.arange(60) < 20
+    second = np.where(positive, 0, 1 + np.arange(60) % 5)
+    weights = molecule_weights(6, resamples=500, seed=0)
+    found = linearised_roc_auc(positive + rng.normal(0, 1, 60), positive, first, second, weights)
+    assert ((found.resampled >= 0) & (found.resampled <= 1)).all()
+    own = linearised_roc_auc(positive + rng.normal(0, 1, 60), positive, second, second, weights)
+    assert np.isnan(own.resampled).any()  # without molecule 0 there is no positive pair, and no area
+    assert estimate(own).low is not None
+
+
 def test_linearised_intervals_cover_the_truth() -> None:
     """Molecules that differ, and pairs of one or of two of them: to know a molecule tells of all of its pairs."""
     rng = np.random.default_rng(5)

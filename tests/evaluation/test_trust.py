@@ -260,7 +260,7 @@ def test_a_stratum_is_drawn_with_its_largest_cells(question) -> None:
 
 def test_trust_is_drawn_by_energy_first_and_similarity_by_itself(question, by_number) -> None:
     energy, other = by_number
-    assert len(energy.panels) == len(other.panels) == 2  # the model and the best look-up
+    assert len(energy.panels) == len(other.panels) == 1  # the model, with the best look-up in its panel
     assert "collision energy (eV)" in words_of(energy.panels[0])
     assert "number of peaks" in words_of(other.panels[0])
     meanings = [meaning for _, _, meaning in energy.key]
@@ -271,17 +271,23 @@ def test_trust_is_drawn_by_energy_first_and_similarity_by_itself(question, by_nu
 
 
 def test_the_bar_stands_where_the_row_is_above(question, by_number) -> None:
-    panel, of_lookup = by_number[0].panels
+    (panel,) = by_number[0].panels
     assert ABOVE_RANDOM in panel
     assert ABOVE_LOOKUP in panel
-    assert ABOVE_LOOKUP not in of_lookup  # it is compared with no other
     silent = json.loads(json.dumps(question))
     del silent["rows"][0]["trust"]["by"]["num_peaks"]
     silent["rows"][0]["trust"]["by"]["collision_energy"]["ranges"] = {RANDOM: [], LOOKUP: []}
-    silent["rows"][1]["trust"] = None
     ((panel,),) = (drawing.panels for drawing in trust_drawings("library search", silent))
     assert ABOVE_RANDOM not in panel
     assert ABOVE_LOOKUP not in panel
+
+
+def test_where_there_is_no_model_the_best_look_up_is_drawn(question) -> None:
+    """It is compared with chance alone."""
+    energy, *_ = trust_drawings("library search", {**question, "rows": question["rows"][1:]})
+    assert "entropy" in words_of(energy.panels[0])
+    assert ABOVE_RANDOM in energy.panels[0]
+    assert ABOVE_LOOKUP not in energy.panels[0]
 
 
 def test_without_anything_to_draw_nothing_is_drawn(question) -> None:
