@@ -29,7 +29,7 @@ from ionbed.evaluation.predictions import Corpus, PredictionManifest, Prediction
 from ionbed.evaluation.question import Question, task_of
 from ionbed.evaluation.tasks import LibrarySearchOptions, library_search_task
 
-NUM_MOLECULES = 160
+NUM_MOLECULES = 112
 """Half of them are asked about."""
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
@@ -22,14 +24,21 @@ from ionbed.spectra.molecules import morgan_fingerprints
 PARTS = ["C", "CC", "CCC", "C(C)C", "CCN", "CCO", "c1ccccc1", "C(=O)C", "CC(=O)O", "Cc1ccncc1", "CS", "C1CCCC1"]
 
 
-def molecules(num: int, rng: np.random.Generator) -> list[str]:
-    """Distinct made-up structures of a few parts each."""
-    found: dict[str, None] = {}
-    while len(found) < num:
-        found["N(" + ")C(".join(rng.choice(PARTS, 4)) + ")"] = None
+@lru_cache(maxsize=1)
+def molecules() -> list[str]:
+    """300 distinct made-up structures of a few parts each."""
     from rdkit import Chem
 
-    return [Chem.MolToSmiles(Chem.MolFromSmiles(text)) for text in found]
+    rng = np.random.default_rng(0)
+    found: dict[str, None] = {}
+    while len(found) < 300:
+        found[Chem.CanonSmiles("N(" + ")C(".join(rng.choice(PARTS, 4)) + ")")] = None
+    return list(found)
+
+
+@lru_cache(maxsize=2000)
+def fingerprint(smiles: str) -> np.ndarray:
+    return np.packbits(morgan_fingerprints([smiles]), axis=1)[0]
 
 
 def retrieval(
@@ -44,7 +53,7 @@ def retrieval(
     """The first ``queries`` molecules are asked about; each list draws the others from those behind them."""
     rng = np.random.default_rng(seed)
     num = 5 * queries
-    texts = molecules(num, rng) if smiles is None else list(smiles)
+    texts = rng.permutation(molecules())[:num].tolist() if smiles is None else list(smiles)
     pools, candidates = [], []
     for query in range(queries):
         wrong = rng.choice(np.arange(queries, num), size - 1, replace=False)
@@ -61,7 +70,7 @@ def retrieval(
         candidate_pool=pool,
         candidate_molecule=candidate,
         molecule=np.array([f"M{i:05d}" for i in range(num)], object),
-        fingerprint=np.packbits(morgan_fingerprints(texts), axis=1),
+        fingerprint=np.stack([fingerprint(text) for text in texts]),
         strata={},
         smiles=np.array(texts, object),
     )
@@ -88,7 +97,6 @@ def test_a_true_candidate_that_stands_early_more_often_than_not_is_found():
     task = retrieval(0)
     half = retrieval(0, place=1)
     mixed = np.where(np.repeat(np.arange(60) % 2 == 0, 12), task.candidate_molecule, half.candidate_molecule)
-    from dataclasses import replace
 
     assert place_of_truth("q", replace(task, candidate_molecule=mixed)).passed is False
 
@@ -126,7 +134,7 @@ def rewritten(texts: list[str], chosen: range, how: str) -> list[str]:
 
 @pytest.mark.parametrize("how", ["kekule", "another order"])
 def test_truths_that_are_written_in_another_style_are_found_and_structures_do_not_matter(how):
-    texts = molecules(300, np.random.default_rng(0))
+    texts = molecules()
     task = retrieval(0, smiles=rewritten(texts, range(60), how))
     assert smiles_style("q", task).passed is False
     assert smiles_style("q", retrieval(0, smiles=rewritten(texts, range(300), how))).passed is True
@@ -138,7 +146,7 @@ def test_truths_that_are_written_in_another_style_are_found_and_structures_do_no
 def test_truths_that_have_what_others_lack_are_found():
     from rdkit import Chem
 
-    texts = molecules(300, np.random.default_rng(0))
+    texts = molecules()
     odd = [Chem.CanonSmiles("F" + text) if row < 60 and text[0] == "C" else text for row, text in enumerate(texts)]
     assert sum(text not in texts for text in odd) > 20
     task = retrieval(0, smiles=odd)
@@ -153,14 +161,12 @@ def test_decoys_that_are_known_from_other_lists_do_not_make_a_clean_task_fail():
     for seed in range(5):
         task = retrieval(seed, queries=60, size=12)
         few = 60 + task.candidate_molecule % 30
-        from dataclasses import replace
 
         shared = np.where(task.candidate_molecule < 60, task.candidate_molecule, few)
         assert structures_alone("q", replace(task, candidate_molecule=shared), seed=seed).passed is not False
 
 
 def test_lists_of_truths_alone_cannot_be_audited():
-    from dataclasses import replace
 
     task = retrieval(0, queries=60)
     alike = replace(task, candidate_molecule=task.candidate_molecule % 60)

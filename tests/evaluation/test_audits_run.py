@@ -34,7 +34,7 @@ from ionbed.evaluation.scorers import Chance, PrecursorOnly
 from ionbed.evaluation.tasks import LibrarySearchOptions, library_search_task
 from ionbed.spectra.store import Store
 
-NUM_MOLECULES = 160
+NUM_MOLECULES = 112
 
 
 class ByPeaks:
