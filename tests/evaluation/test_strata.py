@@ -192,15 +192,18 @@ def test_linearised_resamples_of_groups_are_those_of_weighing_every_pair_anew() 
 
 
 def test_linearised_areas_stay_areas() -> None:
-    """Also where one molecule is in nearly all pairs, and a resample without it leaves nothing."""
+    """Also where one molecule is in all pairs of two, so that without it none of them is left."""
     rng = np.random.default_rng(8)
-    first = np.zeros(60, np.int64)
     positive = np.arange(60) < 20
-    second = np.where(positive, 0, 1 + np.arange(60) % 5)
+    first = np.where(positive, np.arange(60) % 6, 0)
+    second = np.where(positive, first, 1 + np.arange(60) % 5)
+    scores = positive + rng.normal(0, 1, 60)
     weights = molecule_weights(6, resamples=500, seed=0)
-    found = linearised_roc_auc(positive + rng.normal(0, 1, 60), positive, first, second, weights)
-    assert ((found.resampled >= 0) & (found.resampled <= 1)).all()
-    own = linearised_roc_auc(positive + rng.normal(0, 1, 60), positive, second, second, weights)
+    found = linearised_roc_auc(scores, positive, first, second, weights)
+    assert found.resampled.min() >= 0
+    assert found.resampled.max() <= 1
+    assert np.std(found.resampled) < 0.2
+    own = linearised_roc_auc(scores, positive, np.where(positive, 0, second), np.where(positive, 0, second), weights)
     assert np.isnan(own.resampled).any()  # without molecule 0 there is no positive pair, and no area
     assert estimate(own).low is not None
 
