@@ -32,6 +32,8 @@ def sentences(tree: Mapping[str, Any]) -> list[str]:
         for found in tree.get("audits", ())
         if found["passed"] is False
     ]
+    if any(found["passed"] is False and found["about"] == name for found in tree.get("audits", ())):
+        result.append(f"No verdict on '{name}' counts while an audit of it fails.")
     by_opponent: dict[str, dict[str, list[str]]] = {}
     for difference in tree["differences"]:
         opponent = by_opponent.setdefault(difference["against"], {})

@@ -462,6 +462,9 @@ def test_what_the_scores_give_away_stands_in_the_results_before_the_verdict(task
         first = f"Audit failed: {failed[name][0]}" if failed[name] else "'"
         assert sentences(tree)[0].startswith(first)
         assert ("Audit failed" in markdown(tree)) == bool(failed[name])
+        assert (f"No verdict on '{path.stem}' counts while an audit of it fails." in sentences(tree)) == bool(
+            failed[name]
+        )
         assert "## Audits" in markdown(tree)
     assert failed == {"oracle": ["use of the truth"], "by place": ["score by place in the list"], "honest": []}
 
