@@ -19,6 +19,7 @@ from torch import nn
 from ...encoder.collator import select_peaks
 from ...encoder.configuration_ionbed import IonbedConfig
 from ...encoder.modeling_ionbed import geometric_wavelengths, phase_angles
+from ...errors import InputError
 from ...spectra.columns import SpectrumColumns
 
 if TYPE_CHECKING:
@@ -154,6 +155,11 @@ def train_network(
     ----------
     seed : (int, int)
         Of the evaluation, and the number of the training.
+
+    Raises
+    ------
+    InputError
+        The loss is not finite any more.
     """
     bits = torch.from_numpy(np.unpackbits(spectra.fingerprint, axis=1))
     columns = _strongest(spectra.columns, options)
@@ -177,6 +183,11 @@ def train_network(
                 optimizer.step()
                 total += loss.item() * len(rows)
             losses.append((total / len(drawn), _stopping_loss(network, columns, spectra.molecule, bits, stopping)))
+            if not math.isfinite(losses[-1][1]):
+                raise InputError(
+                    f"the training of '{name}' diverged in epoch {epoch + 1}; lower trained_baselines.learning_rate "
+                    f"({options.learning_rate:g})"
+                )
             if losses[-1][1] == min(value for _, value in losses):
                 best = {key: value.detach().clone() for key, value in network.state_dict().items()}
                 best_epoch = epoch

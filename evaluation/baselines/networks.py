@@ -93,8 +93,8 @@ class TrainedBaselineOptions:
         for name in ("max_epochs", "patience", "spectra_per_molecule", "hidden_size", "max_peaks", "num_wavelengths"):
             if getattr(self, name) < 1:
                 raise ValueError(f"'{name}' is {getattr(self, name)}; it must be at least 1")
-        if self.batch_size < 2:
-            raise ValueError(f"'batch_size' is {self.batch_size}; it must be at least 2")
+        if self.batch_size < 4:  # batches are of about equal size, and the normalisation needs two spectra in each
+            raise ValueError(f"'batch_size' is {self.batch_size}; it must be at least 4")
         for name in ("learning_rate", "max_mz", "bin_width"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"'{name}' is {getattr(self, name)}; it must be above 0")
@@ -136,7 +136,7 @@ def trained_entries(
     Raises
     ------
     InputError
-        The training fold holds too little, or ``cache`` cannot be written.
+        The training fold holds too little, a training diverges, or ``cache`` cannot be written.
     """
     if not options.trainings:
         return []

@@ -374,6 +374,16 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_training(
         entries_of(data, molecules, cache=tmp_path / "file")
 
 
+def test_a_training_that_diverges_is_refused(data: EvaluationData, molecules: Candidates) -> None:
+    with pytest.raises(InputError, match=r"diverged in epoch 1; lower trained_baselines\.learning_rate"):
+        entries_of(data, molecules, replace(SMALL, learning_rate=1e30))
+
+
+def test_every_batch_can_be_normalised(data: EvaluationData, molecules: Candidates) -> None:
+    for size in (4, 5, 47):  # of 192 spectra, of which up to 4 of a molecule are drawn
+        entries_of(data, molecules, replace(SMALL, max_epochs=1, batch_size=size))
+
+
 def test_too_few_molecules_are_refused(data: EvaluationData, molecules: Candidates) -> None:
     few = replace(data, fold=np.where(data.molecule == 0, "train", "test"))
     with pytest.raises(InputError, match="too few molecules"):
@@ -382,7 +392,7 @@ def test_too_few_molecules_are_refused(data: EvaluationData, molecules: Candidat
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("trainings", -1), ("max_epochs", 0), ("patience", 0), ("batch_size", 1), ("learning_rate", 0.0), ("dropout", 1.0),
+    [("trainings", -1), ("max_epochs", 0), ("patience", 0), ("batch_size", 3), ("learning_rate", 0.0), ("dropout", 1.0),
      ("weight_decay", -1.0), ("bin_width", 2000.0), ("workers", 0), ("max_peaks", 0), ("hidden_size", 0),
      ("learning_rate", float("nan"))],
 )  # fmt: skip
