@@ -63,7 +63,7 @@ def pair_permutation_p(
     else:  # every training of one with every training of the other
         both = list(product(own_ranks, mid_ranks(np.atleast_2d(other))))
     if measure == "ROC AUC":
-        terms = np.mean([_area_terms(a, b, positive, group) for a, b in both], axis=0)
+        terms = np.stack([_area_terms(a, b, positive, group) for a, b in both]).mean(axis=0)
         terms = np.round(terms, 12)  # rounding errors are no difference
         return sign_flip_p(terms, permutations=permutations, seed=seed)
     return _average_precision_p(both, positive, group, min(permutations, PRECISION_PERMUTATIONS), seed)

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..progress import progress
 from ..spectra.mces import capped_distance
-from ..spectra.pair_answers import KeptAnswers, Workers
+from ..spectra.pair_answers import KeptAnswers, Pairs, Workers
 from .outcomes import PerQuery
 from .ranking import BestHits, MoleculeScores, score_molecules
 from .task_files import Task
@@ -125,11 +125,11 @@ class MCESDistances:
         is_exact[differ] = found[of_pair] % 2 == 1
         return distance, is_exact
 
-    def _ask(self, pairs: list[tuple[str, str]]) -> list[int]:
+    def _ask(self, pairs: Pairs) -> list[int]:
         return self._workers.map(_answers, pairs, self.options.limit, self.options.seconds)
 
 
-def _answers(pairs: list[tuple[str, str]], limit: float, seconds: float) -> list[int]:
+def _answers(pairs: Pairs, limit: float, seconds: float) -> list[int]:
     """Return each distance in steps, twice, plus one where it is exact: a whole number that can be kept."""
     found = (capped_distance(a, b, limit, seconds=seconds) for a, b in pairs)
     return [round(distance * _STEPS) * 2 + is_exact for distance, is_exact in found]

@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 
 from .metrics import WeightedRocAuc
+from .student import student_quantile
 
 Verdict = Literal["beats", "loses", "unresolved"]
 Unit = Literal["molecule", "mces-cluster", "scaffold"]
@@ -364,8 +365,9 @@ def combine_trainings(trainings: Sequence[Measured], bounds: tuple[float, float]
     resampled = np.stack([training.resampled for training in trainings])
     values = np.array([training.value for training in trainings])
     rng = np.random.default_rng(np.frombuffer(values.tobytes() + resampled[:, :64].tobytes(), np.uint32))
-    variance = _variance_of_trainings(trainings, rng.chisquare(len(trainings) - 1, resampled.shape[1]))
-    drawn = resampled.mean(axis=0) + np.sqrt(variance / len(trainings)) * rng.standard_normal(resampled.shape[1])
+    size = len(trainings[0].resampled)
+    variance = _variance_of_trainings(trainings, rng.chisquare(len(trainings) - 1, size))
+    drawn = resampled.mean(axis=0) + np.sqrt(variance / len(trainings)) * rng.standard_normal(size)
     fewest = min(training.num_molecules for training in trainings)
     return Measured(float(values.mean()), np.clip(drawn, *bounds), fewest)
 
@@ -416,21 +418,6 @@ def compare(own: Measured, other: Measured, against: str, confidence: float = 0.
     elif difference.high is not None and difference.high < 0:
         verdict = "loses"
     return Difference(against, difference, verdict)
-
-
-def student_quantile(probability: float, degrees: int) -> float:
-    """Return the quantile of Student's t distribution by its expansion (Abramowitz and Stegun 1964, 26.7.5).
-
-    Right to 0.001 at a ``probability`` of 0.975 from 4 degrees of freedom on.
-    """
-    z = NormalDist().inv_cdf(probability)
-    terms = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
-    )
-    return z + sum(term / degrees**power for power, term in enumerate(terms, start=1))
 
 
 def paired_permutation_p(

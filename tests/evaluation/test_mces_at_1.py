@@ -96,6 +96,11 @@ def test_all_molecules_are_asked_before_one_is_asked_twice() -> None:
     assert sorted(np.array(true)[drawn[4]].tolist()) == [0, 1, 2, 3]
     assert len(drawn[10]) == len(set(drawn[10].tolist())) == 10
     assert {50, 51, 52} <= set(drawn[10].tolist())
+    with MCESDistances(MCESOptions(max_queries=4, limit=5.0), workers=1) as distances:
+        measure = MCESAt1(task, distances, seed=0)
+        found = ranked_outcomes(task, answer(task, [1.0] * len(true)), query_pools(task), measure)
+    assert np.array_equal(found.counted["MCES@1"], drawn[4])
+    assert np.flatnonzero(found.table["MCES@1"].is_valid().to_numpy()).tolist() == drawn[4].tolist()
     assert len(drawn[0]) == 0
     assert drawn[None].tolist() == list(range(53))
 

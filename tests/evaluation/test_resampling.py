@@ -82,7 +82,8 @@ def paired_scaffolds() -> list[str]:
 def test_the_table_counts_molecules_and_draws_groups() -> None:
     task = with_units(make_task(paired_scaffolds()), BootstrapOptions(unit="scaffold"))
     assert task.unit is not None and len(np.unique(task.unit)) == 40
-    right = np.repeat(np.arange(80) % 8 < 4, 2)
+    of_scaffold = np.random.default_rng(0).permutation(40) < 20
+    right = np.repeat(of_scaffold, 4)  # both molecules, in both of their queries
     judge = Judge(task, BootstrapOptions(), seed=0)
     metric = judge([answer(task, right)]).metrics["hit@1"]
     assert (metric["molecules"], metric["resampled units"], metric["queries"]) == (80, 40, 160)

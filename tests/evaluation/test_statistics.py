@@ -21,9 +21,9 @@ from ionbed.evaluation.statistics import (
     resampled_means,
     resampled_roc_aucs,
     resampling_units,
-    student_quantile,
     trainings_p,
 )
+from ionbed.evaluation.student import student_quantile
 
 
 def test_every_resample_draws_as_many_molecules_as_there_are() -> None:

@@ -280,6 +280,12 @@ def test_several_trainings_are_one_row_and_their_spread_is_doubt(world: SimpleNa
     assert verdicts(of["steady"], "hit@1")["best look-up"] == "beats"
     assert verdicts(of["shaky"], "hit@1")["best look-up"] == "unresolved"
     assert of["shaky"]["metrics"]["hit@1"]["micro"]["high"] <= 1.0
+    p_values = {
+        label: next(one for one in of[label]["differences"] if one["metric"] == "hit@1" and one["role"] == "random")
+        for label in ("steady", "shaky")
+    }
+    assert p_values["steady"]["p"] < 0.001 and p_values["shaky"]["p"] > 0.01  # molecules alone would make it tiny
+    assert all("trainings" in one["test"] for one in p_values.values())
 
 
 def made_task(num_molecules: int, pool: int) -> Task:
