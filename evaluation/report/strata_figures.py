@@ -26,7 +26,9 @@ MOST_ROWS_IN_FULL = 2
 """Rows that have a panel for each number by which queries are told apart."""
 KINDS_SHOWN = ("learned", "trained", "look-up")
 
-LOG_SCALES = ("precursor_mz", "num_peaks")
+LOG_TICKS = {"precursor_mz": (50, 100, 200, 400, 800, 1600), "num_peaks": (1, 3, 10, 30, 100, 300)}
+"""Marks on the axes of numbers that spread over orders of magnitude."""
+
 TITLES = {"nearest_train_tanimoto": "similarity to training molecules"}
 """Of panels, where the name of the stratum is too long."""
 NEAREST_TRAIN = "nearest_train_tanimoto"
@@ -219,8 +221,12 @@ def _trust_panel(row: Mapping[str, Any], stratum: str, styles: Mapping[str, tupl
                 height = low - (0.05 + 0.05 * place) * (high - low)
                 axes.hlines(height, one["from"], one["to"], color=bar, linewidth=5)
     axes.set_ylim(low - 0.15 * (high - low), high)
-    if stratum in LOG_SCALES:
+    if stratum in LOG_TICKS:
         axes.set_xscale("log")
+        begin, end = bins[0]["from"], bins[-1]["to"]
+        ticks = [tick for tick in LOG_TICKS[stratum] if begin <= tick <= end]
+        axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+        axes.set_xticks([], minor=True)
     unit = UNITS.get(stratum, "").strip()
     axes.set_xlabel(f"{NAMES[stratum]} ({unit})" if unit else NAMES[stratum], fontsize=9)
     axes.set_ylabel(trust["metric"], fontsize=9)
