@@ -206,7 +206,10 @@ class Embedder:
     def __call__(self, columns: SpectrumColumns, rows: np.ndarray) -> Learned:
         """Return a scorer of ``rows`` (int64, of any order) of ``columns``, all spectra of the data."""
         if columns is not self._columns:
-            self._columns, self._rows = columns, np.empty(0, np.int64)
+            # Audits append altered spectra to the data: what stands before them is embedded already.
+            num_shared = 0 if self._columns is None else _num_shared(self._columns, columns)
+            kept = self._rows < num_shared
+            self._columns, self._rows, self._vectors = columns, self._rows[kept], self._vectors[kept]
         missing = np.setdiff1d(rows, self._rows)
         if len(missing):
             logger.info("embedding %s spectra with '%s'", f"{len(missing):,}", self._label)
@@ -218,6 +221,26 @@ class Embedder:
             self._vectors = np.concatenate([self._vectors, found])[order] if len(self._rows) else found
             self._rows = merged[order]
         return Learned(self._label, self._rows, self._vectors)
+
+
+def _num_shared(first: SpectrumColumns, second: SpectrumColumns) -> int:
+    """Return how many spectra at the head of both are the same, peaks and conditions."""
+    num = min(len(first), len(second))
+    num = _common_head(first.offsets[: num + 1], second.offsets[: num + 1]) - 1
+    for name in ("precursor_mz", "polarity", "charge", "collision_energy", "adduct", "instrument_type"):
+        num = _common_head(getattr(first, name)[:num], getattr(second, name)[:num])
+    num_peaks = int(first.offsets[num])
+    for name in ("mz", "intensity"):
+        num_peaks = _common_head(getattr(first, name)[:num_peaks], getattr(second, name)[:num_peaks])
+    return int(np.searchsorted(first.offsets[: num + 1], num_peaks, side="right")) - 1
+
+
+def _common_head(first: np.ndarray, second: np.ndarray) -> int:
+    """Return the length of the equal beginning of two arrays of one length; unknown equals unknown."""
+    differs = first != second
+    if first.dtype.kind == "f":
+        differs &= ~(np.isnan(first) & np.isnan(second))
+    return int(differs.argmax()) if differs.any() else len(first)
 
 
 def score_pairs(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,8 +31,9 @@ from ionbed.evaluation.comparisons import Comparisons
 from ionbed.evaluation.dataset import EvaluationData, load_evaluation_data
 from ionbed.evaluation.entries import Entry
 from ionbed.evaluation.question import Question, task_of
-from ionbed.evaluation.scorers import Chance, PrecursorOnly
+from ionbed.evaluation.scorers import Chance, Embedder, PrecursorOnly, _num_shared
 from ionbed.evaluation.tasks import LibrarySearchOptions, library_search_task
+from ionbed.spectra.columns import SpectrumColumns
 from ionbed.spectra.store import Store
 
 NUM_MOLECULES = 112
@@ -178,6 +180,37 @@ def test_a_row_that_scores_spectra_alone_is_not_asked_about_structures(world):
     row = entry("spectra", lambda data: PrecursorOnly(data.columns))
     found = [finding for finding in audited(world, [row], control_queries=60) if finding.about == "spectra"]
     assert {finding.evidence["question"] for finding in found if finding.audit == MASKED} == {"library search"}
+
+
+def test_a_model_embeds_only_what_the_controls_altered(world, build):
+    def vector(columns: SpectrumColumns, row: int) -> np.ndarray:
+        span = slice(columns.offsets[row], columns.offsets[row + 1])
+        return np.bincount((columns.mz[span] * 2).astype(int) % 400, columns.intensity[span], 400)
+
+    encoder = build.encoder(vector)
+    embedder = Embedder("model", encoder)
+    embedder(world.data.columns, np.arange(len(world.data)))
+    rows = [
+        Entry("model", "learned", (lambda data, molecules, rows: embedder(data.columns, rows),)),
+        Entry("again", "learned", (lambda data, molecules, rows: embedder(data.columns, rows),)),
+    ]
+    found = audited(world, rows, control_queries=40)
+    copies, num_questions = 3 * 40, 2
+    assert encoder.num_embedded <= len(world.data) + copies * num_questions * len(rows)
+    assert not [finding for finding in found if finding.passed is False]
+
+
+def test_what_is_embedded_is_kept_up_to_the_first_spectrum_that_differs(world):
+    columns = world.data.columns
+    assert _num_shared(columns, columns) == len(columns)
+    for name in ("mz", "intensity", "precursor_mz", "collision_energy", "adduct"):
+        values = getattr(columns, name).copy()
+        place = columns.offsets[7] + 1 if name in ("mz", "intensity") else 7
+        values[place] = "[M+Na]+" if name == "adduct" else 77.0
+        assert _num_shared(columns, replace(columns, **{name: values})) == 7
+    assert _num_shared(columns, columns.take(np.arange(9))) == 9
+    assert _num_shared(columns.take(np.array([0, 1, 5])), columns) == 2
+    assert _num_shared(columns, columns.take(np.array([], np.int64))) == 0
 
 
 def test_controls_can_be_left_out(world):
