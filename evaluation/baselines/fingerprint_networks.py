@@ -1,6 +1,6 @@
 """Two small networks that predict a fingerprint from a spectrum, and their training: what a learned model must beat.
 
-Shape suffixes: B spectra, P peaks of all of them, F features of a peak, H hidden, K bits of the fingerprint.
+Shape suffixes: B spectra, P peaks of all of them, W wavelengths, F features of a peak, H hidden, K fingerprint bits.
 """
 
 from __future__ import annotations
