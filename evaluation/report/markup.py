@@ -31,7 +31,7 @@ td.words { white-space: normal; min-width: 14rem } tbody.learned th[scope=row], 
 .interval { display: block; font-size: .8em; font-weight: 400; color: #555 }
 td.beats { color: #1b7837; font-weight: 600 } td.loses, td.failed, td.void { color: #b2182b; font-weight: 600 }
 td.unresolved, td.unknown { color: #6f5700; font-weight: 600 } td.passed { color: #1b7837 }
-td.beats, td.loses, td.unresolved { white-space: normal }
+td.beats, td.loses, td.unresolved, .stacked th[scope=row] { white-space: normal }
 .verdict { font-size: 1.1rem; margin: .5rem 0 }
 .warning { background: #fff4d6; border-left: 4px solid #c98a00; padding: .5rem .8rem }
 .alarm { background: #fde8e8; border-left: 6px solid #b2182b; padding: .6rem .8rem; color: #6d0d1b }

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from ..dataset import EvaluationData
     from ..measure import QuestionResult, RowResult
 
+WIDTH_BESIDE_STRUCTURES = 7.0
+"""Inches of a spectrum that has two structures at its side."""
 NUM_FAILURES = 3
 """Wrong answers that are shown of each question."""
 
@@ -165,20 +167,21 @@ def _draw(question: str, caption: str, search: Search, data: EvaluationData, mol
     key: tuple[tuple[str, str, str], ...]
     if search.hit is None:
         (query,) = _spectra(data, [search.query])
-        panel, key = svg_element(spectrum_figure(query)), ((UPPER, "-", "peaks of the query"),)
+        figure, key = spectrum_figure(query), ((UPPER, "-", "peaks of the query"),)
     else:
         query, hit = _spectra(data, [search.query, search.hit])
-        panel = svg_element(mirror_figure(query, hit))
+        figure = mirror_figure(query, hit)
         key = (
             (MATCHED, "-", "peaks that match"),
             (UPPER, "-", "other peaks of the query (up)"),
             (LOWER, "-", "other peaks of the hit (down)"),
         )
+    figure.set_figwidth(WIDTH_BESIDE_STRUCTURES)
     wanted = [(search.true_molecule, "the query's molecule")]
     if search.hit_molecule != search.true_molecule:
         wanted.append((search.hit_molecule, "the first hit"))
     drawn = [structure_svg(str(molecules.smiles[molecule]), legend) for molecule, legend in wanted]
-    return Drawing(caption, (panel, *(svg for svg in drawn if svg is not None)), key, question, wide=True)
+    return Drawing(caption, (svg_element(figure), *(svg for svg in drawn if svg is not None)), key, question, wide=True)
 
 
 def _spectra(data: EvaluationData, rows: list[int]) -> list[Spectrum]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-WIDTH, HEIGHT = 170, 170
+WIDTH, HEIGHT = 220, 190
 
 
 def structure_svg(smiles: str, legend: str) -> str | None:

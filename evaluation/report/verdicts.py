@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from .explanations import ROLE_WORDS, ROLES, VERDICT_WORDS
+from .explanations import ROLE_WORDS, ROLES, TRANSFER, VERDICT_WORDS
 
 EXPOSED = "†"
 """Behind the label of a row whose model may have seen the molecules of the queries."""
@@ -17,8 +17,13 @@ VOID = "‡"
 def learned_labels(tree: Mapping[str, Any]) -> list[str]:
     """Return the labels of the models under test, in the order of their first appearance."""
     return list(
-        dict.fromkeys(row["label"] for _, task in measured(tree) for row in task["rows"] if row["kind"] == "learned")
+        dict.fromkeys(model_of(row) for _, task in measured(tree) for row in task["rows"] if row["kind"] == "learned")
     )
+
+
+def model_of(row: Mapping[str, Any]) -> str:
+    """Return the label of the model behind a row, which may be its analogue transfer."""
+    return str(row["label"]).removesuffix(TRANSFER)
 
 
 def measured(tree: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -35,7 +40,8 @@ def headline(task: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Mappi
 def verdict_sentences(tree: Mapping[str, Any]) -> list[str]:
     """Return for each model one sentence against each opponent: where it beats, loses to, or cannot be told from it.
 
-    Questions in which an audit has made the row void are left out here; see `void_sentences`.
+    What a model answers by analogue transfer counts as its own answer, and is named so. Questions in which an audit has
+    made the row void are left out here; see `void_sentences`.
     """
     labels = learned_labels(tree)
     if not labels:
@@ -46,10 +52,11 @@ def verdict_sentences(tree: Mapping[str, Any]) -> list[str]:
         num_questions = dict.fromkeys(ROLES, 0)
         for name, task in measured(tree):
             for row in task["rows"]:
-                if row["label"] != label or row["void"]:
+                if row["kind"] != "learned" or model_of(row) != label or row["void"]:
                     continue
+                how = "" if row["label"] == label else " (by analogue transfer)"
                 for role, found in headline(task, row).items():
-                    by_role[role].setdefault(found["verdict"], []).append(_plain(name))
+                    by_role[role].setdefault(found["verdict"], []).append(_plain(name) + how)
                     num_questions[role] += 1
         said = [_sentence(label, role, of, num_questions[role]) for role, of in by_role.items() if of]
         sentences += said or [f"'{label}': nothing could be judged."]
@@ -71,7 +78,7 @@ def void_sentences(tree: Mapping[str, Any]) -> list[str]:
 
 def exposure_sentences(tree: Mapping[str, Any]) -> list[str]:
     """Return a warning for each row that may have been trained on the molecules of the queries."""
-    exposed = {row["label"]: row["exposure"] for _, task in measured(tree) for row in task["rows"] if row["exposure"]}
+    exposed = {model_of(row): row["exposure"] for _, task in measured(tree) for row in task["rows"] if row["exposure"]}
     return [
         f"'{label}' may have seen the molecules of the queries: {reason}. Its figures may measure memory."
         for label, reason in exposed.items()

@@ -146,6 +146,23 @@ def test_the_verdict_is_that_of_the_main_metric() -> None:
     assert verdict_sentences(tree) == ["'x' loses to the best look-up in a."]
 
 
+def test_what_a_model_answers_by_transfer_is_its_own() -> None:
+    tree = verdict_tree(a="beats", b="beats", c="loses")
+    for name in "bc":
+        tree["tasks"][name]["rows"][0] |= {"label": transfer_label("x"), "exposure": "no record"}
+    (sentence,) = verdict_sentences(tree)
+    assert sentence == (
+        "'x' beats the best look-up in a and b (by analogue transfer); loses to the best look-up in c (by analogue "
+        "transfer)."
+    )
+    (warning,) = exposure_sentences(tree)
+    assert warning.startswith("'x' may have seen")
+    # Of a baseline's transfer nothing is said: no model is behind it.
+    for task in tree["tasks"].values():
+        task["rows"][0]["kind"] = "look-up"
+    assert verdict_sentences(tree) == ["No model was evaluated: these are the figures of the baselines alone."]
+
+
 def test_a_failed_audit_comes_first_and_takes_the_verdict_away(evaluate_made_up) -> None:
     made = evaluate_made_up()
     made.tree["audits"].append(FAILED)
