@@ -152,8 +152,8 @@ class AnalogueTransfer:
         k = self._options.neighbours
         neighbours, weights = np.zeros((len(queries), k), np.int64), np.zeros((len(queries), k))
         if len(library):
-            scores = comparable(self._scorer.scores(queries, library))
-            best = np.maximum.reduceat(scores, starts, axis=1)
+            # An abstention, NaN, is no maximum; what is left to round are molecules instead of spectra.
+            best = comparable(np.fmax.reduceat(self._scorer.scores(queries, library), starts, axis=1))
             # Of equal molecules those with the lower number, in the order of their InChIKeys, which says nothing.
             order = np.argsort(-best, axis=1, kind="stable")[:, :k]
             hit = np.maximum(np.take_along_axis(best, order, axis=1), 0.0)
