@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
-from .statistics import LARGEST_GROUP, MINIMUM_GROUPS, BootstrapOptions, Unit
+from .statistics import MINIMUM_GROUPS, BootstrapOptions, Unit
 from .task_files import Task
 
 logger = logging.getLogger("ionbed")
@@ -71,8 +71,8 @@ def with_units(task: Task, options: BootstrapOptions, *, cache: Path | None = No
     Raises
     ------
     InputError
-        The task has no structures, or its groups are too few or too unequal for an interval to hold: fewer than
-        `MINIMUM_GROUPS`, or one with more than `LARGEST_GROUP` of the molecules.
+        The task has no structures, or its groups are too few or too unequal for an interval to hold: they count as
+        fewer than `MINIMUM_GROUPS` equal ones (Kish's effective number, n^2 over the sum of their squared sizes).
     """
     if options.unit == "molecule":
         return task
@@ -83,11 +83,12 @@ def with_units(task: Task, options: BootstrapOptions, *, cache: Path | None = No
     smiles = [str(task.smiles[molecule]) for molecule in molecules]
     group = resampling_clusters(smiles, options.unit, distance=options.cluster_distance, cache=cache, workers=workers)
     sizes = np.bincount(group)
-    if len(sizes) < MINIMUM_GROUPS or sizes.max() > LARGEST_GROUP * len(group):
+    effective = len(group) ** 2 / float(np.sum(sizes.astype(np.float64) ** 2))
+    if effective < MINIMUM_GROUPS:
         raise InputError(
             f"bootstrap.unit: {len(group):,} molecules are in {len(sizes):,} groups, the largest with "
-            f"{int(sizes.max()):,}; intervals need {MINIMUM_GROUPS} groups, none with more than {LARGEST_GROUP:.0%} of "
-            "the molecules; take 'molecule', or a smaller bootstrap.cluster_distance"
+            f"{int(sizes.max()):,}, which count as {effective:.1f} equal ones; intervals need {MINIMUM_GROUPS}; take "
+            "'molecule', or a smaller bootstrap.cluster_distance"
         )
     logger.info("%s molecules are resampled as %s groups (%s)", f"{len(group):,}", f"{len(sizes):,}", options.unit)
     unit = np.full(len(task.molecule), -1, np.int64)
