@@ -162,7 +162,7 @@ def _fallen(
     scale = f"{metric} {control.mean():.3f} {words}, {own.mean():.3f} with its own, {reference.mean():.3f} by '{blind}'"
     end = "what the row knows does not come from the spectrum" if leaks else "no more is left than a blind ranker has"
     if not leaks and gain <= MARGIN:
-        end = "the row is no better than a blind ranker, with peaks or without"
+        end = f"the row's own peaks give it no more than {MARGIN:g} over a blind ranker"
     elif not leaks and above > MARGIN:
         end = "what is left is less than half of the gain, or within chance"
     return Finding(
