@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,17 +28,28 @@ from ionbed.evaluation.audits.findings import (
     void_reasons,
 )
 from ionbed.evaluation.audits.run import AuditOptions, run_audits
+from ionbed.evaluation.baselines.lookups import LookupOptions, lookup_entries
 from ionbed.evaluation.candidates import Candidates, candidate_molecules
 from ionbed.evaluation.comparisons import Comparisons
 from ionbed.evaluation.dataset import EvaluationData, load_evaluation_data
 from ionbed.evaluation.entries import Entry
 from ionbed.evaluation.question import Question, task_of
 from ionbed.evaluation.scorers import Chance, Embedder, PrecursorOnly, _num_shared
-from ionbed.evaluation.tasks import LibrarySearchOptions, library_search_task
+from ionbed.evaluation.tasks import (
+    AnalogueSearchOptions,
+    LibrarySearchOptions,
+    analogue_search_task,
+    library_search_task,
+)
+from ionbed.finetune.splits import SplitOptions, make_split
 from ionbed.spectra.columns import SpectrumColumns
+from ionbed.spectra.harmonise import harmonise
+from ionbed.spectra.readers import read_records
+from ionbed.spectra.spectrum import Spectrum
 from ionbed.spectra.store import Store
 
 NUM_MOLECULES = 112
+DATA = os.environ.get("IONBED_DATA", "")
 
 
 class ByPeaks:
@@ -223,3 +236,31 @@ def test_options_are_checked(tmp_path):
     assert options == AuditOptions({"pretrain": tmp_path}, 5)
     with pytest.raises(InputError, match="'control_queries' is -1"):
         build_config(AuditOptions, {"control_queries": -1}, "mine.yaml")
+
+
+@pytest.mark.data
+@pytest.mark.skipif(not DATA, reason="IONBED_DATA does not name the folder of real data")
+def test_real_spectra_under_a_fair_split_pass(build, tmp_path):
+    """The look-ups, on an analogue search: few molecules share a window among so few records."""
+    records = itertools.islice(read_records(Path(DATA) / "massbank-records.tar.gz"), 1200)
+    spectra = [found for found in map(harmonise, records) if isinstance(found, Spectrum) and found.inchikey]
+    store = Store(build.write_store(tmp_path / "store", spectra))
+    split = make_split(store.table(), SplitOptions(kind="inchikey-block", test=0.4, validation=0.0))
+    data = load_evaluation_data(store, split)
+    molecules = candidate_molecules(data)
+    task = analogue_search_task(data, "test", AnalogueSearchOptions(), seed=0)
+    sizes, libraries = [len(rows) for rows in task.queries], [len(rows) for rows in task.libraries]
+    found = Comparisons(
+        np.concatenate(task.queries),
+        np.repeat(np.arange(len(sizes)), sizes),
+        np.repeat(np.arange(len(libraries)), libraries),
+        np.concatenate(task.libraries),
+        {},
+    )
+    question = Question("analogue search", "analogue", found, task_of(data, molecules, found, "analogue"))
+    real = SimpleNamespace(split=split, store=store, data=data, molecules=molecules, questions=[question])
+    findings = audited(real, lookup_entries(LookupOptions(), workers=1))
+    assert not [finding for finding in findings if finding.passed is False], findings
+    masked = [finding for finding in findings if finding.audit == MASKED]
+    assert len(masked) == 4
+    assert all(f.evidence["as it is"] > f.evidence["control"] for f in masked), masked
