@@ -1,10 +1,10 @@
 """How often the 95% intervals of the evaluation hold the truth, and how often no difference is called one.
 
-    python benchmarks/interval_coverage.py                    # 2,000 trials of each case, some minutes
+    python benchmarks/interval_coverage.py                    # 1,000 trials of each case, some minutes
     python benchmarks/interval_coverage.py --trials 200       # a glance
 
 Every case draws data whose truth is known, a trial at a time, and asks the functions that `ionbed evaluate` asks. Of
-2,000 trials, 95% intervals should hold the truth in 1,900; between 93% and 97% nothing is wrong with them.
+1,000 trials, 95% intervals should hold the truth in 950; between 93% and 97% nothing is wrong with them.
 
   means        hit rates of molecules that are right more or less often, with one to four queries each;
   groups       molecules in groups of one to seven that are right together, resampled as groups, and (to see what
@@ -53,7 +53,7 @@ PAIR_MEASURES = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=2000)
+    parser.add_argument("--trials", type=int, default=1000)
     parser.add_argument("--resamples", type=int, default=1000)
     arguments = parser.parse_args()
     options = BootstrapOptions(resamples=arguments.resamples)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from ionbed.cli import main
 from ionbed.evaluation import mces_at_1
 from ionbed.evaluation.judged import Comparison
 from ionbed.evaluation.judgement import Judge
@@ -16,7 +19,7 @@ from ionbed.evaluation.mces_at_1 import MCESAt1, MCESDistances, MCESOptions
 from ionbed.evaluation.outcomes import query_pools, ranked_outcomes
 from ionbed.evaluation.predictions import PredictionManifest, Predictions
 from ionbed.evaluation.statistics import BootstrapOptions
-from ionbed.evaluation.task_files import Task
+from ionbed.evaluation.task_files import SCHEMAS, Task, write_task
 
 SMILES = np.array(["CCO", "CCC", "CCCC", "C=CC", "c1ccccc1C(=O)OCCCCCCCCCCCC", "C1CC"], object)
 """From the first: itself, 2 (C-O is no C-C), 3, and further than 5; the last is not a molecule."""
@@ -179,3 +182,45 @@ def test_lower_is_better_in_every_verdict() -> None:
 def test_wrong_options_are_refused(wrong: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         MCESOptions(**wrong)
+
+
+def test_score_measures_it_where_it_is_asked_for(tmp_path: Path) -> None:
+    """Forty rings with an alcohol and an amine each: the tool names the amine for every alcohol."""
+    smiles = [f"C1{'C' * length}C1{end}" for length in range(1, 41) for end in ("O", "N")]
+    names = [f"M{number:02d}" for number in range(80)]
+    tables = {
+        "queries": [{"query_id": name, "pool": name} for name in names],
+        "candidates": [
+            {"pool": name, "candidate_id": other, "molecule": other}
+            for number, name in enumerate(names)
+            for other in names[number // 2 * 2 : number // 2 * 2 + 2]
+        ],
+        "molecules": [
+            {"molecule": name, "smiles": text, "fingerprint": b"\1"} for name, text in zip(names, smiles, strict=True)
+        ],
+        "truth": [{"spectrum_id": name, "molecule": name} for name in names],
+    }
+    (tmp_path / "task").mkdir()
+    write_task(
+        tmp_path / "task",
+        {"kind": "retrieval"},
+        {name: pa.Table.from_pylist(rows, SCHEMAS[name]) for name, rows in tables.items()},
+    )
+    answers = [
+        {"query_id": row["pool"], "candidate_id": row["candidate_id"], "score": float(int(row["candidate_id"][1:]) % 2)}
+        for row in tables["candidates"]
+    ]
+    pq.write_table(pa.Table.from_pylist(answers), tmp_path / "mine.parquet")
+    (tmp_path / "mine.json").write_text('{"name": "mine", "known": [], "trained_on": []}')
+    command = ["score", str(tmp_path / "mine.parquet"), str(tmp_path / "task"), "--resamples", "100"]
+    options = ["--mces-queries", "6", "--unit", "scaffold", "--cache", str(tmp_path / "kept")]
+    assert main([*command, "--out", str(tmp_path / "plain")]) == 0
+    assert main([*command, "--out", str(tmp_path / "whole"), *options]) == 0
+    plain, whole = (json.loads((tmp_path / out / "results.json").read_text()) for out in ("plain", "whole"))
+    assert "MCES@1" not in plain["metrics"]
+    metric = whole["metrics"]["MCES@1"]
+    assert metric["queries"] == 6 and 0 <= metric["exact"] <= 1
+    assert 0 < metric["micro"]["value"] < 15  # C-O against C-N, or nothing
+    assert whole["metrics"]["hit@1"]["resampled units"] == 40
+    assert plain["metrics"]["hit@1"]["resampled units"] == 80
+    assert list((tmp_path / "kept").glob("mces-*.sqlite"))
