@@ -6,7 +6,6 @@ Nothing heavy is imported before a command runs, so that ``ionbed --help`` answe
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -324,68 +323,6 @@ def search(
         console().print(format_hits(find(index, queries, k=top_k, precursor_ppm=window)))
     else:
         logger.info("%s: %s", out, run(index, queries, out, k=top_k, precursor_ppm=window))
-
-
-@app.command(
-    rich_help_panel=EVALUATION,
-    epilog=examples(
-        "ionbed evaluate my.yaml --out report",
-        "ionbed evaluate runs/small/model store --split split.json --out report",
-        "ionbed evaluate compare old-report new-report",
-    ),
-)
-def evaluate(
-    what: Annotated[
-        str,
-        typer.Argument(
-            metavar="CONFIG|MODEL|compare",
-            help="A configuration; or a model followed by its data set; or 'compare' followed by two reports.",
-        ),
-    ],
-    dataset: Annotated[
-        Path | None, typer.Argument(metavar="[DATASET|REPORT]", help="A store, or the report to compare with.")
-    ] = None,
-    report: Annotated[Path | None, typer.Argument(metavar="[REPORT]", help="The report that is compared.")] = None,
-    *,
-    out: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", help="The report to write.", show_default="needed, but not by compare"),
-    ] = None,
-    split: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE.json", help="The split that the models were trained with.", show_default=False),
-    ] = None,
-    overrides: SetOption = None,
-    overwrite: OverwriteOption = False,
-) -> None:
-    """Measure models next to the plain look-ups that they have to beat."""
-    from .configs.loading import load_config
-    from .evaluation.report.table import print_tables
-    from .evaluation.run import EvaluationConfig
-    from .evaluation.run import evaluate as run
-
-    if what == "compare":
-        from .evaluation_commands import compare
-
-        if split is not None or overrides:
-            raise InputError("compare: takes two reports, and no --split or --set; they are as they were evaluated")
-        compare(dataset, report, out, overwrite=overwrite)
-        return
-    if report is not None:
-        raise InputError(f"{report}: is one folder too many; name a model and a data set, or 'compare' and two reports")
-    if out is None:
-        raise InputError("--out is missing; name the folder that the report is to be written into")
-    if dataset is None and Path(what).is_dir():
-        raise InputError(f"{what}: is a folder; name a YAML file, or the data set (a store) after the model")
-    model = {} if dataset is None else {"dataset": dataset, "models.model": what}
-    named = [
-        f"{key}={json.dumps(str(value))}"  # quoted, so that YAML takes any name as text
-        for key, value in {**model, "split": split}.items()
-        if value is not None
-    ]
-    config = load_config(EvaluationConfig, what if dataset is None else "evaluate", [*named, *(overrides or ())])
-    print_tables(run(config, out, overwrite=overwrite), console())
-    logger.info("%s: the report is report.html, the numbers are in results.json", out)
 
 
 register_evaluation(app, EVALUATION)
