@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -208,7 +208,7 @@ def evaluate(config: EvaluationConfig, out: str | os.PathLike[str], *, overwrite
             "molecules": len(data.inchikey_block),
             "candidate structures": len(molecules),
             "predicted spectra": data.num_predicted,
-            "look-ups": asdict(lookup_record(data.columns, config.lookups, seed=config.seed)),
+            "look-ups": to_tree(lookup_record(data.columns, config.lookups, seed=config.seed)),
             "spectra left out": data.excluded,
             "split": {"kind": split.kind, "seed": split.seed, "hash": split.hash},
             "models": {

@@ -96,6 +96,10 @@ class Chance:
         """Return zeros; see `Scorer`."""
         return np.zeros((len(queries), len(library)), np.float32)
 
+    def pair_scores(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """Return zeros; see `PairScorer`."""
+        return np.zeros(len(first), np.float32)
+
     def score_structures(self, query: np.ndarray, molecule: np.ndarray) -> np.ndarray:
         """Return zeros; see `StructureScorer`."""
         return np.zeros(len(query))
@@ -127,10 +131,6 @@ class NearestNeighbourOracle:
         bits = (np.unpackbits(self._fingerprint[molecules], axis=1) for molecules in (first, second))
         similarity: np.ndarray = tanimoto_matrix(*bits)[np.ix_(of_query, of_library)]
         return similarity
-
-    def pair_scores(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        """Return zeros; see `PairScorer`."""
-        return np.zeros(len(first), np.float32)
 
 
 class PrecursorOnly:
