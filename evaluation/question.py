@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pyarrow as pa
@@ -142,7 +142,7 @@ def answer(question: Question, data: EvaluationData, scorer: Scorer | StructureS
             assert hasattr(scorer, "score_structures")
             score = comparable(scorer.score_structures(rows, question.task.candidate_molecule))
         else:
-            score = score_pairs(scorer, rows, found.candidate, data.columns.precursor_mz, label=label)
+            score = score_pairs(cast(Scorer, scorer), rows, found.candidate, data.columns.precursor_mz, label=label)
     return checked(question, scorer.label, query, candidate, score)
 
 
