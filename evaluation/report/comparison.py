@@ -146,7 +146,7 @@ def _rows_to_compare(
 ) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
     by_label = [{row["label"]: row for row in task["rows"]} for task in (first, second)]
     shared = [label for label in by_label[0] if label in by_label[1]]
-    judged = [label for label in shared if by_label[1][label]["kind"] in ("trained", "learned")]
+    judged = [label for kind in ("learned", "trained") for label in shared if by_label[1][label]["kind"] == kind]
     alone = [
         [row for label, row in rows.items() if row["kind"] == "learned" and label not in shared] for rows in by_label
     ]
@@ -182,7 +182,7 @@ def _compare_question(
         for metric in metrics:
             if _is_perfect_by_chance(metric, own):
                 continue  # nothing to compare, and the correction would only become harsher for the others
-            if all(metric in side.values and side.chosen[metric].any() for side in sides):
+            if _is_measured(metric, sides, is_paired):
                 judge = _judge_pairs if is_pairs else _judge_ranked
                 found.append({"metric": metric, **judge(metric, sides, is_paired, options)})
         compared.append(
@@ -201,6 +201,12 @@ def _compare_question(
         )
     reason = None if is_paired else (" ".join(unlike) or "The queries or their candidates were drawn otherwise.")
     return {"paired": is_paired, "why not": reason, "main": tasks[0]["main"], "rows": compared}
+
+
+def _is_measured(metric: str, sides: Sequence[_Side], is_paired: bool) -> bool:
+    if not all(metric in side.values and side.chosen[metric].any() for side in sides):
+        return False
+    return not is_paired or bool(np.any(sides[0].chosen[metric] & sides[1].chosen[metric]))
 
 
 def _is_perfect_by_chance(metric: str, rows: Sequence[Mapping[str, Any]]) -> bool:
@@ -245,9 +251,12 @@ def _pair_side(table: pa.Table, label: str, metrics: Sequence[str], path: Path) 
 def _judge_ranked(metric: str, sides: Sequence[_Side], is_paired: bool, options: Mapping[str, Any]) -> dict[str, Any]:
     measured, values = [], []
     molecule = np.empty(0, np.int64)
-    for place, side in enumerate(sides):
-        of = side.values[metric][side.chosen[metric]]
-        names, molecule = np.unique(side.first[side.chosen[metric]].astype(str), return_inverse=True)
+    chosen = [side.chosen[metric] for side in sides]
+    if is_paired:  # MCES@1 may have been measured on more queries in one report than in the other
+        chosen = [chosen[0] & chosen[1]] * 2
+    for place, (side, counted) in enumerate(zip(sides, chosen, strict=True)):
+        of = side.values[metric][counted]
+        names, molecule = np.unique(side.first[counted].astype(str), return_inverse=True)
         drawn = _weights(len(names), options, 0 if is_paired else place)
         measured.append(Measured(float(of.mean()), resampled_means(of, molecule, drawn), len(names)))
         values.append(of)

@@ -33,6 +33,9 @@ def comparison_sentences(tree: Mapping[str, Any]) -> list[str]:
                     by_verdict.setdefault(found["verdict"], []).append(where)
     sentences = []
     for (first, second), by_verdict in said.items():
+        if first == second and _is_same(tree, first):
+            sentences.append(f"'{first}' has the same figures in both reports.")
+            continue
         parts = [
             f"{words} '{first}' of the first in {listed(by_verdict[verdict])}"
             for verdict, words in VERDICT_WORDS.items()
@@ -40,6 +43,14 @@ def comparison_sentences(tree: Mapping[str, Any]) -> list[str]:
         ]
         sentences.append(f"'{second}' of the second report {'; '.join(parts) or 'cannot be judged'}.")
     return sentences
+
+
+def _is_same(tree: Mapping[str, Any], label: str) -> bool:
+    """Return whether nothing at all differs between the rows ``label`` of both reports."""
+    rows = [row for question in tree["questions"].values() for row in question["rows"]]
+    found = [of for row in rows if (row["first"], row["second"]) == (label, label) for of in row["differences"]]
+    is_paired = all(question["paired"] for question in tree["questions"].values())
+    return is_paired and all(of["first"] == of["second"] and of["estimate"]["value"] == 0 for of in found)
 
 
 def comparison_warnings(tree: Mapping[str, Any]) -> list[str]:

@@ -136,11 +136,11 @@ def hit_curves(
     for row in shown:
         assert row.outcomes is not None
         curve = hit_curve(row.outcomes, counted, molecule, weights, ks, bootstrap["confidence"])
-        values = [of.value for of in curve]
-        low, high = (
-            [of.value if bound is None else bound for of, bound in zip(curve, bounds, strict=True)]
-            for bounds in ([of.low for of in curve], [of.high for of in curve])
+        # Where there are too few molecules for an interval, the band has no width.
+        values, low, high = (
+            np.array([getattr(of, name) for of in curve], np.float64) for name in ("value", "low", "high")
         )
+        low, high = (np.where(np.isnan(bound), values, bound) for bound in (low, high))
         colour, style = styles[row.tree["label"]]
         axes.plot(ks, values, style, color=colour, linewidth=line_width(row.tree["kind"]))
         axes.fill_between(ks, low, high, color=colour, alpha=0.12, linewidth=0)

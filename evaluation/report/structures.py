@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 WIDTH, HEIGHT = 220, 190
 
 
@@ -11,10 +13,10 @@ def structure_svg(smiles: str, legend: str) -> str | None:
     from rdkit.Chem.Draw import rdMolDraw2D
 
     RDLogger.DisableLog("rdApp.*")  # type: ignore[attr-defined]
-    molecule = Chem.MolFromSmiles(smiles)
+    molecule: Any = Chem.MolFromSmiles(smiles)
     if molecule is None:
         return None
-    drawer = rdMolDraw2D.MolDraw2DSVG(WIDTH, HEIGHT)
+    drawer: Any = rdMolDraw2D.MolDraw2DSVG(WIDTH, HEIGHT)
     options = drawer.drawOptions()
     options.clearBackground = False
     options.legendFontSize = 12

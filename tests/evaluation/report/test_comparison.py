@@ -48,7 +48,7 @@ def renamed(made: Any, names: dict[str, str]) -> Any:
 def test_a_report_is_no_better_than_its_like(evaluate_made_up, report_of) -> None:
     tree = compare_reports(*(report_of(evaluate_made_up(), name) for name in "ab"))
     assert [row["second"] for row in tree["questions"]["library search"]["rows"]] == [
-        "fingerprint network", "small", "tiny",
+        "small", "tiny", "fingerprint network",
     ]  # fmt: skip
     for question in tree["questions"].values():
         assert question["paired"]
@@ -58,6 +58,9 @@ def test_a_report_is_no_better_than_its_like(evaluate_made_up, report_of) -> Non
                 assert (found["estimate"]["value"], found["estimate"]["low"]) == (0.0, 0.0)
                 assert (found["p"], found["verdict"]) == (1.0, "unresolved")
     assert comparison_warnings(tree) == []
+    assert comparison_sentences(tree) == [
+        f"'{label}' has the same figures in both reports." for label in ("small", "tiny", "fingerprint network")
+    ]
 
 
 def test_the_better_of_two_beats_and_the_other_way_round_loses(evaluate_made_up, report_of) -> None:
@@ -205,10 +208,32 @@ def test_what_cannot_be_compared_is_refused(evaluate_made_up, report_of, tmp_pat
         compare_reports(folder, report_of(made, "other kind"))
 
 
+def test_only_what_both_have_measured_is_paired(evaluate_made_up, report_of) -> None:
+    """MCES@1 is measured on some of the queries, which need not be the same in both reports."""
+    import pyarrow as pa
+
+    folders = []
+    for name, value, measured in (("a", 3.0, slice(0, 50)), ("b", 5.0, slice(20, 80))):
+        made, results = evaluate_made_up(), []
+        for result in made.results:
+            table = result.per_query
+            if result.question.name == "library search":
+                result.tree["metrics"].append("MCES@1")
+                column = np.full(80, np.nan)
+                column[measured] = value
+                num_rows = len(table) // 80
+                table = table.append_column("MCES@1", pa.array(np.tile(column, num_rows), from_pandas=True))
+            results.append(replace(result, per_query=table))
+        folders.append(report_of(replace(made, results=results), name))
+    found = differences(compare_reports(*folders), "library search", "small")["MCES@1"]
+    assert (found["first"]["value"], found["second"]["value"], found["estimate"]["value"]) == (3.0, 5.0, 2.0)
+    assert (found["estimate"]["low"], found["estimate"]["high"]) == (2.0, 2.0)
+
+
 def test_files_that_lost_a_row_are_refused(evaluate_made_up, report_of) -> None:
     made = renamed(evaluate_made_up(), {})
     cut = [replace(result, per_query=result.per_query.slice(0, 80)) for result in made.results]
-    with pytest.raises(InputError, match="have no row 'fingerprint network'"):
+    with pytest.raises(InputError, match="have no row 'small'"):
         compare_reports(report_of(evaluate_made_up(), "a"), report_of(replace(made, results=cut), "cut"))
 
 
