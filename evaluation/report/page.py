@@ -152,7 +152,7 @@ def _question(name: str, task: Mapping[str, Any], drawings: Sequence[Drawing]) -
 
 
 def trust_of(row: Mapping[str, Any]) -> list[str]:
-    """Return where a model can be trusted, in words; empty for all other rows."""
-    if row["kind"] != "learned" or not row.get("trust"):
+    """Return where a model can be trusted, in words; empty for all other rows, and where an audit has failed."""
+    if row["kind"] != "learned" or row["void"] or not row.get("trust"):
         return []
     return trust_sentences(str(row["label"]), row["trust"])

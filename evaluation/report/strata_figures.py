@@ -76,7 +76,7 @@ def trust_drawings(name: str, question: Mapping[str, Any]) -> list[Drawing]:
     Similarity to the training molecules has a drawing of its own; see `similarity_drawings`. Parameters are those of
     `strata_drawings`; the rows have ``trust`` as `ionbed.evaluation.trust.trust_tree` returns it.
     """
-    shown = [row for row in _shown(question) if row.get("trust")]
+    shown = [row for row in _shown(question) if row.get("trust") and not row.get("void")]
     # The models alone, where there are any: a panel for each number and each row would be a wall.
     rows = [row for row in shown if row["kind"] == shown[0]["kind"]]
     styles = row_styles(question["rows"])

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from ionbed.evaluation import trust as module
 from ionbed.evaluation.judged import Judged
 from ionbed.evaluation.outcomes import PerQuery
+from ionbed.evaluation.report.page import trust_of
 from ionbed.evaluation.report.strata_figures import (
     ABOVE_LOOKUP,
     ABOVE_RANDOM,
@@ -288,6 +289,15 @@ def test_where_there_is_no_model_the_best_look_up_is_drawn(question) -> None:
     assert "entropy" in words_of(energy.panels[0])
     assert ABOVE_RANDOM in energy.panels[0]
     assert ABOVE_LOOKUP not in energy.panels[0]
+
+
+def test_a_row_whose_audit_failed_is_not_trusted(question) -> None:
+    model = question["rows"][0]
+    assert trust_of({**model, "void": None})
+    assert trust_of({**model, "void": "it sees the truth"}) == []
+    void = {**question, "rows": [{**model, "void": "it sees the truth"}, *question["rows"][1:]]}
+    energy, *_ = trust_drawings("library search", void)
+    assert "model" not in [meaning for _, _, meaning in energy.key]
 
 
 def test_without_anything_to_draw_nothing_is_drawn(question) -> None:
