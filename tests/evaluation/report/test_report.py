@@ -175,6 +175,10 @@ def test_a_failed_audit_comes_first_and_takes_the_verdict_away(evaluate_made_up)
     assert not any("'small' beats" in sentence for sentence in verdict_sentences(made.tree))
     for row in verdict_table(made.tree).rows:
         assert (row[1] == "small ‡") == all(cell == "void ‡" for cell in row[3:])
+    for task in made.tree["tasks"].values():
+        (differences,) = (table for table in tables(task) if table.title == "Differences")
+        assert {row[-1] for row in differences.rows if row[0] == "small ‡"} == {"void ‡"}
+        assert "void ‡" not in {row[-1] for row in differences.rows if row[0] != "small ‡"}
     page = html.unescape(html_page(made.tree, []))
     assert page.index(FAILED["sentence"]) < page.index(verdict_sentences(made.tree)[0])
     for text in (page, markdown(made.tree), printed(made.tree)):
