@@ -98,8 +98,10 @@ def html_table(table: Table, *, stacked: bool = False, caption: bool = True) -> 
             title = f"<tr><th class='group' scope='rowgroup' colspan='{len(table.header)}'>{text}</th></tr>"
         body.append(f"<tbody class='{group}'>{title}" + "\n".join(lines) + "</tbody>")
     named = f"<caption>{escape(table.title)}</caption>" if caption and table.title else ""
+    # What scrolls must be reached by the keyboard, and must have a name.
+    region = f" role='region' aria-label='{escape(table.title, quote=True)}' tabindex='0'" if table.title else ""
     return (
-        f"<div class='scroll{' stacked' if stacked else ''}' tabindex='0'><table>{named}<thead><tr>{head}</tr></thead>"
+        f"<div class='scroll{' stacked' if stacked else ''}'{region}><table>{named}<thead><tr>{head}</tr></thead>"
         + "\n".join(body)
         + "</table></div>"
     )
