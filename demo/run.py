@@ -221,6 +221,8 @@ def _search(out: Path, index: Index) -> tuple[str, list[ShownSearch]]:
 
 
 def _evaluate(out: Path) -> dict[str, Any]:
+    from ..evaluation.baselines.networks import TrainedBaselineOptions
+    from ..evaluation.mces_at_1 import MCESOptions
     from ..evaluation.run import EvaluationConfig, evaluate
 
     logs = {"pretraining": out / "pretraining" / "log.jsonl", "fine-tuning": out / "finetuning" / "log.jsonl"}
@@ -228,7 +230,16 @@ def _evaluate(out: Path) -> dict[str, Any]:
         "pretrained only": str(out / "pretraining" / "model"),
         "fine-tuned": str(out / "finetuning" / "model"),
     }
-    config = EvaluationConfig(out / "store", out / "split.json", models=models, loss_logs=logs, seed=SEED)
+    config = EvaluationConfig(
+        out / "store",
+        out / "split.json",
+        models=models,
+        loss_logs=logs,
+        seed=SEED,
+        # One training of each network instead of three, and a small sample for the solver: a demo is short.
+        trained_baselines=TrainedBaselineOptions(trainings=1, max_epochs=10),
+        mces=MCESOptions(max_queries=50),
+    )
     return evaluate(config, out / "evaluation")
 
 

@@ -64,6 +64,11 @@ def ask(
     found = COMPARISONS[name](data, molecules, config)
     if not len(found.queries):
         return None
+    if kind == "pairs":
+        first = data.molecule[owner_of_pool(found)[found.pool]]
+        same = first == data.molecule[found.candidate]
+        if same.all() or not same.any():  # there is nothing to tell apart
+            return None
     return Question(name, kind, found, task_of(data, molecules, found, kind, nearest_train))
 
 

@@ -242,6 +242,15 @@ def test_every_question_can_be_drawn(data) -> None:
         assert np.isin(data.fold[found.queries], ["test"]).all() or name == SAME_MOLECULE_ANY_PARTNER
 
 
+def test_pairs_of_one_kind_only_are_not_asked_about(build: SimpleNamespace, make_data) -> None:
+    spectra = [build.spectrum(m, n, precursor_mz=200.0 + 50 * m, mz=(60.0 + m + n / 7,), intensity=(1.0,))
+               for m in range(3) for n in range(3)]  # fmt: skip
+    data = make_data(spectra, dict.fromkeys(range(3), "test"))
+    config, molecules = EvaluationConfig("store", "split.json"), candidate_molecules(data)
+    assert len(COMPARISONS[SAME_MOLECULE](data, molecules, config).candidate) == 9
+    assert ask(SAME_MOLECULE, data, molecules, config) is None
+
+
 def test_the_best_hit_of_every_query_is_named(data) -> None:
     result = run(data, [entry(Table("knows", knowing(data)))], (LIBRARY_SEARCH,))[LIBRARY_SEARCH]
     (row,) = result.rows
