@@ -51,7 +51,7 @@ class Judged:
     counted : dict of metric to int64 array
         The queries that ``per_query`` is about.
     table : pyarrow.Table
-        Every query (or pair) with its outcome; of the first training.
+        Every query (or pair) with its outcome; metrics are means over the trainings, all else is of the first.
     outcomes : Outcomes or None
         Of the first training; None for pairs.
     pair_scores : float64 array of shape (n_pairs,), or None

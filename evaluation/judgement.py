@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 
 from .judged import CHANCE, Averages, Comparison, Judged, p_of_trainings
 from .metrics import chance_corrected
@@ -191,10 +192,21 @@ class Judge:
             metrics=metrics,
             averages=averages,
             per_query=per_query,
+            table=_with_means(first, per_query),
             trainings=len(parts),
             spread=spread,
             parts=tuple(parts),
         )
+
+
+def _with_means(row: Judged, per_query: Mapping[str, PerQuery]) -> pa.Table:
+    """Return the table of a row with its metrics replaced by their means over the trainings."""
+    table = row.table
+    for name, metric in per_query.items():
+        values = np.full(len(table), np.nan)
+        values[row.counted[name]] = metric.value
+        table = table.set_column(table.column_names.index(name), name, pa.array(values, from_pandas=True))
+    return table
 
 
 def averages_of(metric: PerQuery, drawn: Resamples) -> Averages:

@@ -209,6 +209,9 @@ def test_several_trainings_are_one_row_with_their_mean_and_their_spread(data) ->
         assert row["trainings"] == 3
         assert value(together[name], "x", metric) == pytest.approx(np.mean(values))
         assert row["spread"][metric] == {"least": min(values), "most": max(values)}
+        if name == LIBRARY_SEARCH:
+            (result,) = together[name].rows
+            assert np.mean(result.table[metric].to_numpy()) == pytest.approx(np.mean(values))
         micro, single = row["metrics"][metric]["micro"], tree_of(alone[1][name], "x")["metrics"][metric]["micro"]
         assert micro["high"] - micro["low"] > single["high"] - single["low"]
 
