@@ -189,7 +189,8 @@ def denominator(
     metrics : mapping of metric to mapping
         As in ``results.json``: with ``micro`` (a ``value``), and ``queries`` or ``pairs``.
     spread : mapping of metric to mapping, or None
-        Of a row of several trainings: the ``least`` and the ``most`` of them. The table is that of one.
+        Of a row of several trainings: the ``least`` and the ``most`` of them. The metrics in a table of queries are
+        means over the trainings; which queries have no answer, and the scores of pairs, are those of the first.
     """
     find = _pair_faults if task.kind == "pairs" else _query_faults
     faults = find(task, table, metrics, spread or {})
@@ -242,9 +243,9 @@ def _query_faults(
             faults.append(f"{name} is about {int(tree['queries']):,} queries, not {int(counted.sum()):,}")
         elif np.isnan(values[counted]).any():
             faults.append(f"{name} has no value for {int(np.isnan(values[counted]).sum()):,} queries that count")
-        elif counted.any() and (wrong := _misstated(name, float(values[counted].mean()), metrics, spread)):
+        elif counted.any() and (wrong := _misstated(name, float(values[counted].mean()), metrics, {})):
             faults.append(wrong)
-        elif not name.startswith("MCES") and np.any(values[counted & unanswered] != 0):
+        elif not (spread or name.startswith("MCES")) and np.any(values[counted & unanswered] != 0):
             faults.append(f"{name} is above 0 for queries without an answer")
     return faults
 

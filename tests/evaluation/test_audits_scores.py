@@ -204,17 +204,27 @@ def test_an_abstention_that_counts_as_a_hit_is_found():
     ]
 
 
-def test_a_row_of_several_trainings_is_held_to_their_spread():
+def test_a_row_of_several_trainings_is_held_to_their_mean():
     task = library(0)
     given = [predictions(task, honest(task, seed)) for seed in range(3)]
+    given[0] = predictions(task, np.where(task.candidate_pool == 0, -np.inf, honest(task, 0)))  # the others answer it
     judged = Judge(task, BOOTSTRAP, seed=0)(given)
     row = {"metrics": judged.metrics, "spread": judged.spread}
     found = audit_outcomes("net", "library search", task, judged.table, row)
     assert found.passed is True
     assert found.sentence.startswith("library search: ")
-    assert denominator("net", task, judged.table, judged.metrics).passed is False
+    flattered = {**judged.metrics["hit@1"], "micro": {"value": judged.spread["hit@1"]["most"]}}
+    wrong = {**row, "metrics": {**judged.metrics, "hit@1": flattered}}
+    assert audit_outcomes("net", "library search", task, judged.table, wrong).passed is False
+
+
+def test_pairs_of_several_trainings_are_held_to_their_spread():
+    task = library(0, "pairs")
+    judged = Judge(task, BOOTSTRAP, seed=0)([predictions(task, honest(task, seed)) for seed in range(3)])
+    row = {"metrics": judged.metrics, "spread": judged.spread}
+    assert audit_outcomes("net", "same molecule", task, judged.table, row).passed is True
     shifted = {name: {"least": part["most"] + 0.01, "most": 1.0} for name, part in judged.spread.items()}
-    assert audit_outcomes("net", "library search", task, judged.table, {**row, "spread": shifted}).passed is False
+    assert audit_outcomes("net", "same molecule", task, judged.table, {**row, "spread": shifted}).passed is False
 
 
 def test_pairs_are_counted_too():
