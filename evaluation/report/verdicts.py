@@ -108,9 +108,15 @@ def predicted_sentence(tree: Mapping[str, Any]) -> str | None:
 
 
 def warnings(tree: Mapping[str, Any]) -> list[str]:
-    """Return everything that stands beside the verdict: void rows, exposed rows, predicted spectra."""
+    """Return everything that stands beside the verdict: void and exposed rows, predicted spectra, shared molecules."""
     predicted = predicted_sentence(tree)
     found = [*void_sentences(tree), *exposure_sentences(tree), *([predicted] if predicted else [])]
+    split = tree["inputs"].get("split", {})
+    if split.get("shares"):
+        found.append(
+            f"The folds of this split (kind '{split['kind']}') share molecules: a model has been trained on spectra of "
+            "the molecules that it is asked about. The figures are about known molecules; no analogue search is asked."
+        )
     if unasked := tree["inputs"].get("tasks without a query"):
         found.append(f"Not asked, since the data hold no query for it: {listed([_plain(name) for name in unasked])}.")
     return found

@@ -137,6 +137,20 @@ def test_data_with_nothing_to_compare_give_a_report_that_says_so(build: SimpleNa
     assert random["metrics"]["Tanimoto@1"]["micro"]["low"] is None  # two molecules are too few for an interval
 
 
+def test_folds_that_share_molecules_are_asked_about_known_molecules(config, encoder, tmp_path) -> None:
+    folds = {f"{molecule}-{number}": ("train", "test")[number] for molecule in range(16) for number in range(2)}
+    split = Split("random-spectrum", 0, folds, unit="spectrum", shares=("molecules",))
+    split.save(tmp_path / "shared.json")
+    encoder.config.training = [{"command": "finetune", "split": split.hash, "folds": ["train"]}]
+    config = replace(config, split=tmp_path / "shared.json", tasks=(LIBRARY_SEARCH, "analogue search"))
+    tree = evaluate(config, tmp_path / "out")
+    assert list(tree["tasks"]) == [LIBRARY_SEARCH]
+    assert tree["tasks"][LIBRARY_SEARCH]["counts"]["queries"] == 16
+    assert "share molecules" in (tmp_path / "out" / "table.md").read_text()
+    with pytest.raises(InputError, match="an analogue search asks about molecules that the library does not hold"):
+        evaluate(replace(config, tasks=("analogue search",)), tmp_path / "never")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
