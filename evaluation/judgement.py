@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from .chance import chance_deviations, chance_p, drawn_hits, drawn_reciprocal_ranks
 from .judged import CHANCE, Averages, Comparison, Judged, p_of_trainings
 from .metrics import chance_corrected
 from .outcomes import (
     LOWER_IS_BETTER,
     MCES_AT_1,
+    MRR,
     TANIMOTO_AT_1,
     PerQuery,
     Pools,
@@ -67,6 +69,7 @@ class Judge:
         self.task, self.bootstrap, self.seed, self.mces = task, bootstrap, seed, mces
         self.pools: Pools | None = None
         self._drawn: dict[bytes, Resamples] = {}
+        self._by_chance: dict[str, np.ndarray] = {}  # by metric, the same for every row
         self._pairs: PairJudge | None = None
         if task.kind == "pairs":
             self._pairs = PairJudge(task, bootstrap, seed=seed)
@@ -118,8 +121,22 @@ class Judge:
             return self._pairs.p_value(own, other, metric)
         values = own.per_query[metric].random if other is None else other.per_query[metric].value
         unit = self._resamples(own.counted[metric]).unit_of_query
-        p = paired_permutation_p(own.per_query[metric].value, values, unit, seed=self.seed)
-        return p_of_trainings(p, "permutation", own, other, metric)
+        p, test = paired_permutation_p(own.per_query[metric].value, values, unit, seed=self.seed), "permutation"
+        if other is None and (metric == MRR or metric.startswith("hit@")):
+            p = max(p, chance_p(own.per_query[metric].value, values, self._deviations(own, metric)))
+            test = "permutation and random draws"
+        return p_of_trainings(p, test, own, other, metric)
+
+    def _deviations(self, own: Judged, metric: str) -> np.ndarray:
+        if metric not in self._by_chance:
+            assert self.pools is not None
+            counted, chance = own.counted[metric], own.per_query[metric].random
+            draw = drawn_hits(chance)
+            if metric == MRR:
+                draw = drawn_reciprocal_ranks(self.pools.size[counted], self.pools.answerable[counted])
+            unit = self._resamples(counted).unit_of_query
+            self._by_chance[metric] = chance_deviations(draw, chance, unit, seed=self.seed)
+        return self._by_chance[metric]
 
     def _ranked(self, predictions: Predictions) -> Judged:
         assert self.pools is not None

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from .chance import chance_deviations, chance_p, drawn_hits
 from .judged import Judged
 from .statistics import (
     BootstrapOptions,
@@ -128,6 +129,7 @@ class _Bins:
         self._others = {RANDOM: own.per_query[metric].random}
         if lookup is not None:
             self._others[LOOKUP] = lookup.per_query[metric].value
+        self._is_hit = metric.startswith("hit@")
         self._molecule, self._unit, self._bootstrap, self._seed = molecule, unit, bootstrap, seed
 
     def has(self, role: str) -> bool:
@@ -159,10 +161,16 @@ class _Bins:
             found["above"][role] = {"estimate": asdict(difference.estimate)}
             if with_p:
                 p = paired_permutation_p(mean, values[members], index, permutations=PERMUTATIONS, seed=self._seed)
+                if role == RANDOM and self._is_hit:
+                    p = max(p, self._chance_p(mean, values[members], index))
                 if len(trainings) > 1:  # other trainings would have come out otherwise
                     p = max(p, trainings_p(trainings, [other]))
                 found["above"][role] |= {"p": p, "verdict": difference.verdict}
         return found
+
+    def _chance_p(self, values: np.ndarray, chance: np.ndarray, unit: np.ndarray) -> float:
+        deviations = chance_deviations(drawn_hits(chance), chance, unit, draws=PERMUTATIONS, seed=self._seed)
+        return chance_p(values, chance, deviations)
 
 
 def _bin(
