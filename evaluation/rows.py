@@ -12,7 +12,7 @@ from ..errors import InputError
 from .candidates import Candidates
 from .dataset import EvaluationData
 from .entries import Build, Entry
-from .predictions import Corpus
+from .predictions import KNOWN, Corpus
 from .provenance import training_stages
 from .scorers import Chance, Embedder, Encoder, NearestNeighbourOracle, PrecursorOnly, Scorer
 from .task_files import TaskKind
@@ -20,6 +20,7 @@ from .task_files import TaskKind
 if TYPE_CHECKING:
     from .run import EvaluationConfig
 
+UNKNOWN_STAGE: Mapping[str, Any] = {"command": "of unknown origin"}
 ORACLE = "nearest-neighbour oracle"
 RETRIEVAL: frozenset[TaskKind] = frozenset({"retrieval"})
 WINDOWS: frozenset[TaskKind] = frozenset({"library", "open"})
@@ -96,13 +97,22 @@ def _only(kinds: frozenset[TaskKind], entries: Sequence[Entry]) -> list[Entry]:
 
 def model_entry(label: str, trainings: Sequence[Encoder], exposure: str | None) -> Entry:
     """Return the row of a model, of which there may be several trainings."""
-    stages: list[Mapping[str, Any]] = training_stages(trainings[0]) or [{"command": "of unknown origin"}]
-    corpora = tuple(
+    stages = [stage for model in trainings for stage in training_stages(model) or [UNKNOWN_STAGE]]
+    corpora = dict.fromkeys(
         Corpus(str(stage.get("command", "training")), stage.get("split"), tuple(stage.get("folds") or ()))
         for stage in stages
     )
     builds = tuple(_learned(label, model) for model in trainings)
-    return Entry(label, "learned", builds, ("precursor_mz",), corpora, exposure)
+    return Entry(label, "learned", builds, _known_to(trainings), tuple(corpora), exposure)
+
+
+def _known_to(trainings: Sequence[Encoder]) -> tuple[str, ...]:
+    """Return what any of the trainings reads beside the peaks: the precursor, and conditions of measurement.
+
+    The polarity, which all that is compared shares, and the charge have no name among `KNOWN`.
+    """
+    read = {name for model in trainings for name in getattr(getattr(model, "config", None), "conditioning", ())}
+    return tuple(name for name in KNOWN if name == "precursor_mz" or name in read)
 
 
 def _learned(label: str, model: Encoder) -> Build:

@@ -118,6 +118,12 @@ class EvaluationConfig:
                 raise ValueError(f"'tasks' holds '{name}'; it may hold {', '.join(KIND_OF)}")
         if RETRIEVAL_FROM_LISTS in self.tasks and self.retrieval.lists is None:
             raise ValueError(f"'tasks' holds '{RETRIEVAL_FROM_LISTS}', and 'retrieval.lists' names no file; name one")
+        for name, library in (("analogue_search", self.analogue_search), ("transfer", self.transfer)):
+            if library.library_fold == self.fold:
+                raise ValueError(
+                    f"'{name}.library_fold' is '{self.fold}', the fold of the queries: the search would find them "
+                    "themselves; name another fold"
+                )
         if self.workers is not None and self.workers < 1:
             raise ValueError(f"'workers' is {self.workers}; it must be at least 1, or null for all cores")
 

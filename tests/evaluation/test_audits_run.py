@@ -18,6 +18,7 @@ from ionbed.errors import InputError
 from ionbed.evaluation.audits.findings import (
     CANDIDATE_ORDER,
     CORPUS_AUDITS,
+    CORPUS_STRUCTURES,
     LABEL_BLIND,
     MASKED,
     ORACLE_USE,
@@ -33,6 +34,7 @@ from ionbed.evaluation.candidates import Candidates, candidate_molecules
 from ionbed.evaluation.comparisons import Comparisons
 from ionbed.evaluation.dataset import EvaluationData, load_evaluation_data
 from ionbed.evaluation.entries import Entry
+from ionbed.evaluation.predictions import Corpus
 from ionbed.evaluation.question import Question, task_of
 from ionbed.evaluation.scorers import Chance, Embedder, PrecursorOnly, _num_shared
 from ionbed.evaluation.tasks import (
@@ -181,6 +183,20 @@ def test_rows_that_cheat_with_structures_are_found_and_void(world):
     assert failed >= {("label", MASKED), ("label", SWAPPED), ("label", LABEL_BLIND), ("label", ORACLE_USE)}
     assert failed >= {("place", CANDIDATE_ORDER), ("told", ORACLE_USE)}
     assert set(void_reasons(found, rows)) == {"label", "place", "told"}
+
+
+def test_a_corpus_that_no_row_names_is_told_so(world):
+    told = {}
+    for name in ("pretrain", "pretraining"):
+        row = entry("told", lambda data: ByPeaks(data, world.data), trained_on=(Corpus("pretrain"),))
+        found = audited(world, [row], corpora={name: world.store.folder}, control_queries=0)
+        (structures,) = [f for f in found if f.audit == CORPUS_STRUCTURES]
+        assert structures.passed is False
+        told[name] = structures.sentence, set(void_reasons(found, [row]))
+    assert told["pretrain"][1] == {"told"}
+    assert "No row says" not in told["pretrain"][0]
+    assert told["pretraining"][1] == set()
+    assert told["pretraining"][0].endswith("No row says that it was trained on 'pretraining'.")
 
 
 def test_a_row_that_ranks_nothing_is_said_to_be_unaudited(world):

@@ -159,6 +159,8 @@ def test_folds_that_share_molecules_are_asked_about_known_molecules(config, enco
         ("audits={corpora: {x: nowhere}}", "nowhere: no such file or folder; it is the corpus named 'x'"),
         ("retrieval={pools: [nowhere.smi]}", "nowhere.smi"),
         ("tasks=[library]", "'tasks' holds 'library'; it may hold same molecule"),
+        ("transfer={library_fold: test}", "'transfer.library_fold' is 'test', the fold of the queries"),
+        ("analogue_search={library_fold: test}", "'analogue_search.library_fold' is 'test', the fold of the queries"),
         ("tasks=[retrieval from lists]", "'retrieval.lists' names no file"),
         ("loss_logs={x: nowhere.jsonl}", "nowhere.jsonl: no such file"),
         ("split=nowhere.json", "nowhere.json: no such file"),
