@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..metrics import average_precision, roc_auc
+from ..pair_judgement import query_of_candidate
 from ..predictions import Predictions
 from ..statistics import paired_permutation_p
 from ..task_files import Task
@@ -179,6 +180,8 @@ def denominator(
 ) -> Finding:
     """Count every query of ``task`` once in a per-query table, and compute each metric from it anew.
 
+    Which queries have an answer, and which pairs are of one molecule, is taken from the task and not from the table.
+
     An abstention must stand there as a miss. Of the open-world task, hit@k and MRR are about the queries that have an
     answer.
 
@@ -233,7 +236,9 @@ def _query_faults(
     if faults:
         return faults
     unanswered = np.asarray(pc.is_null(table["best_score"]))
-    answerable = np.asarray(table["answerable"], bool)
+    answerable = _answerable(task, given)
+    if wrongly := int(np.sum(np.asarray(table["answerable"], bool) != answerable)):
+        return [f"{wrongly:,} queries have no answer among their candidates and are said to have one, or the reverse"]
     for name, tree in metrics.items():
         values = np.asarray(table[name].fill_null(float("nan")), np.float64)
         counted = answerable if task.kind == "open" and name.startswith(("hit@", "MRR")) else np.ones(len(values), bool)
@@ -250,6 +255,15 @@ def _query_faults(
     return faults
 
 
+def _answerable(task: Task, query_ids: list[str]) -> np.ndarray:
+    """Return whether the true molecule is among the candidates of each of ``query_ids``, as the task itself has it."""
+    num_molecules = len(task.molecule)
+    asked = task.query_pool * num_molecules + task.query_molecule
+    is_there = np.isin(asked, task.candidate_pool * num_molecules + task.candidate_molecule)
+    of_id = dict(zip(task.query_id.to_pylist(), is_there.tolist(), strict=True))
+    return np.array([of_id[name] for name in query_ids], bool)
+
+
 def _pair_faults(
     task: Task,
     table: pa.Table,
@@ -264,6 +278,14 @@ def _pair_faults(
         faults.append(f"{len(table) - len(distinct):,} pairs stand more than once in the table of outcomes")
     score = np.asarray(table["score"].fill_null(float("-inf")), np.float64)
     positive = np.asarray(table["same_molecule"], bool)
+    query = query_of_candidate(task)
+    if not (
+        table["query_id"].to_pylist() == task.query_id.take(pa.array(query)).to_pylist()
+        and table["candidate_id"].to_pylist() == task.candidate_id.to_pylist()
+    ):
+        return [*faults, "the pairs in the table of outcomes are not those of the task"]
+    if wrongly := int(np.sum(positive != (task.query_molecule[query] == task.candidate_molecule))):
+        return [*faults, f"{wrongly:,} pairs are of two molecules and are said to be of one, or the reverse"]
     for name, measure in (("ROC AUC", roc_auc), ("average precision", average_precision)):
         if name not in metrics:
             continue

@@ -193,6 +193,35 @@ def test_a_metric_over_the_answered_queries_alone_is_found(kind):
     assert denominator("tool", task, table, {**metrics, "hit@1": {**metrics["hit@1"], "queries": 90}}).passed is False
 
 
+def test_a_hard_query_that_is_called_unanswerable_is_found():
+    task, table, metrics = judged_tree("open")
+    missed = np.flatnonzero(np.asarray(table["answerable"]) & (np.asarray(table["hit@1"].fill_null(0.0)) == 0))
+    answerable = np.asarray(table["answerable"]).copy()
+    answerable[missed[:10]] = False
+    wrong = table.set_column(table.column_names.index("answerable"), "answerable", pa.array(answerable))
+    value = float(np.asarray(table["hit@1"].fill_null(0.0))[answerable].mean())
+    stated = {"hit@1": {**metrics["hit@1"], "micro": {"value": value}, "queries": int(answerable.sum())}}
+    found = denominator("tool", task, wrong, stated)
+    assert found.evidence["faults"] == [
+        "10 queries have no answer among their candidates and are said to have one, or the reverse"
+    ]
+
+
+def test_pairs_under_the_wrong_label_are_found():
+    task = library(0, "pairs")
+    judged = Judge(task, BOOTSTRAP, seed=0)([predictions(task, honest(task, 0))])
+    same = ~np.asarray(judged.table["same_molecule"])
+    wrong = judged.table.set_column(2, "same_molecule", pa.array(same))
+    area = {
+        "ROC AUC": {**judged.metrics["ROC AUC"], "micro": {"value": 1 - judged.metrics["ROC AUC"]["micro"]["value"]}}
+    }
+    assert denominator("tool", task, wrong, area).evidence["faults"] == [
+        f"{len(same)} pairs are of two molecules and are said to be of one, or the reverse"
+    ]
+    others = judged.table.set_column(1, "candidate_id", pa.array(judged.table["candidate_id"].to_pylist()[::-1]))
+    assert denominator("tool", task, others, judged.metrics).passed is False
+
+
 def test_an_abstention_that_counts_as_a_hit_is_found():
     task, table, metrics = judged_tree()
     values = np.asarray(table["hit@1"])
