@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import re
@@ -57,12 +58,11 @@ def make_task(
     Parameters
     ----------
     config : EvaluationConfig
-        The queries and candidates of 'library', 'analogue' and 'pairs' are those of ``ionbed evaluate``. 'open' takes
-        the true molecule away from the candidates of every second molecule's queries. 'retrieval' has structures as
-        candidates: the molecules of the store whose mass is that of the query's molecule, within the window of the
-        library search.
+        The queries and candidates are those of ``ionbed evaluate``: of 'pairs' those of 'same molecule', of 'retrieval'
+        those that ``config.retrieval.by`` names.
     baselines : bool
-        Also write the scores of all rows of ``ionbed evaluate`` as predictions, into ``baselines``.
+        Also write the scores of all rows of ``ionbed evaluate`` but chance as predictions, into ``baselines``; of
+        several trainings those of the first.
 
     Raises
     ------
@@ -71,7 +71,7 @@ def make_task(
         cannot be had.
     """
     refuse_existing(out, overwrite=overwrite)
-    refuse_input_as_output(out, config.dataset, config.split)
+    refuse_input_as_output(out, *config.inputs())
     if baselines:
         require_lookups()
     split = Split.load(config.split)
@@ -94,7 +94,7 @@ def make_task(
         "fold": config.fold,
         "split": {"kind": split.kind, "seed": split.seed, "hash": split.hash, "shares": list(split.shares)},
         "seed": config.seed,
-        "precursor_ppm": config.library_search.precursor_ppm,
+        **_window(kind, config),
         "license": _licenses(data, found, kind),
         "counts": found.counts,
         "strata": list(strata),
@@ -105,6 +105,16 @@ def make_task(
             _write_baselines(folder / BASELINES, question, data, molecules, rows, whole["hash"])
         write_manifest(folder, {"command": "task", "config": to_tree(config), "task": whole})
     return whole
+
+
+def _window(kind: TaskKind, config: EvaluationConfig) -> dict[str, Any]:
+    """Return what the candidates of a query have in common with it, as the header says it."""
+    if kind == "retrieval":
+        window = config.retrieval.precursor_ppm if config.retrieval.by == "mass" else None
+        return {"by": config.retrieval.by, "precursor_ppm": window}
+    if kind == "pairs":
+        return {"precursor_ppm": config.same_molecule.precursor_ppm}
+    return {"precursor_ppm": None if kind == "analogue" else config.library_search.precursor_ppm}
 
 
 def task_tables(
@@ -188,15 +198,22 @@ def _write_baselines(
         scorer = entry.builds[0](data, molecules, needed)
         if can_answer(question.kind, scorer):
             manifest = PredictionManifest(entry.label, entry.known, entry.trained_on, task=task_hash)
-            name = re.sub(r"[^\w.-]+", "-", entry.label)
             table = prediction_table(question, answer(question, data, scorer))
-            write_predictions(folder / f"{name}.parquet", table, manifest)
+            write_predictions(_free_name(folder, entry.label), table, manifest)
+
+
+def _free_name(folder: Path, label: str) -> Path:
+    """Return the file for the scores of a row; 'a b' and 'a/b' are two rows."""
+    stem = re.sub(r"[^\w.-]+", "-", label)
+    names = (f"{stem}.parquet" if number == 1 else f"{stem}-{number}.parquet" for number in itertools.count(1))
+    return next(folder / name for name in names if not (folder / name).exists())
 
 
 def _rows(data: EvaluationData, molecules: Candidates, split: Split, config: EvaluationConfig) -> list[Entry]:
-    # One training of each network, as one is written.
+    # One training of each network and model, as one is written.
     networks = replace(config.trained_baselines, trainings=min(config.trained_baselines.trainings, 1))
-    config = replace(config, trained_baselines=networks)
+    firsts = {label: config.sources(label)[0] for label in config.models}
+    config = replace(config, trained_baselines=networks, models=firsts)
     models = load_models(config)
     exposed = {label: exposure(training_stages(of[0]), split, config.fold) for label, of in models.items()}
     return table_rows(data, molecules, models, exposed, config, split_hash=split.hash)

@@ -12,6 +12,7 @@ from ..errors import InputError
 from .candidates import Candidates
 from .dataset import EvaluationData
 from .entries import Build, Entry
+from .judged import CHANCE
 from .predictions import KNOWN, Corpus
 from .provenance import training_stages
 from .scorers import Chance, Embedder, Encoder, NearestNeighbourOracle, PrecursorOnly, Scorer
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from .run import EvaluationConfig
 
 UNKNOWN_STAGE: Mapping[str, Any] = {"command": "of unknown origin"}
-ORACLE = "nearest-neighbour oracle"
+ORACLE, PRECURSOR_ONLY = NearestNeighbourOracle.label, PrecursorOnly.label
 RETRIEVAL: frozenset[TaskKind] = frozenset({"retrieval"})
 WINDOWS: frozenset[TaskKind] = frozenset({"library", "open"})
 CANDIDATE_MOLECULES = RETRIEVAL | WINDOWS
@@ -51,15 +52,19 @@ def table_rows(
     InputError
         A model has the label of another row, or a baseline cannot be made.
     """
-    from .baselines.blind import spectrum_blind_entries, structure_blind_entries
+    from .baselines.blind import MOST_MEASURED, SMILES_CLASSIFIER, spectrum_blind_entries, structure_blind_entries
     from .baselines.lookups import lookup_entries
-    from .baselines.networks import trained_entries
+    from .baselines.networks import LABELS, trained_entries
     from .baselines.structures import structure_entries
     from .baselines.transfer import transfer_entries
 
     lookups = lookup_entries(config.lookups, workers=config.workers)
     learned = [model_entry(label, of_label, exposure[label]) for label, of_label in models.items()]
+    transferred = _only(RETRIEVAL, transfer_entries([*lookups, *learned], config.transfer))
     structures = _only(RETRIEVAL, structure_entries())
+    made = [entry.label for entry in (*lookups, *learned, *transferred, *structures)]
+    # Before the classifiers and networks are trained, which may take minutes.
+    _require_own_labels(models, [*made, CHANCE, PRECURSOR_ONLY, SMILES_CLASSIFIER, MOST_MEASURED, *LABELS.values()])
     classifiers = structure_blind_entries(data, molecules, config.blind, split_hash=split_hash, seed=config.seed)
     trained = trained_entries(
         data,
@@ -70,25 +75,26 @@ def table_rows(
         seed=config.seed,
         cache=config.cache,
     )
-    rows = [
-        Entry("random", "reference", (_chance,)),
-        Entry("precursor only", "blind", (_precursor_only,), ("precursor_mz",), kinds=SPECTRA),
+    return [
+        Entry(CHANCE, "reference", (_chance,)),
+        Entry(PRECURSOR_ONLY, "blind", (_precursor_only,), ("precursor_mz",), kinds=SPECTRA),
         *(entry for entry in structures if entry.kind == "blind"),
         *_only(CANDIDATE_MOLECULES, classifiers),
         *_only(WINDOWS, spectrum_blind_entries(data)),
         *lookups,
-        *_only(RETRIEVAL, transfer_entries(lookups, config.transfer)),
+        *transferred[: len(lookups)],
         *trained,
         *learned,
-        *_only(RETRIEVAL, transfer_entries(learned, config.transfer)),
+        *transferred[len(lookups) :],
         *(entry for entry in structures if entry.kind == "reference"),
         Entry(ORACLE, "reference", (_oracle,), ("truth",), kinds=frozenset({"analogue"})),
     ]
-    labels = [entry.label for entry in rows]
+
+
+def _require_own_labels(models: Mapping[str, object], labels: Sequence[str]) -> None:
     for label in models:
         if labels.count(label) > 1:
-            raise InputError(f"models: '{label}' is the label of a row that is always there; choose another")
-    return rows
+            raise InputError(f"models: '{label}' is the label of another row; choose another")
 
 
 def _only(kinds: frozenset[TaskKind], entries: Sequence[Entry]) -> list[Entry]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ..artifacts import atomic_folder, refuse_existing, write_manifest
+from ..artifacts import atomic_folder, refuse_existing, refuse_input_as_output, write_manifest
 from ..configs.loading import to_tree
 from ..errors import InputError
 from ..spectra.split import MOLECULES, Split
@@ -116,14 +116,19 @@ class EvaluationConfig:
         for name in self.tasks:
             if name not in KIND_OF:
                 raise ValueError(f"'tasks' holds '{name}'; it may hold {', '.join(KIND_OF)}")
+            if self.tasks.count(name) > 1:
+                raise ValueError(f"'tasks' holds '{name}' twice; ask it once")
+        for label in self.models:
+            if not all(self.sources(label)) or not self.sources(label):
+                raise ValueError(f"'models.{label}' names no model; name a folder or a hub id, or leave the label out")
+        for key, folded in (("analogue_search", self.analogue_search), ("transfer", self.transfer)):
+            if folded.library_fold == self.fold:
+                raise ValueError(
+                    f"'{key}.library_fold' is '{self.fold}', the fold of the queries; it must be another, or the "
+                    "search would find the queries' own molecules"
+                )
         if RETRIEVAL_FROM_LISTS in self.tasks and self.retrieval.lists is None:
             raise ValueError(f"'tasks' holds '{RETRIEVAL_FROM_LISTS}', and 'retrieval.lists' names no file; name one")
-        for name, library in (("analogue_search", self.analogue_search), ("transfer", self.transfer)):
-            if library.library_fold == self.fold:
-                raise ValueError(
-                    f"'{name}.library_fold' is '{self.fold}', the fold of the queries: the search would find them "
-                    "themselves; name another fold"
-                )
         if self.workers is not None and self.workers < 1:
             raise ValueError(f"'workers' is {self.workers}; it must be at least 1, or null for all cores")
 
@@ -131,6 +136,13 @@ class EvaluationConfig:
         """Return the path or id of every training of the model ``label``."""
         named = self.models[label]
         return (named,) if isinstance(named, str) else tuple(named)
+
+    def inputs(self) -> list[str | Path]:
+        """Return every file and folder that is read, and the cache: none of them may be written over."""
+        models = [source for label in self.models for source in self.sources(label)]
+        further = [*self.loss_logs.values(), *self.retrieval.pools, *self.audits.corpora.values()]
+        optional = [path for path in (self.retrieval.lists, self.cache) if path is not None]
+        return [self.dataset, self.split, *models, *further, *optional]
 
 
 def evaluate(config: EvaluationConfig, out: str | os.PathLike[str], *, overwrite: bool = False) -> dict[str, Any]:
@@ -154,14 +166,11 @@ def evaluate(config: EvaluationConfig, out: str | os.PathLike[str], *, overwrite
     from .report.write import write_report
 
     refuse_existing(out, overwrite=overwrite)
+    refuse_input_as_output(out, *config.inputs())
     require_lookups()
-    for label, log in config.loss_logs.items():
-        if not log.is_file():
-            raise InputError(f"{log}: no such file; it is the training log named '{label}' in 'loss_logs'")
+    _require_files(config)
+    for log in config.loss_logs.values():
         read_losses(log)  # a log that cannot be drawn is refused before the long work, not after
-    for label, corpus in config.audits.corpora.items():
-        if not corpus.exists():
-            raise InputError(f"{corpus}: no such file or folder; it is the corpus named '{label}' in 'audits.corpora'")
     split = Split.load(config.split)
     names = [name for name in config.tasks if not (MOLECULES in split.shares and name == ANALOGUE_SEARCH)]
     if not names:
@@ -238,6 +247,21 @@ def evaluate(config: EvaluationConfig, out: str | os.PathLike[str], *, overwrite
         write_report(folder, tree, results, data, molecules, loss_logs=config.loss_logs, seed=config.seed)
         write_manifest(folder, {"command": "evaluate", "config": tree["config"], "inputs": tree["inputs"]})
     return tree
+
+
+def _require_files(config: EvaluationConfig) -> None:
+    """Refuse what is not there before the long work, not after."""
+    named = [(log, f"the training log named '{label}' in 'loss_logs'") for label, log in config.loss_logs.items()]
+    if any(KIND_OF[name] == "retrieval" for name in config.tasks):
+        named += [(pool, "a file of molecules in 'retrieval.pools'") for pool in config.retrieval.pools]
+    if RETRIEVAL_FROM_LISTS in config.tasks and config.retrieval.lists is not None:
+        named.append((config.retrieval.lists, "the candidates by query of 'retrieval.lists'"))
+    for file, what in named:
+        if not file.is_file():
+            raise InputError(f"{file}: no such file; it is {what}")
+    for label, corpus in config.audits.corpora.items():
+        if not corpus.exists():
+            raise InputError(f"{corpus}: no such file or folder; it is the corpus named '{label}' in 'audits.corpora'")
 
 
 def _exposure(label: str, trainings: Sequence[Encoder], split: Split, config: EvaluationConfig) -> str | None:

@@ -69,12 +69,12 @@ class AnalogueSearchOptions:
 
     Attributes
     ----------
-    library_fold : str
+    library_fold : 'train' or 'validation'
         Fold whose spectra are searched.
     max_queries_per_molecule : int
     """
 
-    library_fold: str = "train"
+    library_fold: Literal["train", "validation"] = "train"
     max_queries_per_molecule: int = 2
 
     def __post_init__(self) -> None:

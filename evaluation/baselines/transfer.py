@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, cast
 
 import numpy as np
 
@@ -34,13 +34,13 @@ class TransferOptions:
         Molecules of the library that a candidate is compared with: those of the best hits.
     power : float
         Of the score of a hit in its weight; 0 weighs all alike.
-    library_fold : str
+    library_fold : 'train' or 'validation'
         Fold whose spectra are searched.
     """
 
     neighbours: int = 5
     power: float = 4.0
-    library_fold: str = "train"
+    library_fold: Literal["train", "validation"] = "train"
 
     def __post_init__(self) -> None:
         if self.neighbours < 1:

@@ -154,14 +154,16 @@ def test_folds_that_share_molecules_are_asked_about_known_molecules(config, enco
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("models={cosine: somewhere}", "label of a row that is always there"),
-        ("models={'cosine, analogue transfer': somewhere}", "label of a row that is always there"),
+        ("models={cosine: somewhere}", "label of another row"),
+        ("models={'cosine, analogue transfer': somewhere}", "label of another row"),
         ("audits={corpora: {x: nowhere}}", "nowhere: no such file or folder; it is the corpus named 'x'"),
         ("retrieval={pools: [nowhere.smi]}", "nowhere.smi"),
         ("tasks=[library]", "'tasks' holds 'library'; it may hold same molecule"),
-        ("transfer={library_fold: test}", "'transfer.library_fold' is 'test', the fold of the queries"),
-        ("analogue_search={library_fold: test}", "'analogue_search.library_fold' is 'test', the fold of the queries"),
         ("tasks=[retrieval from lists]", "'retrieval.lists' names no file"),
+        ("tasks=[library search, library search]", "'tasks' holds 'library search' twice"),
+        ("models={binned: []}", "'models.binned' names no model"),
+        ("models={binned: ''}", "'models.binned' names no model"),
+        ("analogue_search={library_fold: trian}", "must be one of train, validation"),
         ("loss_logs={x: nowhere.jsonl}", "nowhere.jsonl: no such file"),
         ("split=nowhere.json", "nowhere.json: no such file"),
         ("dataset=nowhere", "nowhere: no such folder"),
@@ -182,6 +184,54 @@ def test_bad_input_is_one_clear_line_and_nothing_half_written(
             build_config(EvaluationConfig, {**to_tree(config), key: yaml.safe_load(text)}, "test"), tmp_path / "out"
         )
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("key", ["analogue_search", "transfer"])
+def test_queries_are_not_searched_among_themselves(config, key: str) -> None:
+    wrong = replace(getattr(config, key), library_fold="validation")
+    with pytest.raises(ValueError, match=f"'{key}.library_fold' is 'validation', the fold of the queries"):
+        replace(config, fold="validation", **{key: wrong})
+
+
+@pytest.mark.parametrize("read", ["dataset", "split", "models", "loss_logs", "cache"])
+def test_a_report_never_replaces_what_is_read(config, encoder, tmp_path, read: str) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "weights").write_text("precious")
+    config = replace(config, models={"binned": str(model)}, cache=tmp_path / "cache")
+    inside = {"models": model, "loss_logs": config.loss_logs["training"].parent}.get(read) or getattr(config, read)
+    inside.mkdir(exist_ok=True) if read == "cache" else None
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(InputError, match=r"is the input itself|holds the input|is a file"):
+        evaluate(config, inside, overwrite=True)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("change", [{"pools": (Path("nowhere.smi"),)}, {"lists": Path("nowhere.json")}])
+def test_missing_candidates_are_told_before_the_long_work(config, encoder, tmp_path, monkeypatch, change) -> None:
+    monkeypatch.setattr(run, "load_evaluation_data", lambda *_: pytest.fail("the long work has begun"))
+    config = replace(
+        config,
+        tasks=("retrieval by mass", "retrieval from lists"),
+        retrieval=replace(
+            config.retrieval,
+            **{
+                "lists": config.split,
+                **change,
+            },
+        ),
+    )
+    with pytest.raises(InputError, match=r"nowhere\.\w+: no such file"):
+        evaluate(config, tmp_path / "out")
+
+
+def test_a_taken_label_is_told_before_anything_is_trained(config, encoder, tmp_path, monkeypatch) -> None:
+    from ionbed.evaluation.baselines import networks
+
+    monkeypatch.setattr(networks, "trained_entries", lambda *_, **__: pytest.fail("networks are trained"))
+    for label in ("DeepSets", "SMILES classifier", "random", "cosine, analogue transfer"):
+        with pytest.raises(InputError, match=f"models: '{label}' is the label of another row"):
+            evaluate(replace(config, models={label: "somewhere"}), tmp_path / "out")
 
 
 def test_a_log_that_is_no_log_is_refused(config, encoder, tmp_path) -> None:
