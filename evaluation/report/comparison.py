@@ -193,7 +193,7 @@ def _compare_question(
                 "marks": [
                     f"'{row['label']}' of the {which} report {words}"
                     for which, row in zip(("first", "second"), own, strict=True)
-                    for words in _marks(row)
+                    for words in _marks(row, is_pairs=is_pairs)
                 ],
                 "void": any(row["void"] for row in own),
                 "differences": found,
@@ -214,11 +214,12 @@ def _is_perfect_by_chance(metric: str, rows: Sequence[Mapping[str, Any]]) -> boo
     return metric not in LOWER_IS_BETTER and all(of is not None and of >= 1.0 - 1e-12 for of in random)
 
 
-def _marks(row: Mapping[str, Any]) -> list[str]:
+def _marks(row: Mapping[str, Any], *, is_pairs: bool) -> list[str]:
     found = [f"is void: {row['void'].rstrip('.')}"] if row["void"] else []
     found += [f"may have seen the queries: {row['exposure'].rstrip('.')}"] if row["exposure"] else []
     if row.get("trainings", 1) > 1:
-        found.append(f"is the first of {row['trainings']} trainings")
+        which = "the first" if is_pairs else "the mean"  # of pairs, only the scores of the first are written
+        found.append(f"is {which} of {row['trainings']} trainings; the interval knows nothing of another seed")
     return found
 
 

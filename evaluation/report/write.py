@@ -89,8 +89,8 @@ def write_outcomes(path: Path, result: QuestionResult) -> None:
     """Write the outcomes of a question.
 
     Where queries are ranked, each query has one line for each row of the table (column ``row``). Of pairs, each has one
-    line, and each row a column of scores: a file of millions of pairs stays small. Of several trainings of a row, the
-    first is written.
+    line, and each row a column of scores: a file of millions of pairs stays small. Of several trainings of a row the
+    metrics of queries are means; all else, and the scores of pairs, are of the first.
     """
     table = _pair_table(result) if result.question.kind == "pairs" else result.per_query
     pq.write_table(table, path, compression="zstd")

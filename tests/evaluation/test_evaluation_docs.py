@@ -150,7 +150,7 @@ def test_every_limit_is_that_of_the_code() -> None:
             f"{options.resamples:,} times (`bootstrap.resamples`)",
             f"With fewer than {statistics.MINIMUM_MOLECULES} molecules there is no interval",
             f"count as fewer than {statistics.MINIMUM_GROUPS} equal ones",
-            f"fewer than {strata_judgement.SMALLEST_CELL} queries or {statistics.MINIMUM_MOLECULES} molecules are left out",
+            f"fewer than {strata_judgement.SMALLEST_CELL} queries or {statistics.MINIMUM_MOLECULES} molecules are left",
             f"up to {trust.MOST_BINS} finer bins",
             f"holds {trust.SMALLEST_BIN} queries of {trust.FEWEST_MOLECULES} molecules",
             f"{mces.max_queries} (`mces.max_queries`)",

@@ -15,7 +15,7 @@ from rich.console import Console
 from ionbed import cli
 from ionbed.errors import InputError
 from ionbed.evaluation.metrics import roc_auc
-from ionbed.evaluation.report.comparison import _difference, compare_reports
+from ionbed.evaluation.report.comparison import _difference, _marks, compare_reports
 from ionbed.evaluation.report.comparison_words import (
     comparison_markdown,
     comparison_page,
@@ -297,3 +297,11 @@ def test_a_terminal_gets_the_main_metrics(evaluate_made_up, report_of, tmp_path:
         (tmp_path / "taken").mkdir()
         (tmp_path / "taken" / "file").touch()
         write_comparison(tree, tmp_path / "taken")
+
+
+def test_several_trainings_are_said_to_be_their_mean_and_of_pairs_the_first() -> None:
+    row = {"void": None, "exposure": None, "trainings": 3}
+    (ranked,), (of_pairs,) = _marks(row, is_pairs=False), _marks(row, is_pairs=True)
+    assert ranked.startswith("is the mean of 3 trainings")
+    assert of_pairs.startswith("is the first of 3 trainings")
+    assert not _marks({**row, "trainings": 1}, is_pairs=False)
