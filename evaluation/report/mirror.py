@@ -20,6 +20,10 @@ LEAST_ANNOTATED = 0.02
 """Share of the base peak below which a peak is not annotated."""
 
 
+NARROWEST_DA = 20.0
+"""Range of m/z that a plot shows at least."""
+
+
 def matched_peaks(upper_mz: np.ndarray, lower_mz: np.ndarray, tolerance_da: float) -> tuple[np.ndarray, np.ndarray]:
     """Return which peaks have a partner within ``tolerance_da``, bool arrays of shape (n_upper,) and (n_lower,)."""
     difference = upper_mz.astype(np.float64)[:, None] - lower_mz.astype(np.float64)[None, :]
@@ -109,6 +113,9 @@ def _finish(axes: Axes, title: str) -> None:
     axes.set_xlabel("m/z")
     axes.set_ylabel("relative intensity (%)")
     axes.spines[["top", "right"]].set_visible(False)
+    least, most = axes.get_xlim()
+    if most - least < NARROWEST_DA:  # of one peak each, matplotlib would show the third decimal only
+        axes.set_xlim((least + most - NARROWEST_DA) / 2, (least + most + NARROWEST_DA) / 2)
     if title:
         axes.set_title(title, fontsize=9)
 

@@ -126,7 +126,11 @@ def similarity_drawings(name: str, question: Mapping[str, Any]) -> list[Drawing]
     axes = figure.add_subplot()
     for row in rows:
         colour, style = styles[row["label"]]
-        _draw_curve(axes, row["trust"]["by"][NEAREST_TRAIN]["bins"], colour, style, line_width(row["kind"]))
+        bins, width = row["trust"]["by"][NEAREST_TRAIN]["bins"], line_width(row["kind"])
+        if row["kind"] == "learned":  # the bands of all rows would hide one another
+            _draw_curve(axes, bins, colour, style, width)
+        else:
+            _draw_steps(axes, bins, [found["value"]["value"] for found in bins], colour, style, width)
     first = rows[0]["trust"]["by"][NEAREST_TRAIN]["bins"]
     _draw_steps(axes, first, [found[RANDOM] for found in first], GREY, ":")
     axes.set_xlabel("Tanimoto similarity to the nearest training molecule", fontsize=9)
@@ -134,7 +138,7 @@ def similarity_drawings(name: str, question: Mapping[str, Any]) -> list[Drawing]
     axes.grid(linewidth=0.4)
     caption = (
         "Success against the similarity of the query's molecule to the nearest one of the training fold (Morgan "
-        "fingerprints), with its interval: a row that rises to the right, more than the look-ups do, lives on "
+        "fingerprints), with the intervals of the models: a row that rises to the right, more than the look-ups do, lives on "
         "molecules like those it has seen."
     )
     key = (*((*styles[row["label"]], row["label"]) for row in rows), (GREY, ":", "guessing"))

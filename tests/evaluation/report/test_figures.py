@@ -17,7 +17,7 @@ from ionbed.evaluation.report.confidence_figures import calibration
 from ionbed.evaluation.report.drawing import Drawing, row_styles
 from ionbed.evaluation.report.figures import _thinned, hit_curve, pair_truth, shown_rows
 from ionbed.evaluation.report.markup import html_figure
-from ionbed.evaluation.report.mirror import matched_peaks, save_mirror, spectrum_figure
+from ionbed.evaluation.report.mirror import matched_peaks, mirror_figure, save_mirror, spectrum_figure
 from ionbed.evaluation.report.searches import confident_failures, failure_drawings, random_search, row_to_show
 from ionbed.evaluation.report.structures import structure_svg
 from ionbed.evaluation.report.training_log import loss_curves, read_losses
@@ -164,6 +164,13 @@ def test_mirror_plots_are_written_by_their_ending(build: SimpleNamespace, tmp_pa
     assert save_mirror(upper, lower, tmp_path / "m.png").read_bytes()[:4] == b"\x89PNG"
     ElementTree.parse(save_mirror(upper, lower, tmp_path / "m.svg"))
     assert len(spectrum_figure(upper).axes[0].collections) > 0
+
+
+def test_two_spectra_of_one_peak_are_shown_on_a_scale_of_masses(build: SimpleNamespace) -> None:
+    spectra = [build.spectrum(m, 0, precursor_mz=255.0652, mz=(255.0653 + m / 5000,), intensity=(1.0,)) for m in (0, 1)]
+    (axes,) = mirror_figure(*spectra).axes
+    least, most = axes.get_xlim()
+    assert most - least == pytest.approx(20) and least < 255 < most
 
 
 def test_losses_are_read_and_drawn(tmp_path: Path) -> None:
