@@ -28,7 +28,7 @@ def drawn_reciprocal_ranks(num_candidates: np.ndarray, answerable: np.ndarray) -
 
 
 def chance_deviations(
-    draw: Draw, chance: np.ndarray, unit: np.ndarray, *, draws: int = 9999, seed: int = 0
+    draw: Draw, chance: np.ndarray, unit: np.ndarray, *, draws: int = 19_999, seed: int = 0
 ) -> np.ndarray:
     """Return by how much sums of outcomes drawn at random exceed their expectation, ascending, float64 (draws,).
 

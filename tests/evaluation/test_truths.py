@@ -21,7 +21,7 @@ from ionbed.evaluation.measure import QuestionResult, measure
 from ionbed.evaluation.predictions import PredictionManifest, Predictions
 from ionbed.evaluation.question import ask
 from ionbed.evaluation.run import EvaluationConfig
-from ionbed.evaluation.statistics import BootstrapOptions
+from ionbed.evaluation.statistics import BootstrapOptions, holm
 from ionbed.evaluation.task_files import Task
 from ionbed.spectra.store import Store
 
@@ -227,6 +227,16 @@ def test_verdicts_are_those_of_the_truth(found: dict[str, QuestionResult]) -> No
     assert not any(one["metric"] == "hit@5" for one in of["oracle"]["differences"])  # guessing is perfect
     assert of["random"]["differences"] == of["half right"]["differences"] == []
     assert of["leaky"]["exposure"] and of["oracle"]["known"] == ["truth"]
+
+
+def test_p_values_are_corrected_over_the_whole_table(found: dict[str, QuestionResult]) -> None:
+    for result in found.values():
+        differences = [one for row in result.tree["rows"] for one in row["differences"]]
+        assert len({one["own"] for one in differences}) > 5
+        assert [one["p corrected"] for one in differences] == holm([one["p"] for one in differences])
+        for one in differences:
+            if one["verdict"] != "unresolved":
+                assert one["p corrected"] <= 0.05
 
 
 def test_pairs_give_every_row_its_truth(found: dict[str, QuestionResult]) -> None:
