@@ -138,8 +138,8 @@ def similarity_drawings(name: str, question: Mapping[str, Any]) -> list[Drawing]
     axes.grid(linewidth=0.4)
     caption = (
         "Success against the similarity of the query's molecule to the nearest one of the training fold (Morgan "
-        "fingerprints), with the intervals of the models: a row that rises to the right, more than the look-ups do, lives on "
-        "molecules like those it has seen."
+        "fingerprints), with the intervals of the models: a row that rises to the right, more than the look-ups do, "
+        "lives on molecules like those it has seen."
     )
     key = (*((*styles[row["label"]], row["label"]) for row in rows), (GREY, ":", "guessing"))
     return [Drawing(caption, (svg_element(figure),), key, name)]
