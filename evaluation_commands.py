@@ -112,7 +112,7 @@ def task(
     ],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="The task to write.")],
     baselines: Annotated[
-        bool, typer.Option("--baselines", help="Also write the scores of the look-ups, as predictions.")
+        bool, typer.Option("--baselines", help="Also write the scores of the look-ups and other baselines.")
     ] = False,
     overrides: Annotated[
         list[str] | None,

@@ -31,7 +31,7 @@ from .provenance import exposure, training_stages
 from .query_properties import nearest_train_tanimoto
 from .question import Question, answer, ask, can_answer
 from .rows import table_rows
-from .run import EvaluationConfig, load_models, question_molecules
+from .run import EvaluationConfig, load_models, question_molecules, require_files
 from .strata import TRUTH_STRATA
 from .task_files import SCHEMAS, TaskKind, write_task
 
@@ -72,6 +72,8 @@ def make_task(
     """
     refuse_existing(out, overwrite=overwrite)
     refuse_input_as_output(out, *config.inputs())
+    name = question_of(kind, config.retrieval.by)
+    require_files(config, [name])
     if baselines:
         require_lookups()
     split = Split.load(config.split)
@@ -81,7 +83,6 @@ def make_task(
             "does not hold; make a split that shares none (docs/splits.md)"
         )
     data = load_evaluation_data(Store(config.dataset), split)
-    name = question_of(kind, config.retrieval.by)
     molecules = question_molecules(data, config, [name])
     nearest_train = nearest_train_tanimoto(data, molecules.fingerprint[: len(data.smiles)])
     question = ask(name, data, molecules, config, nearest_train)

@@ -107,6 +107,7 @@ def read_predictions(path: str | os.PathLike[str], task: Task) -> Predictions:
         or a row is there twice.
     """
     path = Path(path)
+    _require_parquet(path)
     manifest = read_prediction_manifest(path)
     if manifest.task is not None and manifest.task != task.hash:
         raise InputError(
@@ -194,11 +195,16 @@ def _plain(manifest: PredictionManifest) -> dict[str, Any]:
     return tree
 
 
+def _require_parquet(path: Path) -> None:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; it should be Parquet with the columns {', '.join(COLUMNS)}")
+    if path.suffix in MANIFEST_ENDINGS:
+        raise InputError(f"{path}: is no Parquet file by its name; name the predictions, and the manifest beside them")
+
+
 def _read(path: Path) -> pa.Table:
     try:
         table = pq.read_table(path)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; it should be Parquet with the columns {', '.join(COLUMNS)}") from None
     except (OSError, pa.ArrowInvalid) as error:
         raise InputError(
             f"{path}: is not Parquet ({str(error).splitlines()[0][:100]}); write it with pyarrow"

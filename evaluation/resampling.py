@@ -77,7 +77,7 @@ def with_units(task: Task, options: BootstrapOptions, *, cache: Path | None = No
     if options.unit == "molecule":
         return task
     if task.smiles is None:
-        raise InputError(f"bootstrap.unit: the task has no structures to make '{options.unit}' of; take 'molecule'")
+        raise InputError(f"the task has no structures to resample by '{options.unit}'; take the unit 'molecule'")
     asked = [task.query_molecule, task.candidate_molecule] if task.kind == "pairs" else [task.query_molecule]
     molecules = np.unique(np.concatenate(asked))
     smiles = [str(task.smiles[molecule]) for molecule in molecules]
@@ -85,10 +85,11 @@ def with_units(task: Task, options: BootstrapOptions, *, cache: Path | None = No
     sizes = np.bincount(group)
     effective = len(group) ** 2 / float(np.sum(sizes.astype(np.float64) ** 2))
     if effective < MINIMUM_GROUPS:
+        mend = ", or a smaller bootstrap.cluster_distance" if options.unit == "mces-cluster" else ""
         raise InputError(
-            f"bootstrap.unit: {len(group):,} molecules are in {len(sizes):,} groups, the largest with "
+            f"the unit '{options.unit}': {len(group):,} molecules are in {len(sizes):,} groups, the largest with "
             f"{int(sizes.max()):,}, which count as {effective:.1f} equal ones; intervals need {MINIMUM_GROUPS}; take "
-            "'molecule', or a smaller bootstrap.cluster_distance"
+            f"'molecule'{mend}"
         )
     logger.info("%s molecules are resampled as %s groups (%s)", f"{len(group):,}", f"{len(sizes):,}", options.unit)
     unit = np.full(len(task.molecule), -1, np.int64)

@@ -168,7 +168,7 @@ def evaluate(config: EvaluationConfig, out: str | os.PathLike[str], *, overwrite
     refuse_existing(out, overwrite=overwrite)
     refuse_input_as_output(out, *config.inputs())
     require_lookups()
-    _require_files(config)
+    require_files(config, config.tasks)
     for log in config.loss_logs.values():
         read_losses(log)  # a log that cannot be drawn is refused before the long work, not after
     split = Split.load(config.split)
@@ -187,12 +187,12 @@ def evaluate(config: EvaluationConfig, out: str | os.PathLike[str], *, overwrite
     molecules = question_molecules(data, config, names)
     nearest_train = nearest_train_tanimoto(data, molecules.fingerprint[: len(data.smiles)])
     questions = [ask(name, data, molecules, config, nearest_train) for name in names]
-    rows = table_rows(data, molecules, models, exposed, config, split_hash=split.hash)
     asked = [
         replace(question, task=with_units(question.task, config.bootstrap, cache=config.cache, workers=config.workers))
         for question in questions
         if question is not None
     ]
+    rows = table_rows(data, molecules, models, exposed, config, split_hash=split.hash)
     with MCESDistances(config.mces, config.cache, workers=config.workers) as distances:
         results = measure(asked, data, molecules, rows, config.bootstrap, seed=config.seed, distances=distances)
     findings = run_audits(
@@ -249,12 +249,12 @@ def evaluate(config: EvaluationConfig, out: str | os.PathLike[str], *, overwrite
     return tree
 
 
-def _require_files(config: EvaluationConfig) -> None:
-    """Refuse what is not there before the long work, not after."""
+def require_files(config: EvaluationConfig, names: Sequence[str]) -> None:
+    """Refuse a file of ``config`` that the questions ``names`` need and that is not there: before the long work."""
     named = [(log, f"the training log named '{label}' in 'loss_logs'") for label, log in config.loss_logs.items()]
-    if any(KIND_OF[name] == "retrieval" for name in config.tasks):
+    if any(KIND_OF[name] == "retrieval" for name in names):
         named += [(pool, "a file of molecules in 'retrieval.pools'") for pool in config.retrieval.pools]
-    if RETRIEVAL_FROM_LISTS in config.tasks and config.retrieval.lists is not None:
+    if RETRIEVAL_FROM_LISTS in names and config.retrieval.lists is not None:
         named.append((config.retrieval.lists, "the candidates by query of 'retrieval.lists'"))
     for file, what in named:
         if not file.is_file():

@@ -77,10 +77,12 @@ def score(
     """
     bootstrap = bootstrap or BootstrapOptions()
     refuse_existing(out, overwrite=overwrite)
-    refuse_input_as_output(out, predictions, task, *against)
+    refuse_input_as_output(out, predictions, task, *against, *([] if cache is None else [cache]))
     loaded = load_task(task)
     if not len(loaded.query_id):
         raise InputError(f"{task}: has no queries; there is nothing to score")
+    if mces is not None and (loaded.kind == "pairs" or loaded.smiles is None):
+        raise InputError(f"{task}: has no structures to rank, which MCES@1 is about; leave it out")
     given = [read_predictions(path, loaded) for path in (predictions, *against)]
     names = [one.manifest.name for one in given]
     if twice := next((name for name in [*names, CHANCE] if [*names, CHANCE].count(name) > 1), None):

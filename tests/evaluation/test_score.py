@@ -436,6 +436,10 @@ def test_what_is_missing_is_named(task, tmp_path) -> None:
     path.unlink()
     with pytest.raises(InputError, match="no such file"):
         judged(task, path)
+    with pytest.raises(InputError, match=r"never.parquet: no such file"):
+        judged(task, tmp_path / "never.parquet")
+    with pytest.raises(InputError, match=r"y.yaml: is no Parquet file by its name"):
+        judged(task, path.with_suffix(".yaml"))
     pq.write_table(pa.table({"query_id": ["q0"]}), tmp_path / "y.parquet")
     with pytest.raises(InputError, match="has no column 'candidate_id'"):
         judged(task, tmp_path / "y.parquet")

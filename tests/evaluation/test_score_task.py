@@ -19,8 +19,9 @@ from ionbed.evaluation.dataset import load_evaluation_data
 from ionbed.evaluation.draws import question_of
 from ionbed.evaluation.entries import Entry
 from ionbed.evaluation.make_task import make_task, prediction_table
+from ionbed.evaluation.mces_at_1 import MCESOptions
 from ionbed.evaluation.measure import measure
-from ionbed.evaluation.predictions import PredictionManifest, write_predictions
+from ionbed.evaluation.predictions import PredictionManifest, read_prediction_manifest, write_predictions
 from ionbed.evaluation.question import Question, answer, ask
 from ionbed.evaluation.run import EvaluationConfig
 from ionbed.evaluation.score import score
@@ -252,3 +253,58 @@ def test_a_task_written_by_hand_that_contradicts_itself_is_refused(tmp_path) -> 
         else:
             with pytest.raises(InputError, match=message):
                 load_task(folder)
+
+
+@pytest.mark.parametrize(
+    ("kind", "by", "window"),
+    [
+        ("library", "mass", 3.0),
+        ("pairs", "mass", 4.0),
+        ("retrieval", "mass", 5.0),
+        ("retrieval", "formula", None),
+        ("analogue", "mass", None),
+    ],
+)
+def test_the_header_names_the_window_that_the_candidates_were_drawn_from(config, tmp_path, kind, by, window) -> None:
+    config = replace(
+        config,
+        library_search=replace(config.library_search, precursor_ppm=3.0),
+        same_molecule=replace(config.same_molecule, precursor_ppm=4.0),
+        retrieval=replace(config.retrieval, precursor_ppm=5.0, by=by),
+    )
+    header = make_task(config, kind, tmp_path / "task")
+    assert header["precursor_ppm"] == window
+    assert header.get("by") == (by if kind == "retrieval" else None)
+
+
+def test_rows_whose_labels_give_one_file_name_are_both_written(
+    data, config, some_scores, tmp_path, monkeypatch
+) -> None:
+    entries = [Entry(label, "learned", (lambda *_: some_scores,)) for label in ("a b", "a/b", "a-b")]
+    monkeypatch.setattr("ionbed.evaluation.make_task._rows", lambda *_: entries)
+    make_task(config, "library", tmp_path / "task", baselines=True)
+    names = {
+        read_prediction_manifest(path).name: path.name for path in (tmp_path / "task" / "baselines").glob("*.parquet")
+    }
+    assert names == {"a b": "a-b.parquet", "a/b": "a-b-2.parquet", "a-b": "a-b-3.parquet"}
+
+
+def test_only_the_first_training_of_a_model_is_loaded_for_a_task(config, tmp_path, monkeypatch) -> None:
+    networks = replace(config.trained_baselines, trainings=0)
+    config = replace(config, models={"x": ("one", "two"), "y": "three"}, trained_baselines=networks)
+    asked_for: list[object] = []
+
+    def load(config: EvaluationConfig) -> dict[str, list[object]]:
+        asked_for.append(config.models)
+        return {}
+
+    monkeypatch.setattr("ionbed.evaluation.make_task.load_models", load)
+    make_task(config, "pairs", tmp_path / "task", baselines=True)
+    assert asked_for == [{"x": "one", "y": "three"}]
+
+
+def test_mces_is_refused_where_no_structures_are_ranked(data, config, some_scores, tmp_path) -> None:
+    through_the_door(data, config, "pairs", some_scores, tmp_path)
+    with pytest.raises(InputError, match="has no structures to rank"):
+        score(tmp_path / "own.parquet", tmp_path / "pairs", tmp_path / "never", mces=MCESOptions(max_queries=5))
+    assert not (tmp_path / "never").exists()
