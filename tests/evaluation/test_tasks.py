@@ -187,3 +187,15 @@ def test_partners_of_all_folds_never_pair_two_spectra_from_outside(build: Simple
     assert (is_test[task.first] | is_test[task.second]).all()
     assert not (is_test[task.first] & is_test[task.second]).all()
     assert (is_test[task.first[task.same]] & is_test[task.second[task.same]]).all()
+
+
+def test_pairs_do_not_depend_on_how_many_are_drawn_at_a_time(build, make_data, monkeypatch) -> None:
+    data = make_data(*build.isomers(24, per_molecule=5))
+    options = SameMoleculeOptions(max_pairs_per_molecule_pair=2)
+    whole = same_molecule_task(data, "test", options, seed=0)
+    monkeypatch.setattr(tasks, "PAIRS_PER_CHUNK", 7)
+    parts = same_molecule_task(data, "test", options, seed=0)
+    molecules = np.sort(data.molecule[np.stack([parts.first, parts.second])], axis=0)
+    assert np.unique(molecules, axis=1, return_counts=True)[1].max() == 2
+    both = [sorted(zip(task.first.tolist(), task.second.tolist(), strict=True)) for task in (whole, parts)]
+    assert both[0] == both[1]
