@@ -86,6 +86,15 @@ def test_a_substructure_that_measured_molecules_share_is_found(data: EvaluationD
     assert truth_against_decoys(data, molecules) > 0.8
 
 
+def test_what_only_held_out_molecules_share_is_not_learned(data: EvaluationData) -> None:
+    rng = np.random.default_rng(2)
+    smiles = made_up(rng, mark="", count=60)
+    held_out = np.unique(data.molecule[data.rows_in("test")])
+    for molecule, styled in zip(held_out, made_up(rng, mark="[Na+]", count=len(held_out)), strict=True):
+        smiles[molecule] = styled
+    assert truth_against_decoys(data, with_decoys(smiles, made_up(rng, mark="", count=140))) < 0.5
+
+
 def test_without_a_difference_it_is_chance(data: EvaluationData) -> None:
     found = []
     for seed in range(6):

@@ -117,6 +117,10 @@ def test_the_precursor_error_is_that_of_the_candidates_adduct(make):
     assert own == isomer == pytest.approx(-3.0, abs=1e-6)
     expected = precursor_of("CCC(=O)O", "[2M+Na]+")
     assert other == pytest.approx(-abs(data.columns.precursor_mz[0] - expected) / expected * 1e6)
+    lighter = scores_of(scorer, candidates, 2, "CCCCO")[0]  # too heavy and too light are as wrong
+    expected = precursor_of("CCCCO", "[M-H]-")
+    assert lighter == pytest.approx(-abs(data.columns.precursor_mz[2] - expected) / expected * 1e6)
+    assert lighter < 0 and other < 0
     assert scores_of(scorer, candidates, 1, "CCCCO", "CCC(=O)O") == [0.0, 0.0], "without adduct nothing is known"
     assert scores_of(scorer, candidates, 2, "CCC(=O)O")[0] == pytest.approx(0.0, abs=1e-6)
     assert np.isnan(scorer.score_structures(np.array([0, 1]), np.array([3, 3]))).all()

@@ -24,7 +24,7 @@ from ionbed.evaluation.report.strata_figures import (
     trust_drawings,
 )
 from ionbed.evaluation.report.trust import range_words, trust_sentences
-from ionbed.evaluation.statistics import BootstrapOptions
+from ionbed.evaluation.statistics import BootstrapOptions, holm
 from ionbed.evaluation.trust import FEWEST_MOLECULES, GRIDS, LOOKUP, MOST_BINS, RANDOM, SMALLEST_BIN, trust_tree
 
 BOOTSTRAP = BootstrapOptions(resamples=200)
@@ -76,7 +76,11 @@ def test_the_range_in_which_a_row_knows_something_is_found() -> None:
     assert above["value"]["low"] < 0.9 < above["value"]["high"]
     verdicts = [one["verdict"] for one in found["ranges"][LOOKUP]]
     assert verdicts == ["loses", "beats"]  # below 20 eV the look-up knows more, above 35 eV the row does
-    assert sum(one["queries"] for one in found["bins"]) + found["unknown"]["queries"] == len(energy)
+    everything = [*found["bins"], found["unknown"]]
+    assert sum(one["queries"] for one in everything) == len(energy)
+    for role in (RANDOM, LOOKUP):
+        of_role = [one["above"][role] for one in everything]
+        assert [one["p corrected"] for one in of_role] == holm([one["p"] for one in of_role])
     assert found["unknown"]["from"] is None
     json.dumps(tree, allow_nan=False)
     (sentence,) = trust_sentences("own", tree)
