@@ -284,3 +284,16 @@ def test_an_exposed_model_that_is_allowed_is_marked_wherever_it_stands(config, e
     for text in (written.getvalue(), (tmp_path / "out" / "table.md").read_text(), html.unescape(page)):
         assert "binned †" in text
         assert UNKNOWN_ORIGIN in " ".join(text.split())
+
+
+def test_a_row_whose_audit_failed_is_void_in_the_results(config, encoder, tmp_path) -> None:
+    """The model's record names a stage 'finetune', and the corpus of that name holds the molecules of the queries."""
+    audits = replace(config.audits, corpora={"finetune": config.dataset}, control_queries=0)
+    networks = replace(config.trained_baselines, trainings=0)
+    names, mces = (LIBRARY_SEARCH, RETRIEVAL_BY_MASS), replace(config.mces, max_queries=0)
+    evaluate(replace(config, audits=audits, trained_baselines=networks, tasks=names, mces=mces), tmp_path / "out")
+    tree = json.loads((tmp_path / "out" / "results.json").read_text())
+    for question in tree["tasks"].values():
+        void = {row["label"]: row["void"] for row in question["rows"] if row["void"]}
+        assert set(void) == {"binned" if question["kind"] == "library" else "binned, analogue transfer"}
+        assert all("structures of the queries in a corpus: " in reason for reason in void.values())

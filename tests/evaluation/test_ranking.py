@@ -61,3 +61,16 @@ def test_p_values_exchange_the_units_that_are_resampled() -> None:
         p_values[unit is None] = found["p"]
     assert p_values[True] == pytest.approx(1e-4)
     assert p_values[False] == pytest.approx(2 / 2**8, rel=0.3)
+
+
+def test_a_pair_without_a_score_comes_after_all_others() -> None:
+    """Scores below 0, and none for the pairs of one molecule: every one of these is a miss."""
+    task = replace(made_task(40, 4), header={"kind": "pairs", "hits": [1], "hash": "", "counts": {}, "strata": []})
+    is_same = task.candidate_molecule == task.query_molecule[task.candidate_pool]
+    score = np.where(is_same, -np.inf, -1.0 - np.arange(len(is_same)))
+    given = Predictions(PredictionManifest("tool", (), ()), task.candidate_pool, np.arange(len(score)), score, {})
+    metrics = Judge(task, BootstrapOptions(resamples=100), seed=0)([given]).metrics
+    assert metrics["ROC AUC"]["micro"]["value"] == 0.0
+    left_out = np.flatnonzero(~is_same)
+    shorter = replace(given, query=given.query[left_out], candidate=left_out, score=score[left_out])
+    assert Judge(task, BootstrapOptions(resamples=100), seed=0)([shorter]).metrics == metrics
