@@ -74,7 +74,7 @@ def evaluate(
     overrides: SetOption = None,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Measure models next to the plain look-ups that they have to beat."""
+    """Measure models beside the look-ups and blind rankers they have to beat, or compare two reports."""
     from .configs.loading import load_config
     from .evaluation.report.table import print_tables
     from .evaluation.run import EvaluationConfig
@@ -91,6 +91,8 @@ def evaluate(
         raise InputError("--out is missing; name the folder that the report is to be written into")
     if dataset is None and Path(what).is_dir():
         raise InputError(f"{what}: is a folder; name a YAML file, or the data set (a store) after the model")
+    if dataset is not None and split is None and not any(text.startswith("split=") for text in overrides or ()):
+        raise InputError("--split is missing; name the split file that the model was trained with")
     model = {} if dataset is None else {"dataset": dataset, "models.model": what}
     named = [
         f"{key}={json.dumps(str(value))}"  # quoted, so that YAML takes any name as text

@@ -84,7 +84,7 @@ def make_task(
         )
     data = load_evaluation_data(Store(config.dataset), split)
     molecules = question_molecules(data, config, [name])
-    nearest_train = nearest_train_tanimoto(data, molecules.fingerprint[: len(data.smiles)])
+    nearest_train = nearest_train_tanimoto(data, molecules.fingerprint)
     question = ask(name, data, molecules, config, nearest_train)
     if question is None:
         raise InputError(f"{config.dataset}: nothing to ask of this kind in the fold '{config.fold}'; use more spectra")
@@ -213,7 +213,7 @@ def _free_name(folder: Path, label: str) -> Path:
 def _rows(data: EvaluationData, molecules: Candidates, split: Split, config: EvaluationConfig) -> list[Entry]:
     # One training of each network and model, as one is written.
     networks = replace(config.trained_baselines, trainings=min(config.trained_baselines.trainings, 1))
-    firsts = {label: config.sources(label)[0] for label in config.models}
+    firsts: dict[str, str | tuple[str, ...]] = {label: config.sources(label)[0] for label in config.models}
     config = replace(config, trained_baselines=networks, models=firsts)
     models = load_models(config)
     exposed = {label: exposure(training_stages(of[0]), split, config.fold) for label, of in models.items()}

@@ -21,6 +21,7 @@ from .mces_at_1 import MCESDistances, mces_at_1
 from .outcomes import LOWER_IS_BETTER, Outcomes
 from .query_properties import nearest_train_tanimoto, query_values
 from .question import Question, answer, can_answer
+from .scorers import rows_needed
 from .statistics import BootstrapOptions
 from .strata_judgement import strata_trees
 from .trust import trust_tree
@@ -95,7 +96,10 @@ def measure(
 
     Each row is built once for all questions, so that a model embeds a spectrum once.
     """
-    needed = _rows_needed(questions)
+    needed = rows_needed(
+        [question.found.queries for question in questions],
+        [question.found.candidate for question in questions if question.kind != "retrieval"],
+    )
     judges = [
         Judge(question.task, bootstrap, seed=seed, mces=mces_at_1(question.task, distances, seed=seed))
         for question in questions
@@ -233,13 +237,3 @@ def _confidence(question: Question, row: Judged) -> dict[str, Any] | None:
     if row.outcomes is None or question.kind == "analogue":
         return None
     return confidence_tree(row.outcomes.best, row.outcomes.correct, row.outcomes.second, probability=False)
-
-
-def _rows_needed(questions: Sequence[Question]) -> np.ndarray:
-    """Return the rows of the data that any question compares, int64, ascending."""
-    parts = [np.empty(0, np.int64)]
-    for question in questions:
-        parts.append(question.found.queries)
-        if question.kind != "retrieval":
-            parts.append(question.found.candidate)
-    return np.unique(np.concatenate(parts))

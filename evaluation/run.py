@@ -185,7 +185,7 @@ def evaluate(config: EvaluationConfig, out: str | os.PathLike[str], *, overwrite
     if not len(data.rows_in(config.fold)):
         raise InputError(f"{config.split}: no evaluable spectrum is in fold '{config.fold}'; make a larger split")
     molecules = question_molecules(data, config, names)
-    nearest_train = nearest_train_tanimoto(data, molecules.fingerprint[: len(data.smiles)])
+    nearest_train = nearest_train_tanimoto(data, molecules.fingerprint)
     questions = [ask(name, data, molecules, config, nearest_train) for name in names]
     asked = [
         replace(question, task=with_units(question.task, config.bootstrap, cache=config.cache, workers=config.workers))

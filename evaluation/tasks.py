@@ -1,7 +1,7 @@
-"""The three tasks: which spectra are compared with which, every choice explicit and drawn with a seed.
+"""The tasks whose candidates are spectra: which are compared with which, every choice explicit and drawn with a seed.
 
 Everywhere a molecule is a first InChIKey block, two spectra are compared only if their polarity is the same, and the
-queries come from molecules that no training has seen with their structure.
+queries come from one fold of the split.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 
+from .comparisons import other_laboratory
 from .dataset import EvaluationData
 
 Partners = Literal["fold", "all"]
@@ -89,17 +90,11 @@ class SameMoleculeTask:
     ----------
     first, second : int64 arrays of shape (n_pairs,)
         Rows of the data.
-    same : bool array of shape (n_pairs,)
-        Whether both are of one molecule.
-    other_laboratory : bool array of shape (n_pairs,)
-        Whether both laboratories are known and differ.
     counts : dict of str to int
     """
 
     first: np.ndarray = field(repr=False)
     second: np.ndarray = field(repr=False)
-    same: np.ndarray = field(repr=False)
-    other_laboratory: np.ndarray = field(repr=False)
     counts: dict[str, float]
 
 
@@ -168,18 +163,15 @@ def same_molecule_task(
     pairs = _cap(data, np.concatenate(kept, axis=1), options.max_pairs_per_molecule_pair)
     first, second = pairs[:2].astype(np.int64)
     same = data.molecule[first] == data.molecule[second]
-    laboratories = data.laboratory[first], data.laboratory[second]
-    other_laboratory = (laboratories[0] >= 0) & (laboratories[1] >= 0) & (laboratories[0] != laboratories[1])
+    between = other_laboratory(data, first, second)
     return SameMoleculeTask(
         first=first,
         second=second,
-        same=same,
-        other_laboratory=other_laboratory,
         counts={
             "pairs": len(same),
             "pairs of one molecule": int(same.sum()),
-            "pairs between laboratories": int(other_laboratory.sum()),
-            "pairs of one molecule between laboratories": int((same & other_laboratory).sum()),
+            "pairs between laboratories": int(between.sum()),
+            "pairs of one molecule between laboratories": int((same & between).sum()),
             "spectra": len(np.union1d(first, second)),
             "molecules": len(np.unique(data.molecule[np.concatenate([first, second])])),
         },

@@ -258,6 +258,7 @@ def test_wrong_words_and_models_of_evaluate(capsys, tmp_path):
     assert "the data set" in wrong(capsys, "evaluate", stranger, "--split", split, "--out", out)
     assert "nothing.yaml: no such file" in wrong(capsys, "evaluate", tmp_path / "nothing.yaml", "--out", out)
     assert "no such file" in wrong(capsys, "evaluate", stranger, store, "--split", tmp_path / "none.json", "--out", out)
+    assert "--split is missing" in wrong(capsys, "evaluate", stranger, store, "--out", out)
     line = wrong(capsys, "evaluate", stranger, store, "--split", split, "--out", out)
     assert "may have seen the molecules of the queries" in line
     assert "allow_other_split=true" in line
