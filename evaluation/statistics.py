@@ -10,7 +10,6 @@ from typing import Literal
 
 import numpy as np
 
-from .metrics import WeightedRocAuc
 from .student import student_quantile
 
 Verdict = Literal["beats", "loses", "unresolved"]
@@ -282,15 +281,15 @@ def pair_weights(first: np.ndarray, second: np.ndarray, weights: np.ndarray) -> 
         yield row[first] * np.where(same, np.float32(1.0), row[second])
 
 
-def resampled_roc_aucs(
-    scores: dict[str, np.ndarray], positive: np.ndarray, first: np.ndarray, second: np.ndarray, weights: np.ndarray
+def resampled_over_pairs(
+    measures: Mapping[str, Callable[[np.ndarray], float]], first: np.ndarray, second: np.ndarray, weights: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Return each scorer's ROC AUC in each resample of molecules.
+    """Return each measure of weighted pairs (such as `metrics.WeightedRocAuc`) in each resample of molecules.
 
     Parameters
     ----------
-    scores : dict of label to array of shape (n_pairs,)
-    positive : bool array of shape (n_pairs,)
+    measures : mapping of label to function
+        From the weight of each pair (array of shape (n_pairs,)) to a number.
     first, second : int arrays of shape (n_pairs,)
         Molecules of each pair, as columns of ``weights``.
     weights : array of shape (resamples, n_molecules)
@@ -299,17 +298,6 @@ def resampled_roc_aucs(
     -------
     dict of label to float64 array of shape (resamples,)
         NaN in a resample that has no positive or no negative pair.
-    """
-    areas = {label: WeightedRocAuc(values, positive) for label, values in scores.items()}
-    return resampled_over_pairs(areas, first, second, weights)
-
-
-def resampled_over_pairs(
-    measures: Mapping[str, Callable[[np.ndarray], float]], first: np.ndarray, second: np.ndarray, weights: np.ndarray
-) -> dict[str, np.ndarray]:
-    """Return each measure of weighted pairs (such as `WeightedRocAuc`) in each resample of molecules.
-
-    Parameters and result are otherwise those of `resampled_roc_aucs`.
     """
     results = {label: np.empty(len(weights)) for label in measures}
     for index, pairs in enumerate(pair_weights(first, second, weights)):

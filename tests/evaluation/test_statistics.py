@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ionbed.evaluation.metrics import roc_auc
+from ionbed.evaluation.metrics import WeightedRocAuc, roc_auc
 from ionbed.evaluation.statistics import (
     Measured,
     bootstrap_p,
@@ -19,7 +19,7 @@ from ionbed.evaluation.statistics import (
     pair_weights,
     paired_permutation_p,
     resampled_means,
-    resampled_roc_aucs,
+    resampled_over_pairs,
     resampling_units,
     trainings_p,
 )
@@ -50,7 +50,7 @@ def test_resampled_areas_are_those_of_the_weighted_pairs() -> None:
     first, second = rng.integers(0, 6, 80), rng.integers(0, 6, 80)
     scores, positive = rng.integers(0, 5, 80), first == second
     weights = molecule_weights(6, resamples=20, seed=0)
-    found = resampled_roc_aucs({"a": scores}, positive, first, second, weights)["a"]
+    found = resampled_over_pairs({"a": WeightedRocAuc(scores, positive)}, first, second, weights)["a"]
     expected = [roc_auc(scores, positive, pairs) for pairs in pair_weights(first, second, weights)]
     assert found == pytest.approx(expected, nan_ok=True)
 
@@ -93,7 +93,7 @@ def test_intervals_of_the_area_cover_the_truth_though_pairs_share_molecules() ->
     def simulate(rng: np.random.Generator, seed: int):
         scores, first, second = draw(rng, size)
         weights = molecule_weights(size, resamples=200, seed=seed)
-        resampled = resampled_roc_aucs({"a": scores}, first == second, first, second, weights)["a"]
+        resampled = resampled_over_pairs({"a": WeightedRocAuc(scores, first == second)}, first, second, weights)["a"]
         return estimate(Measured(roc_auc(scores, first == second), resampled, size))
 
     assert 0.87 <= coverage(simulate, truth) <= 0.995
@@ -289,7 +289,7 @@ def test_intervals_of_the_area_cover_93_to_97_percent_where_windows_are_many() -
     for trial in range(400):
         scores, first, second = draw(np.random.default_rng(trial), 100, 40)
         a, b = resampling_units(first, second)
-        resampled = resampled_roc_aucs({"a": scores}, first == second, a, b, weights)["a"]
+        resampled = resampled_over_pairs({"a": WeightedRocAuc(scores, first == second)}, a, b, weights)["a"]
         found = estimate(Measured(roc_auc(scores, first == second), resampled, 140))
         hits += found.low <= truth <= found.high
     assert 0.93 <= hits / 400 <= 0.97

@@ -15,13 +15,13 @@ import pytest
 
 from ionbed.evaluation.comparisons import Comparisons
 from ionbed.evaluation.judgement import Judge
-from ionbed.evaluation.metrics import roc_auc
+from ionbed.evaluation.metrics import WeightedRocAuc, roc_auc
 from ionbed.evaluation.predictions import PredictionManifest, Predictions
 from ionbed.evaluation.statistics import (
     BootstrapOptions,
     estimate,
     molecule_weights,
-    resampled_roc_aucs,
+    resampled_over_pairs,
     resampling_units,
 )
 from ionbed.evaluation.strata import (
@@ -183,7 +183,7 @@ def test_linearised_resamples_of_groups_are_those_of_weighing_every_pair_anew() 
     group, _ = resampling_units(task.query_molecule, task.candidate_molecule)
     weights = molecule_weights(int(group.max()) + 1, resamples=1500, seed=0)
     linear = linearised_roc_auc(scores, positive, group, group, weights)
-    whole = resampled_roc_aucs({"own": scores}, positive, group, group, weights)["own"]
+    whole = resampled_over_pairs({"own": WeightedRocAuc(scores, positive)}, group, group, weights)["own"]
     assert linear.value == roc_auc(scores, positive)
     assert np.corrcoef(linear.resampled, whole)[0, 1] > 0.98
     own, reference = estimate(linear), estimate(replace(linear, resampled=whole))
