@@ -266,3 +266,21 @@ def test_a_failed_audit_voids_the_row_and_a_failed_corpus_every_row_trained_on_i
     assert set(void_reasons([failed], entries)) == {"b"}
     assert not void_reasons([replace(failed, passed=None), replace(failed, passed=True)], entries)
     assert set(void_reasons([Finding("spectra of the queries in a corpus", "gems", False, "there.")], entries)) == {"a"}
+
+
+class WhereThereArePeaks(ByLabel):
+    """Looks at the answer only for spectra that have fragments: without them it is as blind as others."""
+
+    def __init__(self, data: EvaluationData) -> None:
+        super().__init__(data, 2.0)
+        self.has_peaks = data.columns.num_peaks > 1
+
+    def scores(self, queries: np.ndarray, library: np.ndarray) -> np.ndarray:
+        blind = np.zeros((len(queries), len(library)))
+        return np.where(self.has_peaks[queries][:, None], super().scores(queries, library), blind)
+
+
+def test_the_peaks_of_another_spectrum_find_what_no_peaks_do_not(asked):
+    found = audit(asked, WhereThereArePeaks)
+    assert found[MASKED].passed is True
+    assert found[SWAPPED].passed is False
