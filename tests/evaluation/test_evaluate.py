@@ -297,3 +297,11 @@ def test_a_row_whose_audit_failed_is_void_in_the_results(config, encoder, tmp_pa
         void = {row["label"]: row["void"] for row in question["rows"] if row["void"]}
         assert set(void) == {"binned" if question["kind"] == "library" else "binned, analogue transfer"}
         assert all("structures of the queries in a corpus: " in reason for reason in void.values())
+
+
+def test_one_training_that_may_have_seen_the_queries_is_enough(build, config, encoder, tmp_path, monkeypatch) -> None:
+    unknown = build.encoder(peaks_vector)
+    config = replace(config, models={"binned": ("first", "second")})
+    monkeypatch.setattr(run, "load_models", lambda config: {"binned": [encoder, unknown]})
+    with pytest.raises(InputError, match=r"model 'binned' \(second\) may have seen the molecules of the queries"):
+        evaluate(config, tmp_path / "out")

@@ -74,3 +74,44 @@ def test_a_pair_without_a_score_comes_after_all_others() -> None:
     left_out = np.flatnonzero(~is_same)
     shorter = replace(given, query=given.query[left_out], candidate=left_out, score=score[left_out])
     assert Judge(task, BootstrapOptions(resamples=100), seed=0)([shorter]).metrics == metrics
+
+
+def test_the_macro_average_is_over_molecules_and_that_of_trainings_over_these() -> None:
+    """Right on the molecules of three queries alone: a third of the molecules, half of the queries."""
+    task = made_task(39, 4)
+    manifest = PredictionManifest("tool", (), ())
+
+    def tool(queries_per_molecule: int) -> Predictions:
+        score = np.ones((len(task.query_id), 4))
+        score[:, 0] = np.where(np.bincount(task.query_molecule)[task.query_molecule] == queries_per_molecule, 2.0, 0.0)
+        return Predictions(manifest, task.candidate_pool, np.arange(score.size), score.reshape(-1), {})
+
+    judge = Judge(task, BootstrapOptions(resamples=200), seed=0)
+    alone = judge([tool(3)]).metrics["hit@1"]
+    assert alone["micro"]["value"] == pytest.approx(3 / 6)
+    assert alone["macro"]["value"] == pytest.approx(1 / 3)
+    assert alone["macro"]["low"] < 1 / 3 < alone["macro"]["high"] < 3 / 6 + 0.1
+    assert alone["chance-corrected"]["value"] == pytest.approx((3 / 6 - 1 / 4) / (1 - 1 / 4))
+    three = judge([tool(1), tool(2), tool(3)]).metrics["hit@1"]
+    assert three["micro"]["value"] == three["macro"]["value"] == pytest.approx(1 / 3)
+    assert three["chance-corrected"]["value"] == pytest.approx((1 / 3 - 1 / 4) / (1 - 1 / 4))
+    pair = judge([tool(1), tool(3)]).metrics["hit@1"]
+    assert (pair["micro"]["value"], pair["macro"]["value"]) == (pytest.approx(4 / 12), pytest.approx(1 / 3))
+    assert judge([tool(3), tool(3)]).metrics["hit@1"]["macro"]["value"] == pytest.approx(1 / 3)
+
+
+def test_chance_has_a_macro_average_too() -> None:
+    """Molecules of one query have lists of two, the others of four."""
+    task = made_task(39, 4)
+    is_single = np.bincount(task.query_molecule)[task.query_molecule] == 1
+    kept = np.flatnonzero(~is_single[task.candidate_pool] | (np.arange(len(task.candidate_pool)) % 4 < 2))
+    task = replace(
+        task,
+        candidate_id=task.candidate_id.take(kept),
+        candidate_pool=task.candidate_pool[kept],
+        candidate_molecule=task.candidate_molecule[kept],
+    )
+    empty = Predictions(PredictionManifest("silent", (), ()), *(np.empty(0, np.int64),) * 2, np.empty(0), {})
+    hit = Judge(task, BootstrapOptions(resamples=100), seed=0)([empty]).metrics["hit@1"]
+    assert hit["random"] == pytest.approx((1 * 1 / 2 + 5 * 1 / 4) / 6)
+    assert hit["random macro"] == pytest.approx((1 / 2 + 1 / 4 + 1 / 4) / 3)

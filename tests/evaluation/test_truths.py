@@ -261,6 +261,8 @@ def test_in_an_open_world_an_oracle_finds_all_and_only_what_can_be_found(found: 
     of = rows(result)
     answerable = np.array(result.per_query.column("answerable").to_pylist()[:128])
     assert answerable.sum() == 64
+    molecule = result.per_query.column("molecule").to_pylist()[:128]
+    assert len({*zip(molecule, answerable.tolist(), strict=True)}) == 32  # a molecule can be found, or cannot
     assert of["oracle"]["metrics"]["hit@1"]["queries"] == 64
     assert of["oracle"]["metrics"]["hit@1"]["micro"]["value"] == 1.0
     assert of["constant"]["metrics"]["hit@1"]["micro"]["value"] == pytest.approx(0.25)
