@@ -85,9 +85,9 @@ def linearised_roc_auc(
     negatives, of the share of positives above each; the two changes are added (the structural components of Obuchowski,
     Biometrics 53 (1997) 567-578, for clustered data). This is one product of matrices for all resamples, where weighing
     every pair anew in each, as `ionbed.evaluation.statistics.resampled_over_pairs` does, takes too long for every cell
-    of every stratum. Where groups of molecules are resampled the intervals agree. Where molecules are, these are narrower
-    and still safe: what chance does to a single pair counts twice, not three times (in simulations they cover 96 to
-    97%, the others 98 to 99%).
+    of every stratum. Where groups of molecules are resampled the intervals agree. Where molecules are, these are
+    narrower and still safe: what chance does to a single pair counts twice, not three times (in simulations they cover
+    96 to 97%, the others 98 to 99%).
 
     Parameters
     ----------

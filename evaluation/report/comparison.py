@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from ..pair_judgement import AVERAGE_PRECISION, BETWEEN_LABORATORIES
 from ..statistics import (
     Measured,
     bootstrap_p,
+    combine_trainings,
     compare,
     connected_groups,
     estimate,
@@ -32,6 +33,7 @@ from ..statistics import (
     resampled_means,
     resampled_over_pairs,
     resampling_units,
+    trainings_p,
 )
 from .results import SCORE_PREFIX, load_results, read_outcomes
 
@@ -51,12 +53,15 @@ class _Side:
         The molecule of each query; for pairs, both molecules.
     chosen : dict of metric to bool array of shape (n,)
         What counts.
+    trainings : dict of metric to float64 array
+        Where the row was trained several times: by how much each training may differ from what is compared.
     """
 
     values: dict[str, np.ndarray]
     first: np.ndarray
     second: np.ndarray | None
     chosen: dict[str, np.ndarray]
+    trainings: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def compare_reports(
@@ -172,10 +177,9 @@ def _compare_question(
     is_pairs = tasks[0]["kind"] == "pairs"
     compared = []
     for own in rows:
+        read = _pair_side if is_pairs else _ranked_side
         sides = [
-            _pair_side(table, row["label"], metrics, path)
-            if is_pairs
-            else _ranked_side(table, row["label"], metrics, path)
+            replace(read(table, row["label"], metrics, path), trainings=_trainings(row, is_pairs=is_pairs))
             for table, row, path in zip(tables, own, paths, strict=True)
         ]
         found = []
@@ -219,8 +223,22 @@ def _marks(row: Mapping[str, Any], *, is_pairs: bool) -> list[str]:
     found += [f"may have seen the queries: {row['exposure'].rstrip('.')}"] if row["exposure"] else []
     if row.get("trainings", 1) > 1:
         which = "the first" if is_pairs else "the mean"  # of pairs, only the scores of the first are written
-        found.append(f"is {which} of {row['trainings']} trainings; the interval knows nothing of another seed")
+        found.append(f"is {which} of {row['trainings']} trainings; the interval knows of their spread")
     return found
+
+
+def _trainings(row: Mapping[str, Any], *, is_pairs: bool) -> dict[str, np.ndarray]:
+    """Return how far the trainings of a row may lie from what is compared, by metric; empty where there is one.
+
+    The report has their least and most, so half are put at each, which is the largest spread that they can have. Of
+    pairs it has the scores of the first alone, which strays from the mean of all as far as any.
+    """
+    number = row.get("trainings", 1)
+    if number < 2:
+        return {}
+    ends = np.where(np.arange(number) < number // 2, -0.5, 0.5)
+    ends = (ends - ends.mean()) * (math.sqrt(number) if is_pairs else 1.0)
+    return {metric: ends * (of["most"] - of["least"]) for metric, of in row.get("spread", {}).items()}
 
 
 def _ranked_side(table: pa.Table, label: str, metrics: Sequence[str], path: Path) -> _Side:
@@ -262,9 +280,9 @@ def _judge_ranked(metric: str, sides: Sequence[_Side], is_paired: bool, options:
         measured.append(Measured(float(of.mean()), resampled_means(of, molecule, drawn), len(names)))
         values.append(of)
     if not is_paired:
-        return _unpaired(metric, measured, options)
+        return _unpaired(metric, sides, measured, options)
     p = paired_permutation_p(values[1], values[0], molecule, seed=options["seed"])
-    return _difference(metric, measured, p, "permutation", options)
+    return _difference(metric, *_with_spread(metric, sides, measured, p, "permutation"), options)
 
 
 def _judge_pairs(metric: str, sides: Sequence[_Side], is_paired: bool, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -289,13 +307,13 @@ def _judge_pairs(metric: str, sides: Sequence[_Side], is_paired: bool, options: 
         measured.append(Measured(plain(of, positive), resampled, len(np.unique(units))))
         scores.append(of)
     if not is_paired:
-        return _unpaired(metric, measured, options)
+        return _unpaired(metric, sides, measured, options)
     if group is None:  # too few groups of molecules to exchange
         p = bootstrap_p(measured[1].value - measured[0].value, measured[1].resampled - measured[0].resampled)
-        return _difference(metric, measured, p, "bootstrap", options)
+        return _difference(metric, *_with_spread(metric, sides, measured, p, "bootstrap"), options)
     kind: PairMeasure = "average precision" if metric == AVERAGE_PRECISION else "ROC AUC"
     p = pair_permutation_p(kind, scores[1], scores[0], positive, group, seed=options["seed"])
-    return _difference(metric, measured, p, "permutation", options)
+    return _difference(metric, *_with_spread(metric, sides, measured, p, "permutation"), options)
 
 
 def _weights(num_units: int, options: Mapping[str, Any], place: int) -> np.ndarray:
@@ -303,10 +321,30 @@ def _weights(num_units: int, options: Mapping[str, Any], place: int) -> np.ndarr
     return molecule_weights(num_units, resamples=options["resamples"], seed=options["seed"] + place)
 
 
-def _unpaired(metric: str, measured: Sequence[Measured], options: Mapping[str, Any]) -> dict[str, Any]:
+def _with_spread(
+    metric: str, sides: Sequence[_Side], measured: Sequence[Measured], p: float, test: str
+) -> tuple[list[Measured], float, str]:
+    """Return what was measured, its p-value and its test, made to hold for other trainings of the rows too."""
+    if not any(metric in side.trainings for side in sides):
+        return list(measured), p, test
+    trainings = [
+        [replace(of, value=of.value + apart) for apart in side.trainings.get(metric, np.zeros(1)).tolist()]
+        for side, of in zip(sides, measured, strict=True)
+    ]
+    bounds = (0.0, math.inf if metric in LOWER_IS_BETTER else 1.0)
+    combined = [
+        replace(combine_trainings(parts, bounds), value=of.value) for parts, of in zip(trainings, measured, strict=True)
+    ]
+    return combined, max(p, trainings_p(trainings[1], trainings[0])), f"{test}, spread of trainings"
+
+
+def _unpaired(
+    metric: str, sides: Sequence[_Side], measured: Sequence[Measured], options: Mapping[str, Any]
+) -> dict[str, Any]:
     p = bootstrap_p(measured[1].value - measured[0].value, measured[1].resampled - measured[0].resampled)
     fewer = min(of.num_molecules for of in measured)
-    return _difference(metric, [replace(of, num_molecules=fewer) for of in measured], p, "bootstrap, unpaired", options)
+    measured = [replace(of, num_molecules=fewer) for of in measured]
+    return _difference(metric, *_with_spread(metric, sides, measured, p, "bootstrap, unpaired"), options)
 
 
 def _difference(

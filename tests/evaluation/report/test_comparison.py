@@ -15,7 +15,7 @@ from rich.console import Console
 from ionbed import cli
 from ionbed.errors import InputError
 from ionbed.evaluation.metrics import roc_auc
-from ionbed.evaluation.report.comparison import _difference, _marks, compare_reports
+from ionbed.evaluation.report.comparison import _difference, _marks, _Side, _trainings, _with_spread, compare_reports
 from ionbed.evaluation.report.comparison_words import (
     comparison_markdown,
     comparison_page,
@@ -305,3 +305,36 @@ def test_several_trainings_are_said_to_be_their_mean_and_of_pairs_the_first() ->
     assert ranked.startswith("is the mean of 3 trainings")
     assert of_pairs.startswith("is the first of 3 trainings")
     assert not _marks({**row, "trainings": 1}, is_pairs=False)
+
+
+@pytest.mark.parametrize("is_pairs", [False, True])
+def test_a_difference_within_the_spread_of_the_trainings_is_no_verdict(is_pairs: bool) -> None:
+    rng = np.random.default_rng(0)
+    measured = [Measured(value, rng.normal(value, 0.005, 1000), 200) for value in (0.50, 0.55)]
+
+    def judged(spread: dict[str, float], trainings: int) -> dict[str, Any]:
+        row = {"trainings": trainings, "spread": {"hit@1": spread}}
+        none = np.empty(0, object)
+        sides = [_Side({}, none, None, {}, _trainings(row, is_pairs=is_pairs)), _Side({}, none, None, {})]
+        return _difference(
+            "hit@1", *_with_spread("hit@1", sides, measured, 0.0001, "permutation"), {"confidence": 0.95}
+        )
+
+    alone = judged({"least": 0.5, "most": 0.5}, 1)
+    assert (alone["verdict"], alone["p"], alone["test"]) == ("beats", 0.0001, "permutation")
+    close = judged({"least": 0.499, "most": 0.501}, 3)
+    assert close["verdict"] == "beats" and close["p"] < 0.001
+    far = judged({"least": 0.45, "most": 0.55}, 3)
+    assert far["verdict"] == "unresolved" and far["p"] > 0.05
+    assert far["test"] == "permutation, spread of trainings"
+    assert far["estimate"]["value"] == pytest.approx(0.05)
+    assert far["first"]["value"] == 0.50
+    assert far["second"] == alone["second"]
+
+
+def test_the_spread_is_the_largest_that_least_and_most_allow() -> None:
+    row = {"trainings": 3, "spread": {"hit@1": {"least": 0.3, "most": 0.6}}}
+    ranked, of_pairs = (_trainings(row, is_pairs=is_pairs)["hit@1"] for is_pairs in (False, True))
+    assert np.ptp(ranked) == pytest.approx(0.3)
+    assert ranked.mean() == pytest.approx(0)
+    assert of_pairs == pytest.approx(ranked * 3**0.5)  # one training strays further than the mean of three
