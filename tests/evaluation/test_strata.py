@@ -98,6 +98,11 @@ def test_a_cell_needs_queries_and_molecules() -> None:
     found = strata_trees(of_few_molecules, rows, BOOTSTRAP, seed=0)[0]["made up"]
     assert found["cells"] == {}
     assert found["queries in cells too small"] == 80
+    of_few_queries = ranked_task(["A"] * SMALLEST_CELL + ["B"] * (SMALLEST_CELL - 1), per_molecule=1)
+    rows = [Judge(of_few_queries, BOOTSTRAP, seed=0)([answered(of_few_queries, is_true(of_few_queries) * 1.0)])]
+    found = strata_trees(of_few_queries, rows, BOOTSTRAP, seed=0)[0]["made up"]
+    assert list(found["cells"]) == ["A"]
+    assert found["queries in cells too small"] == SMALLEST_CELL - 1
 
 
 def test_trainings_that_disagree_widen_the_interval_of_a_cell() -> None:
