@@ -58,8 +58,8 @@ def table_rows(
     from .baselines.structures import structure_entries
     from .baselines.transfer import transfer_entries
 
-    lookups = lookup_entries(config.lookups, workers=config.workers)
-    learned = [model_entry(label, of_label, exposure[label]) for label, of_label in models.items()]
+    lookups = _only(SPECTRA, lookup_entries(config.lookups, workers=config.workers))
+    learned = _only(SPECTRA, [model_entry(label, of_label, exposure[label]) for label, of_label in models.items()])
     transferred = _only(RETRIEVAL, transfer_entries([*lookups, *learned], config.transfer))
     structures = _only(RETRIEVAL, structure_entries())
     made = [entry.label for entry in (*lookups, *learned, *transferred, *structures)]

@@ -101,6 +101,8 @@ def test_every_question_has_its_table_and_the_folder_is_whole(config, encoder, t
             assert row["metrics"].keys() <= set(task["metrics"])
             assert task["main"] in row["metrics"]
         assert pq.read_table(out / f"{name.replace(',', '').replace(' ', '-')}.parquet").num_rows > 0
+    controlled = {audit["about"] for audit in tree["audits"] if audit["sentence"].startswith(RETRIEVAL_BY_MASS)}
+    assert "cosine, analogue transfer" in controlled and "cosine" not in controlled  # which scores no structures
     failed = [audit for audit in tree["audits"] if audit["passed"] is False]
     assert not failed
     written = io.StringIO()
