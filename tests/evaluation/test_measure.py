@@ -269,3 +269,12 @@ def test_listed_pairs_get_the_scores_of_the_matrix(data) -> None:
     first, second = rng.integers(0, len(data), (2, 500))
     found = score_pairs(Table("x", matrix), first, second, data.columns.precursor_mz, label="x")
     assert found == pytest.approx(matrix[first, second], abs=1e-6)
+
+
+def test_the_nearest_precursor_is_best_of_listed_pairs_and_of_a_whole_library(data) -> None:
+    scorer, library = PrecursorOnly(data.columns), np.arange(len(data))
+    distance = np.abs(data.columns.precursor_mz - data.columns.precursor_mz[3])
+    (scores,) = scorer.scores(np.array([3]), library)
+    assert np.array_equal(np.unique(distance[scores == scores.max()]), [0.0])
+    assert np.all(np.diff(scores[np.argsort(distance)]) <= 1e-9)
+    np.testing.assert_allclose(scorer.pair_scores(np.full(len(data), 3), library), scores)

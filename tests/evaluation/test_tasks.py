@@ -200,3 +200,19 @@ def test_pairs_do_not_depend_on_how_many_are_drawn_at_a_time(build, make_data, m
     assert np.unique(molecules, axis=1, return_counts=True)[1].max() == 2
     both = [sorted(zip(task.first.tolist(), task.second.tolist(), strict=True)) for task in (whole, parts)]
     assert both[0] == both[1]
+
+
+def test_partners_of_the_fold_alone_and_a_library_of_one_fold_alone(build, make_data) -> None:
+    spectra = [
+        build.spectrum(molecule, number, mz=(50, 60 + molecule, 70 + number))
+        for molecule in range(9)
+        for number in (1, 2)
+    ]
+    folds = {molecule: ("train", "validation", "test")[molecule % 3] for molecule in range(9)}
+    data = make_data(spectra, folds)
+    pairs = same_molecule_task(data, "test", SameMoleculeOptions(), seed=0, partners="fold")
+    assert len(pairs.first)
+    assert set(data.fold[np.concatenate([pairs.first, pairs.second])]) == {"test"}
+    for fold in ("train", "validation"):
+        search = analogue_search_task(data, "test", AnalogueSearchOptions(library_fold=fold), seed=0)
+        assert set(data.fold[np.concatenate(search.libraries)]) == {fold}
