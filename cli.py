@@ -167,6 +167,7 @@ def split(
         Path | None, typer.Option(metavar="FILE.tsv", help="Of massspecgym: the benchmark's table.", show_default=False)
     ] = None,
     workers: WorkersOption = None,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Divide a store into train, validation and test, and audit what these share; a split that leaks is refused."""
     from .finetune.split_audit import describe_audit
@@ -177,7 +178,7 @@ def split(
         max_energy=max_energy, class_level=class_level, solver_seconds=solver_seconds, cache=cache, workers=workers,
         folds_from=folds_from,
     )  # fmt: skip
-    for line in describe_audit(split_store(store, out, options)):
+    for line in describe_audit(split_store(store, out, options, overwrite=overwrite)):
         logger.info("%s: %s", out, line)
 
 

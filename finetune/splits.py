@@ -117,8 +117,13 @@ class SplitOptions:
             raise InputError(f"mces_distance is {self.mces_distance}; it must be above 0 and at most 30")
 
 
-def split_store(store: Path, out: Path, options: SplitOptions = SplitOptions()) -> dict[str, Any]:
+def split_store(
+    store: Path, out: Path, options: SplitOptions = SplitOptions(), *, overwrite: bool = False
+) -> dict[str, Any]:
     """Split a prepared store, audit the split, and save both: ``out`` and, beside it, ``NAME.audit.json``.
+
+    A split that is there already is kept unless ``overwrite``, or unless the new one is the same: models that were
+    trained with it can be evaluated with no other.
 
     Returns
     -------
@@ -128,19 +133,28 @@ def split_store(store: Path, out: Path, options: SplitOptions = SplitOptions()) 
     Raises
     ------
     InputError
-        The store is unusable or lacks what the kind needs, ``out`` lies in it, the options are impossible, or the
-        split leaks; nothing is written then.
+        The store is unusable or lacks what the kind needs, ``out`` lies in it or is taken, the options are impossible,
+        or the split leaks; nothing is written then.
     """
     opened = Store(store)
     refuse_input_as_output(out, store)
     table = opened.table((*AUDIT_COLUMNS, "native_id"))
     split = make_split(table, options, cache=options.cache or Path(f"{out}.cache"))
+    if Path(out).exists() and not overwrite and not _is_split(Path(out), split.hash):
+        raise InputError(f"{out}: already exists and is not this split; choose another name or pass --overwrite")
     audit = audit_split(split, table)
     refuse_leaks(audit)
     with atomic_file(audit_path(out)) as partial:
         partial.write_text(json.dumps(audit, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     split.save(out)
     return audit
+
+
+def _is_split(path: Path, split_hash: str) -> bool:
+    try:
+        return Split.load(path).hash == split_hash
+    except InputError:  # something else, which is not ours to replace either
+        return False
 
 
 def audit_path(out: str | os.PathLike[str]) -> Path:

@@ -87,3 +87,19 @@ def test_what_is_no_split_is_told_in_one_line(tmp_path, content):
     assert "\n" not in str(caught.value)
     with pytest.raises(ionbed.InputError, match="cannot be read"):
         Split.load(tmp_path)
+
+
+def test_a_split_is_replaced_only_where_that_is_asked_for(store, tmp_path):
+    out = tmp_path / "split.json"
+    split_store(store, out, SplitOptions(seed=1))
+    before = out.read_bytes()
+    split_store(store, out, SplitOptions(seed=1))  # the same again
+    with pytest.raises(ionbed.InputError, match=r"split.json: already exists and is not this split.*--overwrite"):
+        split_store(store, out, SplitOptions(seed=2))
+    assert out.read_bytes() == before
+    split_store(store, out, SplitOptions(seed=2), overwrite=True)
+    assert out.read_bytes() != before
+    out.write_text("notes")
+    with pytest.raises(ionbed.InputError, match="already exists"):
+        split_store(store, out, SplitOptions(seed=2))
+    assert out.read_text() == "notes"
