@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from .chance import chance_deviations, chance_p, drawn_hits, drawn_reciprocal_ranks
+from .comparisons import MAIN_METRIC
 from .judged import CHANCE, Averages, Comparison, Judged, p_of_trainings
 from .metrics import chance_corrected
 from .outcomes import (
@@ -82,7 +83,10 @@ class Judge:
         return parts[0] if len(parts) == 1 else self._mean_of(parts)
 
     def compare(self, judged: Sequence[Judged], comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
-        """Return every difference, in order, with p-values corrected over all of them (Holm).
+        """Return every difference, in order, with corrected p-values (Holm).
+
+        Those in the main metric of the task, by which verdicts are put into words, are corrected together, and all
+        others together: the main metric was chosen before any number was seen, and need not pay for the others.
 
         Each has the keys metric, role, own, against, estimate, p, test, 'p corrected', verdict.
         """
@@ -110,10 +114,11 @@ class Judge:
                         "test": test,
                     }
                 )
-        corrected = holm([entry["p"] for entry in found])
-        for entry, difference, p in zip(found, results, corrected, strict=True):
-            entry["p corrected"] = p
-            entry["verdict"] = confirmed(difference, p, self.bootstrap.confidence)
+        is_main = np.array([entry["metric"] == MAIN_METRIC[self.task.kind] for entry in found], bool)
+        for family in (np.flatnonzero(is_main), np.flatnonzero(~is_main)):
+            for place, p in zip(family, holm([found[place]["p"] for place in family]), strict=True):
+                found[place]["p corrected"] = p
+                found[place]["verdict"] = confirmed(results[place], p, self.bootstrap.confidence)
         return found
 
     def _p_value(self, own: Judged, other: Judged | None, metric: str) -> tuple[float, str]:

@@ -126,7 +126,8 @@ def footnote(tree: Mapping[str, Any]) -> str:
     return (
         f"In brackets: {bootstrap['confidence']:.0%} intervals, {bootstrap['resamples']:,} bootstrap resamples of "
         "molecules. Ties count in expectation, an abstention is a miss. 'beats' and 'loses' need an interval without 0 "
-        "and a p-value, corrected for all comparisons of the table (Holm), that agrees."
+        "and a p-value that agrees, corrected (Holm) for all comparisons in the first metric, and in the others for "
+        "all of those."
     )
 
 

@@ -282,8 +282,9 @@ def footnote(tree: Mapping[str, Any]) -> str:
         f"In brackets: {bootstrap['confidence']:.0%} intervals, {bootstrap['resamples']:,} bootstrap resamples of "
         f"{units.get(bootstrap.get('unit', 'molecule'), 'molecules')}. Ties count in expectation, an abstention is a "
         "miss. The best look-up and the best blind row are those with the best figure in the metric; differences are "
-        "paired by resample. 'beats' and 'loses' need an interval without 0 and a p-value, corrected for all "
-        "comparisons (Holm), that agrees; otherwise these data cannot tell, and the verdict is unresolved."
+        "paired by resample. 'beats' and 'loses' need an interval without 0 and a p-value that agrees, corrected "
+        "(Holm) for all comparisons in the main metric, and in the other metrics for all of those; otherwise these data "
+        "cannot tell, and the verdict is unresolved."
     )
     marks = [f"{VOID} {sentence}" for sentence in void_sentences(tree)]
     marks += [f"{EXPOSED} {sentence}" for sentence in exposure_sentences(tree)]
