@@ -283,8 +283,8 @@ def footnote(tree: Mapping[str, Any]) -> str:
         f"{units.get(bootstrap.get('unit', 'molecule'), 'molecules')}. Ties count in expectation, an abstention is a "
         "miss. The best look-up and the best blind row are those with the best figure in the metric; differences are "
         "paired by resample. 'beats' and 'loses' need an interval without 0 and a p-value that agrees, corrected "
-        "(Holm) for all comparisons in the main metric, and in the other metrics for all of those; otherwise these data "
-        "cannot tell, and the verdict is unresolved."
+        "(Holm) for all comparisons in the main metric, and in the other metrics for all of those; otherwise these "
+        "data cannot tell, and the verdict is unresolved."
     )
     marks = [f"{VOID} {sentence}" for sentence in void_sentences(tree)]
     marks += [f"{EXPOSED} {sentence}" for sentence in exposure_sentences(tree)]
