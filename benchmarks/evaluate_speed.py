@@ -32,7 +32,7 @@ import numpy as np
 import pyarrow as pa
 
 from ionbed.artifacts import write_manifest
-from ionbed.evaluation.baselines.lookups import clean_peaks, lookup_entries, lookup_scorers
+from ionbed.evaluation.baselines.lookups import clean_peaks, lookup_entries, lookup_scorers, require_lookups
 from ionbed.evaluation.baselines.transfer import TransferOptions, transfer_entries
 from ionbed.evaluation.candidates import Candidates
 from ionbed.evaluation.comparisons import (
@@ -196,6 +196,7 @@ def peer_times(data: EvaluationData, config: EvaluationConfig, num_queries: int)
 
     An analogue search of ``num_queries`` queries, the index of the library included.
     """
+    require_lookups()
     from matchms import Spectrum
     from matchms.similarity import FlashSimilarity
     from ms_entropy import FlashEntropySearch
