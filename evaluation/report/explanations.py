@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 TITLES = {
-    "same molecule": "Same molecule or not, both molecules held out",
+    "same molecule": "Same molecule or not, both spectra held out",
     "same molecule, any partner": "Same molecule or not, the partner of any fold",
     "library search": "Library search: the molecule is in the library",
     "open-world search": "Open-world search: some queries have no answer",
