@@ -19,7 +19,7 @@ from .judged import Comparison, Judged
 from .judgement import Judge
 from .mces_at_1 import MCESDistances, mces_at_1
 from .outcomes import LOWER_IS_BETTER, Outcomes
-from .query_properties import nearest_train_tanimoto, query_values
+from .query_properties import query_values
 from .question import Question, answer, can_answer
 from .scorers import rows_needed
 from .statistics import BootstrapOptions
@@ -91,8 +91,11 @@ def measure(
     *,
     seed: int,
     distances: MCESDistances | None = None,
+    nearest_train: np.ndarray | None = None,
 ) -> list[QuestionResult]:
     """Return the table of every question; MCES@1 is in it where ``distances`` are given.
+
+    ``nearest_train`` is that of the questions (see `ask`), by which trust is told apart too.
 
     Each row is built once for all questions, so that a model embeds a spectrum once.
     """
@@ -115,7 +118,6 @@ def measure(
             if can_answer(questions[place].kind, scorers[0]):
                 predictions = [answer(questions[place], data, scorer) for scorer in scorers]
                 judged[place].append((entry, judges[place](predictions)))
-    nearest_train = nearest_train_tanimoto(data, molecules.fingerprint)
     return [
         _table(question, judge, rows, query_values(data, question.found.queries, nearest_train), bootstrap, seed)
         for question, judge, rows in zip(questions, judges, judged, strict=True)
@@ -141,15 +143,21 @@ def comparisons_of(rows: Sequence[tuple[str, Judged]]) -> list[Comparison]:
                 continue
             found.append(Comparison(place, None, (metric,), CHANCE_ROLE))
             for role, of_kind in ((BEST_BLIND, "blind"), (BEST_LOOKUP, "look-up")):
-                others = [
-                    (other.averages[metric].micro.value, -index)
-                    for index, (other_kind, other) in enumerate(rows)
-                    if other_kind == of_kind and metric in other.averages
-                ]
-                if others:
-                    best = min(others, key=lambda o: (o[0], -o[1])) if metric in LOWER_IS_BETTER else max(others)
-                    found.append(Comparison(place, -best[1], (metric,), role))
+                best = _best_of(rows, of_kind, metric)
+                if best is not None:
+                    found.append(Comparison(place, best, (metric,), role))
     return found
+
+
+def _best_of(rows: Sequence[tuple[str, Judged]], kind: str, metric: str) -> int | None:
+    """Return the place of the row of ``kind`` with the best figure, the first of several; None where there is none."""
+    sign = -1.0 if metric in LOWER_IS_BETTER else 1.0
+    figures = [
+        (sign * row.averages[metric].micro.value, -place)
+        for place, (of_kind, row) in enumerate(rows)
+        if of_kind == kind and metric in row.averages
+    ]
+    return -max(figures)[1] if figures else None
 
 
 def _table(
@@ -214,8 +222,7 @@ def _trust(
         for place, (entry, row) in enumerate(judged)
         if metric in row.per_query and metric in row.averages
     ]
-    lookups = [(row.averages[metric].micro.value, -place) for place, kind, row in ranked if kind == "look-up"]
-    best = -max(lookups)[1] if lookups else None
+    best = _best_of([(entry.kind, row) for entry, row in judged], "look-up", metric)
     lookup = None if best is None else judged[best][1]
     return {
         place: trust_tree(

@@ -171,24 +171,6 @@ def chance_corrected(value: np.ndarray | float, expected: np.ndarray | float) ->
     return np.divide(gained, room, out=np.full(np.shape(gained), np.nan), where=room > 1e-12)
 
 
-def value_of_best(scores: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Return the expected value of the best-scored candidate of each query when ties are broken at random.
-
-    Parameters
-    ----------
-    scores, values : arrays of shape (n_queries, n_candidates)
-        Scores as from `comparable`. A query whose candidates all abstain gets 0.
-
-    Returns
-    -------
-    float64 array of shape (n_queries,)
-    """
-    best = scores.max(axis=1, keepdims=True)
-    tied = scores == best
-    expected = np.where(tied, values, 0.0).sum(axis=1, dtype=np.float64) / tied.sum(axis=1)
-    return np.where(np.isneginf(best[:, 0]), 0.0, expected)
-
-
 def _harmonic(count: np.ndarray) -> np.ndarray:
     """Return 1 + 1/2 + ... + 1/n for each n of an int array; 0 for n = 0."""
     most = int(count.max()) if count.size else 0

@@ -146,21 +146,23 @@ def read_predictions(path: str | os.PathLike[str], task: Task) -> Predictions:
             "twice; give each one score"
         )
     score = _scores(table, path)
+    return Predictions(manifest, row_query, candidate, score, prediction_counts(task, row_query, score))
+
+
+def prediction_counts(task: Task, query: np.ndarray, score: np.ndarray) -> dict[str, int]:
+    """Return how much of ``task`` the rows (query, score) of a tool answer; see `Predictions`.
+
+    ``query`` and ``score`` have shape (n,).
+    """
     scored = ~np.isneginf(score)
     num_candidates = np.bincount(task.candidate_pool, minlength=int(task.query_pool.max(initial=-1)) + 1)
-    return Predictions(
-        manifest,
-        row_query,
-        candidate,
-        score,
-        {
-            "rows": len(table),
-            "rows without a score": int(np.sum(~scored)),
-            "queries": len(task.query_id),
-            "queries without any score": len(task.query_id) - len(np.unique(row_query[scored])),
-            "candidates without a score": int(num_candidates[task.query_pool].sum() - np.sum(scored)),
-        },
-    )
+    return {
+        "rows": len(score),
+        "rows without a score": int(np.sum(~scored)),
+        "queries": len(task.query_id),
+        "queries without any score": len(task.query_id) - len(np.unique(query[scored])),
+        "candidates without a score": int(num_candidates[task.query_pool].sum() - np.sum(scored)),
+    }
 
 
 def read_prediction_manifest(path: Path) -> PredictionManifest:

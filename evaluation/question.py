@@ -15,7 +15,7 @@ from .comparisons import KIND_OF, Comparisons, other_laboratory
 from .dataset import EvaluationData
 from .draws import COMPARISONS
 from .metrics import comparable
-from .predictions import PredictionManifest, Predictions
+from .predictions import PredictionManifest, Predictions, prediction_counts
 from .scorers import Scorer, StructureScorer, score_pairs
 from .strata import query_strata
 from .task_files import HITS, Task, TaskKind
@@ -153,16 +153,7 @@ def answer(question: Question, data: EvaluationData, scorer: Scorer | StructureS
 
 def checked(question: Question, label: str, query: np.ndarray, candidate: np.ndarray, score: np.ndarray) -> Predictions:
     """Return scores as `Predictions`; ``query`` and ``candidate`` are places in the task, without repetition."""
-    task = question.task
-    scored = ~np.isneginf(score)
-    num_candidates = np.bincount(task.candidate_pool, minlength=int(task.query_pool.max(initial=-1)) + 1)
-    counts = {
-        "rows": len(score),
-        "rows without a score": int(np.sum(~scored)),
-        "queries": len(task.query_id),
-        "queries without any score": len(task.query_id) - len(np.unique(query[scored])),
-        "candidates without a score": int(num_candidates[task.query_pool].sum() - np.sum(scored)),
-    }
+    counts = prediction_counts(question.task, query, score)
     return Predictions(PredictionManifest(label, (), ()), query, candidate, score, counts)
 
 

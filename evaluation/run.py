@@ -194,7 +194,16 @@ def evaluate(config: EvaluationConfig, out: str | os.PathLike[str], *, overwrite
     ]
     rows = table_rows(data, molecules, models, exposed, config, split_hash=split.hash)
     with MCESDistances(config.mces, config.cache, workers=config.workers) as distances:
-        results = measure(asked, data, molecules, rows, config.bootstrap, seed=config.seed, distances=distances)
+        results = measure(
+            asked,
+            data,
+            molecules,
+            rows,
+            config.bootstrap,
+            seed=config.seed,
+            distances=distances,
+            nearest_train=nearest_train,
+        )
     findings = run_audits(
         data,
         molecules,

@@ -18,6 +18,7 @@ from ionbed.evaluation.comparisons import Comparisons
 from ionbed.evaluation.dataset import EvaluationData, load_evaluation_data
 from ionbed.evaluation.entries import Entry
 from ionbed.evaluation.measure import QuestionResult, measure
+from ionbed.evaluation.query_properties import nearest_train_tanimoto
 from ionbed.evaluation.question import Question, task_of
 from ionbed.evaluation.report.results import file_name
 from ionbed.evaluation.report.write import write_outcomes, write_report
@@ -113,7 +114,8 @@ def evaluated(data: EvaluationData, *, seed: int = 0, strengths: dict[str, float
     for label, kind, strength in ROWS:
         scorer = MadeUp(label, kind, (strengths or {}).get(label, strength), data, seed)
         entries.append(Entry(label, kind, (lambda *_, scorer=scorer: scorer,)))
-    results = measure(questions, data, molecules, entries, BOOTSTRAP, seed=0)
+    nearest_train = nearest_train_tanimoto(data, molecules.fingerprint)
+    results = measure(questions, data, molecules, entries, BOOTSTRAP, seed=0, nearest_train=nearest_train)
     tree = {
         "format": 2,
         "config": {"bootstrap": {"resamples": 200, "confidence": 0.95}, "fold": "test", "seed": 0},
