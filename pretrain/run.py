@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -14,60 +14,20 @@ import torch
 
 from ..artifacts import MANIFEST, atomic_folder, sha256_of_file, write_manifest
 from ..configs.loading import to_tree
-from ..encoder.batching import token_budget_batches
-from ..encoder.collator import EncoderBatch
 from ..encoder.modeling_ionbed import IonbedModel
 from ..errors import InputError
 from .config import PretrainConfig
-from .data import TrainingSpectra, epoch_batches
+from .data import TrainingSpectra
 from .logs import LOG
-from .loop import process_state, train
-from .masking import masked_batch
-from .objective import MaskedPeakObjective
+from .loop import train
+from .processes import process_state
+from .task import MaskedPeakTask
 
 logger = logging.getLogger("ionbed")
 
 MODEL_FOLDER = "model"
 ARROW = "arrow"
 """Folder in the output, while the run lasts, of the memory-mapped training spectra."""
-
-
-class MaskedPeakTask:
-    """Masked-peak modelling of the spectra of a store, as `ionbed.pretrain.loop.train` takes it."""
-
-    def __init__(self, config: PretrainConfig, spectra: TrainingSpectra) -> None:
-        torch.manual_seed(config.training.seed)
-        self.config = config
-        self.spectra = spectra
-        self.encoder = IonbedModel(config.model.encoder_config())
-        self.module = MaskedPeakObjective(self.encoder, config.masking)
-        self.weights = self.module.weights
-        self.num_tokens = np.minimum(spectra.num_peaks, config.model.max_peaks) + 1
-
-    def epoch_batches(self, epoch: int) -> list[np.ndarray]:
-        """Return the rows of each batch of an epoch."""
-        training = self.config.training
-        return epoch_batches(self.spectra.rows, self.num_tokens, training.batch_tokens, training.seed, epoch)
-
-    def validation_batches(self) -> list[np.ndarray]:
-        """Return the rows of each validation batch."""
-        rows = self.spectra.validation_rows
-        return [rows[b] for b in token_budget_batches(self.num_tokens[rows], self.config.training.batch_tokens)]
-
-    def micro_batches(self, rows: np.ndarray, epoch: int, process: int, processes: int) -> Sequence[EncoderBatch]:
-        """Collate and mask this process's part of a batch."""
-        own = rows[process::processes]
-        config = self.config
-        parts = token_budget_batches(self.num_tokens[own], config.training.micro_batch_tokens)
-        return [
-            masked_batch(self.spectra.columns(own[part]), own[part], self.encoder.config, config.masking,
-                         config.training.seed, epoch)
-            for part in parts
-        ]  # fmt: skip
-
-    def counts(self, micro_batch: EncoderBatch) -> dict[str, float]:
-        """Return the number of masked peaks that each term sums over."""
-        return self.module.counts(micro_batch)
 
 
 def pretrain(config: PretrainConfig, *, resume: str | None = None) -> Path:

@@ -29,7 +29,7 @@ from ionbed.pretrain.checkpoints import (
 )
 from ionbed.pretrain.config import ModelConfig, PretrainConfig, TrainingConfig
 from ionbed.pretrain.data import TrainingSpectra
-from ionbed.pretrain.loop import learning_rate
+from ionbed.pretrain.optimisation import learning_rate
 from ionbed.pretrain.run import MaskedPeakTask, pretrain
 from ionbed.spectra.split import Split
 
