@@ -68,6 +68,7 @@ class ModelConfig:
     mz_wavelengths: tuple[float, ...] = (1e-3, 1e3)
     rotary_wavelengths: tuple[float, ...] = (1e-2, 1e3)
     rotary_fraction: float = 0.5
+    pairwise_bias: int = 0
     precursor: Literal["full", "relative", "hidden"] = "full"
     conditioning: tuple[str, ...] = ("polarity", "charge", "collision_energy")
     adducts: tuple[str, ...] = ()
@@ -100,6 +101,7 @@ class MaskingConfig:
     hide_intensity_share: float = 0.2
     metadata_dropout: float = 0.2
     max_mz: float = 1000.0
+    mz_target: Literal["bins", "regression"] = "bins"
     bin_width: float = 0.05
     offset_weight: float = 1.0
     intensity_weight: float = 1.0
@@ -124,13 +126,19 @@ class LoopConfig:
     micro_batch_tokens: int = 8192
     learning_rate: float = 1e-3
     warmup_steps: int = 200
-    final_learning_rate: float = 0.05
+    schedule: Literal["cosine", "linear", "constant", "wsd"] = "cosine"
+    decay_steps: int | None = None
+    final_learning_rate_ratio: float = 0.05
     weight_decay: float = 0.05
     betas: tuple[float, ...] = (0.9, 0.98)
-    clip_norm: float = 1.0
+    max_grad_norm: float = 1.0
+    ema_decay: float | None = None
     precision: Literal["fp32", "bf16"] = "fp32"
+    parallelism: Literal["ddp", "fsdp2"] = "ddp"
+    compile: bool = False
     seed: int = 0
     threads: int | None = None
+    spike_deviations: float = 6.0
     log_every: int = 20
     validate_every: int = 500
     checkpoint_every: int = 500
@@ -141,13 +149,20 @@ class LoopConfig:
         check_least(self, 1, "steps", "micro_batch_tokens", "log_every", "validate_every", "checkpoint_every",
                     "keep_checkpoints")  # fmt: skip
         check_least(self, 0, "warmup_steps", "weight_decay", "seed")
-        check_positive(self, "learning_rate", "clip_norm")
+        check_positive(self, "learning_rate", "max_grad_norm", "spike_deviations")
         if self.threads is not None:
             check_least(self, 1, "threads")
         if self.warmup_steps >= self.steps:
             raise ValueError(f"warmup_steps ({self.warmup_steps}) must be fewer than steps ({self.steps})")
-        if not 0 <= self.final_learning_rate <= 1:
-            raise ValueError("final_learning_rate is a share of learning_rate; it must lie between 0 and 1")
+        if self.decay_steps is not None:
+            check_least(self, 1, "decay_steps")
+            if self.schedule != "wsd":
+                raise ValueError(f"decay_steps is for the schedule wsd, not {self.schedule}; leave it null")
+            if self.decay_steps > self.steps - self.warmup_steps:
+                raise ValueError(f"decay_steps ({self.decay_steps}) and warmup_steps are more than steps ({self.steps})")
+        check_share(self, "final_learning_rate_ratio")
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise ValueError(f"ema_decay is {self.ema_decay}; it must lie between 0 and 1, or be null")
         if len(self.betas) != 2 or not all(0 <= b < 1 for b in self.betas):
             raise ValueError("betas must be two numbers from 0 to below 1")
 

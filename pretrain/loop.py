@@ -109,7 +109,7 @@ def train(
                     sums[name] += float(value.detach())
                 meter.tokens += micro_batch.num_tokens
                 meter.spectra += len(micro_batch)
-            norm = float(accelerator.clip_grad_norm_(module.parameters(), config.clip_norm))
+            norm = float(accelerator.clip_grad_norm_(module.parameters(), config.max_grad_norm))
             if math.isfinite(norm):
                 optimizer.step()
             else:

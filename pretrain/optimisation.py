@@ -1,8 +1,10 @@
-"""The optimiser and the schedule of its learning rate."""
+"""The optimiser, the schedule of its learning rate, and the moving average of the weights."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -20,9 +22,61 @@ def make_optimizer(module: nn.Module, config: LoopConfig) -> torch.optim.AdamW:
 
 
 def learning_rate(config: LoopConfig, step: int) -> float:
-    """Return the rate of the step after ``step`` steps: linear warm-up, then a half cosine to the final share."""
+    """Return the rate of the step after ``step`` steps: a linear warm-up, then the schedule, down to its final ratio.
+
+    After the warm-up 'cosine' falls by half a cosine, 'linear' in a line, 'constant' not at all, and 'wsd'
+    (warm-up, stable, decay; Hu et al. 2024, MiniCPM) in a line over the last ``decay_steps``.
+    """
     if step < config.warmup_steps:
         return config.learning_rate * (step + 1) / config.warmup_steps
-    progress_share = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
-    floor = config.final_learning_rate
-    return config.learning_rate * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress_share)))
+    after = config.steps - config.warmup_steps
+    share = (step - config.warmup_steps) / max(1, after)
+    match config.schedule:
+        case "cosine":
+            height = 0.5 * (1 + math.cos(math.pi * share))
+        case "linear":
+            height = 1 - share
+        case "constant":
+            return config.learning_rate
+        case "wsd":
+            decay = config.decay_steps or max(1, after // 10)
+            height = min(1.0, (config.steps - step) / decay)
+    floor = config.final_learning_rate_ratio
+    return config.learning_rate * (floor + (1 - floor) * height)
+
+
+class MovingAverage:
+    """Exponential moving average of a module's weights, in their own precision and sharding.
+
+    The first steps are averaged with a smaller decay, ``(1 + t) / (10 + t)``, so that the random start is forgotten
+    (as TensorFlow's ExponentialMovingAverage does with ``num_updates``).
+    """
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.weights = {name: p.detach().clone() for name, p in module.named_parameters()}
+
+    @torch.no_grad()
+    def update(self, module: nn.Module, step: int) -> None:
+        """Move towards the weights of ``module`` after ``step`` steps."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        own = list(self.weights.values())
+        torch._foreach_lerp_(own, [p.detach() for _, p in module.named_parameters()], 1 - decay)
+
+    @contextmanager
+    def in_place(self, module: nn.Module) -> Iterator[None]:
+        """Give ``module`` the averaged weights within the context."""
+        self.swap(module)
+        try:
+            yield
+        finally:
+            self.swap(module)
+
+    @torch.no_grad()
+    def swap(self, module: nn.Module) -> None:
+        """Exchange the averaged weights and those of ``module``."""
+        for name, parameter in module.named_parameters():
+            own = self.weights[name]
+            trained = parameter.detach().clone()
+            parameter.copy_(own)
+            own.copy_(trained)

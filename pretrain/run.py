@@ -28,6 +28,11 @@ logger = logging.getLogger("ionbed")
 MODEL_FOLDER = "model"
 ARROW = "arrow"
 """Folder in the output, while the run lasts, of the memory-mapped training spectra."""
+HOW_IT_RUNS = (
+    "threads", "parallelism", "compile", "spike_deviations", "log_every", "validate_every", "checkpoint_every",
+    "keep_checkpoints", "tensorboard",
+)  # fmt: skip
+"""Options of the loop that may change when a run goes on: they do not decide what it learns."""
 
 
 def pretrain(config: PretrainConfig, *, resume: str | None = None) -> Path:
@@ -105,7 +110,7 @@ def run_identity(config: Any, spectra: TrainingSpectra, *, dropout: float) -> di
     tree.pop("output")
     for name in ("store", "split", "validation_spectra"):
         tree["data"].pop(name)
-    for name in ("threads", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints", "tensorboard"):
+    for name in HOW_IT_RUNS:
         tree["training"].pop(name)
     if dropout == 0:  # else the parts of a batch decide what is dropped
         tree["training"].pop("micro_batch_tokens")

@@ -267,7 +267,7 @@ def test_a_run_goes_on_from_an_earlier_checkpoint(store, split, whole_run, tmp_p
         ("masking.max_mz=.inf", "max_mz is inf"),
         ("training.threads=0", "threads is 0; it must be at least 1"),
         ("training.seed=-1", "seed is -1; it must be at least 0"),
-        ("training.clip_norm=0", "clip_norm is 0.0; it must be a finite number above 0"),
+        ("training.max_grad_norm=0", "max_grad_norm is 0.0; it must be a finite number above 0"),
         ("training.learning_rate=.inf", "learning_rate is inf"),
         ("training.learning_rate=.nan", "learning_rate is nan"),
         ("training.weight_decay=-0.1", "weight_decay is -0.1"),
@@ -342,7 +342,7 @@ def test_every_key_is_explained(name):
 
 
 def test_the_learning_rate_warms_up_and_decays():
-    config = TrainingConfig(steps=100, warmup_steps=10, learning_rate=1.0, final_learning_rate=0.1)
+    config = TrainingConfig(steps=100, warmup_steps=10, learning_rate=1.0, final_learning_rate_ratio=0.1)
     rates = [learning_rate(config, step) for step in range(100)]
     assert rates[0] == pytest.approx(0.1) and rates[9] == rates[10] == 1.0
     assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
