@@ -34,6 +34,9 @@ class IonbedConfig(PretrainedConfig):
         The same for the rotation of queries and keys by m/z.
     rotary_fraction : float
         Share of each head's dimensions that is rotated; the others compare content alone.
+    pairwise_bias : int
+        Hidden width of a small network that gives each head a bias from the m/z difference of two peaks, at the
+        wavelengths of the rotation; 0 for no bias.
     precursor : {'full', 'relative', 'hidden'}
         What the precursor token tells. 'full': its m/z as features and as rotary position. 'relative': only the
         position, so that attention sees neutral losses and the token does not name the mass. 'hidden': neither.
@@ -68,6 +71,7 @@ class IonbedConfig(PretrainedConfig):
         mz_wavelengths: tuple[float, float] = (1e-3, 1e3),
         rotary_wavelengths: tuple[float, float] = (1e-2, 1e3),
         rotary_fraction: float = 0.5,
+        pairwise_bias: int = 0,
         precursor: str = "full",
         conditioning: tuple[str, ...] = ("polarity", "charge", "collision_energy"),
         adducts: tuple[str, ...] = (),
@@ -96,6 +100,8 @@ class IonbedConfig(PretrainedConfig):
                 raise ValueError(f"{label} must be two positive lengths in Da, the shorter first, not {low}, {high}")
         if not 0 <= rotary_fraction <= 1:
             raise ValueError(f"rotary_fraction is {rotary_fraction}; it must lie between 0 and 1")
+        if pairwise_bias < 0:
+            raise ValueError(f"pairwise_bias is {pairwise_bias}; it must be 0 (no bias) or a width above")
         if max_peaks < 1:
             raise ValueError(f"max_peaks is {max_peaks}; at least one peak is needed")
         self.hidden_size = hidden_size
@@ -110,6 +116,7 @@ class IonbedConfig(PretrainedConfig):
         self.mz_wavelengths = (float(mz_wavelengths[0]), float(mz_wavelengths[1]))
         self.rotary_wavelengths = (float(rotary_wavelengths[0]), float(rotary_wavelengths[1]))
         self.rotary_fraction = rotary_fraction
+        self.pairwise_bias = pairwise_bias
         self.precursor = precursor
         self.conditioning = tuple(conditioning)
         self.adducts = tuple(adducts)

@@ -27,4 +27,6 @@ def forward_flops(config: IonbedConfig, lengths: np.ndarray) -> float:
     layer = (4 + 2 * config.mlp_ratio) * size * size  # queries, keys, values, output; feed-forward
     energy = 2 * size + size * size if "collision_energy" in config.conditioning else 0
     per_pair = 2 * size * config.num_layers  # scores, and the mean of the values
+    if width := config.pairwise_bias:
+        per_pair += 2 * config.num_mz_wavelengths * width + width * config.num_heads
     return 2 * (tokens * (peak_embedding + config.num_layers * layer) + pairs * per_pair + len(lengths) * energy)

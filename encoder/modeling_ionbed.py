@@ -29,6 +29,7 @@ from ..spectra.spectrum import Spectrum
 from .batching import token_budget_batches
 from .collator import MAX_CHARGE, EncoderBatch, collate, select_peaks
 from .configuration_ionbed import IonbedConfig
+from .pairwise import PairwiseBias
 
 NUM_INTENSITY_FEATURES = 3
 
@@ -144,14 +145,19 @@ def rotate(x_BHLK: torch.Tensor, cos_BHLR: torch.Tensor, sin_BHLR: torch.Tensor)
 def attend(
     q_BHLK: torch.Tensor, k_BHLK: torch.Tensor, v_BHLK: torch.Tensor, key_mask: torch.Tensor | None
 ) -> torch.Tensor:
-    """Return scaled-dot-product attention, (B, H, L, K); ``key_mask`` (B, 1, 1, L) is True for keys to attend to."""
+    """Return scaled-dot-product attention, (B, H, L, K).
+
+    ``key_mask`` (B, 1, 1, L) is True for keys to attend to, or it is what is added to the scores, (B, H, L, L).
+    """
     training_in_bf16 = q_BHLK.dtype == torch.bfloat16 and q_BHLK.requires_grad
     if not (training_in_bf16 and q_BHLK.device.type == "cpu"):
         return F.scaled_dot_product_attention(q_BHLK, k_BHLK, v_BHLK, attn_mask=key_mask)
     # torch's CPU kernel has a bf16 backward 7 to 15 times slower than plain matrix products at these lengths.
     with torch.autocast("cpu", enabled=False):
         scores_BHLL = (q_BHLK * q_BHLK.shape[-1] ** -0.5) @ k_BHLK.transpose(-1, -2)
-        if key_mask is not None:
+        if key_mask is not None and key_mask.dtype != torch.bool:
+            scores_BHLL = scores_BHLL + key_mask
+        elif key_mask is not None:
             scores_BHLL = scores_BHLL.masked_fill(~key_mask, float("-inf"))
         return scores_BHLL.softmax(-1) @ v_BHLK
 
@@ -174,7 +180,7 @@ class Block(nn.Module):
     def forward(
         self, x_BLD: torch.Tensor, rotation: tuple[torch.Tensor, torch.Tensor] | None, key_mask: torch.Tensor | None
     ) -> torch.Tensor:
-        """Return tokens of shape (B, L, D); ``key_mask`` of shape (B, 1, 1, L) is None where nothing is padded."""
+        """Return tokens of shape (B, L, D); ``key_mask`` is that of `attend`, None where nothing is padded."""
         qkv = self.qkv(self.attention_norm(x_BLD)).unflatten(-1, (3, self.num_heads, -1))
         q_BHLK, k_BHLK, v_BHLK = qkv.permute(2, 0, 3, 1, 4)
         if rotation is not None:
@@ -199,6 +205,7 @@ class IonbedModel(PreTrainedModel):
     def __init__(self, config: IonbedConfig) -> None:
         super().__init__(config)
         self.peak_embedding = PeakEmbedding(config)
+        self.pairwise_bias = PairwiseBias(config) if config.pairwise_bias else None
         self.layers = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.norm = nn.LayerNorm(config.hidden_size)
         self.projection = (
@@ -228,6 +235,8 @@ class IonbedModel(PreTrainedModel):
         rotation = rotations(self._positions(batch), self.config, dtype) if self.config.num_rotary else None
         x_BLD = self.peak_embedding(batch)
         key_mask = None if bool(batch.mask_BL.all()) else batch.mask_BL[:, None, None, :]
+        if self.pairwise_bias is not None:
+            key_mask = self._biases(batch).to(dtype)
         for layer in self.layers:
             x_BLD = layer(x_BLD, rotation, key_mask)
         return self.norm(x_BLD)
@@ -301,8 +310,21 @@ class IonbedModel(PreTrainedModel):
     def _identity(self) -> dict[str, Any]:
         import inspect
 
-        names = inspect.signature(IonbedConfig.__init__).parameters
-        return {name: getattr(self.config, name) for name in names if name not in {"self", "training", "kwargs"}}
+        names = [*inspect.signature(IonbedConfig.__init__).parameters]
+        for name in ("self", "training", "kwargs", *(() if self.config.pairwise_bias else ("pairwise_bias",))):
+            names.remove(name)  # a model without a bias keeps the hash it had before there was that option
+        return {name: getattr(self.config, name) for name in names}
+
+    def _biases(self, batch: EncoderBatch) -> torch.Tensor:
+        """Return what `PairwiseBias` adds to the scores of attention, (B, H, L, L)."""
+        assert self.pairwise_bias is not None
+        config, unseen_BL = self.config, torch.zeros_like(batch.mask_BL)
+        if batch.hidden_mz_BL is not None:
+            unseen_BL |= batch.hidden_mz_BL
+        if config.precursor == "hidden":
+            unseen_BL[:, 0] = True
+        wavelengths_W = geometric_wavelengths(config.rotary_wavelengths, config.num_mz_wavelengths, batch.mz_BL.device)
+        return self.pairwise_bias(phase_angles(batch.mz_BL, wavelengths_W), unseen_BL, batch.mask_BL)
 
     def _positions(self, batch: EncoderBatch) -> torch.Tensor:
         """Return the m/z that each token rotates by: 0 where the model must not know it."""

@@ -20,6 +20,7 @@ OPTIONS = [
     {"num_layers": 3, "mlp_ratio": 2},
     {"conditioning": ()},
     {"rotary_fraction": 0.0, "num_mz_wavelengths": 5},
+    {"pairwise_bias": 7},
 ]
 
 
