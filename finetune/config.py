@@ -6,7 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from ..pretrain.config import DataConfig, LoopConfig, ModelConfig, check_least, check_positive, check_share
+from ..pretrain.config import (
+    AugmentationConfig,
+    DataConfig,
+    LoopConfig,
+    ModelConfig,
+    check_least,
+    check_positive,
+)
 
 LEARNED_TEMPERATURES = (0.01, 1.0)
 """Between which the learned temperature is kept."""
@@ -45,20 +52,6 @@ class SamplingConfig:
             raise ValueError(f"spectra_per_molecule is {self.spectra_per_molecule}; a positive pair needs 2")
         check_positive(self, "window_ppm")
         check_least(self, 0, "negatives_per_anchor", "analogues_per_anchor")
-
-
-@dataclass(frozen=True)
-class AugmentationConfig:
-    """Changes to a spectrum that must not change its embedding."""
-
-    drop_precursor_peak: float = 0.5
-    drop_peaks: float = 0.2
-    mz_jitter_ppm: float = 3.0
-    metadata_dropout: float = 0.3
-
-    def __post_init__(self) -> None:
-        check_share(self, "drop_precursor_peak", "drop_peaks", "metadata_dropout")
-        check_least(self, 0, "mz_jitter_ppm")
 
 
 @dataclass(frozen=True)

@@ -15,17 +15,20 @@ from ..configs.loading import to_tree
 from ..encoder.batching import token_budget_batches
 from ..encoder.collator import EncoderBatch, collate
 from ..encoder.configuration_ionbed import IonbedConfig
+from ..encoder.flops import forward_flops
 from ..encoder.loading import load_model
 from ..encoder.modeling_ionbed import IonbedModel
 from ..errors import InputError
+from ..pretrain.augmentation import augment
+from ..pretrain.contrast import contrast_anchors, contrastive_loss
 from ..pretrain.data import TrainingSpectra
 from ..pretrain.loop import train
 from ..pretrain.masking import hide_metadata
 from ..pretrain.run import nothing_left_of_an_error, open_training_spectra, run_identity, write_model
+from ..pretrain.signals import StopSignal, heeding
 from ..spectra.molecules import tanimoto_matrix
-from .augmentation import augment
 from .config import LEARNED_TEMPERATURES, FinetuneConfig, InitConfig, SamplingConfig
-from .losses import contrast_anchors, contrastive_loss, gather_embeddings, structure_loss
+from .losses import gather_embeddings, structure_loss
 from .sampling import MoleculeBatches, molecule_fingerprints
 
 
@@ -62,6 +65,11 @@ class ContrastiveBatch:
         """Number of real tokens."""
         return sum(part.num_tokens for part in self.parts)
 
+    @property
+    def num_slots(self) -> int:
+        """Number of tokens with those of padding."""
+        return sum(part.num_slots for part in self.parts)
+
     def to(self, device: torch.device) -> ContrastiveBatch:
         """Return the batch on ``device``."""
         moved = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name not in {"parts", "sizes"}}
@@ -85,7 +93,7 @@ class ContrastiveObjective(nn.Module):
         return {name: weight for name, weight in weights.items() if weight > 0}
 
     def forward(self, batch: ContrastiveBatch) -> dict[str, torch.Tensor]:
-        """Return the summed loss of each term over this process's anchors; see `ionbed.finetune.losses`."""
+        """Return the summed loss of each term over this process's anchors; see `ionbed.pretrain.contrast`, `ionbed.finetune.losses`."""
         embedded_AE = torch.cat([self.encoder.embed_batch(part) for part in batch.parts])
         own_AE = torch.empty_like(embedded_AE).index_copy(0, batch.order, embedded_AE)
         with torch.autocast(own_AE.device.type, enabled=False):  # bf16 would round a logit by up to 0.1
@@ -188,6 +196,10 @@ class ContrastiveTask:
         }
         return {name: float(counts[name].sum()) for name in self.weights}
 
+    def flops(self, micro_batch: ContrastiveBatch) -> float:
+        """Return the operations of the encoder's forward pass on real tokens."""
+        return sum(forward_flops(self.encoder.config, part.mask_BL.sum(1).numpy()) for part in micro_batch.parts)
+
 
 def initial_encoder(config: InitConfig) -> IonbedModel:
     """Return the encoder that fine-tuning starts from, with its projection new and the configured changes."""
@@ -205,13 +217,13 @@ def initial_encoder(config: InitConfig) -> IonbedModel:
     return encoder.train()
 
 
-def finetune(config: FinetuneConfig, *, resume: str | None = None) -> Path:
+def finetune(config: FinetuneConfig, *, resume: str | None = None, stop: StopSignal | None = None) -> Path:
     """Fine-tune an encoder by supervised contrast and write its model folder.
 
     Positives are spectra of one molecule (first InChIKey block); negatives include its isobars within the precursor
     window. See `ionbed.pretrain.run.pretrain` for the parameters, the result and the errors.
     """
-    with nothing_left_of_an_error(config.output):
+    with nothing_left_of_an_error(config.output), heeding(stop) as stop:
         spectra = open_training_spectra(config.output, resume, lambda cache: TrainingSpectra(config.data, cache))
         task = ContrastiveTask(config, spectra)
         tree = to_tree(config)
@@ -219,5 +231,5 @@ def finetune(config: FinetuneConfig, *, resume: str | None = None) -> Path:
         if config.init.model:
             identity["init"]["model"] = load_model(config.init.model).model_hash()
             del identity["init"]["random"]
-        summary = train(task, config.training, config.output, identity, resume)
+        summary = train(task, config.training, config.output, identity, resume, stop)
     return write_model(task.encoder, config.output, "finetune", tree, spectra, task.rows, summary)

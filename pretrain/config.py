@@ -119,6 +119,20 @@ class MaskingConfig:
 
 
 @dataclass(frozen=True)
+class AugmentationConfig:
+    """Changes to a spectrum that must not change its embedding."""
+
+    drop_precursor_peak: float = 0.5
+    drop_peaks: float = 0.2
+    mz_jitter_ppm: float = 3.0
+    metadata_dropout: float = 0.3
+
+    def __post_init__(self) -> None:
+        check_share(self, "drop_precursor_peak", "drop_peaks", "metadata_dropout")
+        check_least(self, 0, "mz_jitter_ppm")
+
+
+@dataclass(frozen=True)
 class LoopConfig:
     """The loop of every stage of training: optimiser, schedule, precision, checkpoints and logs."""
 
@@ -159,7 +173,9 @@ class LoopConfig:
             if self.schedule != "wsd":
                 raise ValueError(f"decay_steps is for the schedule wsd, not {self.schedule}; leave it null")
             if self.decay_steps > self.steps - self.warmup_steps:
-                raise ValueError(f"decay_steps ({self.decay_steps}) and warmup_steps are more than steps ({self.steps})")
+                raise ValueError(
+                    f"decay_steps ({self.decay_steps}) and warmup_steps are more than steps ({self.steps})"
+                )
         check_share(self, "final_learning_rate_ratio")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ValueError(f"ema_decay is {self.ema_decay}; it must lie between 0 and 1, or be null")

@@ -12,10 +12,11 @@ import pytest
 import torch
 
 import ionbed
-from ionbed.finetune.augmentation import augment
 from ionbed.finetune.config import AugmentationConfig, InitConfig, LossConfig, SamplingConfig
-from ionbed.finetune.losses import contrastive_loss, structure_loss
+from ionbed.finetune.losses import structure_loss
 from ionbed.finetune.sampling import MoleculeBatches, molecule_fingerprints
+from ionbed.pretrain.augmentation import augment
+from ionbed.pretrain.contrast import contrastive_loss
 from ionbed.spectra.columns import SpectrumColumns
 from ionbed.spectra.molecules import tanimoto_matrix
 from ionbed.spectra.spectrum import Spectrum
@@ -161,7 +162,8 @@ def test_impossible_options_are_refused():
 
 GATHER = """
 import sys, torch, torch.distributed as dist
-from ionbed.finetune.losses import contrastive_loss, gather_embeddings
+from ionbed.finetune.losses import gather_embeddings
+from ionbed.pretrain.contrast import contrastive_loss
 
 dist.init_process_group("gloo")
 rank, sizes = dist.get_rank(), [4, 3]

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..pretrain.masking import uniform_hash
 from ..spectra.columns import SpectrumColumns
 from .config import AugmentationConfig
+from .masking import uniform_hash
 
 _PRECURSOR, _PEAK, _SHIFT, _SHIFT_2, _NOISE, _NOISE_2 = range(10, 16)  # streams of the hash
 
@@ -32,7 +32,7 @@ def augment(
     charge = np.maximum(1, np.abs(columns.charge.astype(np.int64)))  # unknown: 0
     at_precursor = columns.mz > (columns.precursor_mz - PRECURSOR_MARGIN)[spectrum]
     at_precursor &= columns.mz <= (columns.precursor_mz + ISOTOPES / charge)[spectrum]
-    drop_precursor = uniform_hash(seed, epoch, _PRECURSOR, rows, 0) < config.drop_precursor_peak
+    drop_precursor = without_precursor(rows, config, seed, epoch)
     keep = ~(at_precursor & drop_precursor[spectrum])
     keep &= uniform_hash(seed, epoch, _PEAK, peak_row, slot) >= config.drop_peaks
     lost_all = np.bincount(spectrum[keep], minlength=len(columns)) == 0
@@ -47,6 +47,11 @@ def augment(
     np.maximum.at(base, spectrum[keep], columns.intensity[keep])
     intensity = columns.intensity[keep] / base[spectrum[keep]]
     return replace(columns, offsets=offsets, mz=mz, intensity=intensity)
+
+
+def without_precursor(rows: np.ndarray, config: AugmentationConfig, seed: int, epoch: int) -> np.ndarray:
+    """Return of which spectra `augment` drops the surviving precursor, bool of shape (n_spectra,)."""
+    return uniform_hash(seed, epoch, _PRECURSOR, rows, 0) < config.drop_precursor_peak
 
 
 def _normal(seed: int, epoch: int, stream: int, stream_2: int, row: np.ndarray, item: np.ndarray | int) -> np.ndarray:
