@@ -93,8 +93,9 @@ def test_metadata_is_hidden_at_the_given_rate():
 @given(st.floats(1.0, 999.99))
 def test_bin_and_offset_give_the_mz_back(mz):
     objective = MaskedPeakObjective(IonbedModel(ENCODER), MaskingConfig())
-    block, bin_, offset = objective.targets(torch.tensor([mz], dtype=torch.float64))
-    assert 0 <= block.item() < objective.num_blocks and 0 <= bin_.item() < objective.bins_per_block == 20
+    head = objective.mz
+    block, bin_, offset = head.targets(torch.tensor([mz], dtype=torch.float64))
+    assert 0 <= block.item() < head.num_blocks and 0 <= bin_.item() < head.bins_per_block == 20
     assert abs(offset.item()) <= 0.5 + 1e-6
     assert block.item() + (bin_.item() + 0.5 + offset.item()) * 0.05 == pytest.approx(mz, abs=1e-6)
 
