@@ -30,6 +30,7 @@ from .batching import token_budget_batches
 from .collator import MAX_CHARGE, EncoderBatch, collate, select_peaks
 from .configuration_ionbed import IonbedConfig
 from .pairwise import PairwiseBias
+from .remote_code import AUTO_MAP, write_remote_code
 
 NUM_INTENSITY_FEATURES = 3
 
@@ -195,7 +196,7 @@ class IonbedModel(PreTrainedModel):
     """Encoder of MS/MS spectra.
 
     ``forward`` gives the hidden state of every token; `embed` the unit vectors that search and evaluation use.
-    Loadable by ``transformers.AutoModel.from_pretrained`` once ``ionbed.encoder.modeling_ionbed`` is imported.
+    Loadable by ``transformers.AutoModel`` once this module is imported, or with ``trust_remote_code=True``.
     """
 
     config: IonbedConfig
@@ -291,9 +292,14 @@ class IonbedModel(PreTrainedModel):
         return result
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **options: Any) -> None:
-        """Write ``config.json`` and ``model.safetensors``, as `transformers.PreTrainedModel.save_pretrained` does."""
+        """Write ``config.json`` and ``model.safetensors``, as `transformers.PreTrainedModel.save_pretrained` does.
+
+        Beside them the module by which `transformers.AutoModel` finds the installed ionbed (`write_remote_code`).
+        """
+        self.config.auto_map = dict(AUTO_MAP)
         with without_progress_bars():
             super().save_pretrained(save_directory, *args, **options)
+        write_remote_code(save_directory)
         mask = os.umask(0)
         os.umask(mask)
         for weights in Path(save_directory).glob("*.safetensors"):
