@@ -133,6 +133,39 @@ class AugmentationConfig:
 
 
 @dataclass(frozen=True)
+class ObjectivesConfig:
+    """Objectives over spectra of one run, beside masked peaks; each is on where its weight is above 0."""
+
+    neighbours: float = 0.0
+    retention_order: float = 0.0
+    share: float = 0.2
+    group_spectra: int = 16
+    hide_precursor: float = 0.5
+    drop_peaks: float = 0.2
+    temperature: float = 0.1
+    coelution_time: float = 10.0
+    min_time_difference: float = 15.0
+    min_precursor_ppm: float = 50.0
+    validation_runs: float = 0.05
+
+    def __post_init__(self) -> None:
+        check_least(self, 0, "neighbours", "retention_order", "coelution_time", "min_precursor_ppm")
+        check_share(self, "share", "hide_precursor", "drop_peaks", "validation_runs")
+        check_positive(self, "temperature", "min_time_difference")
+        if self.group_spectra < 4 or self.group_spectra % 2:
+            raise ValueError(f"group_spectra is {self.group_spectra}; it must be an even number of at least 4")
+        if self.share == 0 or self.share * len(self.names) >= 1:
+            raise ValueError(f"share is {self.share}; it must be above 0, and leave something for masked peaks")
+        if self.validation_runs == 1:
+            raise ValueError("validation_runs is 1; no run would be left to train on")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The objectives that are on."""
+        return tuple(name for name in ("neighbours", "retention_order") if getattr(self, name) > 0)
+
+
+@dataclass(frozen=True)
 class LoopConfig:
     """The loop of every stage of training: optimiser, schedule, precision, checkpoints and logs."""
 
@@ -157,7 +190,7 @@ class LoopConfig:
     validate_every: int = 500
     checkpoint_every: int = 500
     keep_checkpoints: int = 2
-    tensorboard: bool = False
+    trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
 
     def __post_init__(self) -> None:
         check_least(self, 1, "steps", "micro_batch_tokens", "log_every", "validate_every", "checkpoint_every",
@@ -203,3 +236,4 @@ class PretrainConfig:
     training: TrainingConfig
     model: ModelConfig = field(default_factory=ModelConfig)
     masking: MaskingConfig = field(default_factory=MaskingConfig)
+    objectives: ObjectivesConfig = field(default_factory=ObjectivesConfig)
