@@ -248,18 +248,35 @@ def finetune(
     epilog=examples(
         "ionbed embed queries.mgf --out embeddings.parquet",
         "ionbed embed store --out e.parquet --model runs/small/model",
+        "ionbed embed store --out e.parquet --part 3/16   # by 16 jobs of a cluster, one of which this is",
+        "ionbed embed store --out e.parquet --merge       # when all have ended",
     ),
 )
 def embed(
     source: Annotated[Path, typer.Argument(metavar="INPUT", help="Spectra: a store, a file, a folder or an archive.")],
     out: Annotated[Path, typer.Option(metavar="FILE.parquet", help="The table to write: spectrum_id, embedding.")],
     model: ModelOption = None,
+    device: Annotated[
+        str, typer.Option(metavar="auto|cpu|cuda", help="Where to compute; auto: a GPU if any.")
+    ] = "auto",
+    part: Annotated[
+        str | None, typer.Option(metavar="K/N", help="Embed the K-th of N parts of a store, for --merge.")
+    ] = None,
+    merge: Annotated[bool, typer.Option("--merge", help="Merge the parts; the other words as for --part.")] = False,
 ) -> None:
     """Compute the embedding of every spectrum."""
-    from .embeddings.encode import embed_file
+    from .embeddings.encode import Part, choose_device, embed_file, embed_part, merge_parts
 
-    count = embed_file(source, out, _load_model(model))
-    logger.info("%s: %s embeddings", out, f"{count:,}")
+    if part is not None and merge:
+        raise typer.BadParameter("--part and --merge exclude each other")
+    wanted = None if part is None else Part.parse(part)
+    encoder = _load_model(model)
+    if merge:
+        count = merge_parts(source, out, encoder)
+    else:
+        encoder = encoder.to(choose_device(device))
+        count = embed_file(source, out, encoder) if wanted is None else embed_part(source, out, encoder, wanted)
+    logger.info("%s%s: %s embeddings", out, f" ({part})" if part else "", f"{count:,}")
 
 
 @index_app.command(

@@ -127,6 +127,34 @@ class Store:
         """Return all rows, or only the named columns, as one table."""
         return pa.concat_tables([_read_shard(shard, columns) for shard in self.shards])
 
+    def blocks(self, columns: Sequence[str], rows: range, size: int) -> Iterator[pa.Table]:
+        """Yield consecutive rows as tables of ``size`` rows (the last has what is left); only what is needed is read.
+
+        Parameters
+        ----------
+        columns : sequence of str
+        rows : range
+            A slice of the rows of the store.
+        size : int
+        """
+        waiting: list[pa.Table] = []
+        count = 0
+        for table in self._row_groups(columns, rows):
+            waiting, count = [*waiting, table], count + len(table)
+            while count >= size:
+                joined = pa.concat_tables(waiting)
+                yield joined[:size]
+                waiting, count = [joined[size:]], count - size
+        if count:
+            yield pa.concat_tables(waiting)
+
+    def _row_groups(self, columns: Sequence[str], rows: range) -> Iterator[pa.Table]:
+        start = 0
+        for shard, entry in zip(self.shards, self.manifest["shards"], strict=True):
+            if start + entry["spectra"] > rows.start and start < rows.stop:
+                yield from _read_rows(shard, columns, range(max(rows.start - start, 0), rows.stop - start))
+            start += entry["spectra"]
+
     def spectra(self, rows: np.ndarray | None = None) -> list[Spectrum]:
         """Return the spectra at ``rows`` (all where None), in that order."""
         table = self.table() if rows is None else self.table().take(pa.array(rows))
@@ -178,6 +206,22 @@ def _read_shard(path: Path, columns: Sequence[str] | None) -> pa.Table:
     except (OSError, ValueError, pa.ArrowException) as error:
         raise _damaged(path, error) from None
     return table
+
+
+def _read_rows(path: Path, columns: Sequence[str], rows: range) -> Iterator[pa.Table]:
+    """Yield a slice of the rows of a shard, one table for each row group that it touches."""
+    try:
+        with pq.ParquetFile(path, memory_map=True) as file:
+            start = 0
+            for group in range(file.num_row_groups):
+                stop = start + file.metadata.row_group(group).num_rows
+                if start < rows.stop and stop > rows.start:
+                    table = file.read_row_group(group, columns=list(columns))
+                    table.validate(full=True)
+                    yield table[max(rows.start - start, 0) : rows.stop - start]
+                start = stop
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise _damaged(path, error) from None
 
 
 def _sha256(path: Path) -> str:
