@@ -179,7 +179,9 @@ def _slurm() -> Check:
     return Check("Slurm", "note", "not found", "training runs on this machine only")
 
 
-def matmul_peak(torch: Any, device: str, dtype: Any, *, size: int | None = None) -> float:
+def matmul_peak(
+    torch: Any, device: str, dtype: Any, *, size: int | None = None, seconds: float = MATMUL_SECONDS
+) -> float:
     """Measure the rate of a square matrix product, the best of several, in FLOP/s.
 
     Parameters
@@ -190,13 +192,15 @@ def matmul_peak(torch: Any, device: str, dtype: Any, *, size: int | None = None)
     dtype : torch.dtype
     size : int
         Rows and columns; where None, large enough to reach the peak on that device.
+    seconds : float
+        How long to try.
     """
     n = size or (1024 if device == "cpu" else 8192)
     a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
     wait = torch.cuda.synchronize if device.startswith("cuda") else (lambda: None)
     a @ b
     wait()
-    best, stop = float("inf"), time.perf_counter() + MATMUL_SECONDS
+    best, stop = float("inf"), time.perf_counter() + seconds
     while time.perf_counter() < stop:
         start = time.perf_counter()
         a @ b

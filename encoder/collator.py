@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from ..spectra.columns import SpectrumColumns
 from .configuration_ionbed import IonbedConfig
@@ -29,6 +31,9 @@ class EncoderBatch:
         Indices into the model's tables; 0 is unknown.
     collision_energy_B : float32
         In eV; NaN where unknown.
+    num_empty : int
+        How many of the last of the B spectra are none: they fill up a fixed shape and count nowhere. The precursor
+        token of each is marked as real, at m/z 0, so that attention has a key; no token of it is hidden.
     """
 
     mz_BL: torch.Tensor
@@ -41,20 +46,49 @@ class EncoderBatch:
     instrument_B: torch.Tensor
     hidden_mz_BL: torch.Tensor | None = None
     hidden_intensity_BL: torch.Tensor | None = None
+    num_empty: int = 0
 
     def __len__(self) -> int:
-        """Return the number of spectra."""
-        return len(self.mz_BL)
+        """Return the number of spectra; empty ones do not count."""
+        return len(self.mz_BL) - self.num_empty
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each spectrum without padding, int64 of shape (n_spectra,); empty ones are left out."""
+        return self.mask_BL[: len(self)].sum(1).cpu().numpy()
 
     @property
     def num_tokens(self) -> int:
-        """Number of real tokens, padding not counted."""
-        return int(self.mask_BL.sum())
+        """Number of real tokens; padding and empty spectra do not count."""
+        return int(self.mask_BL.sum()) - self.num_empty
+
+    @property
+    def num_slots(self) -> int:
+        """Number of tokens with those of padding."""
+        return self.mask_BL.numel()
 
     def to(self, device: torch.device | str) -> EncoderBatch:
-        """Return the batch on ``device``."""
-        moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{k: v.to(device, non_blocking=True) for k, v in moved.items() if v is not None})
+        """Return the batch on ``device``; from pinned memory, the copy goes on while the CPU does other things."""
+        return self._mapped(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> EncoderBatch:
+        """Return the batch in page-locked memory, from which a GPU copies on its own."""
+        return self._mapped(torch.Tensor.pin_memory)
+
+    def padded_to(self, num_spectra: int, length: int) -> EncoderBatch:
+        """Return the batch filled up to a shape: with padding after each spectrum, and with empty spectra."""
+        size, before = self.mask_BL.shape
+        rows, tokens = num_spectra - size, length - before
+        if rows < 0 or tokens < 0:
+            raise ValueError(f"a batch of shape ({size}, {before}) does not fit into ({num_spectra}, {length})")
+        batch = self._mapped(lambda tensor: F.pad(tensor, (0, tokens, 0, rows) if tensor.dim() == 2 else (0, rows)))
+        batch.collision_energy_B[size:] = float("nan")
+        batch.mask_BL[size:, 0] = True
+        return replace(batch, num_empty=self.num_empty + rows)
+
+    def _mapped(self, change: Callable[[torch.Tensor], torch.Tensor]) -> EncoderBatch:
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{k: change(v) for k, v in values.items() if isinstance(v, torch.Tensor)})
 
 
 def select_peaks(columns: SpectrumColumns, config: IonbedConfig) -> tuple[SpectrumColumns, np.ndarray]:
@@ -94,8 +128,7 @@ def collate(columns: SpectrumColumns, config: IonbedConfig, *, peaks_selected: b
     mz[:, 0] = columns.precursor_mz
     mz[row, slot], intensity[row, slot] = columns.mz, columns.intensity
     mask = np.arange(shape[1]) <= counts[:, None]
-    adducts = {name: i for i, name in enumerate(config.adducts, 1)}
-    instruments = {name: i for i, name in enumerate(config.instruments, 1)}
+    analysers = {text: analyser(text) for text in set(columns.instrument_type.tolist()) if text and config.instruments}
     return EncoderBatch(
         mz_BL=torch.from_numpy(mz),
         intensity_BL=torch.from_numpy(intensity),
@@ -103,11 +136,20 @@ def collate(columns: SpectrumColumns, config: IonbedConfig, *, peaks_selected: b
         polarity_B=torch.from_numpy(np.where(columns.polarity > 0, 1, np.where(columns.polarity < 0, 2, 0))),
         charge_B=torch.from_numpy(np.minimum(np.abs(columns.charge.astype(np.int64)), MAX_CHARGE)),
         collision_energy_B=torch.from_numpy(np.array(columns.collision_energy, np.float32)),
-        adduct_B=torch.tensor([adducts.get(a, 0) for a in columns.adduct], dtype=torch.int64),
-        instrument_B=torch.tensor(
-            [instruments.get(analyser(i), 0) if i else 0 for i in columns.instrument_type], dtype=torch.int64
+        adduct_B=_indices(columns.adduct, {name: i for i, name in enumerate(config.adducts, 1)}),
+        instrument_B=_indices(
+            columns.instrument_type,
+            {text: i for i, name in enumerate(config.instruments, 1) for text, of in analysers.items() if of == name},
         ),
     )
+
+
+def _indices(texts: np.ndarray, indices: dict[str, int]) -> torch.Tensor:
+    """Return the index of each text, 0 where it has none."""
+    found = torch.zeros(len(texts), dtype=torch.int64)
+    if indices:
+        found.numpy()[:] = [indices.get(text, 0) for text in texts.tolist()]
+    return found
 
 
 MAX_CHARGE = 8

@@ -231,5 +231,6 @@ def finetune(config: FinetuneConfig, *, resume: str | None = None, stop: StopSig
         if config.init.model:
             identity["init"]["model"] = load_model(config.init.model).model_hash()
             del identity["init"]["random"]
-        summary = train(task, config.training, config.output, identity, resume, stop)
+        about = {"command": "finetune", "config": tree}
+        summary = train(task, config.training, config.output, identity, resume, stop, about)
     return write_model(task.encoder, config.output, "finetune", tree, spectra, task.rows, summary)

@@ -1,32 +1,52 @@
-"""Checkpoints: weights, optimiser and position as safetensors and JSON; written whole, found by a ``latest`` file."""
+"""Checkpoints: weights, optimiser and position, checksummed and written whole; ``latest`` names the one to go on from.
+
+A checkpoint is a folder ``step-N`` of safetensors and JSON files. Nothing in it depends on the number of processes but
+the random states, and nothing is unpickled.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import nn
 
-from ..artifacts import atomic_file, atomic_folder
+from ..artifacts import atomic_file, atomic_folder, sha256_of_file
 from ..errors import InputError
+from .parallel import sharded_like, whole
+
+logger = logging.getLogger("ionbed")
 
 LATEST = "latest"
+MODEL, OPTIMIZER, AVERAGE, RNG, STATE = (
+    "model.safetensors", "optimizer.safetensors", "average.safetensors", "rng.safetensors", "state.json",
+)  # fmt: skip
+CHECKSUMS = "sha256.json"
+ADAM_STATE = ("exp_avg", "exp_avg_sq", "step")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The tensors of a run: a module (sharded or not), its optimiser, and averaged weights where there are any."""
+
+    module: nn.Module
+    optimizer: torch.optim.Optimizer
+    average: dict[str, torch.Tensor] | None = None
 
 
 def save_checkpoint(
-    folder: Path,
-    module: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    state: dict[str, Any],
-    rng: dict[str, torch.Tensor],
-    keep: int,
+    folder: Path, run: Checkpoint, state: dict[str, Any], rng: dict[str, torch.Tensor], keep: int, *, write: bool = True
 ) -> Path:
     """Write ``step-N`` under ``folder``, move the ``latest`` pointer to it, and keep ``keep - 1`` others, the last.
+
+    Where the module is sharded all processes must call this together; the one with ``write`` writes.
 
     Parameters
     ----------
@@ -36,11 +56,20 @@ def save_checkpoint(
         State of torch's random numbers of process N: ``process_N``, and ``cuda_N`` of its GPU.
     """
     path = folder / f"step-{state['step']:08d}"
+    weights = _gathered(run.module.state_dict(), keep=write)
+    optimizer = _gathered(_optimizer_tensors(run.module, run.optimizer), keep=write)
+    average = _gathered(run.average, keep=write) if run.average is not None else None
+    if not write:
+        return path
     with atomic_folder(path, overwrite=True) as partial:
-        save_file(_contiguous(module.state_dict()), partial / "model.safetensors")
-        save_file(_optimizer_tensors(module, optimizer), partial / "optimizer.safetensors")
-        save_file(rng, partial / "rng.safetensors")
-        (partial / "state.json").write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
+        save_file(weights, partial / MODEL)
+        save_file(optimizer, partial / OPTIMIZER)
+        if average is not None:
+            save_file(average, partial / AVERAGE)
+        save_file(rng, partial / RNG)
+        (partial / STATE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
+        sums = {file.name: sha256_of_file(file) for file in sorted(partial.iterdir())}
+        (partial / CHECKSUMS).write_text(json.dumps(sums, indent=1) + "\n", encoding="utf-8")
     with atomic_file(folder / LATEST) as partial:
         partial.write_text(path.name + "\n", encoding="utf-8")
     others = [other for other in sorted(folder.glob("step-*")) if other != path]
@@ -66,32 +95,63 @@ def forget_later_checkpoints(folder: Path, source: Path, step: int) -> None:
         shutil.rmtree(path)
 
 
-def latest_checkpoint(folder: Path) -> Path | None:
-    """Return the checkpoint that ``latest`` names, or None where there is none.
+def choose_checkpoint(folder: Path, resume: str) -> Path | None:
+    """Return the checkpoint to go on from, whole, or None where there is none yet.
+
+    Parameters
+    ----------
+    resume : 'auto' or path
+        'auto': the one that ``latest`` names; if that is missing or damaged, the last before it that is whole, with a
+        warning. A path: that one.
 
     Raises
     ------
     InputError
-        The pointer names a checkpoint that is not there.
+        The one that is named is damaged or no checkpoint; or there are some, but none is whole.
     """
+    if resume != "auto":
+        path = Path(resume)
+        read_state(path)
+        if problem := damage(path):
+            raise InputError(f"{path}: {problem}; resume from an earlier step-N")
+        return path
+    found = sorted(folder.glob("step-*"), reverse=True)
     pointer = folder / LATEST
-    if not pointer.is_file():
+    if not found and not pointer.is_file():
         return None
-    path = folder / pointer.read_text(encoding="utf-8").strip()
-    if not (path / "state.json").is_file():
-        raise InputError(f"{pointer}: names {path.name}, which is missing; write another step's name in it")
-    return path
+    named = pointer.read_text(encoding="utf-8").strip() if pointer.is_file() else ""
+    problems = []
+    if named and folder / named not in found:
+        problems.append(f"{named} is missing")
+    for path in [p for p in found if not named or p.name <= named]:
+        if not (problem := damage(path)):
+            if problems:
+                logger.warning("%s: %s; going on from %s", folder, "; ".join(problems), path.name)
+            return path
+        problems.append(f"{path.name}: {problem}")
+    raise InputError(f"{folder}: no checkpoint is whole ({'; '.join(problems)}); start a new output")
+
+
+def damage(path: Path) -> str:
+    """Return in what a checkpoint differs from what was written, in words; empty if in nothing."""
+    try:
+        sums = json.loads((path / CHECKSUMS).read_text(encoding="utf-8"))
+        wrong = [name for name, expected in sums.items() if sha256_of_file(path / name) != expected]
+    except (OSError, ValueError, AttributeError) as error:
+        return f"is damaged ({' '.join(str(error).split())[:200]})"
+    return f"is damaged ({', '.join(wrong)}: another checksum than when written)" if wrong else ""
 
 
 def read_state(path: Path) -> dict[str, Any]:
     """Return the JSON state of a checkpoint."""
     try:
-        return json.loads((path / "state.json").read_text(encoding="utf-8"))
+        return json.loads((path / STATE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: is not a checkpoint ({error}); name a folder step-N") from None
 
 
-def restore_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, process: int) -> None:
+@torch.no_grad()
+def restore_checkpoint(run: Checkpoint, path: Path, process: int) -> None:
     """Load weights, optimiser and the random state of one process from ``path``.
 
     Raises
@@ -99,32 +159,59 @@ def restore_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Opt
     InputError
         A file is missing, damaged, or of another model.
     """
+    parameters = dict(run.module.named_parameters())
     try:
-        module.load_state_dict(load_file(path / "model.safetensors"), strict=True)
-        tensors = load_file(path / "optimizer.safetensors")
-        rng = load_file(path / "rng.safetensors")
-        for name, parameter in module.named_parameters():
-            if f"{name}|exp_avg" in tensors:  # fused AdamW keeps the step beside the parameter too
-                optimizer.state[parameter] = {
-                    key: tensors[f"{name}|{key}"].to(parameter.device) for key in ("exp_avg", "exp_avg_sq", "step")
+        _load_into(path / MODEL, run.module.state_dict())
+        if run.average is not None:
+            _load_into(path / AVERAGE, run.average)
+        with safe_open(path / OPTIMIZER, framework="pt") as tensors:
+            for name in sorted({key.rpartition("|")[0] for key in tensors.keys()}):  # noqa: SIM118
+                parameter = parameters[name]
+                state = {key: tensors.get_tensor(f"{name}|{key}") for key in ADAM_STATE}
+                run.optimizer.state[parameter] = {
+                    # fused AdamW keeps the step beside the parameter too, as one number
+                    key: value.to(parameter.device) if value.dim() == 0 else sharded_like(value, parameter)
+                    for key, value in state.items()
                 }
+        with safe_open(path / RNG, framework="pt") as tensors:
+            states = {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
     except (OSError, KeyError, RuntimeError, ValueError, SafetensorError) as error:
         message = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: cannot be restored ({message}); resume from an earlier step-N") from None
-    if f"process_{process}" in rng:  # another number of processes: their dropout starts afresh
-        torch.set_rng_state(rng[f"process_{process}"])
-    if f"cuda_{process}" in rng and next(module.parameters()).is_cuda:
-        torch.cuda.set_rng_state(rng[f"cuda_{process}"])
+    if f"process_{process}" in states:  # another number of processes: their dropout starts afresh
+        torch.set_rng_state(states[f"process_{process}"])
+    if f"cuda_{process}" in states and next(iter(parameters.values())).is_cuda:
+        torch.cuda.set_rng_state(states[f"cuda_{process}"])
+
+
+def _load_into(file: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Copy the tensors of a file into those of the same names; there must be all, of the same shapes, and no others."""
+    with safe_open(file, framework="pt") as stored:
+        names = set(stored.keys())
+        if names != set(tensors):
+            raise ValueError(f"{file.name} has other tensors: {', '.join(sorted(names ^ set(tensors))[:3])}")
+        for name, tensor in tensors.items():
+            value = stored.get_tensor(name)
+            if value.shape != tensor.shape:
+                raise ValueError(f"{name} is {tuple(value.shape)} in {file.name}, not {tuple(tensor.shape)}")
+            tensor.copy_(sharded_like(value, tensor))
 
 
 def _optimizer_tensors(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    names: dict[torch.Tensor, str] = {parameter: name for name, parameter in module.named_parameters()}
-    tensors = {}
-    for parameter, values in optimizer.state.items():
-        for key, value in values.items():
-            tensors[f"{names[parameter]}|{key}"] = torch.as_tensor(value).detach().cpu().contiguous()
-    return tensors
+    state = optimizer.state
+    return {
+        f"{name}|{key}": torch.as_tensor(value)
+        for name, parameter in module.named_parameters()
+        if parameter in state
+        for key, value in state[parameter].items()
+    }
 
 
-def _contiguous(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+def _gathered(tensors: dict[str, torch.Tensor], *, keep: bool) -> dict[str, torch.Tensor]:
+    """Return tensors whole and on the CPU (empty without ``keep``), one after another, so that shards meet in order."""
+    result = {}
+    for name, tensor in tensors.items():
+        full = whole(tensor.detach())
+        if keep:
+            result[name] = full.cpu().contiguous()
+    return result

@@ -7,20 +7,22 @@ import logging
 import math
 import os
 import time
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import nn
 
+from ..artifacts import atomic_file
 from ..errors import InputError
-from ..progress import progress, unseen
+from ..progress import Advance, progress, unseen
 from .checkpoints import (
+    Checkpoint,
+    choose_checkpoint,
     forget_later_checkpoints,
-    latest_checkpoint,
     read_state,
     restore_checkpoint,
     save_checkpoint,
@@ -28,17 +30,44 @@ from .checkpoints import (
 from .config import LoopConfig
 from .loader import Position, checked_batches, prefetched
 from .logs import Logs
-from .meter import Meter, Totals
-from .optimisation import learning_rate, make_optimizer
-from .processes import gather_rng, global_counts, on_cpu
-from .signals import StopSignal
-from .stage import Task
+from .meter import Meter, SpikeAlarm, Totals, measured_peak
+from .optimisation import MovingAverage, learning_rate, make_optimizer
+from .parallel import distribute, equal_numbers, gradient_norm, synchronised
+from .processes import agreed, gather_rng, on_cpu
+from .signals import StopSignal, heeding
+from .stage import MicroBatch, Task
 
 logger = logging.getLogger("ionbed")
 
+STOPPED = "stopped.json"
+"""Left in the output of a run that a signal has stopped: it can go on. Gone when it does."""
+MOST_SKIPPED = 50
+"""Steps skipped one after another after which a run gives up: its weights no longer give finite gradients."""
+
+
+class TrainingDivergedError(RuntimeError):
+    """So many steps in a row had no finite gradient that going on is a waste."""
+
+
+@dataclass
+class Progress:
+    """What a checkpoint keeps of a run besides weights, optimiser and random state; all processes have the same."""
+
+    position: Position = field(default_factory=Position)
+    skipped_steps: int = 0
+    skipped_in_a_row: int = 0
+    totals: Totals = field(default_factory=Totals)
+    validation: dict[str, float] = field(default_factory=dict)
+
 
 def train(
-    task: Task, config: LoopConfig, output: Path, identity: Mapping[str, Any], resume: str | None
+    task: Task,
+    config: LoopConfig,
+    output: Path,
+    identity: Mapping[str, Any],
+    resume: str | None,
+    stop: StopSignal | None = None,
+    about: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Train ``task.module`` in place.
 
@@ -48,128 +77,280 @@ def train(
     Parameters
     ----------
     output : Path
-        Folder for ``checkpoints/`` and ``log.jsonl``.
+        Folder for ``checkpoints/``, ``log.jsonl`` and the marker `STOPPED`.
     identity : mapping
         What must not change between a run and its resumption; kept in the checkpoint.
     resume : {'auto', None} or path
-        'auto': from the latest checkpoint if there is one. None: from the start. Else a checkpoint.
+        'auto': from the latest checkpoint that is whole, if there is one. None: from the start. Else a checkpoint.
+    stop : StopSignal, optional
+        Entered by the caller, who wants signals to be heeded before training too.
+    about : mapping, optional
+        ``command`` and ``config`` of the run, for its record; see `ionbed.pretrain.record.begin_record`.
 
     Returns
     -------
     dict
         Summary of the whole run, also of what came before a resumption: steps (and how many are new), whether it is
-        finished, spectra, tokens, seconds (without validation and checkpoints), the last validation losses.
+        finished, spectra, tokens, seconds (without validation and checkpoints), the last validation losses. Where
+        ``ema_decay`` is set, ``task.module`` holds the averaged weights in the end.
+
+    Raises
+    ------
+    InputError
+        A checkpoint cannot be resumed from.
+    TrainingDivergedError
+        `MOST_SKIPPED` steps in a row were not finite.
     """
     # oneDNN keeps 1,024 compiled products of other shapes, gigabytes of them; those of the last few steps are enough.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
     if config.threads:
         torch.set_num_threads(config.threads)
-    accelerator = Accelerator(mixed_precision="bf16" if config.precision == "bf16" else "no", cpu=on_cpu())
-    torch.manual_seed(config.seed + accelerator.process_index)  # the weights are made; each process drops out its own
-    optimizer = make_optimizer(task.module, config)
-    checkpoints = output / "checkpoints"
-    source = find_checkpoint(checkpoints, resume)
-    position, skipped, before, validation = Position(), 0, Totals(), dict[str, float]()
-    if source:
+    trainer = Trainer(task, config, output, identity, about)
+    trainer.resume(resume)
+    with heeding(stop) as listening:
+        return trainer.run(listening)
+
+
+class Trainer:
+    """A run in one process; see `train`."""
+
+    def __init__(
+        self,
+        task: Task,
+        config: LoopConfig,
+        output: Path,
+        identity: Mapping[str, Any],
+        about: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.task, self.config, self.output, self.identity = task, config, output, identity
+        self.about = about or {}
+        self.accelerator = Accelerator(mixed_precision="bf16" if config.precision == "bf16" else "no", cpu=on_cpu())
+        self.is_main = self.accelerator.is_main_process
+        self.device = self.accelerator.device
+        # The weights are made by now; each process drops out its own.
+        torch.manual_seed(config.seed + self.accelerator.process_index)
+        self.model = distribute(task.module, config, self.accelerator)
+        self.optimizer = make_optimizer(task.module, config)
+        self.average = MovingAverage(task.module, config.ema_decay) if config.ema_decay is not None else None
+        self.weights = dict(task.weights)
+        self.alarm = SpikeAlarm(config.spike_deviations)
+        self.progress = Progress()
+        self.resumed_at = 0
+        self.meter = Meter(self.weights, measured_peak(self.accelerator, config.precision))
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.output / "checkpoints"
+
+    def resume(self, resume: str | None) -> None:
+        """Go on from a checkpoint; see `train`."""
+        if resume is None:
+            return
+        # One process looks, and all hear the same: a damaged checkpoint must not split them.
+        source = agreed(lambda: choose_checkpoint(self.checkpoints, resume), self.accelerator)
+        if source is None:
+            return
         state = read_state(source)
-        refuse_other_run(source, state["identity"], identity)
-        position, skipped = Position(**state["position"]), state["skipped_steps"]
-        before, validation = Totals(**state["totals"]), state["validation"]
-    resumed_at = position.step
-    module, optimizer = accelerator.prepare(task.module, optimizer)
-    if source:
-        restore_checkpoint(source, task.module, optimizer.optimizer, accelerator.process_index)
-        accelerator.wait_for_everyone()
-        if accelerator.is_main_process:
-            forget_later_checkpoints(checkpoints, source, position.step)
+        refuse_other_run(source, state["identity"], self.identity)
+        restore_checkpoint(self._checkpoint(), source, self.accelerator.process_index)
+        self.progress = Progress(
+            position=Position(**state["position"]),
+            skipped_steps=state["skipped_steps"],
+            skipped_in_a_row=state["skipped_in_a_row"],
+            totals=Totals(**state["totals"]),
+            validation=state["validation"],
+        )
+        self.alarm.restore(state["alarm"])
+        self.meter.restore(state["unlogged"], main_process=self.is_main)
+        self.resumed_at = self.progress.position.step
+        self.accelerator.wait_for_everyone()
+        if self.is_main:
+            forget_later_checkpoints(self.checkpoints, source, self.resumed_at)
             logger.info("resumed from %s", source)
-    batches = checked_batches(task, position.epoch, accelerator.num_processes)
-    logs = Logs(output, config, position.step, enabled=accelerator.is_main_process)
-    stop = StopSignal()
-    weights = task.weights
-    bar = progress("train", config.steps, unit="steps", done=position.step)
-    meter, total = Meter(weights), before
-    if source:
-        meter.restore(state["unlogged"], main_process=accelerator.is_main_process)
-    with stop, logs, bar if accelerator.is_main_process else unseen() as advance:
-        for rows_position, micro_batches, waited in prefetched(task, config.steps, position, batches, accelerator):
-            rate = learning_rate(config, position.step)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            sums, counts, stopping = global_counts(task, micro_batches, stop.requested, accelerator)
-            optimizer.zero_grad(set_to_none=True)
-            for number, micro_batch in enumerate(micro_batches, 1):
-                last = number == len(micro_batches)
-                with nullcontext() if last else accelerator.no_sync(module):
-                    terms = module(micro_batch.to(accelerator.device))
-                    # Divide by counts over all processes; gradients are averaged over processes, hence the factor.
-                    loss = sum(w * terms[k] / max(counts[k], 1) for k, w in weights.items())
-                    accelerator.backward(loss * accelerator.num_processes)
-                for name, value in terms.items():
-                    sums[name] += float(value.detach())
-                meter.tokens += micro_batch.num_tokens
-                meter.spectra += len(micro_batch)
-            norm = float(accelerator.clip_grad_norm_(module.parameters(), config.max_grad_norm))
-            if math.isfinite(norm):
-                optimizer.step()
-            else:
-                skipped += 1
-                if accelerator.is_main_process:
-                    logger.warning("step %d: the gradient is not finite; the step is skipped", position.step + 1)
-            position = rows_position
-            meter.waited += waited
-            meter.add(sums, counts)
-            status = ""
-            if position.step % config.log_every == 0 or position.step == config.steps:
-                entry = meter.entry(position, rate, norm, skipped, accelerator)
-                logs.write(entry)
-                total = total.plus(meter.totals(accelerator))
-                meter = Meter(weights)
-                status = f"loss {entry['loss']:.3f}"
-            advance(1, status)
-            done = position.step == config.steps
-            paused = time.perf_counter()
-            if done or position.step % config.validate_every == 0:
-                validation = validate(task, module, accelerator)
-                if validation:
-                    logs.write({"step": position.step, **{f"validation_{k}": v for k, v in validation.items()}})
-            if done or stopping or position.step % config.checkpoint_every == 0:
-                rng = gather_rng(accelerator)
-                totals, unlogged = total.plus(meter.totals(accelerator, until=paused)), meter.unlogged(accelerator)
-                if accelerator.is_main_process:
-                    state = {"step": position.step, "position": vars(position), "identity": dict(identity),
-                             "skipped_steps": skipped, "totals": vars(totals), "unlogged": unlogged,
-                             "validation": validation}  # fmt: skip
-                    save_checkpoint(checkpoints, task.module, optimizer.optimizer, state, rng, config.keep_checkpoints)
-                accelerator.wait_for_everyone()
-            meter.started += time.perf_counter() - paused  # the rates are those of training
-            if stopping and not done:
-                if accelerator.is_main_process:
-                    logger.info("stopped on a signal at step %d; go on with --resume auto", position.step)
-                break
-    if meter.counts:
-        total = total.plus(meter.totals(accelerator))
-    return {
-        "steps": position.step,
-        "new_steps": position.step - resumed_at,
-        "finished": position.step == config.steps,
-        "epochs": position.epoch,
-        "skipped_steps": skipped,
-        "seconds": round(total.seconds, 1),
-        "spectra": total.spectra,
-        "tokens": total.tokens,
-        "spectra_per_second": round(total.spectra / max(total.seconds, 1e-9), 1),
-        "processes": accelerator.num_processes,
-        "device": str(accelerator.device),
-        "validation": validation,
-    }
 
+    def run(self, stop: StopSignal) -> dict[str, Any]:
+        """Train to the end, or until a signal asks to stop."""
+        config, start = self.config, self.progress.position
+        batches = checked_batches(self.task, start.epoch, self.accelerator.num_processes)
+        about = {
+            **self.about,
+            "parameters": sum(p.numel() for p in self.task.module.parameters()),
+            "processes": self.accelerator.num_processes,
+            "device": str(self.device),
+        }
+        logs = Logs(self.output, config, start.step, enabled=self.is_main, about=about)
+        bar = progress("train", config.steps, unit="steps", done=start.step) if self.is_main else unseen()
+        if self.is_main:
+            (self.output / STOPPED).unlink(missing_ok=True)
+        stopping = self._any(stop.requested)
+        with logs, bar as advance:
+            self.meter.started = time.perf_counter()
+            upcoming = prefetched(self.task, config.steps, start, batches, self.accelerator)
+            for position, micro_batches, waited in () if stopping else upcoming:
+                rate = learning_rate(config, position.step - 1)
+                norm, stopping = self._step(micro_batches, rate, stop)
+                self.progress.position = position
+                self.meter.waited += waited
+                done = position.step == config.steps
+                self._log(logs, advance, rate, norm, now=done or position.step % config.log_every == 0)
+                paused = time.perf_counter()
+                if done or position.step % config.validate_every == 0:
+                    self._validate(logs)
+                if done or stopping or position.step % config.checkpoint_every == 0:
+                    self._save(until=paused)
+                self.meter.started += time.perf_counter() - paused  # the rates are those of training
+                if stopping:
+                    break
+        position = self.progress.position
+        if stopping and position.step < config.steps:
+            self._leave_marker(stop)
+        if self.average is not None:
+            self.average.swap(self.task.module)
+        return self._summary()
 
-def find_checkpoint(folder: Path, resume: str | None) -> Path | None:
-    """Return the checkpoint to start from; see `train`."""
-    if resume is None:
-        return None
-    return latest_checkpoint(folder) if resume == "auto" else Path(resume)
+    def _step(self, micro_batches: Sequence[MicroBatch], rate: float, stop: StopSignal) -> tuple[float, bool]:
+        """Take one step of the optimiser; return the gradient's norm and whether any process was told to stop."""
+        names, processes, device = list(self.weights), self.accelerator.num_processes, self.device
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        own = [self.task.counts(micro_batch) for micro_batch in micro_batches]
+        own_counts = torch.tensor([sum(c[n] for c in own) for n in names], dtype=torch.float64)
+        counts = self.accelerator.reduce(own_counts.to(device, copy=True), "sum")
+        # Losses are divided by counts over all processes; gradients are averaged over processes, hence the factor.
+        factors = torch.tensor([self.weights[n] * processes for n in names], dtype=torch.float64).to(device)
+        factors = (factors / counts.clamp_min(1)).float()
+        sums = torch.zeros(len(names), dtype=torch.float64, device=device)
+        self.optimizer.zero_grad(set_to_none=True)
+        parts = equal_numbers(micro_batches, self.config, self.accelerator)
+        for number, (micro_batch, real) in enumerate(parts, 1):
+            with synchronised(self.model, self.accelerator, last=number == len(parts)):
+                with self.accelerator.autocast():
+                    terms = self.model(micro_batch.to(device))
+                losses = torch.stack([terms[name].float() for name in names])
+                self.accelerator.backward((losses * factors).sum() * float(real))
+            if real:
+                sums += losses.detach().double()
+                self.meter.add_micro_batch(micro_batch, self.task.flops(micro_batch))
+        norm = gradient_norm(self.task.module, self.config.max_grad_norm)
+        # What the processes tell each other after a step goes in one message, and is waited for once.
+        flag = torch.tensor([float(stop.requested)], dtype=torch.float64).to(device)
+        own_sums = sums.clone()
+        told = self.accelerator.reduce(torch.cat([sums, flag]), "sum")
+        values = torch.cat([told, counts, own_sums, norm.double().reshape(1)]).tolist()
+        size = len(names)
+        total, stopping = values[:size], values[size] > 0
+        count, own_total, length = values[size + 1 : 2 * size + 1], values[2 * size + 1 : -1], values[-1]
+        if math.isfinite(length) and all(map(math.isfinite, total)):
+            self.optimizer.step()
+            self.progress.skipped_in_a_row = 0
+            if self.average is not None:
+                self.average.update(self.task.module, self.progress.position.step)
+            own_count = own_counts.tolist()
+            self.meter.add_step(*(dict(zip(names, v, strict=True)) for v in (own_total, count, own_count)))
+            loss = sum(self.weights[n] * t / max(c, 1) for n, t, c in zip(names, total, count, strict=True))
+            self._heed_spike(loss)
+        else:
+            self._skip()
+        return length, stopping
+
+    def _skip(self) -> None:
+        """Count a step that has no finite gradient, on all processes alike."""
+        run, step = self.progress, self.progress.position.step + 1
+        run.skipped_steps += 1
+        run.skipped_in_a_row += 1
+        if self.is_main:
+            logger.warning("step %d: the loss or its gradient is not finite; the step is skipped", step)
+        if run.skipped_in_a_row >= MOST_SKIPPED:
+            raise TrainingDivergedError(
+                f"step {step}: {MOST_SKIPPED} steps in a row were not finite; go on from an earlier checkpoint "
+                "(--resume CHECKPOINT), or start again with a lower training.learning_rate"
+            )
+
+    def _heed_spike(self, loss: float) -> None:
+        usual = self.alarm.heed(loss)
+        if usual is not None and self.is_main:
+            step = self.progress.position.step + 1
+            logger.warning("step %d: the loss jumped to %.4g, where %.4g is usual", step, loss, usual)
+
+    def _log(self, logs: Logs, advance: Advance, rate: float, norm: float, *, now: bool) -> None:
+        if not now:
+            advance(1)
+            return
+        run = self.progress
+        state = {"step": run.position.step, "epoch": run.position.epoch}
+        end = {"learning_rate": rate, "gradient_norm": norm, "skipped_steps": run.skipped_steps,
+               "loss_spikes": self.alarm.spikes}  # fmt: skip
+        run.totals = run.totals.plus(self.meter.totals(self.accelerator))
+        so_far = {"tokens": run.totals.tokens, "seconds": round(run.totals.seconds, 1)}
+        logs.write({**state, **self.meter.entry(self.accelerator), **end, **so_far})
+        self.meter = self.meter.fresh()
+        advance(1, logs.status)
+
+    def _validate(self, logs: Logs) -> None:
+        with self.average.in_place(self.task.module) if self.average is not None else nullcontext():
+            self.progress.validation = losses = validate(self.task, self.config, self.accelerator)
+        if losses:
+            logs.write({"step": self.progress.position.step, **{f"validation_{k}": v for k, v in losses.items()}})
+
+    def _save(self, until: float) -> None:
+        accelerator, run = self.accelerator, self.progress
+        state = {
+            "step": run.position.step,
+            "position": asdict(run.position),
+            "identity": dict(self.identity),
+            "skipped_steps": run.skipped_steps,
+            "skipped_in_a_row": run.skipped_in_a_row,
+            "totals": asdict(run.totals.plus(self.meter.totals(accelerator, until=until))),
+            "unlogged": self.meter.unlogged(accelerator),
+            "alarm": self.alarm.state(),
+            "validation": run.validation,
+        }
+        save_checkpoint(
+            self.checkpoints,
+            self._checkpoint(),
+            state,
+            gather_rng(accelerator),
+            self.config.keep_checkpoints,
+            write=self.is_main,
+        )
+        accelerator.wait_for_everyone()
+
+    def _checkpoint(self) -> Checkpoint:
+        return Checkpoint(self.task.module, self.optimizer, self.average.weights if self.average is not None else None)
+
+    def _leave_marker(self, stop: StopSignal) -> None:
+        step = self.progress.position.step
+        if not self.is_main:
+            return
+        marker = {"step": step, "signal": stop.name, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+        with atomic_file(self.output / STOPPED) as partial:
+            partial.write_text(json.dumps(marker) + "\n", encoding="utf-8")
+        logger.info("stopped on a signal at step %d; go on with --resume auto", step)
+
+    def _any(self, flag: bool) -> bool:
+        """Return whether ``flag`` is set in any process."""
+        told = torch.tensor([float(flag)], device=self.device)
+        return float(self.accelerator.reduce(told, "sum")) > 0
+
+    def _summary(self) -> dict[str, Any]:
+        run, step = self.progress, self.progress.position.step
+        total = run.totals.plus(self.meter.totals(self.accelerator)) if self.meter.counts else run.totals
+        return {
+            "steps": step,
+            "new_steps": step - self.resumed_at,
+            "finished": step == self.config.steps,
+            "epochs": run.position.epoch,
+            "skipped_steps": run.skipped_steps,
+            "loss_spikes": self.alarm.spikes,
+            "seconds": round(total.seconds, 1),
+            "spectra": total.spectra,
+            "tokens": total.tokens,
+            "spectra_per_second": round(total.spectra / max(total.seconds, 1e-9), 1),
+            "processes": self.accelerator.num_processes,
+            "device": str(self.device),
+            "validation": run.validation,
+        }
 
 
 def refuse_other_run(source: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -190,21 +371,34 @@ def _dotted(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def validate(task: Task, module: nn.Module, accelerator: Accelerator) -> dict[str, float]:
+def validate(task: Task, config: LoopConfig, accelerator: Accelerator) -> dict[str, float]:
     """Return the mean loss of each term over the validation batches, over all processes."""
-    names = list(task.weights)
-    totals = torch.zeros(2, len(names), dtype=torch.float64, device=accelerator.device)
-    module.eval()
-    for rows in task.validation_batches():
-        for micro in task.micro_batches(rows, 0, accelerator.process_index, accelerator.num_processes):
-            with torch.no_grad():
-                terms = task.module(micro.to(accelerator.device))
-            counts = task.counts(micro)
-            totals += torch.tensor([[float(terms[n]) for n in names], [counts[n] for n in names]],
-                                   dtype=torch.float64, device=accelerator.device)  # fmt: skip
-    module.train()
+    names, device = list(task.weights), accelerator.device
+    totals = torch.zeros(2, len(names), dtype=torch.float64, device=device)
+    with evaluating(task):
+        for rows in task.validation_batches():
+            micro_batches = task.micro_batches(rows, 0, accelerator.process_index, accelerator.num_processes)
+            spare = task.micro_batches(rows, 0, 0, 1)[:1] if not micro_batches else ()
+            for micro_batch, real in equal_numbers(micro_batches, config, accelerator, spare):
+                with accelerator.autocast():
+                    terms = task.module(micro_batch.to(device))
+                counts = task.counts(micro_batch)
+                sums = torch.stack([terms[n].double() for n in names])
+                own = torch.stack([sums, torch.tensor([counts[n] for n in names], dtype=torch.float64).to(device)])
+                totals += own * float(real)
     sums, counts_all = accelerator.reduce(totals, "sum").tolist()
     means = {n: s / c for n, s, c in zip(names, sums, counts_all, strict=True) if c > 0}
     if means:
         means["loss"] = sum(task.weights[n] * v for n, v in means.items())
     return means
+
+
+@contextmanager
+def evaluating(task: Task) -> Iterator[None]:
+    """Switch dropout and gradients off within the context."""
+    task.module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        task.module.train()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import parse_flag_from_env
+from accelerate.utils import broadcast_object_list, parse_flag_from_env
 
-from .stage import MicroBatch, Task
+from ..errors import InputError
+
+T = TypeVar("T")
 
 
 def on_cpu() -> bool:
@@ -24,15 +27,18 @@ def process_state() -> PartialState:
     return PartialState(cpu=on_cpu())
 
 
-def global_counts(
-    task: Task, micro_batches: Sequence[MicroBatch], stop: bool, accelerator: Accelerator
-) -> tuple[dict[str, float], dict[str, float], bool]:
-    """Return zeroed sums, the counts of each term over all processes, and whether any process was told to stop."""
-    names = list(task.weights)
-    local = [task.counts(micro_batch) for micro_batch in micro_batches]
-    values = [sum(count[name] for count in local) for name in names] + [float(stop)]
-    reduced = accelerator.reduce(torch.tensor(values, dtype=torch.float64, device=accelerator.device), "sum").tolist()
-    return dict.fromkeys(names, 0.0), dict(zip(names, reduced, strict=False)), reduced[-1] > 0
+def agreed(decide: Callable[[], T], accelerator: Accelerator) -> T:
+    """Let the main process decide; return its answer, or raise its `InputError`, in all processes alike."""
+    answer: list[object] = [None, None]
+    if accelerator.is_main_process:
+        try:
+            answer[0] = decide()
+        except InputError as error:
+            answer[1] = str(error)
+    broadcast_object_list(answer)
+    if answer[1] is not None:
+        raise InputError(str(answer[1]))
+    return answer[0]  # type: ignore[return-value]
 
 
 def gather_rng(accelerator: Accelerator) -> dict[str, torch.Tensor]:

@@ -16,11 +16,14 @@ from ..artifacts import MANIFEST, atomic_folder, sha256_of_file, write_manifest
 from ..configs.loading import to_tree
 from ..encoder.modeling_ionbed import IonbedModel
 from ..errors import InputError
+from .card import CARD, model_card
 from .config import PretrainConfig
 from .data import TrainingSpectra
-from .logs import LOG
 from .loop import train
 from .processes import process_state
+from .provenance import data_record, last_losses, run_record
+from .record import LOG, RECORD
+from .signals import StopSignal, heeding
 from .task import MaskedPeakTask
 
 logger = logging.getLogger("ionbed")
@@ -30,19 +33,21 @@ ARROW = "arrow"
 """Folder in the output, while the run lasts, of the memory-mapped training spectra."""
 HOW_IT_RUNS = (
     "threads", "parallelism", "compile", "spike_deviations", "log_every", "validate_every", "checkpoint_every",
-    "keep_checkpoints", "tensorboard",
+    "keep_checkpoints", "trackers",
 )  # fmt: skip
 """Options of the loop that may change when a run goes on: they do not decide what it learns."""
 
 
-def pretrain(config: PretrainConfig, *, resume: str | None = None) -> Path:
+def pretrain(config: PretrainConfig, *, resume: str | None = None, stop: StopSignal | None = None) -> Path:
     """Pretrain an encoder by masked-peak modelling and write its model folder.
 
     Parameters
     ----------
     config : PretrainConfig
     resume : {'auto', None} or path
-        'auto' goes on from the latest checkpoint in ``config.output``, if there is one.
+        'auto' goes on from the latest checkpoint in ``config.output`` that is whole, if there is one.
+    stop : StopSignal, optional
+        Entered by the caller, who wants signals before this call to be heeded too.
 
     Returns
     -------
@@ -55,11 +60,12 @@ def pretrain(config: PretrainConfig, *, resume: str | None = None) -> Path:
     InputError
         The store, the split, the output or a checkpoint to resume from is unusable.
     """
-    with nothing_left_of_an_error(config.output):
+    with nothing_left_of_an_error(config.output), heeding(stop) as stop:
         spectra = open_training_spectra(config.output, resume, lambda cache: TrainingSpectra(config.data, cache))
         task = MaskedPeakTask(config, spectra)
         identity = run_identity(config, spectra, dropout=config.model.dropout)
-        summary = train(task, config.training, config.output, identity, resume)
+        about = {"command": "pretrain", "config": to_tree(config)}
+        summary = train(task, config.training, config.output, identity, resume, stop, about)
     return write_model(task.encoder, config.output, "pretrain", to_tree(config), spectra, spectra.rows, summary)
 
 
@@ -83,7 +89,7 @@ def holds_a_run(output: Path) -> bool:
     """Return whether ``output`` holds more than what a run leaves that was killed before its first step."""
     if not output.is_dir():
         return output.exists()
-    leftovers = {ARROW, f".{LOG}.partial"}
+    leftovers = {ARROW, f".{LOG}.partial", f".{RECORD}.partial", RECORD}
     if (log := output / LOG).is_file() and not log.stat().st_size:
         leftovers.add(LOG)
     return any(entry.name not in leftovers for entry in output.iterdir())
@@ -143,22 +149,33 @@ def write_model(
         "molecules": len({k[:14] for k in spectra.inchikey[rows] if k}),
         "store": [shard["sha256"] for shard in spectra.store_manifest["shards"]],
     }
+    if state.is_main_process and summary["finished"] and not written:
+        stage |= run_record(tree, summary) | data_record(Path(tree["data"]["store"]), spectra.store_manifest, rows)
     encoder.config.training = [*encoder.config.training, stage]
     if state.is_main_process and summary["finished"] and not written:
-        with atomic_folder(folder, overwrite=True) as partial:
-            encoder.save_pretrained(partial)
+        from .. import __version__
+
         manifest = {
             "command": command,
             "config": tree,
             "store_counts": spectra.store_manifest["counts"],
             "training": stage,
             "model_hash": encoder.model_hash(),
-            "model_sha256": sha256_of_file(folder / "model.safetensors"),
             "seed": tree["training"]["seed"],
             "torch": torch.__version__,
+            "last_losses": last_losses(output / LOG, summary["validation"]),
             **{name: value for name, value in summary.items() if name != "new_steps"},
         }
-        write_manifest(output, manifest)
+        card = model_card(
+            encoder.config,
+            encoder.num_parameters(),
+            manifest["model_hash"],
+            {"ionbed_version": __version__, **manifest},
+        )
+        with atomic_folder(folder, overwrite=True) as partial:
+            encoder.save_pretrained(partial)
+            (partial / CARD).write_text(card, encoding="utf-8")
+        write_manifest(output, {**manifest, "model_sha256": sha256_of_file(folder / "model.safetensors")})
         logger.info("model written to %s", folder)
     if state.is_main_process and summary["finished"]:
         shutil.rmtree(output / ARROW, ignore_errors=True)

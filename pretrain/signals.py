@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 
 class StopSignal:
-    """Turns SIGTERM and SIGUSR1 (a cluster's warning before it preempts) into a request to stop after the step."""
+    """Turns signals into a request to stop after the step, within its context.
 
-    SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+    SIGTERM and SIGUSR1 are what a cluster sends before it preempts a job or its time is up; SIGINT is Ctrl-C, of which
+    a second one interrupts at once.
+    """
+
+    SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
     def __init__(self) -> None:
         self.requested = False
+        self.name = ""
+        """Of the signal that came to this process; empty where another process got it."""
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopSignal:
@@ -27,4 +35,16 @@ class StopSignal:
             signal.signal(number, handler)
 
     def _request(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
+        if number == signal.SIGINT and self.requested:
+            raise KeyboardInterrupt
+        self.requested, self.name = True, signal.Signals(number).name
+
+
+@contextmanager
+def heeding(stop: StopSignal | None) -> Iterator[StopSignal]:
+    """Yield ``stop``, which its owner has entered, or else a `StopSignal` of its own."""
+    if stop is not None:
+        yield stop
+        return
+    with StopSignal() as own:
+        yield own

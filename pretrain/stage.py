@@ -17,6 +17,10 @@ class MicroBatch(Protocol):
     def num_tokens(self) -> int:
         """Number of real tokens."""
 
+    @property
+    def num_slots(self) -> int:
+        """Number of tokens with those of padding."""
+
     def to(self, device: torch.device) -> MicroBatch:
         """Return it on ``device``."""
 
@@ -43,6 +47,9 @@ class Task(Protocol):
 
     def counts(self, micro_batch: Any) -> dict[str, float]:
         """Return over how many items each term's sum goes."""
+
+    def flops(self, micro_batch: Any) -> float:
+        """Return the floating-point operations of the encoder's forward pass, on real tokens."""
 
     def validation_batches(self) -> list[np.ndarray]:
         """Return the rows of each validation batch (empty where there is no validation fold)."""

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from ..encoder.batching import token_budget_batches
+from ..encoder.batching import FixedShapes, even_lengths, shares_of_processes, token_budget_batches
 from ..encoder.collator import EncoderBatch
+from ..encoder.flops import forward_flops
 from ..encoder.modeling_ionbed import IonbedModel
 from .config import PretrainConfig
 from .data import TrainingSpectra, epoch_batches
@@ -24,14 +25,22 @@ class MaskedPeakTask:
         self.config = config
         self.spectra = spectra
         self.encoder = IonbedModel(config.model.encoder_config())
-        self.module = MaskedPeakObjective(self.encoder, config.masking)
-        self.weights = self.module.weights
+        masked = MaskedPeakObjective(self.encoder, config.masking)
         self.num_tokens = np.minimum(spectra.num_peaks, config.model.max_peaks) + 1
+        self.run_objectives = (
+            RunObjectives(config, spectra, self.num_tokens, self.encoder.config) if config.objectives.names else None
+        )
+        self.module = JointObjective(masked, config.objectives) if self.run_objectives else masked
+        self.rows = self.run_objectives.rows if self.run_objectives else spectra.rows
+        self.weights = self.module.weights
+        seen = self.num_tokens[np.concatenate([spectra.rows, spectra.validation_rows])]
+        self.lengths = even_lengths(seen) if config.training.compile else None
 
     def epoch_batches(self, epoch: int) -> list[np.ndarray]:
         """Return the rows of each batch of an epoch."""
         training = self.config.training
-        return epoch_batches(self.spectra.rows, self.num_tokens, training.batch_tokens, training.seed, epoch)
+        return epoch_batches(self.spectra.rows, self.num_tokens, training.batch_tokens, training.seed, epoch,
+                             self.lengths)  # fmt: skip
 
     def validation_batches(self) -> list[np.ndarray]:
         """Return the rows of each validation batch."""
@@ -40,15 +49,29 @@ class MaskedPeakTask:
 
     def micro_batches(self, rows: np.ndarray, epoch: int, process: int, processes: int) -> Sequence[EncoderBatch]:
         """Collate and mask this process's part of a batch."""
-        own = rows[process::processes]
-        config = self.config
-        parts = token_budget_batches(self.num_tokens[own], config.training.micro_batch_tokens)
-        return [
-            masked_batch(self.spectra.columns(own[part]), own[part], self.encoder.config, config.masking,
-                         config.training.seed, epoch)
-            for part in parts
-        ]  # fmt: skip
+        config, training = self.config, self.config.training
+        num_tokens, shapes = self.num_tokens[rows], None
+        if self.lengths is None:
+            parts = shares_of_processes(num_tokens, training.micro_batch_tokens, processes)[process]
+        else:
+            shapes = FixedShapes.of_run(self.lengths, training.batch_tokens, training.micro_batch_tokens, processes)
+            parts = shapes.shares_of_processes(num_tokens, processes)[process]
+        batches = []
+        for part in parts:
+            own = rows[part]
+            batch = masked_batch(self.spectra.columns(own), own, self.encoder.config, config.masking,
+                                 training.seed, epoch)  # fmt: skip
+            if shapes:
+                batch = batch.padded_to(*shapes.shape_of(int(num_tokens[part].max(initial=1))))
+            elif not len(part):  # a process without a spectrum takes part all the same
+                batch = batch.padded_to(1, 1)
+            batches.append(batch)
+        return batches
 
     def counts(self, micro_batch: EncoderBatch) -> dict[str, float]:
         """Return the number of masked peaks that each term sums over."""
         return self.module.counts(micro_batch)
+
+    def flops(self, micro_batch: EncoderBatch) -> float:
+        """Return the operations of the encoder's forward pass on real tokens."""
+        return forward_flops(self.encoder.config, micro_batch.lengths)

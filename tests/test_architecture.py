@@ -24,7 +24,7 @@ BELOW = {
     "evaluation_commands": {"console", "evaluation"},
     "spectra": set(),
     "encoder": {"spectra"},
-    "pretrain": {"encoder", "spectra"},
+    "pretrain": {"doctor", "encoder", "spectra"},
     "finetune": {"pretrain", "encoder", "spectra"},
     "embeddings": {"encoder", "spectra"},
     "evaluation": {"embeddings", "finetune", "pretrain", "encoder", "spectra"},

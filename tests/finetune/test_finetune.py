@@ -109,8 +109,8 @@ def test_stopped_and_resumed_equals_uninterrupted(store, split, pretrained, tmp_
     output, whole, saves = tmp_path / "run", tmp_path / "whole", []
     run(store, split, pretrained, whole, "init.dropout=0.1")
 
-    def save_then_die(*arguments):
-        saves.append(loop_save(*arguments))
+    def save_then_die(*arguments, **options):
+        saves.append(loop_save(*arguments, **options))
         if len(saves) == 2:
             raise KeyboardInterrupt
 

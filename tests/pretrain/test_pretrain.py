@@ -22,8 +22,9 @@ from ionbed.configs.loading import config_text, load_config, shipped_configs, to
 from ionbed.finetune.config import FinetuneConfig
 from ionbed.pretrain import logs, loop
 from ionbed.pretrain.checkpoints import (
+    Checkpoint,
+    choose_checkpoint,
     forget_later_checkpoints,
-    latest_checkpoint,
     restore_checkpoint,
     save_checkpoint,
 )
@@ -127,7 +128,7 @@ def test_a_signal_leaves_a_checkpoint_to_go_on_from(store, split, whole_run, tmp
         time.sleep(0.002)
     process.send_signal(signal.SIGUSR1)
     assert process.wait(timeout=120) == 0
-    assert latest_checkpoint(output / "checkpoints") is not None
+    assert choose_checkpoint(output / "checkpoints", "auto") is not None
     pretrain(config_for(store, split, output), resume="auto")
     assert_same_run(output, whole_run)
 
@@ -183,7 +184,7 @@ def test_pauses_do_not_count_as_training(store, split, tmp_path, monkeypatch):
     """Lines of two steps, validation after the first of the next two: neither it nor the checkpoint lowers a rate."""
     for name in ("validate", "save_checkpoint"):
         real = getattr(loop, name)
-        monkeypatch.setattr(loop, name, lambda *a, real=real: (time.sleep(1.5), real(*a))[1])
+        monkeypatch.setattr(loop, name, lambda *a, real=real, **b: (time.sleep(1.5), real(*a, **b))[1])
     pretrain(config_for(store, split, tmp_path / "run", "training.steps=6", "training.log_every=2",
                         "training.validate_every=3", "training.checkpoint_every=3"))  # fmt: skip
     rates = [entry["tokens_per_second"] for entry in log_of(tmp_path / "run") if "loss" in entry]
@@ -214,8 +215,8 @@ def test_a_damaged_checkpoint_is_named(store, split, whole_run, tmp_path):
     shutil.copytree(whole_run, output)
     weights = output / "checkpoints" / "step-00000012" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
-    with pytest.raises(ionbed.InputError, match=r"step-00000012: cannot be restored"):
-        pretrain(config_for(store, split, output), resume="auto")
+    with pytest.raises(ionbed.InputError, match=r"step-00000012: is damaged \(model.safetensors: another checksum"):
+        pretrain(config_for(store, split, output), resume=str(weights.parent))
 
 
 def test_a_run_goes_on_from_an_earlier_checkpoint(store, split, whole_run, tmp_path, monkeypatch):
@@ -226,9 +227,9 @@ def test_a_run_goes_on_from_an_earlier_checkpoint(store, split, whole_run, tmp_p
     (checkpoints / "latest").write_text(f"{earlier.name}\n")
     save = loop.save_checkpoint
 
-    def save_and_look(*arguments):
-        written = save(*arguments)
-        seen.append((written.exists(), latest_checkpoint(checkpoints) == written))
+    def save_and_look(*arguments, **options):
+        written = save(*arguments, **options)
+        seen.append((written.exists(), choose_checkpoint(checkpoints, "auto") == written))
         return written
 
     monkeypatch.setattr(loop, "save_checkpoint", save_and_look)
@@ -360,22 +361,26 @@ def tiny_training() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
 def test_a_checkpoint_that_is_latest_is_never_pruned(tmp_path):
     module, optimizer = tiny_training()
     for step, left in ((5, [5]), (9, [5, 9]), (7, [7, 9]), (8, [8, 9])):
-        path = save_checkpoint(tmp_path, module, optimizer, {"step": step}, {"process_0": torch.get_rng_state()}, 2)
-        assert latest_checkpoint(tmp_path) == path
+        path = save_checkpoint(
+            tmp_path, Checkpoint(module, optimizer), {"step": step}, {"process_0": torch.get_rng_state()}, 2
+        )
+        assert choose_checkpoint(tmp_path, "auto") == path
         assert sorted(int(p.name[5:]) for p in tmp_path.glob("step-*")) == left
     forget_later_checkpoints(tmp_path, path, 8)
     assert [p.name for p in tmp_path.glob("step-*")] == ["step-00000008"]
     forget_later_checkpoints(tmp_path, Path("elsewhere/step-00000003"), 3)
-    assert latest_checkpoint(tmp_path) is None and not list(tmp_path.glob("step-*"))
+    assert choose_checkpoint(tmp_path, "auto") is None and not list(tmp_path.glob("step-*"))
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # copying weights to the meta device does nothing, torch says
 def test_the_whole_state_of_the_optimiser_is_restored_to_the_device_of_the_parameter(tmp_path):
     module, optimizer = tiny_training()
-    path = save_checkpoint(tmp_path, module, optimizer, {"step": 1}, {"process_0": torch.get_rng_state()}, 1)
+    path = save_checkpoint(
+        tmp_path, Checkpoint(module, optimizer), {"step": 1}, {"process_0": torch.get_rng_state()}, 1
+    )
     module = torch.nn.Linear(3, 2, device="meta")
     optimizer = torch.optim.AdamW(module.parameters())
-    restore_checkpoint(path, module, optimizer, 0)
+    restore_checkpoint(Checkpoint(module, optimizer), path, 0)
     assert {value.device.type for state in optimizer.state.values() for value in state.values()} == {"meta"}
 
 
@@ -396,8 +401,8 @@ def test_a_log_line_covers_its_interval_across_a_resumption(store, split, tmp_pa
     pretrain(config_for(store, split, whole, *changes))
     save = loop.save_checkpoint
 
-    def save_then_die(*arguments):
-        save(*arguments)
+    def save_then_die(*arguments, **options):
+        save(*arguments, **options)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(loop, "save_checkpoint", save_then_die)
