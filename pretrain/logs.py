@@ -1,70 +1,141 @@
-"""What a training run writes down as it goes: a JSON object per logged step, and TensorBoard where asked for."""
+"""What a training run writes down as it goes: a JSON object per logged step, its record, and trackers asked for."""
 
 from __future__ import annotations
 
 import json
+import logging
+import math
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from ..artifacts import atomic_file
-from ..errors import InputError
 from .config import LoopConfig
+from .run_record import LOG, begin_record, end_record
+from .trackers import Tracker, check_trackers, numbers, open_tracker
 
-LOG = "log.jsonl"
+logger = logging.getLogger("ionbed")
+
+SHOWN = ("loss", "tokens_per_second", "data_wait_share")
+"""Keys of a log line that the live line shows, besides the loss of the last validation."""
 
 
 class Logs:
-    """``log.jsonl``, always, and TensorBoard where asked for. Lines past a resumed step are dropped."""
+    """``log.jsonl`` and ``run.json``, always, and the trackers that are asked for.
 
-    def __init__(self, output: Path, config: LoopConfig, step: int, *, enabled: bool) -> None:
+    Lines past a resumed step are dropped.
+
+    Parameters
+    ----------
+    output : Path
+        Folder of the run.
+    step : int
+        From which the run goes on; 0 where it begins.
+    enabled : bool
+        Whether this process writes; one of a run's processes does.
+    about : mapping, optional
+        What the run is; see `ionbed.pretrain.run_record.begin_record`.
+
+    Attributes
+    ----------
+    status : str
+        The last lines in a few words, for the live line of the run.
+    """
+
+    def __init__(
+        self, output: Path, config: LoopConfig, step: int, *, enabled: bool, about: Mapping[str, Any] | None = None
+    ) -> None:
         self.enabled = enabled
-        self.path = output / LOG
-        self.tensorboard: Any = None
+        self.output = output
+        self.steps = config.steps
+        self.step = step
+        self.status = ""
+        self.trackers: dict[str, Tracker] = {}
+        self._latest: dict[str, float] = {}
         if not enabled:
             return
-        writer = _tensorboard_writer() if config.tensorboard else None
+        check_trackers(config.trackers)
         output.mkdir(parents=True, exist_ok=True)
-        kept = [line for line in _whole_lines(self.path) if json.loads(line)["step"] <= step] if step else []
-        with atomic_file(self.path) as partial:
-            partial.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-        if writer:
-            self.tensorboard = writer(str(output / "tensorboard"), purge_step=step + 1)
+        before = whole_lines(output / LOG) if step else []
+        kept = [line for line in before if line["step"] <= step]
+        with atomic_file(output / LOG) as partial:
+            partial.write_text("".join(f"{json.dumps(line)}\n" for line in kept), encoding="utf-8")
+        self.record = begin_record(output, about or {}, step)
+        last_step = max((line["step"] for line in before), default=0)
+        for name in config.trackers:
+            self.trackers[name] = open_tracker(name, output, self.record, kept, last_step)
+        for line in kept:
+            self._look(line)
 
     def __enter__(self) -> Logs:
-        self.handle = (
-            open(self.path, "a", encoding="utf-8") if self.enabled else open(os.devnull, "w", encoding="utf-8")
-        )
+        name = self.output / LOG if self.enabled else os.devnull
+        self.handle = open(name, "a", encoding="utf-8")  # noqa: SIM115 (closed by __exit__)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         self.handle.close()
-        if self.tensorboard:
-            self.tensorboard.close()
-
-    def write(self, entry: Mapping[str, Any]) -> None:
-        """Append one line."""
         if not self.enabled:
             return
-        self.handle.write(json.dumps(entry) + "\n")
+        for name, tracker in self.trackers.items():
+            try:
+                tracker.close(failed=error is not None)
+            except Exception as failure:
+                _warn(name, failure)
+        if error is not None:
+            outcome = "interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
+        else:
+            outcome = "finished" if self.step >= self.steps else "stopped"
+        end_record(self.output, self.record, " ".join(outcome.split()))
+
+    def write(self, entry: Mapping[str, Any]) -> None:
+        """Append one line. What is not a finite number is null there; trackers are shown it as it is."""
+        line = {"step": entry["step"], "time": round(time.time(), 1), **{k: _finite(v) for k, v in entry.items()}}
+        self._look(line)
+        if not self.enabled:
+            return
+        self.handle.write(json.dumps(line, allow_nan=False) + "\n")
         self.handle.flush()
-        if self.tensorboard:
-            for name, value in entry.items():
-                if name != "step":
-                    self.tensorboard.add_scalar(name, value, entry["step"])
+        for name, tracker in list(self.trackers.items()):
+            try:
+                tracker.log(entry["step"], numbers(entry))
+            except Exception as failure:  # a server or a full disk of the tracker must not end the training
+                _warn(name, failure)
+                del self.trackers[name]
+
+    def _look(self, line: Mapping[str, Any]) -> None:
+        """Keep what the live line shows."""
+        self.step = max(self.step, line["step"])
+        self._latest |= {name: line[name] for name in (*SHOWN, "validation_loss") if line.get(name) is not None}
+        self.status = live_words(self._latest)
 
 
-def _tensorboard_writer() -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise InputError("training.tensorboard: the package tensorboard is missing; pip install tensorboard") from None
-    return SummaryWriter
+def live_words(latest: Mapping[str, float]) -> str:
+    """Return the latest figures of a run in a few words: loss, speed, last validation, share of time without data."""
+    words = {
+        "loss": "loss {:.3f}",
+        "tokens_per_second": "{:,.0f} tokens/s",
+        "validation_loss": "validation {:.3f}",
+        "data_wait_share": "data wait {:.0%}",
+    }
+    return ", ".join(form.format(latest[name]) for name, form in words.items() if name in latest)
 
 
-def _whole_lines(path: Path) -> list[str]:
+def whole_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a log that were written whole, as mappings; a run that was killed may leave half a line."""
     if not path.exists():
         return []
     text = path.read_text(encoding="utf-8")
-    return text[: text.rfind("\n") + 1].splitlines()
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _warn(name: str, failure: Exception) -> None:
+    logger.warning("%s: shows no more of this run (%s: %s); log.jsonl has it all", name, type(failure).__name__, failure)

@@ -1,0 +1,102 @@
+"""What a run says about itself: ``run.json``, written when it starts or goes on and closed when it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ..artifacts import atomic_file
+from ..errors import InputError
+
+LOG = "log.jsonl"
+RECORD = "run.json"
+
+
+def begin_record(output: Path, about: Mapping[str, Any], step: int) -> dict[str, Any]:
+    """Write ``run.json``: what this run is, and that an attempt at it begins at ``step``.
+
+    A run that goes on keeps its id, its name and its earlier attempts; the configuration is that of the latest.
+
+    Parameters
+    ----------
+    about : mapping
+        ``command`` and ``config``, and what else describes this attempt as JSON: ``parameters``, ``processes``,
+        ``device``.
+
+    Returns
+    -------
+    dict
+        What was written: ``id``, ``name``, ``command``, ``config``, ``parameters``, and ``attempts``, a list of
+        mappings with ``began`` and ``ended`` (UTC), ``from_step``, ``processes``, ``device``, ``host`` and ``outcome``.
+
+    Raises
+    ------
+    InputError
+        The run goes on, but its record is damaged.
+    """
+    from .. import __version__
+
+    before = read_record(output) if step else None
+    attempt = {
+        "began": _now(),
+        "from_step": step,
+        **{name: about[name] for name in ("processes", "device") if name in about},
+        "host": platform.node(),
+        **({"slurm_job": job} if (job := os.environ.get("SLURM_JOB_ID")) else {}),
+        "ended": None,
+        "outcome": None,
+    }
+    record = {
+        "ionbed_version": __version__,
+        "id": before["id"] if before else uuid.uuid4().hex,
+        "name": before["name"] if before else output.resolve().name,
+        "command": about.get("command"),
+        "parameters": about.get("parameters"),
+        "config": dict(about.get("config", {})),
+        "attempts": [*(before["attempts"] if before else []), attempt],
+    }
+    _write(output, record)
+    return record
+
+
+def end_record(output: Path, record: Mapping[str, Any], outcome: str) -> None:
+    """Write how the latest attempt ended: 'finished', 'stopped', or the error in one line."""
+    *earlier, latest = record["attempts"]
+    _write(output, {**record, "attempts": [*earlier, {**latest, "ended": _now(), "outcome": outcome}]})
+
+
+def read_record(output: Path) -> dict[str, Any] | None:
+    """Return what ``run.json`` in ``output`` holds, None where there is none (a run of an older version).
+
+    Raises
+    ------
+    InputError
+        It is damaged.
+    """
+    path = output / RECORD
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); remove it, the run goes on without it") from None
+    if not isinstance(record, dict) or not all(
+        isinstance(record.get(name), kind) for name, kind in (("id", str), ("name", str), ("attempts", list))
+    ):
+        raise InputError(f"{path}: is not the record of a run; remove it, the run goes on without it")
+    return record
+
+
+def _write(output: Path, record: Mapping[str, Any]) -> None:
+    with atomic_file(output / RECORD) as partial:
+        partial.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
