@@ -15,8 +15,8 @@ ATTRIBUTION, SHARE_ALIKE, NON_COMMERCIAL, NO_DERIVATIVES = (
 )  # fmt: skip
 
 RULE: Final = (
-    "The licence of the weights is the strictest of the licences of all data that they were trained on, as if they were "
-    "an adaptation of these: CC BY-NC-SA before CC BY-NC, CC BY-SA, CC BY and CC0. It is 'other' where no licence "
+    "The licence of the weights is the strictest of those of all data that they were trained on, as if they were an "
+    "adaptation of these: CC BY-NC-SA before CC BY-NC, CC BY-SA, CC BY and CC0. It is 'other' where no licence "
     "satisfies all of them (share-alike with non-commercial), where one allows no derivatives, and where one is not "
     "known. This is a rule of caution, no legal advice."
 )
