@@ -85,7 +85,7 @@ def train(
     stop : StopSignal, optional
         Entered by the caller, who wants signals to be heeded before training too.
     about : mapping, optional
-        ``command`` and ``config`` of the run, for its record; see `ionbed.pretrain.record.begin_record`.
+        ``command`` and ``config`` of the run, for its record; see `ionbed.pretrain.run_record.begin_record`.
 
     Returns
     -------

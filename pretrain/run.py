@@ -22,7 +22,7 @@ from .data import TrainingSpectra
 from .loop import train
 from .processes import process_state
 from .provenance import data_record, last_losses, run_record
-from .record import LOG, RECORD
+from .run_record import LOG, RECORD
 from .signals import StopSignal, heeding
 from .task import MaskedPeakTask
 
