@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -62,6 +62,20 @@ class EvaluationData:
     def rows_in(self, fold: str) -> np.ndarray:
         """Return the rows (int64, ascending) of the spectra in ``fold``."""
         return np.flatnonzero(self.fold == fold)
+
+    def take(self, rows: np.ndarray) -> EvaluationData:
+        """Return the spectra at ``rows`` (int64, in that order); molecules keep their numbers, spectra or none."""
+        return replace(
+            self,
+            columns=self.columns.take(rows),
+            spectrum_id=self.spectrum_id[rows],
+            molecule=self.molecule[rows],
+            fold=self.fold[rows],
+            laboratory=self.laboratory[rows],
+            peaks=self.peaks[rows],
+            table=self.table.take(pa.array(rows)),
+            num_predicted=int(np.sum(self.table["predicted"].to_numpy()[rows])),
+        )
 
 
 def load_evaluation_data(store: Store, split: Split) -> EvaluationData:

@@ -1,0 +1,443 @@
+"""`ionbed probe`: how good is a frozen encoder? Linear heads on its embeddings, and searches without any training."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from ...artifacts import atomic_folder, refuse_existing, refuse_input_as_output, write_manifest
+from ...configs.loading import to_tree
+from ...errors import InputError
+from ...spectra.split import MOLECULES, Split
+from ...spectra.store import Store
+from ..candidates import Candidates, candidate_molecules
+from ..dataset import EvaluationData, load_evaluation_data
+from ..judged import CHANCE
+from ..provenance import check_exposure, training_stages
+from ..statistics import (
+    BootstrapOptions,
+    Estimate,
+    Measured,
+    bootstrap_p,
+    combine_trainings,
+    compare,
+    confirmed,
+    estimate,
+    holm,
+    trainings_p,
+)
+from ..tasks import draw_per_molecule
+from .features import BINNED_PEAKS, NO_SPECTRUM, FeatureSet, feature_sets, polarity_features
+from .heads import Design, Predicted, Rows, logistic, ridge
+from .scores import ProbeJudge, Scored
+from .targets import METRICS, Target, TargetOptions, targets_of
+from .zero_shot import SearchTable, questions
+
+if TYPE_CHECKING:
+    from ...encoder.modeling_ionbed import IonbedModel
+
+logger = logging.getLogger("ionbed")
+
+FORMAT = 1
+"""Of ``results.json``."""
+RESULTS, TABLE = "results.json", "table.md"
+LINEAR, ZERO_SHOT = "linear probe", "zero-shot"
+
+
+@dataclass(frozen=True)
+class ProbeOptions:
+    """Choices of a probe.
+
+    Attributes
+    ----------
+    fold : 'test' or 'validation'
+        Fold whose molecules are asked about. Penalties are chosen on the fold 'validation', or, where that is asked
+        about, on a tenth of the training molecules.
+    max_train_spectra : int or None
+        Training spectra at most, as many of each molecule as possible; None for all.
+    max_spectra_per_molecule : int
+        Spectra of a molecule in the other folds; more would take time and tell little.
+    random_seeds : int
+        Untrained twins of each configuration of a model; 0 leaves them out.
+    reference : str or None
+        Label of the model that the others are compared with.
+    zero_shot : bool
+        Whether to search, too.
+    allow_other_split : bool
+        Whether to go on with a model that may have seen the molecules that are asked about.
+    cache : Path or None
+        Folder in which embeddings and structures are kept from one probe to the next.
+    workers : int or None
+        Processes that read structures where there are many; all cores where None.
+    resamples : int
+        Of the bootstrap over molecules.
+    targets : TargetOptions
+    """
+
+    fold: Literal["test", "validation"] = "test"
+    max_train_spectra: int | None = None
+    max_spectra_per_molecule: int = 5
+    random_seeds: int = 3
+    reference: str | None = None
+    zero_shot: bool = True
+    allow_other_split: bool = False
+    cache: Path | None = None
+    workers: int | None = 1
+    resamples: int = 1000
+    targets: TargetOptions = field(default_factory=TargetOptions)
+
+    def __post_init__(self) -> None:
+        if self.max_train_spectra is not None and self.max_train_spectra < 1:
+            raise ValueError(f"'max_train_spectra' is {self.max_train_spectra}; it must be at least 1, or null for all")
+        if self.max_spectra_per_molecule < 1:
+            raise ValueError(f"'max_spectra_per_molecule' is {self.max_spectra_per_molecule}; it must be at least 1")
+        if self.random_seeds < 0:
+            raise ValueError(f"'random_seeds' is {self.random_seeds}; it must be at least 0")
+
+    @property
+    def bootstrap(self) -> BootstrapOptions:
+        """How intervals are made."""
+        return BootstrapOptions(resamples=self.resamples)
+
+
+@dataclass(frozen=True, eq=False)
+class ProbeResult:
+    """The tables of a probe.
+
+    Attributes
+    ----------
+    tree : dict
+        The content of ``results.json``.
+    """
+
+    tree: dict[str, Any] = field(repr=False)
+
+    def value(self, task: str, label: str, metric: str | None = None) -> Estimate:
+        """Return a figure of a row, of the main metric of the task where none is named."""
+        found = self.tree["tasks"][task]
+        (row,) = (row for row in found["rows"] if row["label"] == label)
+        of = row["metrics"][metric or found["main"]]
+        return Estimate(of["value"], of["low"], of["high"])
+
+
+def probe(
+    models: Mapping[str, IonbedModel | Sequence[IonbedModel]],
+    data: EvaluationData,
+    split: Split,
+    options: ProbeOptions | None = None,
+    *,
+    seed: int = 0,
+) -> ProbeResult:
+    """Measure frozen encoders by linear heads and by searches, beside baselines and their own untrained twins.
+
+    Parameters
+    ----------
+    models : mapping of label to model, or to a sequence of trainings of one model
+    data : EvaluationData
+        Of all folds of ``split``.
+    split : Split
+    options : ProbeOptions, optional
+    seed : int
+        Of draws, resamples and untrained weights.
+
+    Raises
+    ------
+    InputError
+        A model may have seen the molecules that are asked about, a label is that of a baseline, or there are too few
+        molecules to ask about.
+    """
+    options = options or ProbeOptions()
+    trainings = {label: tuple(of) if isinstance(of, Sequence) else (of,) for label, of in models.items()}
+    _check_labels(trainings, options)
+    exposed = {label: _exposure(label, of, split, options) for label, of in trainings.items()}
+    every = candidate_molecules(data, cache=options.cache, fold=options.fold, workers=options.workers)
+    drawn = draw_spectra(data, every, options, seed=seed)
+    folds = _folds(drawn, options, seed)
+    sets = feature_sets(trainings, drawn.columns, random_seeds=options.random_seeds, cache=options.cache, seed=seed)
+    targets = targets_of(drawn, every.fingerprint, options.fold, options.targets)
+    if not targets:
+        raise InputError("no target has enough molecules in both folds; take a larger store, or lower the thresholds")
+    judges = [
+        ProbeJudge(target, drawn.molecule[folds[2]], resamples=options.resamples, seed=seed) for target in targets
+    ]
+    searches = []
+    if options.zero_shot:
+        shares = MOLECULES in split.shares
+        asked = questions(drawn, every, fold=options.fold, shares_molecules=shares, seed=seed)
+        searches = [SearchTable(question, drawn, options.bootstrap, seed=seed) for question in asked]
+    rows: list[list[tuple[FeatureSet, list[Predicted], list[Scored]]]] = [[] for _ in targets]
+    searched: list[FeatureSet] = []
+    for features in sets:
+        logger.info("probing '%s'", features.label)
+        vectors = [make() for make in features.makes]
+        predictions = [_heads(of, features, drawn, folds, targets) for of in vectors]
+        for place, judge in enumerate(judges):
+            of_target = [found[place] for found in predictions]
+            rows[place].append((features, of_target, [judge(found.values) for found in of_target]))
+        if features.kind != "reference":
+            searched.append(features)
+            for search in searches:
+                search.judge(features.label, vectors if features.is_comparable else None)
+    tasks = {
+        target.name: _linear_tree(target, judge, of_target, options)
+        for target, judge, of_target in zip(targets, judges, rows, strict=True)
+    }
+    tasks |= {search.question.name: _search_tree(search, searched, options) for search in searches}
+    tree = {
+        "format": FORMAT,
+        "options": to_tree(options),
+        "seed": seed,
+        "inputs": {
+            "spectra": {name: len(part) for name, part in zip(("train", "validation", "asked"), folds, strict=True)},
+            "molecules": {
+                name: len(np.unique(drawn.molecule[part]))
+                for name, part in zip(("train", "validation", "asked"), folds, strict=True)
+            },
+            "split": {"kind": split.kind, "seed": split.seed, "hash": split.hash, "shares": list(split.shares)},
+            "models": {
+                label: {
+                    "hash": [model.model_hash() for model in of],
+                    "dimensions": of[0].config.output_dim,
+                    "training": [dict(stage) for stage in training_stages(of[0])],
+                    "exposure": exposed[label],
+                }
+                for label, of in trainings.items()
+            },
+        },
+        "tasks": tasks,
+    }
+    return ProbeResult(tree)
+
+
+def run_probe(
+    models: Mapping[str, str | Sequence[str]],
+    store: str | os.PathLike[str],
+    split: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    options: ProbeOptions | None = None,
+    *,
+    seed: int = 0,
+    device: str = "cpu",
+    overwrite: bool = False,
+) -> ProbeResult:
+    """Probe models by path or id on a store, and write ``results.json``, ``table.md`` and ``manifest.json``.
+
+    Raises
+    ------
+    InputError
+        As `probe`; or ``out`` is taken, or an input is missing or unusable.
+    """
+    from ...encoder.loading import load_model
+    from .table import markdown
+
+    options = options or ProbeOptions()
+    sources = {label: (of,) if isinstance(of, str) else tuple(of) for label, of in models.items()}
+    refuse_existing(out, overwrite=overwrite)
+    named = [source for of in sources.values() for source in of]
+    refuse_input_as_output(out, store, split, *named, *([options.cache] if options.cache else []))
+    known_split, known_store = Split.load(split), Store(store)
+    loaded = {label: [load_model(source).to(device) for source in of] for label, of in sources.items()}
+    data = load_evaluation_data(known_store, known_split)
+    result = probe(loaded, data, known_split, options, seed=seed)
+    result.tree["inputs"]["store"] = [shard.get("sha256") for shard in known_store.manifest["shards"]]
+    for label, of in sources.items():
+        result.tree["inputs"]["models"][label]["source"] = list(of)
+    with atomic_folder(out, overwrite=overwrite) as folder:
+        text = json.dumps(result.tree, indent=2, ensure_ascii=False, allow_nan=False)
+        (folder / RESULTS).write_text(text + "\n", encoding="utf-8")
+        (folder / TABLE).write_text(markdown(result.tree), encoding="utf-8")
+        write_manifest(
+            folder,
+            {"command": "probe", "config": result.tree["options"], "seed": seed, "inputs": result.tree["inputs"]},
+        )
+    return result
+
+
+def draw_spectra(data: EvaluationData, molecules: Candidates, options: ProbeOptions, *, seed: int) -> EvaluationData:
+    """Return the spectra that a probe is about: of readable structures, and not more than the options want."""
+    readable = np.any(molecules.fingerprint[: len(data.inchikey_block)] != 0, axis=1)[data.molecule]
+    train = np.flatnonzero(readable & (data.fold == "train"))
+    if options.max_train_spectra is not None and len(train) > options.max_train_spectra:
+        train = _evenly(train, data.molecule, options.max_train_spectra, seed)
+    parts = [train]
+    for fold in ("validation", "test"):
+        rows = np.flatnonzero(readable & (data.fold == fold))
+        parts.append(draw_per_molecule(rows, data.molecule, limit=options.max_spectra_per_molecule, seed=seed))
+    return data.take(np.sort(np.concatenate(parts)))
+
+
+def _evenly(rows: np.ndarray, molecule: np.ndarray, limit: int, seed: int) -> np.ndarray:
+    """Return at most ``limit`` of ``rows``: the same number of each molecule, or one of as many as there is room for."""
+    sizes = np.bincount(molecule[rows])
+    each = 1
+    while np.minimum(sizes, each + 1).sum() <= limit:
+        each += 1
+    drawn = draw_per_molecule(rows, molecule, limit=each, seed=seed)
+    if len(drawn) > limit:
+        drawn = np.sort(np.random.default_rng(seed).permutation(drawn)[:limit])
+    return drawn
+
+
+def _folds(data: EvaluationData, options: ProbeOptions, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the rows to train on, to choose penalties by, and to ask about."""
+    train, asked = data.rows_in("train"), data.rows_in(options.fold)
+    validation = data.rows_in("validation") if options.fold != "validation" else np.empty(0, np.int64)
+    if not len(validation) and len(train):
+        distinct = np.unique(data.molecule[train])
+        held_out = np.random.default_rng(seed).permutation(distinct)[: max(1, len(distinct) // 10)]
+        is_held_out = np.isin(data.molecule[train], held_out)
+        train, validation = train[~is_held_out], train[is_held_out]
+    if not (len(train) and len(validation) and len(asked)):
+        raise InputError(
+            f"there are {len(train):,} spectra to train heads on, {len(validation):,} to choose penalties by and "
+            f"{len(asked):,} in fold '{options.fold}' to ask about; use more spectra or another split"
+        )
+    return train, validation, asked
+
+
+def _heads(
+    vectors: np.ndarray,
+    features: FeatureSet,
+    data: EvaluationData,
+    folds: tuple[np.ndarray, np.ndarray, np.ndarray],
+    targets: Sequence[Target],
+) -> list[Predicted]:
+    """Fit a head to each target; all but the head without a spectrum are told the polarity."""
+    if features.kind != "reference":
+        vectors = np.concatenate([vectors, polarity_features(data.columns)], axis=1)
+    design = Design(*(Rows(vectors[rows], data.molecule[rows]) for rows in folds))
+    return [
+        logistic(design, target.truth, len(target.labels)) if target.kind == "classes" else ridge(design, target.truth)
+        for target in targets
+    ]
+
+
+def _comparisons(sets: Sequence[FeatureSet], options: ProbeOptions) -> list[tuple[int, int, str]]:
+    """Return which rows are compared: each model with its twin, the baselines, and the reference."""
+    place_of = {features.label: place for place, features in enumerate(sets)}
+    found = []
+    for place, features in enumerate(sets):
+        if features.kind != "learned":
+            continue
+        if features.twin is not None:
+            found.append((place, place_of[features.twin], "untrained"))
+        found += [(place, other, of.label) for other, of in enumerate(sets) if of.kind in ("look-up", "blind")]
+        if options.reference is not None and options.reference != features.label:
+            found.append((place, place_of[options.reference], "reference"))
+    return found
+
+
+def _linear_tree(
+    target: Target,
+    judge: ProbeJudge,
+    rows: Sequence[tuple[FeatureSet, list[Predicted], list[Scored]]],
+    options: ProbeOptions,
+) -> dict[str, Any]:
+    confidence = options.bootstrap.confidence
+    sets = [features for features, _, _ in rows]
+    metrics = METRICS[target.kind]
+    trained = {metric: [[scored.metrics[metric] for scored in of] for _, _, of in rows] for metric in metrics}
+    bounds = (-np.inf, 1.0) if target.kind == "numbers" else (0.0, 1.0)
+    combined = {metric: [combine_trainings(of, bounds) for of in trained[metric]] for metric in metrics}
+    compared = [*_comparisons(sets, options)]
+    compared += [(place, 0, NO_SPECTRUM) for place, features in enumerate(sets) if features.kind == "learned"]
+    differences: dict[int, list[dict[str, Any]]] = {}
+    for metric in metrics:
+        found, results = [], []
+        for own, other, role in compared:
+            first, second = combined[metric][own], combined[metric][other]
+            results.append(compare(first, second, sets[other].label, confidence))
+            found.append({"metric": metric, "role": role, "against": sets[other].label,
+                          "estimate": asdict(results[-1].estimate),
+                          "p": _p_value(trained[metric][own], trained[metric][other])})  # fmt: skip
+        for entry, result, p, (own, _, _) in zip(
+            found, results, holm([entry["p"] for entry in found]), compared, strict=True
+        ):
+            differences.setdefault(own, []).append(
+                {**entry, "p corrected": p, "verdict": confirmed(result, p, confidence)}
+            )
+    return {
+        "kind": LINEAR,
+        "main": target.main,
+        "metrics": list(metrics),
+        "labels": list(target.labels),
+        "counts": {**target.counts, "spectra": judge.num_spectra},
+        "rows": [
+            {
+                "label": features.label,
+                "kind": features.kind,
+                "trainings": len(of),
+                "metrics": {metric: asdict(estimate(combined[metric][place], confidence)) for metric in metrics},
+                "of label": {
+                    label: asdict(estimate(combine_trainings([s.of_label[label] for s in of], bounds), confidence))
+                    for label in target.labels
+                },
+                "penalty": [found.penalty for found in predicted],
+                "differences": differences.get(place, []),
+            }
+            for place, (features, predicted, of) in enumerate(rows)
+        ],
+    }
+
+
+def _p_value(own: Sequence[Measured], other: Sequence[Measured]) -> float:
+    """Return the p-value of a difference, which holds for other trainings too where there are several."""
+    if len(own) > 1 or len(other) > 1:
+        return trainings_p(own, other)
+    return bootstrap_p(own[0].value - other[0].value, own[0].resampled - other[0].resampled)
+
+
+def _search_tree(search: SearchTable, sets: Sequence[FeatureSet], options: ProbeOptions) -> dict[str, Any]:
+    compared: list[tuple[int, int | None, str]] = [*_comparisons(sets, options)]
+    compared += [(place, None, CHANCE) for place, features in enumerate(sets) if features.kind == "learned"]
+    differences: dict[int, list[dict[str, Any]]] = {}
+    for (own, _, _), found in zip(compared, search.compare(compared), strict=True):
+        differences.setdefault(own, []).append({name: of for name, of in found.items() if name != "own"})
+    metrics = [search.metrics(place) for place in range(len(sets))]
+    return {
+        "kind": ZERO_SHOT,
+        "main": search.main,
+        "metrics": list(dict.fromkeys(name for of in metrics for name in of)),
+        "counts": dict(search.question.found.counts),
+        "hash": search.question.task.hash,
+        "rows": [
+            {
+                "label": features.label,
+                "kind": features.kind,
+                "trainings": len(features.makes) if features.is_comparable else 1,
+                "metrics": metrics[place],
+                "differences": differences.get(place, []),
+            }
+            for place, features in enumerate(sets)
+        ],
+    }
+
+
+def _check_labels(models: Mapping[str, Sequence[object]], options: ProbeOptions) -> None:
+    from ..scorers import PrecursorOnly
+    from .features import RANDOM_WEIGHTS
+
+    if not models:
+        raise InputError("no model is named; name at least one")
+    taken = {NO_SPECTRUM, BINNED_PEAKS, PrecursorOnly.label, CHANCE}
+    for label, of in models.items():
+        if label in taken or label.startswith(RANDOM_WEIGHTS):
+            raise InputError(f"models: '{label}' is the label of another row; choose another")
+        if not of:
+            raise InputError(f"models: '{label}' has no training; name at least one model for it")
+    if options.reference is not None and options.reference not in models:
+        raise InputError(f"reference '{options.reference}' is no model; there are {', '.join(models)}")
+
+
+def _exposure(label: str, trainings: Sequence[Any], split: Split, options: ProbeOptions) -> str | None:
+    reasons = [
+        check_exposure(label, label, model, split, options.fold, allow=options.allow_other_split) for model in trainings
+    ]
+    return next((reason for reason in reasons if reason is not None), None)
