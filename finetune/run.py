@@ -26,6 +26,7 @@ from ..pretrain.loop import train
 from ..pretrain.masking import hide_metadata
 from ..pretrain.run import nothing_left_of_an_error, open_training_spectra, run_identity, write_model
 from ..pretrain.signals import StopSignal, heeding
+from ..pretrain.trackers import check_trackers
 from ..spectra.molecules import tanimoto_matrix
 from .config import LEARNED_TEMPERATURES, FinetuneConfig, InitConfig, SamplingConfig
 from .losses import gather_embeddings, structure_loss
@@ -224,6 +225,7 @@ def finetune(config: FinetuneConfig, *, resume: str | None = None, stop: StopSig
     window. See `ionbed.pretrain.run.pretrain` for the parameters, the result and the errors.
     """
     with nothing_left_of_an_error(config.output), heeding(stop) as stop:
+        check_trackers(config.training.trackers)  # now, not when the data has been made ready
         spectra = open_training_spectra(config.output, resume, lambda cache: TrainingSpectra(config.data, cache))
         task = ContrastiveTask(config, spectra)
         tree = to_tree(config)

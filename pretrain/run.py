@@ -21,10 +21,11 @@ from .config import PretrainConfig
 from .data import TrainingSpectra
 from .loop import train
 from .processes import process_state
-from .provenance import data_record, last_losses, run_record
+from .provenance import data_record, last_losses, training_record
 from .run_record import LOG, RECORD
 from .signals import StopSignal, heeding
 from .task import MaskedPeakTask
+from .trackers import check_trackers
 
 logger = logging.getLogger("ionbed")
 
@@ -61,6 +62,7 @@ def pretrain(config: PretrainConfig, *, resume: str | None = None, stop: StopSig
         The store, the split, the output or a checkpoint to resume from is unusable.
     """
     with nothing_left_of_an_error(config.output), heeding(stop) as stop:
+        check_trackers(config.training.trackers)  # now, not when the data has been made ready
         spectra = open_training_spectra(config.output, resume, lambda cache: TrainingSpectra(config.data, cache))
         task = MaskedPeakTask(config, spectra)
         identity = run_identity(config, spectra, dropout=config.model.dropout)
@@ -150,7 +152,7 @@ def write_model(
         "store": [shard["sha256"] for shard in spectra.store_manifest["shards"]],
     }
     if state.is_main_process and summary["finished"] and not written:
-        stage |= run_record(tree, summary) | data_record(Path(tree["data"]["store"]), spectra.store_manifest, rows)
+        stage |= training_record(tree, summary) | data_record(Path(tree["data"]["store"]), spectra.store_manifest, rows)
     encoder.config.training = [*encoder.config.training, stage]
     if state.is_main_process and summary["finished"] and not written:
         from .. import __version__
