@@ -105,7 +105,7 @@ class PeakEmbedding(nn.Module):
 
     def _metadata(self, batch: EncoderBatch) -> torch.Tensor:
         """Return the sum of the embedded metadata, (B, D)."""
-        total_BD = torch.zeros(len(batch), self.config.hidden_size, device=batch.mz_BL.device)
+        total_BD = torch.zeros(len(batch.mz_BL), self.config.hidden_size, device=batch.mz_BL.device)
         for name, table in self.tables.items():
             total_BD = total_BD + table(getattr(batch, f"{name}_B"))
         if "collision_energy" in self.config.conditioning:

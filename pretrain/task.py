@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,8 +14,10 @@ from ..encoder.flops import forward_flops
 from ..encoder.modeling_ionbed import IonbedModel
 from .config import PretrainConfig
 from .data import TrainingSpectra, epoch_batches
+from .joint_objective import JointBatch, JointObjective
 from .masking import masked_batch
 from .objective import MaskedPeakObjective
+from .run_objectives import RunObjectives
 
 
 class MaskedPeakTask:
@@ -30,8 +33,12 @@ class MaskedPeakTask:
         self.run_objectives = (
             RunObjectives(config, spectra, self.num_tokens, self.encoder.config) if config.objectives.names else None
         )
-        self.module = JointObjective(masked, config.objectives) if self.run_objectives else masked
+        self.module: MaskedPeakObjective | JointObjective = (
+            JointObjective(masked, config.objectives) if self.run_objectives else masked
+        )
         self.rows = self.run_objectives.rows if self.run_objectives else spectra.rows
+        share = self.run_objectives.share if self.run_objectives else 0.0
+        self.masked_tokens = round((1 - share) * config.training.batch_tokens)  # the rest goes to groups
         self.weights = self.module.weights
         seen = self.num_tokens[np.concatenate([spectra.rows, spectra.validation_rows])]
         self.lengths = even_lengths(seen) if config.training.compile else None
@@ -39,22 +46,37 @@ class MaskedPeakTask:
     def epoch_batches(self, epoch: int) -> list[np.ndarray]:
         """Return the rows of each batch of an epoch."""
         training = self.config.training
-        return epoch_batches(self.spectra.rows, self.num_tokens, training.batch_tokens, training.seed, epoch,
+        return epoch_batches(self.rows, self.num_tokens, self.masked_tokens, training.seed, epoch,
                              self.lengths)  # fmt: skip
 
     def validation_batches(self) -> list[np.ndarray]:
-        """Return the rows of each validation batch."""
+        """Return the rows of each validation batch: of the validation fold, then of the runs held out."""
         rows = self.spectra.validation_rows
-        return [rows[b] for b in token_budget_batches(self.num_tokens[rows], self.config.training.batch_tokens)]
+        fold = [rows[b] for b in token_budget_batches(self.num_tokens[rows], self.config.training.batch_tokens)]
+        return fold + (self.run_objectives.validation_batches() if self.run_objectives else [])
 
-    def micro_batches(self, rows: np.ndarray, epoch: int, process: int, processes: int) -> Sequence[EncoderBatch]:
+    def micro_batches(self, rows: np.ndarray, epoch: int, process: int, processes: int) -> Sequence[JointBatch]:
+        """Collate this process's part of a batch: of masked peaks, and of groups of spectra of one run."""
+        shapes = None
+        if self.lengths is not None:
+            budget = self.config.training.micro_batch_tokens
+            shapes = FixedShapes.of_run(self.lengths, self.masked_tokens, budget, processes)
+        groups: list[JointBatch] = []
+        if self.run_objectives is not None:
+            groups += self.run_objectives.micro_batches(rows, epoch, process, processes, shapes)
+            if self.run_objectives.are_held_out(rows):
+                return groups
+        return [*self._masked(rows, epoch, process, processes, shapes), *groups]
+
+    def _masked(
+        self, rows: np.ndarray, epoch: int, process: int, processes: int, shapes: FixedShapes | None
+    ) -> list[EncoderBatch]:
         """Collate and mask this process's part of a batch."""
         config, training = self.config, self.config.training
-        num_tokens, shapes = self.num_tokens[rows], None
-        if self.lengths is None:
+        num_tokens = self.num_tokens[rows]
+        if shapes is None:
             parts = shares_of_processes(num_tokens, training.micro_batch_tokens, processes)[process]
         else:
-            shapes = FixedShapes.of_run(self.lengths, training.batch_tokens, training.micro_batch_tokens, processes)
             parts = shapes.shares_of_processes(num_tokens, processes)[process]
         batches = []
         for part in parts:
@@ -68,10 +90,10 @@ class MaskedPeakTask:
             batches.append(batch)
         return batches
 
-    def counts(self, micro_batch: EncoderBatch) -> dict[str, float]:
-        """Return the number of masked peaks that each term sums over."""
+    def counts(self, micro_batch: Any) -> dict[str, float]:
+        """Return the number of masked peaks, spectra or pairs that each term sums over."""
         return self.module.counts(micro_batch)
 
-    def flops(self, micro_batch: EncoderBatch) -> float:
+    def flops(self, micro_batch: JointBatch) -> float:
         """Return the operations of the encoder's forward pass on real tokens."""
         return forward_flops(self.encoder.config, micro_batch.lengths)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ionbed.encoder.batching import padding_share, token_budget_batches
 from ionbed.encoder.collator import analyser, collate, select_peaks
 from ionbed.encoder.configuration_ionbed import IonbedConfig
+from ionbed.encoder.modeling_ionbed import IonbedModel
 from ionbed.spectra.columns import SpectrumColumns
 from ionbed.spectra.spectrum import Spectrum
 
@@ -43,6 +46,47 @@ def test_a_batch_holds_the_precursor_first_and_a_mask():
     assert batch.num_tokens == 5
     assert batch.polarity_B.tolist() == [2, 0]
     assert batch.charge_B.tolist() == [2, 0]
+
+
+def test_a_batch_filled_up_to_a_shape_counts_and_embeds_what_it_did():
+    config = IonbedConfig(hidden_size=16, num_layers=1, num_heads=2, num_mz_wavelengths=8)
+    model = IonbedModel(config).eval()
+    batch = collate(SpectrumColumns.from_spectra([spectrum([50, 60], [1, 0.5], collision_energy=20.0),
+                                                  spectrum([70], [1])]), config)  # fmt: skip
+    filled = batch.padded_to(5, 4)
+    assert (len(filled), filled.num_tokens, filled.num_slots, filled.num_empty) == (2, 5, 20, 3)
+    assert filled.lengths.tolist() == batch.lengths.tolist() == [3, 2]
+    assert filled.mask_BL.sum(1).tolist() == [3, 2, 1, 1, 1]  # a query without any key is not a number
+    with torch.no_grad():
+        vectors, expected = model.embed_batch(filled), model.embed_batch(batch)
+    assert vectors.isfinite().all()
+    torch.testing.assert_close(vectors[:2], expected, atol=1e-6, rtol=0)
+    assert filled.padded_to(6, 4).num_empty == 4
+    with pytest.raises(ValueError, match=r"does not fit into \(1, 4\)"):
+        batch.padded_to(1, 4)
+
+
+def test_a_batch_of_no_spectra_can_be_filled_up():
+    config = IonbedConfig()
+    batch = collate(SpectrumColumns.from_spectra([]), config).padded_to(1, 1)
+    assert (len(batch), batch.num_tokens, batch.num_slots) == (0, 0, 1)
+
+
+def test_adducts_and_analysers_are_looked_up():
+    config = IonbedConfig(conditioning=("adduct", "instrument"), adducts=("[M+H]+", "[M-H]-"),
+                          instruments=("ITFT", "QTOF"))  # fmt: skip
+    batch = collate(
+        SpectrumColumns.from_spectra(
+            [
+                spectrum([50], [1], adduct="[M-H]-", instrument_type="LC-ESI-qtof"),
+                spectrum([50], [1], adduct="[M+Na]+", instrument_type="LC-ESI-ITFT"),
+                spectrum([50], [1]),
+            ]
+        ),
+        config,
+    )
+    assert batch.adduct_B.tolist() == [2, 0, 0]
+    assert batch.instrument_B.tolist() == [2, 1, 0]
 
 
 def test_the_analyser_is_the_last_part_of_the_instrument_type():
