@@ -118,7 +118,7 @@ def _training(stages: Sequence[Mapping[str, Any]], run: Mapping[str, Any]) -> st
     cells = [[name, *(cell(stage) for stage in stages)] for name, cell in rows]
     kept = [row for row in cells if any(value != "-" for value in row[1:])]
     text = _table(["", *(_cell(stage.get("command", "-")) for stage in stages)], kept, align_right=False)
-    text += "\n\nHours and rates are those of training, without validation and checkpoints; the hardware is the last one."
+    text += "\n\nHours and rates are those of training, not of validation and checkpoints; the hardware is the last."
     losses = run.get("validation") or {}
     last = run.get("last_losses") or {}
     if names := sorted({*losses, *last}, key=lambda name: (name != "loss", name)):

@@ -46,7 +46,7 @@ def data_record(folder: Path, manifest: Mapping[str, Any], rows: np.ndarray) -> 
         return {}
 
 
-def run_record(tree: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[str, Any]:
+def training_record(tree: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[str, Any]:
     """Return how long and on what a run has trained.
 
     Parameters
