@@ -17,12 +17,10 @@ from ..configs.loading import to_tree
 from ..encoder.modeling_ionbed import IonbedModel
 from ..errors import InputError
 from .card import CARD, model_card
-from .card import CARD, model_card
 from .config import PretrainConfig
 from .data import TrainingSpectra
 from .loop import train
 from .processes import process_state
-from .provenance import data_record, last_losses, training_record
 from .provenance import data_record, last_losses, training_record
 from .run_record import LOG, RECORD
 from .signals import StopSignal, heeding
@@ -153,8 +151,6 @@ def write_model(
         "molecules": len({k[:14] for k in spectra.inchikey[rows] if k}),
         "store": [shard["sha256"] for shard in spectra.store_manifest["shards"]],
     }
-    if state.is_main_process and summary["finished"] and not written:
-        stage |= training_record(tree, summary) | data_record(Path(tree["data"]["store"]), spectra.store_manifest, rows)
     if state.is_main_process and summary["finished"] and not written:
         stage |= training_record(tree, summary) | data_record(Path(tree["data"]["store"]), spectra.store_manifest, rows)
     encoder.config.training = [*encoder.config.training, stage]
