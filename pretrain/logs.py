@@ -72,7 +72,7 @@ class Logs:
 
     def __enter__(self) -> Logs:
         name = self.output / LOG if self.enabled else os.devnull
-        self.handle = open(name, "a", encoding="utf-8")  # noqa: SIM115 (closed by __exit__)
+        self.handle = open(name, "a", encoding="utf-8")
         return self
 
     def __exit__(
@@ -138,4 +138,6 @@ def _finite(value: Any) -> Any:
 
 
 def _warn(name: str, failure: Exception) -> None:
-    logger.warning("%s: shows no more of this run (%s: %s); log.jsonl has it all", name, type(failure).__name__, failure)
+    logger.warning(
+        "%s: shows no more of this run (%s: %s); log.jsonl has it all", name, type(failure).__name__, failure
+    )

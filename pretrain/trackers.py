@@ -7,7 +7,6 @@ import importlib.util
 import json
 import logging
 import os
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -39,7 +38,7 @@ def check_trackers(names: Iterable[str]) -> None:
     """Raise `InputError` if the package of a tracker is missing."""
     for name in names:
         package = PACKAGES[name]
-        if package in sys.modules and sys.modules[package] is None or importlib.util.find_spec(package) is None:
+        if importlib.util.find_spec(package) is None:
             raise InputError(f"training.trackers: the package {package} is missing; pip install {package}")
 
 
