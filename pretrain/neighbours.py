@@ -1,0 +1,113 @@
+"""Contrast of neighbouring scans: two of one precursor of a run, against others of the run.
+
+Shape suffixes: N spectra of a micro-batch, E embedding dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..encoder.collator import EncoderBatch
+from ..errors import InputError
+from ..spectra.pairs import read_pairs
+from .config import ObjectivesConfig
+from .contrast import contrast_anchors, contrastive_loss
+from .run_groups import POOL_GROUPS, GroupBatch, StoreRuns, check_unchanged, similar_lengths
+
+_MOST_DRAWS = 100
+
+
+@dataclass(frozen=True, eq=False)
+class NeighbourBatch(GroupBatch):
+    """Spectra in pairs of one precursor.
+
+    Attributes
+    ----------
+    positive_NN : bool
+        The other spectrum of the pair.
+    negative_NN : bool
+        Spectra of the same group with another precursor, that elute at another time.
+    """
+
+    positive_NN: torch.Tensor
+    negative_NN: torch.Tensor
+
+
+class Neighbours:
+    """Draws groups of pairs of one run, each pair of another precursor.
+
+    Parameters
+    ----------
+    runs : StoreRuns
+    store : Path
+    config : ObjectivesConfig
+    held_out : bool
+        Draw from the runs for validation, else from the others.
+
+    Raises
+    ------
+    InputError
+        The store has no pairs, or they are damaged.
+    """
+
+    def __init__(self, runs: StoreRuns, store: Path, config: ObjectivesConfig, *, held_out: bool) -> None:
+        self.runs, self.config = runs, config
+        check_unchanged(store, "pairs")
+        table = read_pairs(store)
+        a, b = (table[name].to_numpy() for name in ("row_a", "row_b"))
+        run = np.searchsorted(runs.first_row, a, "right") - 1
+        keep = (runs.held_out[run] == held_out) & runs.allowed[a] & runs.allowed[b]
+        dtype = np.uint32 if len(runs.allowed) < 2**32 else np.int64  # there may be several pairs for each spectrum
+        self.pairs = np.stack([a[keep], b[keep]], axis=1).astype(dtype)
+        count = np.bincount(run[keep], minlength=len(runs.held_out))
+        self.ends = np.cumsum(count)
+        self.starts = self.ends - count
+
+    def draw(self, rng: np.random.Generator) -> np.ndarray:
+        """Return the rows of a group, pair after pair."""
+        size = self.config.group_spectra // 2
+        for _ in range(_MOST_DRAWS if len(self.pairs) else 0):
+            run = np.searchsorted(self.ends, rng.integers(0, len(self.pairs)), "right")
+            start, stop = self.starts[run], self.ends[run]
+            places = start + rng.choice(stop - start, min(stop - start, POOL_GROUPS * size), replace=False)
+            pool = self.pairs[places].astype(np.int64)
+            mz = self.runs.precursor_mz[pool[:, 0]]
+            order = np.argsort(mz, kind="stable")
+            gap = np.diff(mz[order]) > mz[order][1:] * (self.config.min_precursor_ppm * 1e-6)
+            pool = pool[order[np.r_[True, gap]]]
+            if len(pool) > 1:
+                length = self.runs.num_tokens[pool].max(axis=1)
+                return pool[similar_lengths(rng, length, size)].reshape(-1)
+        raise InputError(
+            "objectives.neighbours: the runs of the store have no pairs of more than one precursor; "
+            "prepare it with longer runs"
+        )
+
+    def batch(self, groups: Sequence[np.ndarray], spectra: EncoderBatch) -> NeighbourBatch:
+        """Say how the spectra of ``groups``, collated in that order, are related."""
+        rows = np.concatenate(groups)
+        group = np.repeat(np.arange(len(groups)), [len(g) for g in groups])
+        pair = np.arange(len(rows)) // 2
+        time = self.runs.retention_time[rows]
+        same_pair = pair[:, None] == pair
+        apart = np.abs(time[:, None] - time) > self.config.coelution_time
+        return NeighbourBatch(
+            spectra=spectra,
+            positive_NN=torch.from_numpy(same_pair & ~np.eye(len(rows), dtype=bool)),
+            negative_NN=torch.from_numpy((group[:, None] == group) & ~same_pair & apart),
+        )
+
+
+def neighbour_count(batch: NeighbourBatch) -> float:
+    """Return over how many spectra `neighbour_loss` is a sum."""
+    return float(contrast_anchors(batch.positive_NN, batch.negative_NN).sum())
+
+
+def neighbour_loss(embedded_NE: torch.Tensor, batch: NeighbourBatch, temperature: float) -> torch.Tensor:
+    """Return the contrast of unit vectors, summed over spectra; see `contrastive_loss`."""
+    return contrastive_loss(embedded_NE @ embedded_NE.T, batch.positive_NN, batch.negative_NN, temperature)

@@ -1,0 +1,152 @@
+"""The objectives over spectra of one run: how many groups a batch has, and which process collates them."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+
+from ..encoder.batching import FixedShapes, token_budget_batches
+from ..encoder.collator import EncoderBatch
+from ..encoder.configuration_ionbed import IonbedConfig
+from ..errors import InputError
+from .config import PretrainConfig
+from .data import TrainingSpectra
+from .neighbours import NeighbourBatch, Neighbours
+from .retention_order import OrderBatch, RetentionOrder
+from .run_groups import StoreRuns, collate_group, group_rng, pack_groups
+
+logger = logging.getLogger("ionbed")
+
+_STREAMS = {"neighbours": 101, "retention_order": 102}
+_MEASURED_GROUPS = 64
+
+Source = Neighbours | RetentionOrder
+
+
+class RunObjectives:
+    """Groups of spectra of one run, drawn for each batch of masked peaks and for validation.
+
+    Parameters
+    ----------
+    config : PretrainConfig
+        With at least one of the objectives on.
+    spectra : TrainingSpectra
+    num_tokens : int array
+        Tokens of every row of the store.
+    encoder : IonbedConfig
+
+    Raises
+    ------
+    InputError
+        The store has no runs or pairs, they are damaged, or there is nothing in them to compare; a group does not fit
+        into a micro-batch.
+    """
+
+    def __init__(
+        self, config: PretrainConfig, spectra: TrainingSpectra, num_tokens: np.ndarray, encoder: IonbedConfig
+    ) -> None:
+        self.config, self.spectra, self.num_tokens, self.encoder = config, spectra, num_tokens, encoder
+        objectives, store = config.objectives, config.data.store
+        most = objectives.group_spectra * (config.model.max_peaks + 1)
+        if most > config.training.micro_batch_tokens:
+            raise InputError(
+                f"objectives.group_spectra: {objectives.group_spectra} spectra of up to {config.model.max_peaks + 1} "
+                f"tokens are {most}; raise training.micro_batch_tokens from {config.training.micro_batch_tokens}"
+            )
+        try:
+            self.runs = StoreRuns.read(
+                store, spectra.rows, spectra.precursor_mz, num_tokens, objectives.validation_runs
+            )
+            self.sources = {name: self._source(name, held_out=False) for name in objectives.names}
+        except InputError as error:
+            raise InputError(f"{error}; or set objectives.{' and objectives.'.join(objectives.names)} to 0") from None
+        self.group_tokens = {name: self._tokens_of_a_group(source, name) for name, source in self.sources.items()}
+        self.validation = self._validation_sources()
+        self.held_out = self.runs.rows_held_out() & self.runs.allowed
+        self.rows = spectra.rows[~self.held_out[spectra.rows]]
+        self.trained = self.runs.allowed & ~self.held_out
+
+    @property
+    def share(self) -> float:
+        """Share of the tokens of a step that all groups together take."""
+        return self.config.objectives.share * len(self.sources)
+
+    def validation_batches(self) -> list[np.ndarray]:
+        """Return rows of the runs for validation, as many as there are to be; groups are drawn for each array."""
+        rows = np.flatnonzero(self.held_out) if self.validation else np.empty(0, np.int64)
+        most = min(self.config.data.validation_spectra, len(rows))
+        rows = rows[np.linspace(0, len(rows) - 1, most).astype(np.int64)]
+        return [rows[b] for b in token_budget_batches(self.num_tokens[rows], self.config.training.batch_tokens)]
+
+    def are_held_out(self, rows: np.ndarray) -> bool:
+        """Return whether a batch is one of `validation_batches`."""
+        return bool(len(rows) and self.held_out[rows[0]])
+
+    def micro_batches(
+        self, rows: np.ndarray, epoch: int, process: int, processes: int, shapes: FixedShapes | None
+    ) -> list[NeighbourBatch | OrderBatch]:
+        """Collate this process's groups of a batch: of training rows, or of rows for validation.
+
+        Parameters
+        ----------
+        rows : int array
+            Of the whole batch. Its lowest row and its tokens decide which groups it has, and how many.
+        shapes : FixedShapes or None
+            Those of a compiled model, to which micro-batches are filled up.
+        """
+        if not len(rows):
+            return []
+        training, objectives = self.config.training, self.config.objectives
+        sources = self.validation if self.held_out[rows[0]] else self.sources if self.trained[rows[0]] else {}
+        share = objectives.share / (1 - self.share)
+        result: list[NeighbourBatch | OrderBatch] = []
+        for name, source in sources.items():
+            number = max(1, round(share * int(self.num_tokens[rows].sum()) / self.group_tokens[name]))
+            groups = [
+                source.draw(group_rng(training.seed, epoch, _STREAMS[name], rows, group))
+                for group in range(process, number, processes)
+            ]
+            parts = pack_groups(groups, self.num_tokens, lambda n: self._most_spectra(n, shapes))
+            result += [source.batch(part, self._collated(np.concatenate(part), epoch, shapes)) for part in parts]
+        return result
+
+    def _most_spectra(self, longest: int, shapes: FixedShapes | None) -> int:
+        return shapes.shape_of(longest)[0] if shapes else self.config.training.micro_batch_tokens // longest
+
+    def _collated(self, rows: np.ndarray, epoch: int, shapes: FixedShapes | None) -> EncoderBatch:
+        config = self.config
+        batch = collate_group(
+            self.spectra.columns(rows), rows, self.encoder, config.objectives, config.masking, config.training.seed,
+            epoch,
+        )  # fmt: skip
+        if shapes is None:
+            return batch
+        size, length = shapes.shape_of(int(self.num_tokens[rows].max()))
+        return batch.padded_to(size * -(-len(rows) // size), length)  # a group may be larger than a micro-batch is
+
+    def _source(self, name: str, *, held_out: bool) -> Source:
+        config = self.config
+        if name == "neighbours":
+            return Neighbours(self.runs, config.data.store, config.objectives, held_out=held_out)
+        return RetentionOrder(self.runs, config.objectives, held_out=held_out)
+
+    def _tokens_of_a_group(self, source: Source, name: str) -> float:
+        """Return the mean over some groups; raises `InputError` if there are none."""
+        groups = [source.draw(np.random.default_rng([_STREAMS[name], number])) for number in range(_MEASURED_GROUPS)]
+        return float(np.mean([self.num_tokens[group].sum() for group in groups]))
+
+    def _validation_sources(self) -> dict[str, Source]:
+        """Return the sources of groups for validation, without objectives that the runs held out have nothing for."""
+        result = {}
+        for name in self.sources if self.runs.held_out.any() else ():
+            source = self._source(name, held_out=True)
+            try:
+                self._tokens_of_a_group(source, name)
+            except InputError:
+                continue
+            result[name] = source
+        for name in self.sources.keys() - result.keys():
+            logger.warning("objectives.%s: no validation, for the runs held out have too little; see validation_runs",
+                           name)  # fmt: skip
+        return result
