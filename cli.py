@@ -21,6 +21,7 @@ from .console import console, examples
 from .data_commands import data_app
 from .errors import InputError
 from .evaluation_commands import register as register_evaluation
+from .publish_commands import register as register_publish
 
 if TYPE_CHECKING:
     from .encoder.modeling_ionbed import IonbedModel
@@ -343,6 +344,7 @@ def search(
         logger.info("%s: %s", out, run(index, queries, out, k=top_k, precursor_ppm=window))
 
 
+register_publish(app, TRAINING)
 register_evaluation(app, EVALUATION)
 
 

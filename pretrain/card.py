@@ -19,6 +19,34 @@ from .sources import licenses_of
 
 CARD = "README.md"
 
+PLACE = "FOLDER_OR_HUB_ID"
+"""Stands in the examples of a card for where the model is, until it is pushed somewhere."""
+
+USE = f"""\
+## Use
+
+```python
+import ionbed
+
+model = ionbed.load_model("{PLACE}")
+vectors = model.embed(ionbed.read("spectra.mgf"))
+```
+
+With `transformers`, where ionbed is installed, either of:
+
+```python
+from ionbed.encoder.modeling_ionbed import IonbedModel  # makes the architecture known to AutoModel
+from transformers import AutoModel
+
+model = AutoModel.from_pretrained("{PLACE}")
+```
+
+```python
+from transformers import AutoModel
+
+model = AutoModel.from_pretrained("{PLACE}", trust_remote_code=True)  # the code is one import of ionbed
+```"""
+
 STAGE_WORDS = {"pretrain": "masked-peak pretraining", "finetune": "contrastive fine-tuning for retrieval"}
 
 EVALUATION_BEGINS, EVALUATION_ENDS = "<!-- evaluation: written by 'ionbed card' -->", "<!-- end of evaluation -->"
@@ -69,32 +97,6 @@ def model_card(config: IonbedConfig, num_parameters: int, model_hash: str, run: 
         "## Options\n\n" + _options(model_hash, run),
     ]
     return "\n\n".join(parts) + "\n"
-
-
-USE = """\
-## Use
-
-```python
-import ionbed
-
-model = ionbed.load_model("FOLDER_OR_HUB_ID")
-vectors = model.embed(ionbed.read("spectra.mgf"))
-```
-
-With `transformers`, where ionbed is installed, either of:
-
-```python
-from ionbed.encoder.modeling_ionbed import IonbedModel  # makes the architecture known to AutoModel
-from transformers import AutoModel
-
-model = AutoModel.from_pretrained("FOLDER_OR_HUB_ID")
-```
-
-```python
-from transformers import AutoModel
-
-model = AutoModel.from_pretrained("FOLDER_OR_HUB_ID", trust_remote_code=True)  # the code is one import of ionbed
-```"""
 
 
 def _training(stages: Sequence[Mapping[str, Any]], run: Mapping[str, Any]) -> str:

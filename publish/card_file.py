@@ -41,7 +41,7 @@ def run_manifest(folder: Path) -> dict[str, Any] | None:
         return None
     if (expected := manifest.get("model_sha256")) != sha256_of_file(folder / WEIGHTS):
         raise InputError(
-            f"{folder / WEIGHTS}: is not what the run has written (SHA-256 {str(expected)[:12]}... is expected by {path}); "
+            f"{folder / WEIGHTS}: is not what the run has written ({path} expects SHA-256 {str(expected)[:12]}...); "
             "restore it, or move the folder away from that manifest if the change is meant"
         )
     return manifest

@@ -74,9 +74,9 @@ def _report_text(tree: Mapping[str, Any], label: str, folder: str | os.PathLike[
     sentences = [*verdict_sentences(tree), *void_sentences(tree), *exposure_sentences(tree)]
     said = [sentence for sentence in sentences if _is_about(sentence, label)]
     parts = [
-        f"'{label}' in the tables is this model. Measured by `ionbed evaluate` (ionbed {_version(Path(folder))}) on the "
-        f"fold '{tree['config']['fold']}' of {inputs['spectra']:,} spectra of {inputs['molecules']:,} molecules; the "
-        f"split is of kind {split['kind']}, hash `{split['hash'][:12]}`. Intervals (95%) are over molecules.",
+        f"'{label}' in the table is this model. Measured by `ionbed evaluate` (ionbed {_version(Path(folder))}) on "
+        f"the fold '{tree['config']['fold']}' of {inputs['spectra']:,} spectra of {inputs['molecules']:,} molecules, "
+        f"by a split of kind {split['kind']} (hash `{split['hash'][:12]}`). Intervals (95%) are over molecules.",
         "\n".join(markdown_lines(table)),
         "\n".join(f"- {sentence}" for sentence in [*said, audit_sentence(tree)]),
     ]
@@ -100,11 +100,11 @@ def _probe_text(tree: Mapping[str, Any], label: str, folder: str | os.PathLike[s
     table = Table("", ("task", "this model", *(f"against {role}" for role in roles)), tuple(rows))
     exposed = inputs["models"][label].get("exposure")
     parts = [
-        f"The frozen encoder, probed by linear heads and by searches (ionbed {_version(Path(folder))}): heads trained on "
+        f"The frozen encoder, probed by linear heads and searches (ionbed {_version(Path(folder))}): heads trained on "
         f"{inputs['spectra']['train']:,} spectra of {inputs['molecules']['train']:,} molecules, asked about "
         f"{inputs['spectra']['asked']:,} spectra of {inputs['molecules']['asked']:,} molecules of the fold "
-        f"'{tree['options']['fold']}'; the split is of kind {split['kind']}, hash `{split['hash'][:12]}`. Intervals (95%) "
-        "are over molecules.",
+        f"'{tree['options']['fold']}'; the split is of kind {split['kind']}, hash `{split['hash'][:12]}`. Intervals "
+        "(95%) are over molecules.",
         "\n".join(markdown_lines(table)),
     ]
     if exposed:
@@ -159,5 +159,3 @@ def _load_probe(folder: Path) -> dict[str, Any]:
             f"{path}: cannot be read ({' '.join(str(error).split())[:100]}); run the probe again"
         ) from None
     return tree
-
-
