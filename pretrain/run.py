@@ -26,14 +26,15 @@ from .run_record import LOG, RECORD
 from .signals import StopSignal, heeding
 from .task import MaskedPeakTask
 from .trackers import check_trackers
+from .turns import main_first
 
 logger = logging.getLogger("ionbed")
 
 MODEL_FOLDER = "model"
-ARROW = "arrow"
-"""Folder in the output, while the run lasts, of the memory-mapped training spectra."""
+COLUMNS = "columns"
+"""Folder in the output, while the run lasts, of the memory-mapped training spectra; see `MappedStore`."""
 HOW_IT_RUNS = (
-    "threads", "parallelism", "compile", "spike_deviations", "log_every", "validate_every", "checkpoint_every",
+    "threads", "parallelism", "spike_deviations", "log_every", "validate_every", "checkpoint_every",
     "keep_checkpoints", "trackers",
 )  # fmt: skip
 """Options of the loop that may change when a run goes on: they do not decide what it learns."""
@@ -66,21 +67,25 @@ def pretrain(config: PretrainConfig, *, resume: str | None = None, stop: StopSig
         spectra = open_training_spectra(config.output, resume, lambda cache: TrainingSpectra(config.data, cache))
         task = MaskedPeakTask(config, spectra)
         identity = run_identity(config, spectra, dropout=config.model.dropout)
+        if config.objectives.names:
+            identity["runs"] = spectra.store_manifest["pairs"]
+        else:
+            del identity["objectives"]  # what is off changes nothing
         about = {"command": "pretrain", "config": to_tree(config)}
         summary = train(task, config.training, config.output, identity, resume, stop, about)
-    return write_model(task.encoder, config.output, "pretrain", to_tree(config), spectra, spectra.rows, summary)
+    return write_model(task.encoder, config.output, "pretrain", to_tree(config), spectra, task.rows, summary)
 
 
 @contextmanager
 def nothing_left_of_an_error(output: Path) -> Iterator[None]:
     """Remove what a run has made before an `InputError` that kept it from starting, so that it can be started anew."""
     created = [folder for folder in (output, *output.parents) if not folder.exists()]
-    had_arrow = (output / ARROW).exists()
+    had_columns = (output / COLUMNS).exists()
     try:
         yield
-    except InputError:
-        if process_state().is_main_process and not had_arrow:
-            shutil.rmtree(output / ARROW, ignore_errors=True)
+    except (InputError, SystemExit):  # the latter where another process has the error: see `main_first`
+        if process_state().is_main_process and not had_columns:
+            shutil.rmtree(output / COLUMNS, ignore_errors=True)
             with suppress(OSError):  # not empty: a run had begun
                 for folder in created:
                     folder.rmdir()
@@ -91,7 +96,7 @@ def holds_a_run(output: Path) -> bool:
     """Return whether ``output`` holds more than what a run leaves that was killed before its first step."""
     if not output.is_dir():
         return output.exists()
-    leftovers = {ARROW, f".{LOG}.partial", f".{RECORD}.partial", RECORD}
+    leftovers = {COLUMNS, f".{LOG}.partial", f".{RECORD}.partial", RECORD}
     if (log := output / LOG).is_file() and not log.stat().st_size:
         leftovers.add(LOG)
     return any(entry.name not in leftovers for entry in output.iterdir())
@@ -100,16 +105,16 @@ def holds_a_run(output: Path) -> bool:
 def open_training_spectra(
     output: Path, resume: str | None, open_spectra: Callable[[Path], TrainingSpectra]
 ) -> TrainingSpectra:
-    """Check the output folder, then open the training spectra, the main process first (it makes the Arrow files)."""
+    """Check the output folder, then open the training spectra, the main process first (it makes the mapped files)."""
     state = process_state()
-    if (
-        resume is None and holds_a_run(output) and state.is_main_process
-    ):  # the others may come when it has begun to write
-        raise InputError(f"{output}: already exists; go on with its run by --resume auto, or choose another output")
-    with state.main_process_first():
-        spectra = open_spectra(output / ARROW)
-    state.wait_for_everyone()  # an error of the main process removes the files; the others have them open by then
-    return spectra
+
+    def check_and_open() -> TrainingSpectra:
+        # The main process alone looks: the others may come when it has begun to write.
+        if resume is None and state.is_main_process and holds_a_run(output):
+            raise InputError(f"{output}: already exists; go on with its run by --resume auto, or choose another output")
+        return open_spectra(output / COLUMNS)
+
+    return main_first(check_and_open, output / COLUMNS)
 
 
 def run_identity(config: Any, spectra: TrainingSpectra, *, dropout: float) -> dict[str, Any]:
@@ -148,7 +153,7 @@ def write_model(
         "split": spectra.split.hash if spectra.split else None,
         "folds": list(tree["data"]["folds"]) if spectra.split else [],
         "spectra": len(rows),
-        "molecules": len({k[:14] for k in spectra.inchikey[rows] if k}),
+        "molecules": spectra.num_molecules(rows),
         "store": [shard["sha256"] for shard in spectra.store_manifest["shards"]],
     }
     if state.is_main_process and summary["finished"] and not written:
@@ -180,6 +185,6 @@ def write_model(
         write_manifest(output, {**manifest, "model_sha256": sha256_of_file(folder / "model.safetensors")})
         logger.info("model written to %s", folder)
     if state.is_main_process and summary["finished"]:
-        shutil.rmtree(output / ARROW, ignore_errors=True)
+        shutil.rmtree(output / COLUMNS, ignore_errors=True)
     state.wait_for_everyone()
     return folder
