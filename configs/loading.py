@@ -72,6 +72,14 @@ def to_tree(config: Any) -> dict[str, Any]:
     return dataclasses.asdict(config, dict_factory=lambda items: {k: _plain(v) for k, v in items})
 
 
+def dotted(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the values of nested mappings by their dotted keys, as ``--set`` names them."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= dotted(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)

@@ -17,6 +17,7 @@ import torch
 from accelerate import Accelerator
 
 from ..artifacts import atomic_file
+from ..configs.loading import dotted
 from ..errors import InputError
 from ..progress import Advance, progress, unseen
 from .checkpoints import (
@@ -34,13 +35,12 @@ from .meter import Meter, SpikeAlarm, Totals, measured_peak
 from .optimisation import MovingAverage, learning_rate, make_optimizer
 from .parallel import distribute, equal_numbers, gradient_norm, synchronised
 from .processes import agreed, gather_rng, on_cpu
+from .run_record import STOPPED
 from .signals import StopSignal, heeding
 from .stage import MicroBatch, Task
 
 logger = logging.getLogger("ionbed")
 
-STOPPED = "stopped.json"
-"""Left in the output of a run that a signal has stopped: it can go on. Gone when it does."""
 MOST_SKIPPED = 50
 """Steps skipped one after another after which a run gives up: its weights no longer give finite gradients."""
 
@@ -355,20 +355,12 @@ class Trainer:
 
 def refuse_other_run(source: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Raise `InputError` if a run's options differ from those of the checkpoint it is to go on from."""
-    old, new = _dotted(before), _dotted(json.loads(json.dumps(now)))
+    old, new = dotted(before), dotted(json.loads(json.dumps(now)))
     changed = [key for key in sorted({*old, *new}) if key not in old or key not in new or old[key] != new[key]]
     if changed:
         raise InputError(
             f"{source}: was made with other values of {', '.join(changed)}; restore them or start a new output"
         )
-
-
-def _dotted(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return the values of nested mappings by their dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _dotted(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat
 
 
 def validate(task: Task, config: LoopConfig, accelerator: Accelerator) -> dict[str, float]:

@@ -16,6 +16,8 @@ from ..errors import InputError
 
 LOG = "log.jsonl"
 RECORD = "run.json"
+STOPPED = "stopped.json"
+"""Left in the output of a run that a signal has stopped: it can go on. Gone when it does."""
 
 
 def begin_record(output: Path, about: Mapping[str, Any], step: int) -> dict[str, Any]:
