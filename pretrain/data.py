@@ -1,18 +1,18 @@
-"""Training spectra: the store as a memory-mapped Arrow data set, and the order in which its rows are seen."""
+"""Training spectra: the rows of a store that are trained on, and the order in which they are seen."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
-import pyarrow.compute as pc
 
 from ..encoder.batching import MOST_PADDING, token_budget_batches
 from ..errors import InputError
 from ..spectra.columns import SpectrumColumns
-from ..spectra.split import Split
+from ..spectra.split import FOLDS, Split
 from ..spectra.store import Store
 from .config import DataConfig
+from .mapped_store import ROWS_AT_ONCE, MappedStore, Texts
 
 POOL_BATCHES = 32
 """Batches whose rows are sorted by length together: many enough for little padding, few enough for mixed batches."""
@@ -21,13 +21,22 @@ _BLOCK = 1 << 20
 
 
 class TrainingSpectra:
-    """Rows of a prepared store, in some folds, read on demand from memory-mapped Arrow files.
+    """Rows of a prepared store, in some folds, read on demand from memory-mapped files.
+
+    A process holds four bytes for each row that it trains on; everything else is mapped, see `MappedStore`.
 
     Parameters
     ----------
     config : DataConfig
     cache : Path
-        Folder for the Arrow files that `datasets` makes of the Parquet shards; made once.
+        Folder for the memory-mapped files; made once.
+
+    Attributes
+    ----------
+    rows, validation_rows : int32 arrays
+        Row numbers in the store of what is trained on, and of what the validation loss is computed on.
+    num_peaks, precursor_mz, polarity : arrays
+        Of every row of the store; mapped.
 
     Raises
     ------
@@ -36,37 +45,57 @@ class TrainingSpectra:
     """
 
     def __init__(self, config: DataConfig, cache: Path) -> None:
-        from datasets import Dataset, disable_progress_bars
-
         store = Store(config.store)
         self.store_manifest = store.manifest
         self.split = Split.load(config.split) if config.split else None
-        columns = [*Split.TABLE_COLUMNS, "smiles", *SpectrumColumns.TABLE_COLUMNS]
-        disable_progress_bars()
-        if not cache.exists():  # what was converted once is not read from the shards again
-            store.verify()
-        self.dataset = Dataset.from_parquet(
-            [str(path) for path in store.shards], cache_dir=str(cache), columns=columns
-        ).with_format("arrow")
-        table = self.dataset.data
-        self.num_peaks = pc.list_value_length(table["mz"]).to_numpy().astype(np.int64)
-        self.precursor_mz = table["precursor_mz"].to_numpy()
-        self.polarity = table["polarity"].fill_null(0).to_numpy().astype(np.int8)
-        self.inchikey = np.array(table["inchikey"].to_pylist(), object)
-        self.smiles = np.array(table["smiles"].to_pylist(), object)
+        self._mapped = MappedStore(store, cache)
+        self.num_peaks, self.precursor_mz, self.polarity = map(
+            self._mapped.numbers, ("num_peaks", "precursor_mz", "polarity")
+        )
         if self.split is None:
-            self.rows, self.validation_rows = np.arange(len(self.num_peaks)), np.empty(0, np.int64)
+            self.rows, self.validation_rows = np.arange(len(self._mapped), dtype=np.int32), np.empty(0, np.int32)
         else:
-            self.rows = self.split.rows_in(table, config.folds)
-            validation = self.split.rows_in(table, ["validation"])
+            fold = _folds(self.split, store, self._mapped.texts("inchikey"))
+            self.rows = np.flatnonzero(np.isin(fold, [FOLDS.index(name) for name in config.folds])).astype(np.int32)
+            validation = np.flatnonzero(fold == FOLDS.index("validation")).astype(np.int32)
             keep = np.linspace(0, len(validation) - 1, min(config.validation_spectra, len(validation))).astype(np.int64)
             self.validation_rows = validation[keep]
         if not len(self.rows):
             raise InputError(f"{config.store}: no spectrum is in fold {', '.join(config.folds)} of {config.split}")
 
+    @property
+    def inchikey(self) -> np.ndarray:
+        """InChIKey of every row of the store, an object array of str or None; made anew each time."""
+        return self._mapped.texts("inchikey").of(slice(None))
+
+    @property
+    def smiles(self) -> np.ndarray:
+        """SMILES of every row of the store, an object array of str or None; made anew each time."""
+        return self._mapped.texts("smiles").of(slice(None))
+
+    def num_molecules(self, rows: np.ndarray) -> int:
+        """Return how many molecules (first InChIKey blocks) the spectra at ``rows`` are of."""
+        texts = self._mapped.texts("inchikey")
+        seen = np.zeros(len(texts.vocabulary), bool)  # its last entry is for rows without one
+        seen[texts.codes[rows]] = True
+        return len({key[:14] for key in texts.vocabulary[seen].tolist() if key})
+
     def columns(self, rows: np.ndarray) -> SpectrumColumns:
         """Read the spectra at ``rows``, in that order."""
-        return SpectrumColumns.from_table(self.dataset[rows])
+        return self._mapped.columns(rows)
+
+
+def _folds(split: Split, store: Store, inchikeys: Texts) -> np.ndarray:
+    """Return the fold of every row of a store as its place in `FOLDS` (-1 for what is excluded), int8."""
+    place = {name: number for number, name in enumerate(FOLDS)}
+
+    def numbers(names: np.ndarray) -> np.ndarray:
+        return np.array([place.get(name, -1) for name in names.tolist()], np.int8)
+
+    if split.unit == "molecule":
+        return numbers(split.fold_of(inchikeys.vocabulary.tolist()))[inchikeys.codes]
+    blocks = store.blocks(Split.TABLE_COLUMNS, range(len(store)), ROWS_AT_ONCE)
+    return np.concatenate([numbers(split.fold_of_rows(table)) for table in blocks])
 
 
 def epoch_batches(

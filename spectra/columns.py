@@ -96,8 +96,8 @@ class SpectrumColumns:
             polarity=table["polarity"].fill_null(0).to_numpy().astype(np.int8),
             charge=table["charge"].fill_null(0).to_numpy().astype(np.int8),
             collision_energy=table["collision_energy"].fill_null(float("nan")).to_numpy().astype(np.float32),
-            adduct=np.array(table["adduct"].to_pylist(), object),
-            instrument_type=np.array(table["instrument_type"].to_pylist(), object),
+            adduct=_texts(table["adduct"]),
+            instrument_type=_texts(table["instrument_type"]),
         )
 
     def take(self, rows: np.ndarray) -> SpectrumColumns:
@@ -117,6 +117,23 @@ class SpectrumColumns:
             adduct=self.adduct[rows],
             instrument_type=self.instrument_type[rows],
         )
+
+
+def text_codes(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+    """Return a column of text as the number of each row's text (-1 for null), and the texts: an array with None last.
+
+    Texts that many rows share become one Python object, not one for each row: ``texts[codes]`` has those of all rows.
+    """
+    encoded = column.unify_dictionaries() if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+    codes = [chunk.indices.fill_null(-1).to_numpy(zero_copy_only=False) for chunk in encoded.chunks]
+    texts = encoded.chunk(0).dictionary.to_pylist() if encoded.num_chunks else []
+    return np.concatenate([*codes, np.empty(0, np.int32)]).astype(np.int32), np.array([*texts, None], object)
+
+
+def _texts(column: pa.ChunkedArray) -> np.ndarray:
+    codes, texts = text_codes(column)
+    every: np.ndarray = texts[codes]
+    return every
 
 
 def _one_chunk(column: pa.ChunkedArray) -> pa.ListArray:

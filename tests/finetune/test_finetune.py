@@ -170,7 +170,7 @@ def test_what_does_not_decide_the_weights_may_change(store, split, pretrained, t
         return run_identity(config, spectra, dropout=config.init.dropout)
 
     spectra = TrainingSpectra(load_config(FinetuneConfig, "finetune-tiny", overrides(
-        store, split, pretrained, tmp_path)).data, tmp_path / "arrow")  # fmt: skip
+        store, split, pretrained, tmp_path)).data, tmp_path / "columns")  # fmt: skip
     for same in ("data.validation_spectra=3", "training.threads=2", "training.micro_batch_tokens=77"):
         assert identity(same) == identity(), same
     assert identity("training.steps=9") != identity()
@@ -214,7 +214,7 @@ def test_a_configuration_that_fails_leaves_nothing_and_can_be_corrected(
 
 def test_a_batch_too_small_for_all_processes_is_skipped_by_all(store, split, tmp_path):
     config = load_config(FinetuneConfig, "finetune-tiny", overrides(store, split, None, tmp_path / "run"))
-    task = ContrastiveTask(config, TrainingSpectra(config.data, tmp_path / "arrow"))
+    task = ContrastiveTask(config, TrainingSpectra(config.data, tmp_path / "columns"))
     rows = task.spectra.rows[:3]
     assert [len(task.micro_batches(rows, 0, process, 4)) for process in range(4)] == [0, 0, 0, 0]
     assert [len(task.micro_batches(rows, 0, process, 3)) for process in range(3)] == [1, 1, 1]

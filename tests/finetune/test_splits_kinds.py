@@ -319,7 +319,7 @@ def test_training_and_evaluation_take_a_split_of_spectra(store, tmp_path):
 
     path = tmp_path / "split.json"
     split_store(store, path, SplitOptions("laboratory", hold_out=("B",), molecules="shared"))
-    spectra = TrainingSpectra(DataConfig(store, path), tmp_path / "arrow")
+    spectra = TrainingSpectra(DataConfig(store, path), tmp_path / "columns")
     laboratory = np.array(Store(store).table(["laboratory"])["laboratory"].to_pylist())
     assert set(laboratory[spectra.rows]) == set(laboratory[spectra.validation_rows]) == {"A"}
     data = load_evaluation_data(Store(store), Split.load(path))

@@ -167,7 +167,7 @@ def test_resuming_a_finished_run_changes_nothing(store, split, whole_run, tmp_pa
     assert manifest["validation"] == state["validation"] and manifest["validation"]["loss"] > 0
     pretrain(config, resume="auto")
     assert (whole_run / "manifest.json").read_bytes() == before
-    assert not (whole_run / "arrow").exists()
+    assert not (whole_run / "columns").exists()
 
 
 def test_totals_are_those_of_the_whole_run(store, split, whole_run, tmp_path):
@@ -197,7 +197,7 @@ def test_only_the_main_process_speaks(store, split, tmp_path, monkeypatch, caplo
     monkeypatch.setattr(loop, "progress", lambda *_, **__: _Undrawable())
     with caplog.at_level("INFO", logger="ionbed"):
         config = config_for(store, split, tmp_path / "run", "training.steps=3")
-        task = MaskedPeakTask(config, TrainingSpectra(config.data, tmp_path / "arrow"))
+        task = MaskedPeakTask(config, TrainingSpectra(config.data, tmp_path / "columns"))
         loop.train(task, config.training, tmp_path / "run", {}, None)
     assert not caplog.records
 
@@ -295,7 +295,7 @@ def test_instruments_are_known_by_their_analyser():
 
 def test_what_a_run_leaves_that_was_killed_before_its_first_step_is_no_run(store, split, tmp_path):
     output = tmp_path / "run"
-    (output / "arrow" / "parquet").mkdir(parents=True)
+    (output / "columns" / "0123.partial").mkdir(parents=True)
     (output / "log.jsonl").touch()
     pretrain(config_for(store, split, output, "training.steps=3"))
     assert len(log_of(output)) >= 3
