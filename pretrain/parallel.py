@@ -10,6 +10,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from ..encoder.modeling_ionbed import IonbedModel
 from .config import LoopConfig
 from .stage import MicroBatch
 
@@ -100,3 +101,14 @@ def sharded_like(tensor: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
     if isinstance(parameter, DTensor):
         return distribute_tensor(tensor, parameter.device_mesh, parameter.placements)
     return tensor
+
+
+def unsharded(encoder: IonbedModel) -> IonbedModel:
+    """Return an encoder with whole weights, itself if it has them; all processes must call this together."""
+    state = encoder.state_dict()
+    gathered = {name: whole(tensor) for name, tensor in state.items()}
+    if all(gathered[name] is state[name] for name in state):
+        return encoder
+    plain = IonbedModel(encoder.config)
+    plain.load_state_dict({name: tensor.cpu() for name, tensor in gathered.items()})
+    return plain.train(encoder.training)

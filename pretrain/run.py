@@ -20,6 +20,7 @@ from .card import CARD, model_card
 from .config import PretrainConfig
 from .data import TrainingSpectra
 from .loop import train
+from .parallel import unsharded
 from .processes import process_state
 from .provenance import data_record, last_losses, training_record
 from .run_record import LOG, RECORD
@@ -158,6 +159,7 @@ def write_model(
     }
     if state.is_main_process and summary["finished"] and not written:
         stage |= training_record(tree, summary) | data_record(Path(tree["data"]["store"]), spectra.store_manifest, rows)
+    encoder = unsharded(encoder)
     encoder.config.training = [*encoder.config.training, stage]
     if state.is_main_process and summary["finished"] and not written:
         from .. import __version__
