@@ -10,8 +10,9 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from ..progress import progress as show_progress
 from ..progress import unseen
 from ..spectra.columns import SpectrumColumns
 from ..spectra.spectrum import Spectrum
+from .attention import Packing, attend, packing_for, rotate
 from .batching import token_budget_batches
 from .collator import MAX_CHARGE, EncoderBatch, collate, select_peaks
 from .configuration_ionbed import IonbedConfig
@@ -33,6 +35,8 @@ from .pairwise import PairwiseBias
 from .remote_code import AUTO_MAP, write_remote_code
 
 NUM_INTENSITY_FEATURES = 3
+MOST_COMPILED = 64
+"""Shapes of micro-batches up to which layers are compiled; torch's own limit is 8 and ends the run."""
 
 
 def geometric_wavelengths(
@@ -117,50 +121,17 @@ class PeakEmbedding(nn.Module):
         return total_BD
 
 
-def rotations(mz_BL: torch.Tensor, config: IonbedConfig, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return cosine and sine, (B, H, L, R), of the rotation of each head's dimensions by m/z.
+def rotations(mz: torch.Tensor, config: IonbedConfig, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return cosine and sine, (..., H, R), of the rotation of each head's dimensions by m/z (any shape).
 
     Queries and keys so rotated give scores that depend on the mass difference of two tokens (rotary embedding with
     m/z as the position; Su et al. 2021, RoFormer). Each head has its own wavelengths, interleaved so that every head
     spans the whole range.
     """
     shape = (config.num_rotary, config.num_heads)
-    wavelengths = geometric_wavelengths(config.rotary_wavelengths, math.prod(shape), mz_BL.device)
-    angles_BHLR = phase_angles(mz_BL, wavelengths.reshape(shape).T.flatten()).unflatten(-1, shape[::-1]).transpose(1, 2)
-    return angles_BHLR.cos().to(dtype), angles_BHLR.sin().to(dtype)
-
-
-def rotate(x_BHLK: torch.Tensor, cos_BHLR: torch.Tensor, sin_BHLR: torch.Tensor) -> torch.Tensor:
-    """Rotate the first 2R dimensions of each head by the given angles and leave the others; in place in inference."""
-    size = cos_BHLR.shape[-1]
-    first, second, rest = x_BHLK.split([size, size, x_BHLK.shape[-1] - 2 * size], dim=-1)
-    if torch.is_grad_enabled():
-        turned = [first * cos_BHLR - second * sin_BHLR, first * sin_BHLR + second * cos_BHLR, rest]
-        return torch.cat(turned, dim=-1)
-    turned_first = torch.addcmul(first * cos_BHLR, second, sin_BHLR, value=-1)
-    second.mul_(cos_BHLR).addcmul_(first, sin_BHLR)  # in place: the memory traffic of a copy is what this costs
-    first.copy_(turned_first)
-    return x_BHLK
-
-
-def attend(
-    q_BHLK: torch.Tensor, k_BHLK: torch.Tensor, v_BHLK: torch.Tensor, key_mask: torch.Tensor | None
-) -> torch.Tensor:
-    """Return scaled-dot-product attention, (B, H, L, K).
-
-    ``key_mask`` (B, 1, 1, L) is True for keys to attend to, or it is what is added to the scores, (B, H, L, L).
-    """
-    training_in_bf16 = q_BHLK.dtype == torch.bfloat16 and q_BHLK.requires_grad
-    if not (training_in_bf16 and q_BHLK.device.type == "cpu"):
-        return F.scaled_dot_product_attention(q_BHLK, k_BHLK, v_BHLK, attn_mask=key_mask)
-    # torch's CPU kernel has a bf16 backward 7 to 15 times slower than plain matrix products at these lengths.
-    with torch.autocast("cpu", enabled=False):
-        scores_BHLL = (q_BHLK * q_BHLK.shape[-1] ** -0.5) @ k_BHLK.transpose(-1, -2)
-        if key_mask is not None and key_mask.dtype != torch.bool:
-            scores_BHLL = scores_BHLL + key_mask
-        elif key_mask is not None:
-            scores_BHLL = scores_BHLL.masked_fill(~key_mask, float("-inf"))
-        return scores_BHLL.softmax(-1) @ v_BHLK
+    wavelengths = geometric_wavelengths(config.rotary_wavelengths, math.prod(shape), mz.device)
+    angles = phase_angles(mz, wavelengths.reshape(shape).T.flatten()).unflatten(-1, shape[::-1])
+    return angles.cos().to(dtype), angles.sin().to(dtype)
 
 
 class Block(nn.Module):
@@ -170,6 +141,7 @@ class Block(nn.Module):
         super().__init__()
         size = config.hidden_size
         self.num_heads = config.num_heads
+        self.compile_backend: str | None = None
         self.attention_norm = nn.LayerNorm(size)
         self.qkv = nn.Linear(size, 3 * size)
         self.attention_out = nn.Linear(size, size)
@@ -179,17 +151,50 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
-        self, x_BLD: torch.Tensor, rotation: tuple[torch.Tensor, torch.Tensor] | None, key_mask: torch.Tensor | None
+        self,
+        x: torch.Tensor,
+        rotation: tuple[torch.Tensor, torch.Tensor] | None,
+        key_mask: torch.Tensor | None,
+        packing: Packing | None = None,
     ) -> torch.Tensor:
-        """Return tokens of shape (B, L, D); ``key_mask`` is that of `attend`, None where nothing is padded."""
-        qkv = self.qkv(self.attention_norm(x_BLD)).unflatten(-1, (3, self.num_heads, -1))
-        q_BHLK, k_BHLK, v_BHLK = qkv.permute(2, 0, 3, 1, 4)
+        """Return tokens of the shape of ``x``: (B, L, D), or (T, D) with a packing.
+
+        ``key_mask`` is that of `attend`; None where nothing is padded, or with a packing.
+        """
+        if self.compile_backend is not None and self.training:
+            return compiled_layer(self.compile_backend)(self, x, rotation, key_mask)
+        return self.compute(x, rotation, key_mask, packing)
+
+    def compute(
+        self,
+        x: torch.Tensor,
+        rotation: tuple[torch.Tensor, torch.Tensor] | None,
+        key_mask: torch.Tensor | None,
+        packing: Packing | None = None,
+    ) -> torch.Tensor:
+        """Do what `forward` does, not compiled."""
+        q, k, v = self.qkv(self.attention_norm(x)).unflatten(-1, (3, self.num_heads, -1)).unbind(-3)
         if rotation is not None:
-            q_BHLK, k_BHLK = rotate(q_BHLK, *rotation), rotate(k_BHLK, *rotation)
-        mixed = attend(q_BHLK, k_BHLK, v_BHLK, key_mask)
-        x_BLD = x_BLD + self.dropout(self.attention_out(mixed.transpose(1, 2).flatten(2)))
-        wide = F.silu(self.mlp_in(self.mlp_norm(x_BLD)), inplace=not torch.is_grad_enabled())
-        return x_BLD + self.dropout(self.mlp_out(wide))
+            q, k = rotate(q, *rotation), rotate(k, *rotation)
+        if packing is not None:
+            mixed = packing.attend(q, k, v)
+        else:
+            mixed = attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), key_mask).transpose(1, 2)
+        x = x + self.dropout(self.attention_out(mixed.flatten(-2)))
+        wide = F.silu(self.mlp_in(self.mlp_norm(x)), inplace=not torch.is_grad_enabled())
+        return x + self.dropout(self.mlp_out(wide))
+
+
+@cache
+def compiled_layer(backend: str) -> Callable[..., torch.Tensor]:
+    """Return `Block.compute` compiled: once for every shape, for all layers together.
+
+    A function is compiled and not the module: what runs around a layer (FSDP gathers its weights) stays outside.
+    """
+    from torch._dynamo import config as dynamo
+
+    dynamo.recompile_limit = max(dynamo.recompile_limit, MOST_COMPILED)
+    return torch.compile(Block.compute, backend=backend, fullgraph=True, dynamic=False)
 
 
 class IonbedModel(PreTrainedModel):
@@ -233,14 +238,36 @@ class IonbedModel(PreTrainedModel):
     def forward(self, batch: EncoderBatch) -> torch.Tensor:
         """Return the hidden states, (B, L, D); those of padded tokens mean nothing."""
         dtype = self._compute_dtype(batch.mz_BL.device.type)
-        rotation = rotations(self._positions(batch), self.config, dtype) if self.config.num_rotary else None
-        x_BLD = self.peak_embedding(batch)
-        key_mask = None if bool(batch.mask_BL.all()) else batch.mask_BL[:, None, None, :]
+        key_mask: torch.Tensor | None = batch.mask_BL[:, None, None, :]
+        packing = None
         if self.pairwise_bias is not None:
             key_mask = self._biases(batch).to(dtype)
+        elif not (self.training and self.layers[0].compile_backend):  # which wants one shape and kind of mask
+            packing = packing_for(batch.mask_BL, dtype, self.config.hidden_size // self.config.num_heads)
+            if packing is not None or bool(batch.mask_BL.all()):
+                key_mask = None
+        x, position = self.peak_embedding(batch), self._positions(batch)
+        if packing is not None:
+            x, position = packing.pack(x), packing.pack(position)
+        rotation = rotations(position, self.config, dtype) if self.config.num_rotary else None
         for layer in self.layers:
-            x_BLD = layer(x_BLD, rotation, key_mask)
-        return self.norm(x_BLD)
+            x = layer(x, rotation, key_mask, packing)
+        x = self.norm(x)
+        return x if packing is None else packing.unpack(x)
+
+    def compile_layers(self, backend: str = "inductor") -> None:
+        """Let `torch.compile` make the layers faster in training; evaluation and `embed` are left as they are.
+
+        Every shape of a micro-batch is compiled anew, a minute or so each: keep to a few, with padding
+        (`ionbed.encoder.batching.FixedShapes`).
+
+        Parameters
+        ----------
+        backend : str
+            Of `torch.compile`.
+        """
+        for layer in self.layers:
+            layer.compile_backend = backend
 
     def pool(self, hidden_BLD: torch.Tensor, mask_BL: torch.Tensor) -> torch.Tensor:
         """Return unit vectors (B, E): the precursor token and the mean over the peaks, projected if configured."""

@@ -12,9 +12,10 @@ import torch
 from transformers import AutoModel
 
 import ionbed
+from ionbed.encoder.attention import attend, rotate
 from ionbed.encoder.collator import collate
 from ionbed.encoder.configuration_ionbed import IonbedConfig
-from ionbed.encoder.modeling_ionbed import IonbedModel, attend, geometric_wavelengths, phase_angles, rotate, rotations
+from ionbed.encoder.modeling_ionbed import IonbedModel, geometric_wavelengths, phase_angles, rotations
 from ionbed.spectra.columns import SpectrumColumns
 from ionbed.spectra.spectrum import Spectrum
 
@@ -90,16 +91,19 @@ def test_a_model_in_another_precision_keeps_its_wavelengths():
 def test_rotated_scores_depend_on_mass_differences_alone():
     config = small_model(rotary_fraction=1.0).config
     torch.manual_seed(1)
-    q, k = torch.randn(1, 4, 5, 8), torch.randn(1, 4, 5, 8)
+    q, k = torch.randn(1, 5, 4, 8), torch.randn(1, 5, 4, 8)
     mz = torch.tensor([[60.0, 75.0234, 118.086, 250.1, 399.9]], dtype=torch.float64)
+
+    def scores_of(q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+        return torch.einsum("blhk,bmhk->bhlm", q, k)
 
     def scores(shift: float) -> torch.Tensor:
         rotation = rotations(mz + shift, config, torch.float32)
-        return rotate(q, *rotation) @ rotate(k, *rotation).transpose(-1, -2)
+        return scores_of(rotate(q, *rotation), rotate(k, *rotation))
 
     torch.testing.assert_close(scores(0.0), scores(101.07917), atol=1e-4, rtol=1e-4)
     other = rotations(mz * 1.01, config, torch.float32)
-    changed = rotate(q, *other) @ rotate(k, *other).transpose(-1, -2)
+    changed = scores_of(rotate(q, *other), rotate(k, *other))
     assert (changed - scores(0.0)).abs().max() > 0.1
 
 

@@ -1,0 +1,194 @@
+"""Packed and padded tokens, compiled and plain layers: the same vectors and the same gradients."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import inspect
+import itertools
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch._dynamo.utils import counters
+
+from ionbed.encoder import attention
+from ionbed.encoder.attention import Packing, packing_for
+from ionbed.encoder.collator import EncoderBatch, collate
+from ionbed.encoder.configuration_ionbed import IonbedConfig
+from ionbed.encoder.modeling_ionbed import IonbedModel
+from ionbed.spectra.columns import SpectrumColumns
+from ionbed.spectra.spectrum import Spectrum
+
+SIZES = {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "num_mz_wavelengths": 16, "initializer_range": 0.2}
+
+
+def model_of(**changes) -> IonbedModel:
+    torch.manual_seed(0)
+    return IonbedModel(IonbedConfig(**{**SIZES, **changes})).train()
+
+
+def batch_of(num_peaks: list[int], config: IonbedConfig, seed: int = 0) -> EncoderBatch:
+    rng = np.random.default_rng(seed)
+    spectra = [
+        Spectrum(
+            spectrum_id=str(i),
+            precursor_mz=float(rng.uniform(500, 900)),
+            mz=np.sort(rng.uniform(50, 500, n)).astype(np.float32),
+            intensity=rng.uniform(0.01, 1, n).astype(np.float32),
+            polarity=1,
+        )
+        for i, n in enumerate(num_peaks)
+    ]
+    batch = collate(SpectrumColumns.from_spectra(spectra), config)
+    hidden = torch.zeros_like(batch.mask_BL)
+    hidden[:, 1] = batch.mask_BL[:, 1]
+    return dataclasses.replace(batch, hidden_mz_BL=hidden)
+
+
+def results(model: IonbedModel, batch: EncoderBatch) -> dict[str, torch.Tensor]:
+    """Return the hidden states of real tokens, and all gradients of a sum of them with random weights."""
+    model.zero_grad()
+    hidden = model(batch)[batch.mask_BL]
+    torch.manual_seed(5)
+    (hidden * torch.randn_like(hidden)).sum().backward()
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    assert len(gradients) > 20
+    return {"hidden": hidden.detach(), **gradients}
+
+
+def assert_same(actual: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert actual.keys() == expected.keys()
+    for name, value in expected.items():
+        scale = float(value.abs().max())
+        torch.testing.assert_close(
+            actual[name], value, atol=2e-5 * max(scale, 1), rtol=1e-4, msg=lambda m, n=name: n + m
+        )
+
+
+def attention_spectrum_by_spectrum(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k):
+    """`torch.nn.attention.varlen.varlen_attn`, which has a kernel on GPUs alone, by its definition."""
+    assert cu_seq_q.dtype == cu_seq_k.dtype == torch.int32
+    assert query.shape == key.shape == value.shape and query.dim() == 3
+    assert all(x.stride(-1) == 1 for x in (query, key, value))
+    bounds = cu_seq_q.tolist()
+    assert bounds[-1] == len(query) and max(np.diff(bounds)) <= max_q == max_k
+    parts = []
+    for start, stop in itertools.pairwise(bounds):
+        q, k, v = (x[start:stop].transpose(0, 1) for x in (query, key, value))
+        parts.append(F.scaled_dot_product_attention(q, k, v).transpose(0, 1))
+    return torch.cat(parts)
+
+
+@pytest.fixture
+def packed_by_kernel(monkeypatch):
+    monkeypatch.setattr(attention, "is_fused", lambda *_: True)
+    monkeypatch.setattr(attention, "variable_length_attention", lambda: attention_spectrum_by_spectrum)
+
+
+@pytest.mark.parametrize("options", [{}, {"rotary_fraction": 0.0}, {"precursor": "relative"}])
+def test_packed_tokens_give_the_vectors_and_gradients_of_padded_ones(options, monkeypatch):
+    model = model_of(**options)
+    batch = batch_of([30, 1, 7, 12, 0, 30], model.config)
+    monkeypatch.setattr(attention, "PADDING_WORTH_PACKING", 1.0)
+    assert packing_for(batch.mask_BL, torch.float32, 8) is None
+    padded = results(model, batch)
+    monkeypatch.setattr(attention, "PADDING_WORTH_PACKING", 0.0)
+    assert packing_for(batch.mask_BL, torch.float32, 8) is not None
+    assert_same(results(model, batch), padded)
+
+
+def test_attention_of_packed_tokens_by_a_kernel_gives_the_same(monkeypatch, request):
+    model = model_of()
+    batch = batch_of([30, 1, 7, 12, 0, 30], model.config).padded_to(8, 40)  # with two empty spectra
+    monkeypatch.setattr(attention, "PADDING_WORTH_PACKING", 1.0)
+    padded = results(model, batch)
+    request.getfixturevalue("packed_by_kernel")
+    assert_same(results(model, batch), padded)
+    model.eval()
+    with torch.inference_mode():  # where queries and keys are rotated in place
+        torch.testing.assert_close(model(batch)[batch.mask_BL], padded["hidden"], atol=2e-5, rtol=1e-4)
+
+
+def test_the_kernel_is_called_as_torch_defines_it():
+    from torch.nn.attention.varlen import varlen_attn
+
+    parameters = list(inspect.signature(varlen_attn).parameters.values())
+    reference = list(inspect.signature(attention_spectrum_by_spectrum).parameters)
+    assert [p.name for p in parameters[: len(reference)]] == reference
+    assert all(p.kind is p.KEYWORD_ONLY and p.default is not p.empty for p in parameters[len(reference) :])
+    assert attention.variable_length_attention() is varlen_attn
+
+
+def test_no_fused_kernel_where_there_is_none():
+    assert not attention.is_fused(torch.device("cpu"), torch.bfloat16, 64)
+    assert not attention.is_fused(torch.device("cuda"), torch.float32, 64)  # flash attention has half precision alone
+    assert not attention.is_fused(torch.device("cuda"), torch.bfloat16, 20)
+
+
+def test_packing_and_unpacking():
+    mask = torch.tensor([[True, True, False], [True, False, False], [True, True, True]])
+    x = torch.arange(9.0).reshape(3, 3, 1)
+    packing = Packing.of(mask)
+    assert packing.pack(x).flatten().tolist() == [0, 1, 3, 6, 7, 8]
+    assert packing.bounds_B1.tolist() == [0, 2, 3, 6]
+    assert packing.unpack(packing.pack(x)).flatten().tolist() == [0, 1, 0, 3, 0, 0, 6, 7, 8]
+
+
+def test_packing_only_where_much_is_padding():
+    full = torch.ones(4, 20, dtype=torch.bool)
+    little, much = full.clone(), full.clone()
+    little[0, 15:] = False
+    much[:2, 5:] = False
+    assert packing_for(full, torch.float32, 8) is None
+    assert packing_for(little, torch.float32, 8) is None
+    assert packing_for(much, torch.float32, 8) is not None
+
+
+@pytest.mark.parametrize("options", [{}, {"rotary_fraction": 0.0}, {"pairwise_bias": 8}])
+def test_compiled_layers_give_the_same_from_one_graph_for_each_shape(options):
+    torch.compiler.reset()
+    counters.clear()
+    model = model_of(num_layers=3, **options)
+    batches = [batch_of(peaks, model.config) for peaks in ([30, 30], [9, 2, 3, 9], [30, 4])]
+    expected = [results(model, batch) for batch in batches]
+    compiled = copy.deepcopy(model)
+    compiled.compile_layers("aot_eager")
+    for batch, plain in zip(batches, expected, strict=True):
+        assert_same(results(compiled, batch), plain)
+    # Two shapes, three layers; the full batch and the padded one of its shape share a graph. fullgraph=True has
+    # refused breaks within.
+    assert counters["stats"]["unique_graphs"] == 2
+    assert compiled.state_dict().keys() == model.state_dict().keys()
+    assert model.layers[0].compile_backend is None
+
+
+def test_a_copy_of_a_compiled_model_has_weights_of_its_own():
+    model = model_of(num_layers=1)
+    model.compile_layers("eager")
+    batch = batch_of([5, 5], model.config)
+    before = results(model, batch)
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        other.layers[0].mlp_out.bias[0] += 1.0
+    assert (results(other, batch)["hidden"] - before["hidden"]).abs().max() > 1e-3
+    assert_same(results(model, batch), before)
+
+
+def test_more_shapes_than_torch_would_compile():
+    torch.compiler.reset()
+    model = model_of(num_layers=1)
+    model.compile_layers("eager")
+    for length in range(1, 11):  # torch's own limit is 8, after which fullgraph=True fails
+        model(batch_of([length], model.config))
+
+
+def test_evaluation_is_not_compiled():
+    torch.compiler.reset()
+    counters.clear()
+    model = model_of()
+    model.compile_layers("eager")
+    with torch.no_grad():
+        model.eval()(batch_of([3, 9], model.config))
+    assert counters["stats"]["unique_graphs"] == 0
