@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -73,8 +73,15 @@ class ContrastiveBatch:
 
     def to(self, device: torch.device) -> ContrastiveBatch:
         """Return the batch on ``device``."""
-        moved = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name not in {"parts", "sizes"}}
-        return replace(self, parts=[part.to(device) for part in self.parts], **moved)
+        return self._mapped(lambda t: t.to(device, non_blocking=True), [part.to(device) for part in self.parts])
+
+    def pin_memory(self) -> ContrastiveBatch:
+        """Return the batch in page-locked memory."""
+        return self._mapped(torch.Tensor.pin_memory, [part.pin_memory() for part in self.parts])
+
+    def _mapped(self, change: Callable[[torch.Tensor], torch.Tensor], parts: list[EncoderBatch]) -> ContrastiveBatch:
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, parts=parts, **{k: change(v) for k, v in values.items() if isinstance(v, torch.Tensor)})
 
 
 class ContrastiveObjective(nn.Module):

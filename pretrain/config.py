@@ -185,6 +185,7 @@ class LoopConfig:
     compile: bool = False
     seed: int = 0
     threads: int | None = None
+    loader_workers: int = 0
     spike_deviations: float = 6.0
     log_every: int = 20
     validate_every: int = 500
@@ -195,7 +196,7 @@ class LoopConfig:
     def __post_init__(self) -> None:
         check_least(self, 1, "steps", "micro_batch_tokens", "log_every", "validate_every", "checkpoint_every",
                     "keep_checkpoints")  # fmt: skip
-        check_least(self, 0, "warmup_steps", "weight_decay", "seed")
+        check_least(self, 0, "warmup_steps", "weight_decay", "seed", "loader_workers")
         check_positive(self, "learning_rate", "max_grad_norm", "spike_deviations")
         if self.threads is not None:
             check_least(self, 1, "threads")

@@ -8,7 +8,7 @@ import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -184,9 +184,9 @@ class Trainer:
         if self.is_main:
             (self.output / STOPPED).unlink(missing_ok=True)
         stopping = self._any(stop.requested)
-        with logs, bar as advance:
+        ahead = prefetched(self.task, config.steps, start, batches, self.accelerator, config.loader_workers)
+        with logs, bar as advance, closing(ahead) as upcoming:
             self.meter.started = time.perf_counter()
-            upcoming = prefetched(self.task, config.steps, start, batches, self.accelerator)
             for position, micro_batches, waited in () if stopping else upcoming:
                 rate = learning_rate(config, position.step - 1)
                 norm, stopping = self._step(micro_batches, rate, stop)

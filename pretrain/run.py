@@ -35,7 +35,7 @@ MODEL_FOLDER = "model"
 COLUMNS = "columns"
 """Folder in the output, while the run lasts, of the memory-mapped training spectra; see `MappedStore`."""
 HOW_IT_RUNS = (
-    "threads", "parallelism", "spike_deviations", "log_every", "validate_every", "checkpoint_every",
+    "threads", "loader_workers", "parallelism", "spike_deviations", "log_every", "validate_every", "checkpoint_every",
     "keep_checkpoints", "trackers",
 )  # fmt: skip
 """Options of the loop that may change when a run goes on: they do not decide what it learns."""

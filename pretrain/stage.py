@@ -24,6 +24,9 @@ class MicroBatch(Protocol):
     def to(self, device: torch.device) -> MicroBatch:
         """Return it on ``device``."""
 
+    def pin_memory(self) -> MicroBatch:
+        """Return it in page-locked memory, from which a GPU copies on its own."""
+
     def __len__(self) -> int:
         """Return the number of spectra."""
 

@@ -1,0 +1,151 @@
+"""Loading ahead: the same batches with any number of loading processes, and none of them left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import psutil
+import pytest
+import torch
+
+from ionbed.encoder.collator import collate
+from ionbed.encoder.configuration_ionbed import IonbedConfig
+from ionbed.errors import InputError
+from ionbed.pretrain.loader import Position, checked_batches, prefetched
+from ionbed.spectra.columns import SpectrumColumns
+from ionbed.spectra.spectrum import Spectrum
+
+ONE_OF_TWO = SimpleNamespace(device=torch.device("cpu"), process_index=1, num_processes=2)
+
+
+class Spectra:
+    """A task whose spectra have one peak, of the row's number; four batches an epoch."""
+
+    def __init__(self, bad_row: int | None = None) -> None:
+        self.bad_row = bad_row
+
+    def epoch_batches(self, epoch: int) -> list[np.ndarray]:
+        return np.split(np.random.default_rng(epoch).permutation(24), 4)
+
+    def micro_batches(self, rows, epoch, process, processes):
+        own = rows[process::processes]
+        if self.bad_row in own:
+            raise InputError("the row cannot be read")
+        spectra = [Spectrum(str(row), 100.0 + epoch, np.array([50.0 + row], np.float32), np.ones(1, np.float32))
+                   for row in own.tolist()]  # fmt: skip
+        return [collate(SpectrumColumns.from_spectra(part), IonbedConfig()) for part in (spectra[:2], spectra[2:])]
+
+
+def seen(workers: int, start: Position, steps: int = 10, task: Spectra | None = None) -> list[tuple]:
+    task = task or Spectra()
+    batches = checked_batches(task, start.epoch, 2)
+    return [
+        (position, [{name: getattr(batch, name) for name in ("mz_BL", "mask_BL", "collision_energy_B", "num_empty")}
+                    for batch in micro])
+        for position, micro, waited in prefetched(task, steps, start, batches, ONE_OF_TWO, workers)
+        if waited >= 0
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_is_loaded_does_not_depend_on_the_loading_processes(workers):
+    start = Position(step=3, epoch=1, cursor=2)
+    expected, loaded = seen(0, start), seen(workers, start)
+    assert [position for position, _ in loaded] == [position for position, _ in expected]
+    assert [(p.step, p.epoch, p.cursor) for p, _ in expected] == [
+        (4, 1, 3), (5, 1, 4), (6, 2, 1), (7, 2, 2), (8, 2, 3), (9, 2, 4), (10, 3, 1)
+    ]  # fmt: skip
+    for (_, mine), (_, theirs) in zip(loaded, expected, strict=True):
+        for batch, other in zip(mine, theirs, strict=True):
+            torch.testing.assert_close(batch, other, rtol=0, atol=0, equal_nan=True)
+    assert not psutil.Process().children()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_loading_takes_nothing_of_the_random_numbers_of_the_run(workers):
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    seen(workers, Position())
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_error_in_loading_is_one_line_and_ends_the_processes(workers):
+    with pytest.raises(InputError, match=r"^the row cannot be read$"):
+        seen(workers, Position(), task=Spectra(bad_row=5))
+    assert not psutil.Process().children()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_loading_ends_when_training_does(workers):
+    task = Spectra()
+    ahead = prefetched(task, 1000, Position(), checked_batches(task, 0, 2), ONE_OF_TWO, workers)
+    next(ahead)
+    assert len(psutil.Process().children()) == workers
+    ahead.close()
+    assert not psutil.Process().children()
+
+
+def test_a_loading_process_that_dies_ends_the_run():
+    task = Spectra()
+    ahead = prefetched(task, 10_000, Position(), checked_batches(task, 0, 2), ONE_OF_TWO, 2)
+    next(ahead)
+    psutil.Process().children()[0].kill()
+    with pytest.raises(RuntimeError, match="DataLoader worker"):
+        for _ in ahead:
+            time.sleep(0.001)
+    ahead.close()
+    assert not psutil.Process().children()
+
+
+ENDLESS = textwrap.dedent(
+    """
+    import sys, time
+    sys.path.insert(0, sys.argv[1])
+    import psutil
+    from test_loader import ONE_OF_TWO, Position, Spectra, checked_batches, prefetched
+    task = Spectra()
+    ahead = prefetched(task, 10**6, Position(), checked_batches(task, 0, 2), ONE_OF_TWO, 2)
+    next(ahead)
+    print(*[child.pid for child in psutil.Process().children()], flush=True)
+    if sys.argv[2] == "leave":
+        raise SystemExit(3)  # without closing anything
+    while True:
+        next(ahead)
+        time.sleep(0.01)
+    """
+)
+
+
+def start_endless(end: str) -> tuple[subprocess.Popen, list[psutil.Process]]:
+    words = [sys.executable, "-c", ENDLESS, os.path.dirname(__file__), end]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    return process, [psutil.Process(int(pid)) for pid in process.stdout.readline().split()]
+
+
+def test_loading_processes_do_not_outlive_a_process_that_is_killed():
+    process, workers = start_endless("killed")
+    assert len(workers) == 2
+    for worker in workers:  # the cluster warns every process of a job: these go on
+        worker.send_signal(signal.SIGUSR1)
+        worker.send_signal(signal.SIGTERM)
+    time.sleep(1.5)
+    assert all(worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE for worker in workers)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert psutil.wait_procs(workers, timeout=20)[1] == []
+
+
+def test_a_process_that_leaves_without_closing_is_not_held_up():
+    process, workers = start_endless("leave")
+    assert process.wait(timeout=60) == 3
+    assert psutil.wait_procs(workers, timeout=20)[1] == []
