@@ -156,11 +156,11 @@ def main() -> None:
 
 
 def planned_runs(arguments: argparse.Namespace) -> list[Run]:
-    """Return every training in the order in which it is done: one of each variant, then further seeds."""
+    """Return every training in the order in which it is done: all of the default, then seed by seed."""
     lengths = training_lengths(Store(arguments.store), Split.load(arguments.split))
     chosen = [v for v in VARIANTS if v.name == DEFAULT or not arguments.only or v.name in arguments.only]
-    pairs = [(seed, v) for seed in range(arguments.seeds) for v in chosen]
-    pairs += [(seed, VARIANTS[0]) for seed in range(arguments.seeds, arguments.default_seeds)]
+    pairs = [(seed, VARIANTS[0]) for seed in range(max(arguments.seeds, arguments.default_seeds))]
+    pairs += [(seed, variant) for seed in range(arguments.seeds) for variant in chosen[1:]]
     runs = []
     for seed, variant in pairs:
         folder = "".join(c if c.isalnum() or c == "." else "-" for c in variant.name).replace("--", "-")
