@@ -22,6 +22,7 @@ from .data_commands import data_app
 from .errors import InputError
 from .evaluation_commands import register as register_evaluation
 from .publish_commands import register as register_publish
+from .training_commands import register as register_training
 
 if TYPE_CHECKING:
     from .encoder.modeling_ionbed import IonbedModel
@@ -222,9 +223,13 @@ def pretrain(
     """Train an encoder without labels by masked-peak modelling."""
     from .configs.loading import load_config
     from .pretrain.config import PretrainConfig
-    from .pretrain.run import pretrain as run
+    from .pretrain.signals import StopSignal
 
-    _say_model(run(load_config(PretrainConfig, config, overrides or ()), resume=resume))
+    options = load_config(PretrainConfig, config, overrides or ())
+    with StopSignal() as stop:  # entered before the seconds that the next import takes
+        from .pretrain.run import pretrain as run
+
+        _say_model(run(options, resume=resume, stop=stop))
 
 
 @app.command(
@@ -239,9 +244,13 @@ def finetune(
     """Train an encoder further with labelled spectra, so that spectra of one molecule lie close together."""
     from .configs.loading import load_config
     from .finetune.config import FinetuneConfig
-    from .finetune.run import finetune as run
+    from .pretrain.signals import StopSignal
 
-    _say_model(run(load_config(FinetuneConfig, config, overrides or ()), resume=resume))
+    options = load_config(FinetuneConfig, config, overrides or ())
+    with StopSignal() as stop:
+        from .finetune.run import finetune as run
+
+        _say_model(run(options, resume=resume, stop=stop))
 
 
 @app.command(
@@ -344,6 +353,7 @@ def search(
         logger.info("%s: %s", out, run(index, queries, out, k=top_k, precursor_ppm=window))
 
 
+register_training(app, TRAINING)
 register_publish(app, TRAINING)
 register_evaluation(app, EVALUATION)
 
