@@ -7,7 +7,8 @@ the variable IONBED_STORE), else random with lengths like those of public librar
 forward pass of a step's spectra or the whole step (forward, backward, clipping, optimiser; masked peaks), and measures
 the peak again; the median round counts. Operations are those of the encoder's matrix products on real tokens
 (`ionbed.encoder.flops`), three forward passes in a step: what padding, the heads and all else cost lowers the share.
-fp32 on a CPU, bf16 (mixed) on CUDA, unless told otherwise. Use an idle machine.
+fp32 on a CPU, bf16 (mixed) on CUDA, unless told otherwise. Use an idle machine; on a busy one, --cpu-time counts the
+time of this process alone.
 """
 
 from __future__ import annotations
@@ -54,8 +55,10 @@ def main() -> None:
     parser.add_argument("--step-tokens", type=int, help="tokens of a step; 4096 on a CPU, else 131072")
     parser.add_argument("--micro-batch-tokens", type=int, help="computed at once; 2048 on a CPU, else 32768")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--cpu-time", action="store_true", help="count the time of this process, not the clock's")
     parser.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args()
+    clock = time.process_time if arguments.cpu_time else time.perf_counter
     on_cpu = arguments.device == "cpu"
     step_tokens = arguments.step_tokens or (4096 if on_cpu else 131072)
     micro_batch_tokens = arguments.micro_batch_tokens or (2048 if on_cpu else 32768)
@@ -71,7 +74,7 @@ def main() -> None:
             (f"{NUM_PEAKS} peaks", spectra_of_length(NUM_PEAKS, step_tokens // (NUM_PEAKS + 1))),
             (f"lengths of {lengths_from}", first_tokens(candidates, config, step_tokens)),
         ):
-            for measured in measure(config, columns, arguments.device, precision, arguments.rounds):
+            for measured in measure(config, columns, arguments.device, precision, arguments.rounds, clock):
                 rows.append({"size": size, "spectra": label, **measured})
                 if not arguments.json:
                     print_row(rows[-1], header=len(rows) == 1)
@@ -117,7 +120,12 @@ def first_tokens(columns: SpectrumColumns, config: PretrainConfig, step_tokens: 
 
 
 def measure(
-    config: PretrainConfig, columns: SpectrumColumns, device: str, precision: str, rounds: int
+    config: PretrainConfig,
+    columns: SpectrumColumns,
+    device: str,
+    precision: str,
+    rounds: int,
+    clock: Callable[[], float],
 ) -> list[dict[str, str | int | float]]:
     """Time the forward pass and the training step on ``columns``, ``rounds`` times each, after one untimed run."""
     torch.manual_seed(0)
@@ -146,7 +154,7 @@ def measure(
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     rows: list[dict[str, str | int | float]] = []
     for label, run, times in (("forward", forward, 1), ("training step", step, BACKWARD_AND_FORWARD)):
-        seconds, peaks = timed(run, device, dtype, rounds)
+        seconds, peaks = timed(run, device, dtype, rounds, clock)
         shares = [times * operations / s / peak for s, peak in zip(seconds, peaks, strict=True)]
         median = statistics.median(seconds)
         rows.append(
@@ -188,7 +196,9 @@ def training_step(
     optimizer.step()
 
 
-def timed(run: Callable[[], None], device: str, dtype: torch.dtype, rounds: int) -> tuple[list[float], list[float]]:
+def timed(
+    run: Callable[[], None], device: str, dtype: torch.dtype, rounds: int, clock: Callable[[], float]
+) -> tuple[list[float], list[float]]:
     """Return the seconds of each round, and the mean of the peaks measured before and after it (FLOP/s)."""
 
     def wait() -> None:
@@ -198,13 +208,13 @@ def timed(run: Callable[[], None], device: str, dtype: torch.dtype, rounds: int)
     run()
     seconds, peaks = [], []
     for _ in range(rounds):
-        before = matmul_peak(torch, device, dtype)
+        before = matmul_peak(torch, device, dtype, clock=clock)
         wait()
-        start = time.perf_counter()
+        start = clock()
         run()
         wait()
-        seconds.append(time.perf_counter() - start)
-        peaks.append((before + matmul_peak(torch, device, dtype)) / 2)
+        seconds.append(clock() - start)
+        peaks.append((before + matmul_peak(torch, device, dtype, clock=clock)) / 2)
     return seconds, peaks
 
 
