@@ -221,15 +221,14 @@ def pretrain(
     resume: ResumeOption = None,
 ) -> None:
     """Train an encoder without labels by masked-peak modelling."""
-    from .configs.loading import load_config
-    from .pretrain.config import PretrainConfig
     from .pretrain.signals import StopSignal
 
-    options = load_config(PretrainConfig, config, overrides or ())
-    with StopSignal() as stop:  # entered before the seconds that the next import takes
+    with StopSignal() as stop:  # entered before the seconds that these imports take
+        from .configs.loading import load_config
+        from .pretrain.config import PretrainConfig
         from .pretrain.run import pretrain as run
 
-        _say_model(run(options, resume=resume, stop=stop))
+        _say_model(run(load_config(PretrainConfig, config, overrides or ()), resume=resume, stop=stop))
 
 
 @app.command(
@@ -242,15 +241,14 @@ def finetune(
     resume: ResumeOption = None,
 ) -> None:
     """Train an encoder further with labelled spectra, so that spectra of one molecule lie close together."""
-    from .configs.loading import load_config
-    from .finetune.config import FinetuneConfig
     from .pretrain.signals import StopSignal
 
-    options = load_config(FinetuneConfig, config, overrides or ())
-    with StopSignal() as stop:
+    with StopSignal() as stop:  # entered before the seconds that these imports take
+        from .configs.loading import load_config
+        from .finetune.config import FinetuneConfig
         from .finetune.run import finetune as run
 
-        _say_model(run(options, resume=resume, stop=stop))
+        _say_model(run(load_config(FinetuneConfig, config, overrides or ()), resume=resume, stop=stop))
 
 
 @app.command(
