@@ -102,11 +102,12 @@ def select_peaks(columns: SpectrumColumns, config: IonbedConfig) -> tuple[Spectr
     """
     keep = columns.intensity >= config.min_intensity
     row, place = columns.peak_places()
-    if columns.num_peaks.max(initial=0) > config.max_peaks:
-        order = np.lexsort((-columns.intensity, row))
-        rank = np.empty(len(row), np.int64)
-        rank[order] = place
-        keep &= rank < config.max_peaks
+    if (long := columns.num_peaks > config.max_peaks).any():
+        of_long = np.flatnonzero(long[row])
+        order = np.lexsort((-columns.intensity[of_long], row[of_long]))
+        rank = np.empty(len(of_long), np.int64)
+        rank[order] = place[of_long]
+        keep[of_long[rank >= config.max_peaks]] = False
     peaks = np.flatnonzero(keep)
     counts = np.bincount(row[peaks], minlength=len(columns))
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)

@@ -40,7 +40,8 @@ class MaskedPeakTask:
         share = self.run_objectives.share if self.run_objectives else 0.0
         self.masked_tokens = round((1 - share) * config.training.batch_tokens)  # the rest goes to groups
         self.weights = self.module.weights
-        seen = self.num_tokens[np.concatenate([spectra.rows, spectra.validation_rows])]
+        longest = self.num_tokens.max()  # of the whole store: the validation fold is padded to the same lengths
+        seen = np.append(self.num_tokens[spectra.rows], longest)
         self.lengths = even_lengths(seen) if config.training.compile else None
 
     def epoch_batches(self, epoch: int) -> list[np.ndarray]:
