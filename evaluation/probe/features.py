@@ -1,4 +1,4 @@
-"""What the heads read and the searches compare: embeddings of models and of their untrained twins, and plain features."""
+"""What heads read and searches compare: embeddings of models and of their untrained twins, and plain features."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Linear heads on frozen features: ridge regression and multinomial logistic regression, every molecule of equal weight.
+"""Linear heads on frozen features: ridge and multinomial logistic regression, every molecule of equal weight.
 
 Shape suffixes: N spectra, M molecules, D features, K targets, C classes.
 """
@@ -10,11 +10,15 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from ..tasks import draw_per_molecule
+
 RIDGE_PENALTIES = tuple(10.0**power for power in np.arange(-7, 3.5, 0.5).tolist())
 LOGISTIC_PENALTIES = tuple(10.0**power for power in range(1, -8, -1))
 """Strongest first: each fit starts from the one before, and the weak ones, which take longest, are seldom reached."""
 WORSE_BEFORE_STOP = 2
 """Penalties in a row with a higher loss on the validation fold after which weaker ones are not tried."""
+SPECTRA_TO_CHOOSE_BY = 2
+"""Of each training molecule: on these the penalties are compared, and on all the chosen one is fitted."""
 MAX_ITERATIONS = 100
 ROWS_PER_CHUNK = 8192
 
@@ -37,7 +41,7 @@ class Rows:
     @property
     def weight(self) -> np.ndarray:
         """Weight of each spectrum, float64 of shape (N,): each molecule counts 1, however often it was measured."""
-        return 1.0 / np.bincount(self.molecule)[self.molecule] if len(self.molecule) else np.empty(0)
+        return 1.0 / np.bincount(self.molecule)[self.molecule]
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,71 +148,88 @@ def logistic(design: Design, label: np.ndarray, num_classes: int) -> Predicted:
     label : int64 array of shape (M,)
         Class of every molecule; -1 where it has none: its spectra count nowhere.
     """
-    label_N = torch.from_numpy(label[design.train.molecule])
-    weight_N = torch.where(label_N >= 0, design.weight_N, 0.0)
-    weight_N = weight_N / weight_N.sum()
+    every = np.flatnonzero(label[design.train.molecule] >= 0)
+    few = draw_per_molecule(every, design.train.molecule, limit=SPECTRA_TO_CHOOSE_BY, seed=0)
     known = label[design.validation.molecule] >= 0
     validation_ND = design.validation_ND[torch.from_numpy(known)]
     validation_label_N = torch.from_numpy(label[design.validation.molecule[known]])
     validation_weight_N = torch.from_numpy(design.validation.weight[known])
     size = design.train_ND.shape[1]
-    coefficients = torch.zeros(size, num_classes, dtype=torch.float64)
-    intercept = torch.zeros(num_classes, dtype=torch.float64)
-    losses: dict[float, float] = {}
-    best: tuple[float, torch.Tensor, torch.Tensor] | None = None
-    for penalty in LOGISTIC_PENALTIES:
-        coefficients, intercept = _fit_logistic(design, label_N, weight_N, penalty, coefficients, intercept)
-        logits_NC = validation_ND @ coefficients.float() + intercept.float()
+    fit = torch.zeros(size + 1, num_classes, dtype=torch.float64)
+    fits, losses = {}, {}
+    best = LOGISTIC_PENALTIES[0]
+    chosen_ND, chosen_label_N = design.train_ND[torch.from_numpy(few)], label[design.train.molecule[few]]
+    chosen_weight_N = _weights(design.train.molecule[few])
+    for number, penalty in enumerate(LOGISTIC_PENALTIES):
+        fit = fits[penalty] = _fit_logistic(design, chosen_ND, chosen_label_N, chosen_weight_N, penalty, fit)
+        logits_NC = _logits(validation_ND, fit)
         loss_N = torch.nn.functional.cross_entropy(logits_NC, validation_label_N, reduction="none").double()
         losses[penalty] = float(validation_weight_N @ loss_N / validation_weight_N.sum())
-        if best is None or losses[penalty] < losses[best[0]]:
-            best = penalty, coefficients, intercept
-        elif list(losses).index(best[0]) + WORSE_BEFORE_STOP < len(losses) or not size:
+        if losses[penalty] < losses[best]:
+            best = penalty
+        if number - LOGISTIC_PENALTIES.index(best) >= WORSE_BEFORE_STOP:
             break
-    assert best is not None
-    penalty, coefficients, intercept = best
-    return Predicted((design.test_ND @ coefficients.float() + intercept.float()).numpy(), penalty, losses)
+    molecule = design.train.molecule[every]
+    train_ND = design.train_ND[torch.from_numpy(every)]
+    fit = _fit_logistic(design, train_ND, label[molecule], _weights(molecule), best, fits[best])
+    return Predicted(_logits(design.test_ND, fit).numpy(), best, losses)
+
+
+def _weights(molecule: np.ndarray) -> np.ndarray:
+    """Return weights that sum to 1 and are the same for every molecule, float64 of the shape of ``molecule``."""
+    weight: np.ndarray = 1.0 / np.bincount(molecule)[molecule]
+    return weight / weight.sum()
+
+
+def _logits(features_ND: torch.Tensor, fit: torch.Tensor) -> torch.Tensor:
+    return features_ND @ fit[:-1].float() + fit[-1].float()
 
 
 def _fit_logistic(
     design: Design,
-    label_N: torch.Tensor,
-    weight_N: torch.Tensor,
+    train_ND: torch.Tensor,
+    label: np.ndarray,
+    weight: np.ndarray,
     penalty: float,
-    coefficients_DC: torch.Tensor,
-    intercept_C: torch.Tensor,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return coefficients and intercepts at the minimum, starting from the given ones; float64."""
-    # A softmax has a curvature of about a class's share: a common scale is left to L-BFGS itself.
-    basis_DD = design.eigenvectors_DD / (design.eigenvalues_D / len(intercept_C) + penalty).sqrt()
-    inverse_DD = ((design.eigenvalues_D / len(intercept_C) + penalty).sqrt() * design.eigenvectors_DD).T
-    size = len(basis_DD)
-    parameters = torch.cat([inverse_DD @ coefficients_DC, intercept_C.unsqueeze(0)]).contiguous()
-    is_used_N = label_N >= 0
-    column_N = label_N.clamp_min(0).unsqueeze(1)
+    start: torch.Tensor,
+) -> torch.Tensor:
+    """Return coefficients, and intercepts in the last row, at the minimum; float64 of shape (D + 1, C).
+
+    Parameters
+    ----------
+    start : float64 tensor of shape (D + 1, C)
+        From which the search begins.
+    """
+    num_classes = start.shape[1]
+    column_N1 = torch.from_numpy(label).unsqueeze(1)
+    weight_N = torch.from_numpy(weight)
+    # The curvature along an eigenvector is about its eigenvalue times the variance of a class's probability.
+    root_D = (design.eigenvalues_D / num_classes + penalty).sqrt()
+    basis_DD, inverse_DD = design.eigenvectors_DD / root_D, (design.eigenvectors_DD * root_D).T
+    parameters = torch.cat([inverse_DD @ start[:-1], start[-1:]]).contiguous()
     optimizer = torch.optim.LBFGS(
-        [parameters], max_iter=MAX_ITERATIONS, tolerance_grad=1e-5, tolerance_change=1e-8,
+        [parameters], max_iter=MAX_ITERATIONS, tolerance_grad=1e-4, tolerance_change=1e-6,
         line_search_fn="strong_wolfe",
     )  # fmt: skip
 
     def closure() -> torch.Tensor:
-        parameters_DC, intercepts_C = basis_DD @ parameters[:size], parameters[size]
-        loss = penalty / 2 * parameters_DC.square().sum()
-        gradient_DC, gradient_C = penalty * parameters_DC, torch.zeros_like(intercepts_C)
-        for part in _chunks(len(label_N)):
-            log_NC = (design.train_ND[part] @ parameters_DC.float() + intercepts_C.float()).log_softmax(dim=1)
-            chosen_N = log_NC.gather(1, column_N[part]).squeeze(1).double()
-            loss = loss - (weight_N[part] * torch.where(is_used_N[part], chosen_N, 0.0)).sum()
+        coefficients_DC = basis_DD @ parameters[:-1]
+        fit = torch.cat([coefficients_DC, parameters[-1:]])
+        loss = penalty / 2 * coefficients_DC.square().sum()
+        gradient = torch.cat([penalty * coefficients_DC, torch.zeros(1, num_classes, dtype=torch.float64)])
+        for part in _chunks(len(train_ND)):
+            log_NC = _logits(train_ND[part], fit).log_softmax(dim=1)
+            loss = loss - weight_N[part] @ log_NC.gather(1, column_N1[part]).squeeze(1).double()
             slope_NC = log_NC.exp_()
-            slope_NC.scatter_add_(1, column_N[part], torch.full_like(column_N[part], -1, dtype=slope_NC.dtype))
+            slope_NC.scatter_add_(1, column_N1[part], slope_NC.new_full(column_N1[part].shape, -1.0))
             slope_NC *= weight_N[part].float().unsqueeze(1)
-            gradient_DC = gradient_DC + (design.train_ND[part].T @ slope_NC).double()
-            gradient_C += slope_NC.sum(dim=0).double()
-        parameters.grad = torch.cat([basis_DD.T @ gradient_DC, gradient_C.unsqueeze(0)])
+            gradient[:-1] += (train_ND[part].T @ slope_NC).double()
+            gradient[-1] += slope_NC.sum(dim=0).double()
+        parameters.grad = torch.cat([basis_DD.T @ gradient[:-1], gradient[-1:]])
         return loss
 
     optimizer.step(closure)
-    return basis_DD @ parameters[:size], parameters[size].clone()
+    return torch.cat([basis_DD @ parameters[:-1], parameters[-1:]])
 
 
 def _chunks(num_rows: int) -> list[slice]:

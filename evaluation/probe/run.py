@@ -63,7 +63,8 @@ class ProbeOptions:
     max_train_spectra : int or None
         Training spectra at most, as many of each molecule as possible; None for all.
     max_spectra_per_molecule : int
-        Spectra of a molecule in the other folds; more would take time and tell little.
+        Held-out spectra of a molecule that heads are asked about; more would take time and tell little. Searches
+        have all of the fold.
     random_seeds : int
         Untrained twins of each configuration of a model; 0 leaves them out.
     reference : str or None
@@ -263,18 +264,18 @@ def run_probe(
 def draw_spectra(data: EvaluationData, molecules: Candidates, options: ProbeOptions, *, seed: int) -> EvaluationData:
     """Return the spectra that a probe is about: of readable structures, and not more than the options want."""
     readable = np.any(molecules.fingerprint[: len(data.inchikey_block)] != 0, axis=1)[data.molecule]
-    train = np.flatnonzero(readable & (data.fold == "train"))
+    train, asked, others = (
+        np.flatnonzero(readable & np.isin(data.fold, folds))
+        for folds in (["train"], [options.fold], list({"validation", "test"} - {options.fold}))
+    )
     if options.max_train_spectra is not None and len(train) > options.max_train_spectra:
         train = _evenly(train, data.molecule, options.max_train_spectra, seed)
-    parts = [train]
-    for fold in ("validation", "test"):
-        rows = np.flatnonzero(readable & (data.fold == fold))
-        parts.append(draw_per_molecule(rows, data.molecule, limit=options.max_spectra_per_molecule, seed=seed))
-    return data.take(np.sort(np.concatenate(parts)))
+    others = draw_per_molecule(others, data.molecule, limit=options.max_spectra_per_molecule, seed=seed)
+    return data.take(np.sort(np.concatenate([train, asked, others])))
 
 
 def _evenly(rows: np.ndarray, molecule: np.ndarray, limit: int, seed: int) -> np.ndarray:
-    """Return at most ``limit`` of ``rows``: the same number of each molecule, or one of as many as there is room for."""
+    """Return at most ``limit`` of ``rows``: the same number of each molecule, or one each of as many as fit."""
     sizes = np.bincount(molecule[rows])
     each = 1
     while np.minimum(sizes, each + 1).sum() <= limit:
@@ -286,8 +287,10 @@ def _evenly(rows: np.ndarray, molecule: np.ndarray, limit: int, seed: int) -> np
 
 
 def _folds(data: EvaluationData, options: ProbeOptions, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the rows to train on, to choose penalties by, and to ask about."""
-    train, asked = data.rows_in("train"), data.rows_in(options.fold)
+    """Return the rows to train heads on, to choose penalties by, and to ask heads about."""
+    train = data.rows_in("train")
+    limit = options.max_spectra_per_molecule
+    asked = draw_per_molecule(data.rows_in(options.fold), data.molecule, limit=limit, seed=seed)
     validation = data.rows_in("validation") if options.fold != "validation" else np.empty(0, np.int64)
     if not len(validation) and len(train):
         distinct = np.unique(data.molecule[train])

@@ -36,7 +36,6 @@ SUBSTRUCTURES: Mapping[str, str] = {
     "pyranose ring": "[OX2]1[CX4][CX4][CX4][CX4][CX4]1",
     "indole": "c1ccc2[nH,n]ccc2c1",
     "pyridine": "n1ccccc1",
-    "steroid skeleton": "[#6]1~[#6]~[#6]~[#6]2~[#6](~[#6]~1)~[#6]~[#6]~[#6]1~[#6]~2~[#6]~[#6]~[#6]2~[#6]~1~[#6]~[#6]~[#6]~2",
 }
 """SMARTS (Daylight) by name."""
 
@@ -122,7 +121,7 @@ def targets_of(data: EvaluationData, fingerprint: np.ndarray, fold: str, options
 
 
 def describe(smiles: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Return which `SUBSTRUCTURES` molecules have, and their `PROPERTIES`; float64 of shapes (n, 18) and (n, 3).
+    """Return which `SUBSTRUCTURES` molecules have, and their `PROPERTIES`; float64 of shapes (n, 17) and (n, 3).
 
     logP after Wildman and Crippen (1999), the topological polar surface area (A^2) after Ertl et al. (2000).
 
