@@ -180,7 +180,13 @@ def _slurm() -> Check:
 
 
 def matmul_peak(
-    torch: Any, device: str, dtype: Any, *, size: int | None = None, seconds: float = MATMUL_SECONDS
+    torch: Any,
+    device: str,
+    dtype: Any,
+    *,
+    size: int | None = None,
+    seconds: float = MATMUL_SECONDS,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> float:
     """Measure the rate of a square matrix product, the best of several, in FLOP/s.
 
@@ -194,6 +200,8 @@ def matmul_peak(
         Rows and columns; where None, large enough to reach the peak on that device.
     seconds : float
         How long to try.
+    clock : function
+        In seconds; `time.process_time` on a machine that is busy with other work.
     """
     n = size or (1024 if device == "cpu" else 8192)
     a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
