@@ -134,7 +134,9 @@ class Handler(BaseHTTPRequestHandler):
         if rest.startswith("/preupload/"):
             sizes = {entry["path"]: entry["size"] for entry in json.loads(body)["files"]}
             modes = {path: "lfs" if path.endswith(".safetensors") else "regular" for path in sizes}
-            return self.answer({"files": [{"path": p, "uploadMode": m, "shouldIgnore": False} for p, m in modes.items()]})
+            return self.answer(
+                {"files": [{"path": p, "uploadMode": m, "shouldIgnore": False} for p, m in modes.items()]}
+            )
         if rest == "/info/lfs/objects/batch":
             wanted = json.loads(body)["objects"]
             action = {o["oid"]: {"upload": {"href": f"{self.server.url}/storage/{o['oid']}"}} for o in wanted}

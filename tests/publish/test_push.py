@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 import ionbed
+from ionbed import cli
 from ionbed.encoder.configuration_ionbed import IonbedConfig
 from ionbed.encoder.modeling_ionbed import IonbedModel
 from ionbed.publish.card_file import update_card
@@ -34,81 +35,92 @@ def model_folder(folder: Path, sources: dict | None = OPEN, seed: int = 0) -> Pa
     return folder
 
 
-def environment(hub: Hub, tmp_path: Path, token: str | None = TOKEN) -> dict[str, str]:
-    """That of a user of the hub, with nothing in the cache."""
-    dropped = {"HF_HUB_OFFLINE", "HF_TOKEN", "TRANSFORMERS_OFFLINE"}
-    kept = {name: value for name, value in os.environ.items() if name not in dropped}
-    more = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "*",
-            "HF_HUB_DISABLE_TELEMETRY": "1", "OMP_NUM_THREADS": "1"}  # fmt: skip
-    return {**kept, **more, **({"HF_TOKEN": token} if token else {})}
+@pytest.fixture
+def online(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    """The hub, as this process sees it: what the environment says is read when the library is imported."""
+    from huggingface_hub import constants
+
+    values = {"ENDPOINT": hub.url, "HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_XET": True,
+              "HF_TOKEN_PATH": str(tmp_path / "token")}  # fmt: skip
+    for name, value in values.items():
+        monkeypatch.setattr(constants, name, value)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.setenv("NO_PROXY", "*")
+    return hub
 
 
-def push(folder: Path, *words: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "ionbed", "push", str(folder), *words]
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+def push(capsys, *words: object, code: int = 0) -> str:
+    """Run the command; return what it said: its log, or the one line of what was wrong."""
+    assert cli.main([str(word) for word in ("push", *words)]) == code
+    out, err = capsys.readouterr()
+    assert out == "" and "Traceback" not in err
+    if not code:
+        return err
+    (line,) = (line for line in err.splitlines() if line.startswith("ionbed: "))
+    return line
 
 
-def refused(done: subprocess.CompletedProcess[str], code: int = 2) -> str:
-    """Return the one line on stderr of a command that failed as it should, besides lines of the log."""
-    assert done.returncode == code, done.stderr
-    lines = [line for line in done.stderr.splitlines() if line.startswith("ionbed: ")]
-    assert len(lines) == 1 and "Traceback" not in done.stderr, done.stderr
-    return lines[0]
-
-
-def test_a_pushed_model_is_loaded_from_the_hub_and_embeds_alike(hub, tmp_path):
+def test_a_pushed_model_is_loaded_from_the_hub_and_embeds_alike(online, capsys, tmp_path):
     folder = model_folder(tmp_path / "model")
     (folder / "notes.txt").write_text("private")
-    env = environment(hub, tmp_path)
-    done = push(folder, "me/encoder", "--message", "first words", env=env)
-    assert done.returncode == 0, done.stderr
-    assert "me/encoder/commit/" in done.stderr and "not uploaded: notes.txt" in done.stderr
-    there = hub.repositories["me/encoder"]
+    said = push(capsys, folder, "me/encoder", "--message", "first words")
+    assert f"{online.url}/me/encoder/commit/" in said and "not uploaded: notes.txt" in said
+    there = online.repositories["me/encoder"]
     files = there.branches["main"]
     assert set(files) == {".gitattributes", "README.md", "config.json", "model.safetensors", "modeling_ionbed.py"}
     assert files["model.safetensors"] == (folder / "model.safetensors").read_bytes()
     assert b'load_model("me/encoder")' in files["README.md"] and there.commits == ["first words"]
     assert not there.private
 
+    dropped = {"HF_HUB_OFFLINE", "HF_TOKEN", "TRANSFORMERS_OFFLINE"}
+    env = {name: value for name, value in os.environ.items() if name not in dropped}
+    env |= {"HF_ENDPOINT": online.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
     code = (
-        "import sys, numpy as np, ionbed; from ionbed.spectra.spectrum import Spectrum\n"
-        "s = Spectrum('s', 195.0877, np.array([69., 138.], np.float32), np.array([0.3, 1.], np.float32), polarity=1)\n"
+        "import sys, numpy as np, ionbed\n"
+        "s = ionbed.Spectrum('s', 195.0877, np.array([69, 138], 'f4'), np.array([0.3, 1], 'f4'), polarity=1)\n"
         "np.save(sys.argv[1], ionbed.load_model('me/encoder').embed([s]))\n"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "v.npy")], env=env, check=True, timeout=120)
-    spectrum = ionbed.Spectrum(
-        "s", 195.0877, np.array([69.0, 138.0], np.float32), np.array([0.3, 1.0], np.float32), polarity=1
-    )
+    spectrum = ionbed.Spectrum("s", 195.0877, np.array([69, 138], "f4"), np.array([0.3, 1], "f4"), polarity=1)
     np.testing.assert_array_equal(np.load(tmp_path / "v.npy"), ionbed.load_model(folder).embed([spectrum]))
 
-    sent = hub.uploads()
-    (folder / "README.md").write_text((folder / "README.md").read_text() + "\nMore.\n")
-    assert push(folder, "me/encoder", "--revision", "draft", env=env).returncode == 0
-    assert hub.uploads() == sent == 1  # the weights are there already
-    assert b"More." in there.branches["draft"]["README.md"] and b"More." not in files["README.md"]
 
-
-def test_what_failed_halfway_is_finished_by_the_same_command(hub, tmp_path):
-    folder, env = model_folder(tmp_path / "model"), environment(hub, tmp_path)
-    hub.fails = {"PUT /storage": 400}
-    assert "made to fail" in refused(push(folder, "me/encoder", env=env), 1)
-    assert hub.repositories["me/encoder"].commits == []
-    hub.fails = {"POST .*/commit/": 507}
-    assert "the hub answers 507" in refused(push(folder, "me/encoder", env=env), 1)
-    assert hub.repositories["me/encoder"].commits == [] and hub.uploads() == 2
-    hub.fails = {}
-    assert push(folder, "me/encoder", "--private", env=env).returncode == 2  # it is public by now
-    assert push(folder, "me/encoder", env=env).returncode == 0
-    assert hub.uploads() == 2
-    hub.fails = {"POST .*/commit/": 409}
-    (folder / "README.md").write_text((folder / "README.md").read_text() + "\nMore.\n")
-    assert "changed by another" in refused(push(folder, "me/encoder", env=env))
-
-
-def test_a_private_model_is_private(hub, tmp_path):
+def test_what_the_hub_has_is_not_sent_again_and_branches_are_apart(online, capsys, tmp_path):
     folder = model_folder(tmp_path / "model")
-    assert push(folder, "me/secret", "--private", env=environment(hub, tmp_path)).returncode == 0
-    assert hub.repositories["me/secret"].private
+    push(capsys, folder, "me/encoder")
+    (folder / "README.md").write_text((folder / "README.md").read_text() + "\nMore.\n")
+    push(capsys, folder, "me/encoder", "--revision", "draft")
+    push(capsys, folder, "me/encoder", "--revision", "draft", "--message", "again")
+    assert online.uploads() == 1
+    there = online.repositories["me/encoder"]
+    assert b"More." in there.branches["draft"]["README.md"]
+    assert b"More." not in there.branches["main"]["README.md"]
+    assert there.commits[0].startswith("pretrain, hash ") and there.commits[2] == "again"
+
+
+def test_what_failed_halfway_is_finished_by_the_same_command(online, capsys, tmp_path):
+    folder = model_folder(tmp_path / "model")
+    online.fails = {"PUT /storage": 400}
+    assert "made to fail" in push(capsys, folder, "me/encoder", code=1)
+    assert online.repositories["me/encoder"].commits == []
+    online.fails = {"POST .*/commit/": 507}
+    assert "the hub answers 507 (made to fail); run the command again" in push(capsys, folder, "me/encoder", code=1)
+    assert online.repositories["me/encoder"].commits == [] and online.uploads() == 2
+    online.fails = {"POST .*/commit/": 409}
+    assert "changed by another" in push(capsys, folder, "me/encoder", code=2)
+    online.fails = {}
+    push(capsys, folder, "me/encoder")
+    assert online.uploads() == 2 and len(online.repositories["me/encoder"].commits) == 1
+
+
+def test_a_private_model_is_private_and_never_sent_to_a_public_place(online, capsys, tmp_path):
+    folder = model_folder(tmp_path / "model")
+    push(capsys, folder, "me/secret", "--private")
+    assert online.repositories["me/secret"].private
+    online.repositories["me/secret"].private = False
+    sent = online.uploads()
+    assert "is there and public" in push(capsys, folder, "me/secret", "--private", code=2)
+    assert online.uploads() == sent and len(online.repositories["me/secret"].commits) == 1
 
 
 @pytest.mark.parametrize(
@@ -120,27 +132,21 @@ def test_a_private_model_is_private(hub, tmp_path):
         (TOKEN, "others/encoder", "may not write there"),
     ],
 )
-def test_users_whom_the_hub_refuses(hub, tmp_path, token, repository, message):
+def test_users_whom_the_hub_refuses(online, capsys, monkeypatch, tmp_path, token, repository, message):
+    monkeypatch.setenv("HF_TOKEN", token or "")
+    assert message in push(capsys, model_folder(tmp_path / "model"), repository, code=2)
+    assert not online.repositories and not online.large_files
+
+
+def test_no_network_is_said_in_one_line(online, capsys, monkeypatch, tmp_path):
+    from huggingface_hub import constants
+
     folder = model_folder(tmp_path / "model")
-    assert message in refused(push(folder, repository, env=environment(hub, tmp_path, token)))
-    assert not hub.repositories and not hub.large_files
-
-
-def test_no_network_is_said_in_one_line(hub, tmp_path):
-    folder, env = model_folder(tmp_path / "model"), environment(hub, tmp_path)
-    assert "HF_HUB_OFFLINE is set" in refused(push(folder, "me/encoder", env={**env, "HF_HUB_OFFLINE": "1"}))
-    closed = {**env, "HF_ENDPOINT": "http://127.0.0.1:9"}
-    assert "http://127.0.0.1:9 cannot be reached" in refused(push(folder, "me/encoder", env=closed), 1)
-    assert hub.calls == []
-
-
-def wrong(capsys, *words: object) -> str:
-    from ionbed import cli
-
-    assert cli.main([str(word) for word in ("-q", "push", *words)]) == 2
-    out, err = capsys.readouterr()
-    assert out == "" and len(err.splitlines()) == 1, err
-    return err
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    assert "http://127.0.0.1:9 cannot be reached" in push(capsys, folder, "me/encoder", code=1)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert "HF_HUB_OFFLINE is set" in push(capsys, folder, "me/encoder", code=2)
+    assert online.calls == []
 
 
 @pytest.mark.parametrize(
@@ -154,12 +160,10 @@ def wrong(capsys, *words: object) -> str:
 )
 def test_restricted_data_are_pushed_only_when_told_so(capsys, tmp_path, sources, message):
     folder = model_folder(tmp_path / "model", sources)
-    line = wrong(capsys, folder, "me/encoder", "--dry-run")
+    line = push(capsys, folder, "me/encoder", "--dry-run", code=2)
     assert message in line and "--allow-restricted" in line
-    from ionbed import cli
-
-    assert cli.main(["push", str(folder), "me/encoder", "--dry-run", "--allow-restricted"]) == 0
-    assert "would upload README.md, config.json, model.safetensors" in capsys.readouterr().err
+    said = push(capsys, folder, "me/encoder", "--dry-run", "--allow-restricted")
+    assert "would upload README.md, config.json, model.safetensors" in said
 
 
 def test_a_folder_that_is_not_as_it_should_be_is_not_pushed(capsys, tmp_path, trained):
@@ -167,26 +171,26 @@ def test_a_folder_that_is_not_as_it_should_be_is_not_pushed(capsys, tmp_path, tr
     card = folder / "README.md"
     text = card.read_text()
     for name in ("encoder", "me/my/encoder", "me/ encoder", "me/"):
-        assert "owner/name" in wrong(capsys, folder, name, "--dry-run")
-    assert "no such folder" in wrong(capsys, tmp_path / "none", "me/encoder", "--dry-run")
-    assert "is not a model folder" in wrong(capsys, tmp_path, "me/encoder", "--dry-run")
+        assert "owner/name" in push(capsys, folder, name, "--dry-run", code=2)
+    assert "no such folder" in push(capsys, tmp_path / "none", "me/encoder", "--dry-run", code=2)
+    assert "is not a model folder" in push(capsys, tmp_path, "me/encoder", "--dry-run", code=2)
     card.write_text(text.replace("license: cc-by-4.0", "license: mit"))
-    assert "names the licence mit" in wrong(capsys, folder, "me/encoder", "--dry-run")
+    assert "names the licence mit" in push(capsys, folder, "me/encoder", "--dry-run", code=2)
     card.write_text(text.replace("license: cc-by-4.0\n", ""))
-    assert "name no 'license'" in wrong(capsys, folder, "me/encoder", "--dry-run")
+    assert "name no 'license'" in push(capsys, folder, "me/encoder", "--dry-run", code=2)
     card.write_text("# no metadata\n")
-    assert "has no metadata" in wrong(capsys, folder, "me/encoder", "--dry-run")
+    assert "has no metadata" in push(capsys, folder, "me/encoder", "--dry-run", code=2)
     other = model_folder(tmp_path / "other", seed=1)
     card.write_text((other / "README.md").read_text())
-    assert "card of another model" in wrong(capsys, folder, "me/encoder", "--dry-run")
+    assert "card of another model" in push(capsys, folder, "me/encoder", "--dry-run", code=2)
     card.unlink()
-    assert "has no README.md" in wrong(capsys, folder, "me/encoder", "--dry-run")
+    assert "has no README.md" in push(capsys, folder, "me/encoder", "--dry-run", code=2)
 
     run = tmp_path / "run"
     run.mkdir()
     (run / "manifest.json").write_text((trained / "manifest.json").read_text())
     changed = model_folder(run / "model")
-    assert "is not what the run has written" in wrong(capsys, changed, "me/encoder", "--dry-run")
+    assert "is not what the run has written" in push(capsys, changed, "me/encoder", "--dry-run", code=2)
 
 
 def test_the_metadata_are_what_a_hub_reads(tmp_path):
