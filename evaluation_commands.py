@@ -1,4 +1,4 @@
-"""The commands ``ionbed evaluate``, ``task`` and ``score``: models beside look-ups, and a test for any tool."""
+"""The commands ``ionbed evaluate``, ``probe``, ``task`` and ``score``: models beside look-ups; a test for any tool."""
 
 from __future__ import annotations
 
@@ -32,6 +32,14 @@ def register(app: typer.Typer, panel: str) -> None:
             "ionbed evaluate compare old-report new-report",
         ),
     )(evaluate)
+    app.command(
+        "probe",
+        rich_help_panel=panel,
+        epilog=examples(
+            "ionbed probe store --split split.json --model mine=runs/a/model --out probe",
+            "ionbed probe store --split split.json --model a=A --model b=B --out two",
+        ),
+    )(probe)
     app.command(
         "task",
         rich_help_panel=panel,
@@ -102,6 +110,63 @@ def evaluate(
     config = load_config(EvaluationConfig, what if dataset is None else "evaluate", [*named, *(overrides or ())])
     print_tables(run(config, out, overwrite=overwrite), console())
     logger.info("%s: the report is report.html, the numbers are in results.json", out)
+
+
+def probe(
+    store: Annotated[Path, typer.Argument(metavar="STORE", help="A folder written by 'ionbed prepare'.")],
+    *,
+    split: Annotated[Path, typer.Option(metavar="FILE.json", help="The split that the models were trained with.")],
+    model: Annotated[
+        list[str],
+        typer.Option(metavar="NAME=MODEL", help="A model by its label; may be repeated, one label for several seeds."),
+    ],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="The results to write.")],
+    fold: Annotated[Literal["test", "validation"], typer.Option(help="Whose molecules are asked about.")] = "test",
+    reference: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The model that the others are compared with.")
+    ] = None,
+    max_train_spectra: Annotated[
+        int | None, typer.Option(min=1, help="Training spectra at most, drawn by molecule.", show_default="all")
+    ] = None,
+    random_seeds: Annotated[
+        int, typer.Option(min=0, help="Untrained copies of each architecture that stand beside it.")
+    ] = 3,
+    zero_shot: Annotated[bool, typer.Option("--zero-shot/--no-zero-shot", help="Search, too.")] = True,
+    allow_other_split: Annotated[
+        bool, typer.Option("--allow-other-split", help="Go on with a model that may have seen the molecules.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="Where spectra are embedded, such as cuda.")] = "cpu",
+    cache: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Where embeddings are kept for the next probe.")
+    ] = None,
+    resamples: Annotated[int, typer.Option(min=100, help="Bootstrap resamples of molecules.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Of draws, resamples and untrained weights.")] = 0,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Measure frozen encoders: linear heads on their embeddings, and searches, beside their untrained twins."""
+    from .evaluation.probe.run import ProbeOptions, run_probe
+    from .evaluation.probe.table import print_tables
+
+    models: dict[str, list[str]] = {}
+    for text in model:
+        label, equals, source = text.partition("=")
+        if not (label and equals and source):
+            raise InputError(f"--model {text}: must read NAME=MODEL, the model a folder or a hub id")
+        models.setdefault(label, []).append(source)
+    options = ProbeOptions(
+        fold=fold,
+        reference=reference,
+        max_train_spectra=max_train_spectra,
+        random_seeds=random_seeds,
+        zero_shot=zero_shot,
+        allow_other_split=allow_other_split,
+        cache=cache,
+        workers=None,
+        resamples=resamples,
+    )
+    result = run_probe(models, store, split, out, options, seed=seed, device=device, overwrite=overwrite)
+    print_tables(result.tree, console())
+    logger.info("%s: the numbers are in results.json, the tables in table.md", out)
 
 
 def task(

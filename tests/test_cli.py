@@ -20,7 +20,7 @@ from ionbed.errors import InputError
 
 COMMANDS = [
     ["data"], ["data", "list"], ["data", "get"], ["prepare"], ["split"], ["simulate"], ["pretrain"], ["finetune"],
-    ["runs"], ["card"], ["push"],
+    ["runs"], ["card"], ["push"], ["probe"],
     ["embed"], ["index"], ["index", "build"], ["index", "info"], ["search"], ["evaluate"], ["task"], ["score"],
     ["demo"], ["doctor"], ["configs"],
 ]  # fmt: skip

@@ -41,6 +41,8 @@ from .targets import METRICS, Target, TargetOptions, targets_of
 from .zero_shot import SearchTable, questions
 
 if TYPE_CHECKING:
+    import torch
+
     from ...encoder.modeling_ionbed import IonbedModel
 
 logger = logging.getLogger("ionbed")
@@ -244,7 +246,8 @@ def run_probe(
     named = [source for of in sources.values() for source in of]
     refuse_input_as_output(out, store, split, *named, *([options.cache] if options.cache else []))
     known_split, known_store = Split.load(split), Store(store)
-    loaded = {label: [load_model(source).to(device) for source in of] for label, of in sources.items()}
+    where = _device(device)
+    loaded = {label: [load_model(source).to(where) for source in of] for label, of in sources.items()}
     data = load_evaluation_data(known_store, known_split)
     result = probe(loaded, data, known_split, options, seed=seed)
     result.tree["inputs"]["store"] = [shard.get("sha256") for shard in known_store.manifest["shards"]]
@@ -259,6 +262,18 @@ def run_probe(
             {"command": "probe", "config": result.tree["options"], "seed": seed, "inputs": result.tree["inputs"]},
         )
     return result
+
+
+def _device(name: str) -> torch.device:
+    import torch
+
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
+        reason = " ".join(str(error).split())[:100]
+        raise InputError(f"--device {name}: cannot be used here ({reason}); 'ionbed doctor' says what can") from None
+    return device
 
 
 def draw_spectra(data: EvaluationData, molecules: Candidates, options: ProbeOptions, *, seed: int) -> EvaluationData:
