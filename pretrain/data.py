@@ -131,9 +131,10 @@ def epoch_batches(
 def _pooled_batches(shuffled: np.ndarray, num_tokens: np.ndarray, batch_tokens: int) -> list[np.ndarray]:
     """Return batches of equal numbers of tokens within each pool of `POOL_BATCHES`."""
     batch_tokens = max(1, int(batch_tokens * (1 - MOST_PADDING)))
-    pools = _pool_starts(shuffled, num_tokens, POOL_BATCHES * batch_tokens)
-    if len(pools) > 1 and num_tokens[shuffled[pools[-1] :]].sum(dtype=np.int64) < batch_tokens:
-        pools.pop()  # what is left over is no pool: its only batch would be of any size
+    pool_tokens = POOL_BATCHES * batch_tokens
+    pools = _pool_starts(shuffled, num_tokens, pool_tokens)
+    if len(pools) > 1 and num_tokens[shuffled[pools[-1] :]].sum(dtype=np.int64) < pool_tokens // 2:
+        pools.pop()  # of few batches the last would be of any size
     batches = []
     for pool in np.split(shuffled, pools[1:]):
         tokens = num_tokens[pool].astype(np.int64)

@@ -8,6 +8,7 @@ operating system keeps one copy of the pages for all processes of a node.
 from __future__ import annotations
 
 import json
+import os
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,6 +169,7 @@ def _convert(store: Store, folder: Path) -> None:
         for name in names:
             files[name] = stack.enter_context(open(partial / name, "ab"))
             files[name].truncate(state.sizes.get(name, 0))
+            files[name].seek(0, os.SEEK_END)
         vocabularies = {name: _vocabulary(partial / f"{name}.txt") for name in TEXTS}
         rows = range(state.rows, len(store))
         wanted = (*SpectrumColumns.TABLE_COLUMNS, "inchikey", "smiles")
