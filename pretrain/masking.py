@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -85,7 +86,7 @@ def hide_metadata(batch: EncoderBatch, rows: np.ndarray, probability: float, see
     """Make each piece of metadata unknown with a probability, so that the model works without it."""
     if probability == 0:
         return batch
-    changes: dict[str, torch.Tensor] = {}
+    changes: dict[str, Any] = {}  # of tensors
     for item, name in enumerate(("polarity_B", "charge_B", "adduct_B", "instrument_B", "collision_energy_B")):
         value = getattr(batch, name)
         dropped = torch.from_numpy(uniform_hash(seed, epoch, _METADATA, rows, item) < probability)
