@@ -13,8 +13,9 @@ from types import TracebackType
 from typing import Any
 
 from ..artifacts import atomic_file
+from ..errors import InputError
 from .config import LoopConfig
-from .run_record import LOG, begin_record, end_record
+from .run_record import LOG, begin_record, end_record, read_log
 from .trackers import Tracker, check_trackers, numbers, open_tracker
 
 logger = logging.getLogger("ionbed")
@@ -59,14 +60,22 @@ class Logs:
             return
         check_trackers(config.trackers)
         output.mkdir(parents=True, exist_ok=True)
-        before = whole_lines(output / LOG) if step else []
+        before = _logged(output / LOG) if step else []
         kept = [line for line in before if line["step"] <= step]
         with atomic_file(output / LOG) as partial:
             partial.write_text("".join(f"{json.dumps(line)}\n" for line in kept), encoding="utf-8")
         self.record = begin_record(output, about or {}, step)
         last_step = max((line["step"] for line in before), default=0)
         for name in config.trackers:
-            self.trackers[name] = open_tracker(name, output, self.record, kept, last_step)
+            try:
+                self.trackers[name] = open_tracker(name, output, self.record, kept, last_step)
+            except Exception as failure:
+                if step:  # a run that goes on, by night, is not stopped for it
+                    _warn(name, failure)
+                    continue
+                line = f"training.trackers: {name} cannot be used ({_in_one_line(failure)}); mend it or leave it out"
+                end_record(output, self.record, line)
+                raise InputError(line) from failure
         for line in kept:
             self._look(line)
 
@@ -87,10 +96,10 @@ class Logs:
             except Exception as failure:
                 _warn(name, failure)
         if error is not None:
-            outcome = "interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
+            outcome = "interrupted" if isinstance(error, KeyboardInterrupt) else _in_one_line(error)
         else:
             outcome = "finished" if self.step >= self.steps else "stopped"
-        end_record(self.output, self.record, " ".join(outcome.split()))
+        end_record(self.output, self.record, outcome)
 
     def write(self, entry: Mapping[str, Any]) -> None:
         """Append one line. What is not a finite number is null there; trackers are shown it as it is."""
@@ -125,19 +134,23 @@ def live_words(latest: Mapping[str, float]) -> str:
     return ", ".join(form.format(latest[name]) for name, form in words.items() if name in latest)
 
 
-def whole_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of a log that were written whole, as mappings; a run that was killed may leave half a line."""
-    if not path.exists():
-        return []
-    text = path.read_text(encoding="utf-8")
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
-
-
 def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def _logged(path: Path) -> list[dict[str, Any]]:
+    """Return what a run has logged before; lines that cannot be read are left out, aloud."""
+    if not path.exists():
+        return []
+    lines, unreadable = read_log(path)
+    if unreadable:
+        logger.warning("%s: %d of its lines cannot be read and are left out", path, unreadable)
+    return lines
+
+
 def _warn(name: str, failure: Exception) -> None:
-    logger.warning(
-        "%s: shows no more of this run (%s: %s); log.jsonl has it all", name, type(failure).__name__, failure
-    )
+    logger.warning("%s: is shown no more of this run (%s); log.jsonl has it all", name, _in_one_line(failure))
+
+
+def _in_one_line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())

@@ -26,7 +26,7 @@ from .provenance import data_record, last_losses, training_record
 from .run_record import LOG, RECORD
 from .signals import StopSignal, heeding
 from .task import MaskedPeakTask
-from .trackers import check_trackers
+from .trackers import PACKAGES, check_trackers
 from .turns import main_first
 
 logger = logging.getLogger("ionbed")
@@ -97,7 +97,7 @@ def holds_a_run(output: Path) -> bool:
     """Return whether ``output`` holds more than what a run leaves that was killed before its first step."""
     if not output.is_dir():
         return output.exists()
-    leftovers = {COLUMNS, f".{LOG}.partial", f".{RECORD}.partial", RECORD}
+    leftovers = {COLUMNS, f".{LOG}.partial", f".{RECORD}.partial", RECORD, *PACKAGES}
     if (log := output / LOG).is_file() and not log.stat().st_size:
         leftovers.add(LOG)
     return any(entry.name not in leftovers for entry in output.iterdir())

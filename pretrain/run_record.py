@@ -95,6 +95,31 @@ def read_record(output: Path) -> dict[str, Any] | None:
     return record
 
 
+def read_log(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """Return the lines of a log in the order of their steps, and how many cannot be read.
+
+    A run that is going on, or was killed, may leave half a line at the end, which counts as neither; a disk that was
+    full, or a node that was lost, may leave anything.
+
+    Raises
+    ------
+    OSError
+        The file cannot be opened.
+    """
+    data = path.read_bytes()
+    lines, unreadable = [], 0
+    for text in data[: data.rfind(b"\n") + 1].splitlines():
+        try:
+            line = json.loads(text)
+        except (UnicodeDecodeError, json.JSONDecodeError):
+            line = None
+        if isinstance(line, dict) and isinstance(line.get("step"), int):
+            lines.append(line)
+        else:
+            unreadable += 1
+    return sorted(lines, key=lambda line: line["step"]), unreadable
+
+
 def _write(output: Path, record: Mapping[str, Any]) -> None:
     with atomic_file(output / RECORD) as partial:
         partial.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

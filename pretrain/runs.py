@@ -17,7 +17,7 @@ from typing import Any, Literal
 from ..artifacts import MANIFEST
 from ..configs.loading import dotted
 from ..errors import InputError
-from .run_record import LOG, RECORD, STOPPED, read_record
+from .run_record import LOG, RECORD, STOPPED, read_log, read_record
 
 SILENT_SECONDS, SILENT_LINES = 600.0, 20
 """A run that says it goes on is silent when its last line is older than this, and than so many times the usual gap."""
@@ -222,20 +222,9 @@ def _with_state(run: Run, attempt: Mapping[str, Any], *, has_manifest: bool, now
 def _read_log(path: Path) -> tuple[list[dict[str, Any]], float, str]:
     """Return the lines that can be read, when the file was written last, and a remark on lines that cannot."""
     try:
-        data, written = path.read_bytes(), path.stat().st_mtime
+        (lines, unreadable), written = read_log(path), path.stat().st_mtime
     except OSError as error:
         return [], 0.0, f"{LOG}: {error.strerror}"
-    lines, unreadable = [], 0
-    for text in data[: data.rfind(b"\n") + 1].splitlines():  # the last line may be half written
-        try:
-            line = json.loads(text)
-        except (UnicodeDecodeError, json.JSONDecodeError):
-            line = None
-        if isinstance(line, dict) and isinstance(line.get("step"), int):
-            lines.append(line)
-        else:
-            unreadable += 1
-    lines.sort(key=lambda line: line["step"])
     return lines, written, f"{LOG}: {unreadable} of its lines cannot be read" if unreadable else ""
 
 

@@ -47,8 +47,9 @@ def open_tracker(
 ) -> Tracker:
     """Return a tracker that shows a run from its next line on.
 
-    A run that goes on is the same run there. TensorBoard and Trackio forget, as the log does, what came after the
-    step from which it goes on; Weights & Biases cannot, and leaves out the steps that it was shown before.
+    A run that goes on is the same run there. TensorBoard, and Trackio where it has a database on this machine, forget
+    what came after the step from which it goes on, as the log does; elsewhere steps are left out that were shown before
+    (a run that goes on repeats them exactly, or nearly).
 
     Parameters
     ----------
@@ -63,7 +64,7 @@ def open_tracker(
         return TensorBoard(output, record, lines)
     if name == "wandb":
         return WeightsAndBiases(output, record, last_step)
-    return Trackio(record, lines)
+    return Trackio(record, lines, last_step)
 
 
 class TensorBoard:
@@ -138,39 +139,48 @@ def wandb_mode(url: str) -> str:
 class Trackio:
     """Trackio, in its folder on this machine (TRACKIO_DIR), or where TRACKIO_SPACE_ID or TRACKIO_SERVER_URL point."""
 
-    def __init__(self, record: Mapping[str, Any], lines: list[dict[str, Any]]) -> None:
+    def __init__(self, record: Mapping[str, Any], lines: list[dict[str, Any]], last_step: int) -> None:
         import trackio
 
         name = f"{record['name']}-{record['id'][:8]}"
         with _without_words():
-            if lines:
-                self._forget(name)
+            forgotten = bool(lines) and self._forget(name)
             self.run = trackio.init(
                 project=PROJECT, name=name, config=dict(record["config"]), resume="allow", embed=False,
                 auto_log_cpu=False, auto_log_gpu=False,
             )  # fmt: skip
-        for line in lines:
+        self.run.id = record["id"]  # one run there too, when it goes on
+        self.shown = 0 if forgotten else last_step
+        for line in lines if forgotten else ():
             self.log(line["step"], numbers(line))
         logger.info("trackio: run %s; to see it: trackio show --project %s", name, PROJECT)
 
     @staticmethod
-    def _forget(name: str) -> None:
-        """Remove what this machine holds of the run: all of it is shown anew, as the log now has it."""
+    def _forget(name: str) -> bool:
+        """Remove what this machine's database holds of the run; return whether there was something.
+
+        On a network drive Trackio gathers lines in files, and elsewhere it sends them away: there is nothing then.
+        """
         import trackio
 
-        with contextlib.suppress(ValueError):  # there is no such project yet
-            for run in trackio.Api().runs(PROJECT):
-                if run.name == name:
-                    run.delete()
+        try:
+            runs = [run for run in trackio.Api().runs(PROJECT) if run.name == name]
+        except ValueError:  # there is no such project
+            return False
+        deleted = [run.delete() for run in runs]
+        return any(deleted)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Show the values of a step."""
-        self.run.log(dict(values), step=step)
+        """Show the values of a step, unless the run was shown that step before it went on."""
+        if step > self.shown:
+            self.run.log(dict(values), step=step)
 
     def close(self, *, failed: bool) -> None:
         """Write out what is left."""
+        import trackio
+
         with _without_words():
-            self.run.finish()
+            trackio.finish()
 
 
 def numbers(line: Mapping[str, Any]) -> dict[str, float]:
