@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -186,10 +187,8 @@ def test_a_folder_that_is_not_as_it_should_be_is_not_pushed(capsys, tmp_path, tr
     card.unlink()
     assert "has no README.md" in push(capsys, folder, "me/encoder", "--dry-run", code=2)
 
-    run = tmp_path / "run"
-    run.mkdir()
-    (run / "manifest.json").write_text((trained / "manifest.json").read_text())
-    changed = model_folder(run / "model")
+    changed = model_folder(tmp_path / "run" / "model")
+    shutil.copy(trained / "manifest.json", tmp_path / "run")
     assert "is not what the run has written" in push(capsys, changed, "me/encoder", "--dry-run", code=2)
 
 
