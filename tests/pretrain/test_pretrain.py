@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 import ionbed
 from ionbed.configs.loading import config_text, load_config, shipped_configs, to_tree
 from ionbed.finetune.config import FinetuneConfig
-from ionbed.pretrain import logs, loop
+from ionbed.pretrain import loop
 from ionbed.pretrain.checkpoints import (
     Checkpoint,
     choose_checkpoint,
@@ -304,20 +304,6 @@ def test_what_a_run_leaves_that_was_killed_before_its_first_step_is_no_run(store
     with pytest.raises(ionbed.InputError, match="already exists"):
         pretrain(config_for(store, split, tmp_path / "other"))
     assert [p.name for p in (tmp_path / "other").iterdir()] == ["notes.txt"]
-
-
-def test_tensorboard_is_asked_for_before_anything_is_written(store, split, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(ionbed.InputError, match="pip install tensorboard"):
-        pretrain(config_for(store, split, tmp_path / "run", "training.tensorboard=true"))
-    assert not (tmp_path / "run").exists()
-
-
-def test_tensorboard_keeps_the_resumed_step(tmp_path, monkeypatch):
-    asked = []
-    monkeypatch.setattr(logs, "_tensorboard_writer", lambda: lambda folder, purge_step: asked.append(purge_step))
-    logs.Logs(tmp_path, TrainingConfig(steps=300, tensorboard=True), 20, enabled=True)
-    assert asked == [21]
 
 
 def test_a_batch_with_fewer_spectra_than_processes_is_refused(store, split, tmp_path):
