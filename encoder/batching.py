@@ -127,7 +127,8 @@ def _even_parts(descending: np.ndarray, number: int) -> np.ndarray:
 
 def _filled(descending: np.ndarray, budget: int, most: int) -> list[int]:
     """Return where parts start that are filled up to ``budget`` one after the other, at most ``most`` + 1 of them."""
-    starts, start = [], 0
+    starts: list[int] = []
+    start = 0
     while start < len(descending) and len(starts) <= most:
         starts.append(start)
         start += max(1, budget // int(descending[start]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -88,7 +89,8 @@ class EncoderBatch:
 
     def _mapped(self, change: Callable[[torch.Tensor], torch.Tensor]) -> EncoderBatch:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{k: change(v) for k, v in values.items() if isinstance(v, torch.Tensor)})
+        changed: dict[str, Any] = {k: change(v) for k, v in values.items() if isinstance(v, torch.Tensor)}
+        return replace(self, **changed)
 
 
 def select_peaks(columns: SpectrumColumns, config: IonbedConfig) -> tuple[SpectrumColumns, np.ndarray]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -81,7 +82,8 @@ class ContrastiveBatch:
 
     def _mapped(self, change: Callable[[torch.Tensor], torch.Tensor], parts: list[EncoderBatch]) -> ContrastiveBatch:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, parts=parts, **{k: change(v) for k, v in values.items() if isinstance(v, torch.Tensor)})
+        changed: dict[str, Any] = {k: change(v) for k, v in values.items() if isinstance(v, torch.Tensor)}
+        return replace(self, parts=parts, **changed)
 
 
 class ContrastiveObjective(nn.Module):
@@ -91,7 +93,7 @@ class ContrastiveObjective(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.config = config.loss
-        self.log_temperature = nn.Parameter(torch.tensor(math.log(config.loss.temperature)))
+        self.log_temperature = nn.Parameter(torch.tensor([math.log(config.loss.temperature)]))  # a shard has an axis
 
     @property
     def weights(self) -> dict[str, float]:

@@ -9,7 +9,7 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -57,7 +57,7 @@ def checked_batches(task: Task, epoch: int, processes: int) -> list[np.ndarray]:
 
 def prefetched(
     task: Task, steps: int, start: Position, batches: list[np.ndarray], accelerator: Accelerator, workers: int = 0
-) -> Iterator[tuple[Position, Sequence[MicroBatch], float]]:
+) -> Generator[tuple[Position, Sequence[MicroBatch], float], None, None]:
     """Yield (position after the step, this process's micro-batches, seconds waited), collated ahead.
 
     Parameters
@@ -85,7 +85,7 @@ def prefetched(
     pinned = accelerator.device.type == "cuda"
     loader = DataLoader(
         _Collation(task, accelerator.process_index, accelerator.num_processes),
-        sampler=_upcoming(task, steps, start, batches, accelerator.num_processes),  # type: ignore[arg-type]
+        sampler=_upcoming(task, steps, start, batches, accelerator.num_processes),
         batch_size=None,
         collate_fn=_as_it_is,
         num_workers=workers,
