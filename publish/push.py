@@ -33,6 +33,9 @@ FILES: Final = (CARD, "config.json", WEIGHTS, f"{MODULE}.py", "LICENSE", "LICENS
 ALLOW: Final = "--allow-restricted"
 
 
+LONGEST_NAME: Final = 96
+
+
 class UploadError(RuntimeError):
     """The hub could not be reached, or did not take what was sent; the same command may work another time."""
 
@@ -115,14 +118,14 @@ def push(
 
 
 def _check_name(repository: str) -> None:
-    from huggingface_hub.utils import HFValidationError, validate_repo_id
-
-    try:
-        validate_repo_id(repository)
-    except HFValidationError:
-        repository = ""
-    if repository.count("/") != 1:
-        raise InputError("the repository must read owner/name, with letters, digits, '-', '_' and '.' in each")
+    if (
+        not re.fullmatch(r"(?!.*(?:--|\.\.))\w[\w.-]*/\w[\w.-]*", repository, re.ASCII)
+        or len(repository) > LONGEST_NAME
+    ):
+        raise InputError(
+            f"{repository!r} is no repository; it must read owner/name, of letters, digits, '-', '_' and '.', "
+            f"{LONGEST_NAME} at most"
+        )
 
 
 def _checked_license(folder: Path, model: IonbedModel, *, allow_restricted: bool) -> str:
@@ -159,16 +162,13 @@ def _upload(
     folder: Path, files: list[str], repository: str, *, private: bool, revision: str | None, message: str
 ) -> str:
     from huggingface_hub import HfApi, get_token
-    from huggingface_hub.utils import disable_progress_bars
 
     from .. import __version__
 
     if get_token() is None:
         raise InputError("nobody is logged in to the hub; run 'hf auth login', or set HF_TOKEN")
-    if not sys.stderr.isatty():
-        disable_progress_bars()
     api = HfApi(library_name="ionbed", library_version=__version__)
-    with _hub_errors(repository, api.endpoint):
+    with _hub_errors(repository, api.endpoint), _bars_on_a_terminal():
         api.create_repo(repository, private=private or None, exist_ok=True)
         if private and not api.model_info(repository).private:
             raise InputError(f"{repository}: is there and public; make it private on the hub, or leave out --private")
@@ -184,6 +184,21 @@ def _upload(
                 repo_id=repository, folder_path=scratch, revision=revision, commit_message=message
             )
     return str(commit.commit_url)
+
+
+@contextmanager
+def _bars_on_a_terminal() -> Iterator[None]:
+    """Keep the hub's library from drawing bars where nobody looks."""
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    silence = not sys.stderr.isatty() and not are_progress_bars_disabled()
+    if silence:
+        disable_progress_bars()
+    try:
+        yield
+    finally:
+        if silence:
+            enable_progress_bars()
 
 
 @contextmanager
