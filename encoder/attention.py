@@ -8,31 +8,103 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from torch.autograd.function import once_differentiable
 
 PADDING_WORTH_PACKING = 0.15
 """Share of padding from which packed tokens are faster where attention itself still needs them padded."""
 LARGEST_FUSED_HEAD = 256
 
 
-def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotate the first 2R dimensions of each head by the given angles and leave the others; in place in inference.
+class Rotation(NamedTuple):
+    """The rotation of queries and keys: dimension i becomes ``kept * x[i] + ahead * x[i + R] + behind * x[i - R]``.
 
-    Parameters
+    Of each head the first 2R dimensions are rotated, dimension i with i + R, and the others stay. As sums of whole
+    shifted vectors this runs along contiguous memory; by pairs it would run along the R of one head, several times
+    slower.
+
+    Attributes
     ----------
-    x : (..., H, K)
-    cos, sin : (..., H, R)
+    shift : int
+        R.
+    kept, ahead, behind : (..., D)
+        Cosine, or 1; minus sine, or 0; sine, or 0.
     """
-    size = cos.shape[-1]
-    first, second, rest = x.split([size, size, x.shape[-1] - 2 * size], dim=-1)
-    if torch.is_grad_enabled():
-        return torch.cat([first * cos - second * sin, first * sin + second * cos, rest], dim=-1)
-    turned_first = torch.addcmul(first * cos, second, sin, value=-1)
-    second.mul_(cos).addcmul_(first, sin)  # in place: the memory traffic of a copy is what this costs
-    first.copy_(turned_first)
-    return x
+
+    shift: int
+    kept: torch.Tensor
+    ahead: torch.Tensor
+    behind: torch.Tensor
+
+    @classmethod
+    def of(cls, angles: torch.Tensor, head_size: int, dtype: torch.dtype) -> Rotation:
+        """Return the rotation by angles of shape (..., H, R), in radians."""
+        size = angles.shape[-1]
+        cos, sin, rest = angles.cos(), angles.sin(), angles.new_zeros((*angles.shape[:-1], head_size - 2 * size))
+        none = torch.zeros_like(sin)
+        parts = ([cos, cos, rest + 1], [-sin, none, rest], [none, sin, rest])
+        return cls(size, *(torch.cat(part, dim=-1).flatten(-2).to(dtype) for part in parts))
+
+    def expanded(self) -> Rotation:
+        """Return the rotation of several vectors of each token, (..., 1, D)."""
+        return Rotation(self.shift, self.kept.unsqueeze(-2), self.ahead.unsqueeze(-2), self.behind.unsqueeze(-2))
+
+
+def rotate(x: torch.Tensor, rotation: Rotation) -> torch.Tensor:
+    """Return the rotated vectors, (..., D)."""
+    shift = rotation.shift
+    ahead, behind = F.pad(x[..., shift:], (0, shift)), F.pad(x[..., :-shift], (shift, 0))
+    return x * rotation.kept + ahead * rotation.ahead + behind * rotation.behind
+
+
+def rotate_into(out: torch.Tensor, x: torch.Tensor, rotation: Rotation, sign: int = 1) -> None:
+    """Write what `rotate` returns into ``out``, without the copies; with a sign of -1, of the inverse rotation."""
+    shift = rotation.shift
+    torch.mul(x, rotation.kept, out=out)
+    out[..., :-shift].addcmul_(x[..., shift:], rotation.ahead[..., :-shift], value=sign)
+    out[..., shift:].addcmul_(x[..., :-shift], rotation.behind[..., shift:], value=sign)
+
+
+def rotated_qkv(qkv: torch.Tensor, rotation: Rotation | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return queries and keys, rotated, and values, each (..., D), of what one linear layer made of them, (..., 3D)."""
+    if rotation is None:
+        q, k, v = qkv.chunk(3, dim=-1)
+        return q, k, v
+    if torch.compiler.is_compiling():
+        q, k, v = qkv.chunk(3, dim=-1)
+        return rotate(q, rotation), rotate(k, rotation), v
+    return RotateQueriesAndKeys.apply(qkv, *rotation)
+
+
+class RotateQueriesAndKeys(torch.autograd.Function):
+    """`rotated_qkv` with a backward pass that writes the three gradients straight into one tensor."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, qkv: torch.Tensor, shift: int, kept: torch.Tensor, ahead: torch.Tensor, behind: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return queries, keys and values."""
+        ctx.shift = shift
+        ctx.save_for_backward(kept, ahead, behind)
+        qkv = qkv.unflatten(-1, (3, -1))
+        rotated = torch.empty_like(qkv[..., :2, :], memory_format=torch.contiguous_format)
+        rotate_into(rotated, qkv[..., :2, :], Rotation(shift, kept, ahead, behind).expanded())
+        return rotated[..., 0, :], rotated[..., 1, :], qkv[..., 2, :]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Return the gradient of what went in."""
+        q, k, v = gradients
+        rotation = Rotation(ctx.shift, *ctx.saved_tensors)
+        together = torch.empty((*v.shape[:-1], 3, v.shape[-1]), dtype=v.dtype, device=v.device)
+        rotate_into(together[..., 0, :], q, rotation, -1)
+        rotate_into(together[..., 1, :], k, rotation, -1)
+        together[..., 2, :] = v
+        return together.flatten(-2), None, None, None, None
 
 
 def attend(

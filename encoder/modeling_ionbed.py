@@ -27,7 +27,7 @@ from ..progress import progress as show_progress
 from ..progress import unseen
 from ..spectra.columns import SpectrumColumns
 from ..spectra.spectrum import Spectrum
-from .attention import Packing, attend, packing_for, rotate
+from .attention import Packing, Rotation, attend, packing_for, rotated_qkv
 from .batching import token_budget_batches
 from .collator import MAX_CHARGE, EncoderBatch, collate, select_peaks
 from .configuration_ionbed import IonbedConfig
@@ -121,8 +121,8 @@ class PeakEmbedding(nn.Module):
         return total_BD
 
 
-def rotations(mz: torch.Tensor, config: IonbedConfig, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return cosine and sine, (..., H, R), of the rotation of each head's dimensions by m/z (any shape).
+def rotation_by(mz: torch.Tensor, config: IonbedConfig, dtype: torch.dtype) -> Rotation:
+    """Return the rotation of each head's dimensions by m/z (of any shape).
 
     Queries and keys so rotated give scores that depend on the mass difference of two tokens (rotary embedding with
     m/z as the position; Su et al. 2021, RoFormer). Each head has its own wavelengths, interleaved so that every head
@@ -131,7 +131,7 @@ def rotations(mz: torch.Tensor, config: IonbedConfig, dtype: torch.dtype) -> tup
     shape = (config.num_rotary, config.num_heads)
     wavelengths = geometric_wavelengths(config.rotary_wavelengths, math.prod(shape), mz.device)
     angles = phase_angles(mz, wavelengths.reshape(shape).T.flatten()).unflatten(-1, shape[::-1])
-    return angles.cos().to(dtype), angles.sin().to(dtype)
+    return Rotation.of(angles, config.hidden_size // config.num_heads, dtype)
 
 
 class Block(nn.Module):
@@ -153,7 +153,7 @@ class Block(nn.Module):
     def forward(
         self,
         x: torch.Tensor,
-        rotation: tuple[torch.Tensor, torch.Tensor] | None,
+        rotation: Rotation | None,
         key_mask: torch.Tensor | None,
         packing: Packing | None = None,
     ) -> torch.Tensor:
@@ -168,14 +168,13 @@ class Block(nn.Module):
     def compute(
         self,
         x: torch.Tensor,
-        rotation: tuple[torch.Tensor, torch.Tensor] | None,
+        rotation: Rotation | None,
         key_mask: torch.Tensor | None,
         packing: Packing | None = None,
     ) -> torch.Tensor:
         """Do what `forward` does, not compiled."""
-        q, k, v = self.qkv(self.attention_norm(x)).unflatten(-1, (3, self.num_heads, -1)).unbind(-3)
-        if rotation is not None:
-            q, k = rotate(q, *rotation), rotate(k, *rotation)
+        qkv = rotated_qkv(self.qkv(self.attention_norm(x)), rotation)
+        q, k, v = (part.unflatten(-1, (self.num_heads, -1)) for part in qkv)
         if packing is not None:
             mixed = packing.attend(q, k, v)
         else:
@@ -249,7 +248,7 @@ class IonbedModel(PreTrainedModel):
         x, position = self.peak_embedding(batch), self._positions(batch)
         if packing is not None:
             x, position = packing.pack(x), packing.pack(position)
-        rotation = rotations(position, self.config, dtype) if self.config.num_rotary else None
+        rotation = rotation_by(position, self.config, dtype) if self.config.num_rotary else None
         for layer in self.layers:
             x = layer(x, rotation, key_mask, packing)
         x = self.norm(x)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch._dynamo.utils import counters
 
 from ionbed.encoder import attention
-from ionbed.encoder.attention import Packing, packing_for
+from ionbed.encoder.attention import Packing, Rotation, packing_for, rotate, rotated_qkv
 from ionbed.encoder.collator import EncoderBatch, collate
 from ionbed.encoder.configuration_ionbed import IonbedConfig
 from ionbed.encoder.modeling_ionbed import IonbedModel
@@ -87,6 +87,30 @@ def packed_by_kernel(monkeypatch):
     monkeypatch.setattr(attention, "variable_length_attention", lambda: attention_spectrum_by_spectrum)
 
 
+@pytest.mark.parametrize("rotated", [1, 3, 4])
+def test_a_rotation_is_that_of_pairs_of_dimensions(rotated):
+    """As RoFormer defines it: (x_i, x_i+R) turns by the i-th angle, in each head; the rest stays."""
+    torch.manual_seed(0)
+    heads, size = 2, 8
+    angles, qkv = torch.randn(3, 5, heads, rotated), torch.randn(3, 5, 3 * heads * size, requires_grad=True)
+    rotation = Rotation.of(angles, size, torch.float32)
+
+    def by_pairs(x: torch.Tensor) -> torch.Tensor:
+        x = x.unflatten(-1, (heads, size))
+        first, second, rest = x.split([rotated, rotated, size - 2 * rotated], dim=-1)
+        cos, sin = angles.cos(), angles.sin()
+        return torch.cat([first * cos - second * sin, first * sin + second * cos, rest], dim=-1).flatten(-2)
+
+    q, k, v = qkv.chunk(3, dim=-1)
+    expected = torch.cat([by_pairs(q), by_pairs(k), v], dim=-1)
+    torch.testing.assert_close(rotate(q, rotation), by_pairs(q))
+    torch.testing.assert_close(torch.cat(rotated_qkv(qkv, rotation), dim=-1), expected)
+    weight = torch.randn_like(expected)
+    (gradient,) = torch.autograd.grad((torch.cat(rotated_qkv(qkv, rotation), dim=-1) * weight).sum(), qkv)
+    (of_pairs,) = torch.autograd.grad((expected * weight).sum(), qkv)
+    torch.testing.assert_close(gradient, of_pairs)
+
+
 @pytest.mark.parametrize("options", [{}, {"rotary_fraction": 0.0}, {"precursor": "relative"}])
 def test_packed_tokens_give_the_vectors_and_gradients_of_padded_ones(options, monkeypatch):
     model = model_of(**options)
@@ -107,7 +131,7 @@ def test_attention_of_packed_tokens_by_a_kernel_gives_the_same(monkeypatch, requ
     request.getfixturevalue("packed_by_kernel")
     assert_same(results(model, batch), padded)
     model.eval()
-    with torch.inference_mode():  # where queries and keys are rotated in place
+    with torch.inference_mode():
         torch.testing.assert_close(model(batch)[batch.mask_BL], padded["hidden"], atol=2e-5, rtol=1e-4)
 
 

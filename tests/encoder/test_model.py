@@ -15,7 +15,7 @@ import ionbed
 from ionbed.encoder.attention import attend, rotate
 from ionbed.encoder.collator import collate
 from ionbed.encoder.configuration_ionbed import IonbedConfig
-from ionbed.encoder.modeling_ionbed import IonbedModel, geometric_wavelengths, phase_angles, rotations
+from ionbed.encoder.modeling_ionbed import IonbedModel, geometric_wavelengths, phase_angles, rotation_by
 from ionbed.spectra.columns import SpectrumColumns
 from ionbed.spectra.spectrum import Spectrum
 
@@ -91,20 +91,16 @@ def test_a_model_in_another_precision_keeps_its_wavelengths():
 def test_rotated_scores_depend_on_mass_differences_alone():
     config = small_model(rotary_fraction=1.0).config
     torch.manual_seed(1)
-    q, k = torch.randn(1, 5, 4, 8), torch.randn(1, 5, 4, 8)
+    q, k = torch.randn(1, 5, 32), torch.randn(1, 5, 32)
     mz = torch.tensor([[60.0, 75.0234, 118.086, 250.1, 399.9]], dtype=torch.float64)
 
-    def scores_of(q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
-        return torch.einsum("blhk,bmhk->bhlm", q, k)
+    def scores(mz: torch.Tensor) -> torch.Tensor:
+        rotation = rotation_by(mz, config, torch.float32)
+        heads = (rotate(x, rotation).unflatten(-1, (4, 8)) for x in (q, k))
+        return torch.einsum("blhk,bmhk->bhlm", *heads)
 
-    def scores(shift: float) -> torch.Tensor:
-        rotation = rotations(mz + shift, config, torch.float32)
-        return scores_of(rotate(q, *rotation), rotate(k, *rotation))
-
-    torch.testing.assert_close(scores(0.0), scores(101.07917), atol=1e-4, rtol=1e-4)
-    other = rotations(mz * 1.01, config, torch.float32)
-    changed = scores_of(rotate(q, *other), rotate(k, *other))
-    assert (changed - scores(0.0)).abs().max() > 0.1
+    torch.testing.assert_close(scores(mz), scores(mz + 101.07917), atol=1e-4, rtol=1e-4)
+    assert (scores(mz * 1.01) - scores(mz)).abs().max() > 0.1
 
 
 def test_a_hidden_peak_is_not_seen():
