@@ -13,10 +13,12 @@ spectra in the same order. Every run is judged three ways:
                     hidden peaks of the same validation spectra for all (those of the default masking),
   probe             `ionbed probe`: linear heads on frozen embeddings, and searches without training (zero-shot).
 
-Intervals resample molecules; differences to the default are paired. The default is trained --default-seeds times, and
-the spread of those trainings is part of its interval. Started again, it keeps what is finished and goes on; --judge
-judges what is there and trains no more, --plan prints the runs and their steps. Results: results.json and table.md in
-the folder. One core: OMP_NUM_THREADS=1.
+All on the validation fold: what a choice is made by is not the test fold. Intervals resample molecules; differences to
+the default are paired. The default is trained --default-seeds times: the spread of those trainings is part of its
+interval, and each stands in the table by itself, so that one sees what another seed alone does.
+
+Started again, it keeps what is finished and goes on; --judge judges what is there and trains no more, --plan prints the
+runs and their steps. Results: results.json and table.md in the folder. One core: OMP_NUM_THREADS=1.
 """
 
 from __future__ import annotations
@@ -122,7 +124,7 @@ def main() -> None:
     parser.add_argument("--default-seeds", type=int, default=3, help="trainings of the default")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="variants to run, beside the default")
     parser.add_argument("--set", dest="sets", action="append", default=[], metavar="a.b=c", help="for all variants")
-    parser.add_argument("--train-spectra", type=int, default=20_000, help="that the probe's heads are trained on")
+    parser.add_argument("--train-spectra", type=int, default=10_000, help="that the probe's heads are trained on")
     parser.add_argument("--validation-spectra", type=int, default=2000, help="whose masked peaks are predicted")
     parser.add_argument("--plan", action="store_true", help="print the runs and their steps, and stop")
     parser.add_argument("--judge", action="store_true", help="judge the finished runs, and train none")
@@ -201,8 +203,11 @@ def judge(runs: Sequence[Run], data: EvaluationData, split: Split, arguments: ar
     started = time.perf_counter()
     peaks = judged_peaks(by_name, data, arguments.validation_spectra)
     models = {name: [ionbed.load_model(run.config.output / "model") for run in of] for name, of in by_name.items()}
-    options = ProbeOptions(reference=DEFAULT, max_train_spectra=arguments.train_spectra, random_seeds=0,
-                           cache=arguments.out / "cache")  # fmt: skip
+    if len(models[DEFAULT]) > 1:
+        models |= {f"{DEFAULT}, seed {run.seed}": [model]
+                   for run, model in zip(by_name[DEFAULT], models[DEFAULT], strict=True)}  # fmt: skip
+    options = ProbeOptions(fold="validation", reference=DEFAULT, max_train_spectra=arguments.train_spectra,
+                           random_seeds=0, cache=arguments.out / "cache")  # fmt: skip
     probed = probe(models, data, split, options, seed=0).tree
     rows = {}
     for name, of in by_name.items():
@@ -306,6 +311,9 @@ def table(tree: Mapping[str, Any]) -> str:
         speed = f"{sum(row['tokens']) / sum(row['seconds']):,.0f}"
         cells = [name, str(len(row["seeds"])), str(row["steps"][0]), bins, *others, *hits, speed]
         lines.append("| " + " | ".join(cells) + " |")
+    hits = rows[DEFAULT]["masked peaks"]
+    single = [f"{label}: {', '.join(f'{v:.3f}' for v in hits[label]['trainings'])}" for label in TOLERANCES]
+    lines += ["", f"Single trainings of the default, {'; '.join(single)}."]
     tasks = tree["probe"]["tasks"]
     header = ["", *(f"{name}, {task['main']}" for name, task in tasks.items())]
     lines += ["", "| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
