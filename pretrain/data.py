@@ -170,4 +170,7 @@ def _batches_of_lengths(
         rest.append(own[whole:])
     left = np.concatenate(rest[::-1])
     padded = lengths[np.searchsorted(lengths, num_tokens[left])]
-    return batches + [left[part] for part in token_budget_batches(padded, batch_tokens, even=False)]
+    batches += [left[part] for part in token_budget_batches(padded, batch_tokens, even=False)]
+    if len(batches) > 1 and num_tokens[batches[-1]].sum() < batch_tokens // 4:  # no tiny batch with a full-sized step
+        batches[-2:] = [np.concatenate(batches[-2:])]
+    return batches

@@ -16,16 +16,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ionbed.artifacts import sha256_of_file, write_manifest
+from ionbed.configs.loading import load_config
 from ionbed.encoder.batching import FixedShapes, even_lengths, shares_of_processes
 from ionbed.errors import InputError
 from ionbed.pretrain import mapped_store
-from ionbed.pretrain.config import DataConfig
+from ionbed.pretrain.config import DataConfig, PretrainConfig
 from ionbed.pretrain.data import TrainingSpectra, epoch_batches
 from ionbed.pretrain.mapped_store import MappedStore, content_key
+from ionbed.pretrain.task import MaskedPeakTask
 from ionbed.spectra.columns import SpectrumColumns
 from ionbed.spectra.split import Split
 from ionbed.spectra.store import Store
@@ -190,6 +193,12 @@ def test_a_whole_pool_has_no_tiny_batch():
     assert {len(batch) for batch in batches} <= {9, 10, 11}
 
 
+def test_what_is_left_of_each_length_is_no_tiny_batch():
+    num_tokens = np.array([4] * 251 + [8] * 125)  # batches of 250 and 125 spectra, and one spectrum of four tokens
+    batches = epoch_batches(np.arange(376), num_tokens, 1000, 0, 0, np.array([4, 8]))
+    assert sorted(len(batch) for batch in batches) == [125, 251] or sorted(map(len, batches)) == [126, 250]
+
+
 @pytest.mark.parametrize("processes", [1, 2, 8])
 def test_a_compiled_model_is_given_full_shapes(processes):
     num_tokens = library_lengths(150_000)
@@ -205,6 +214,32 @@ def test_a_compiled_model_is_given_full_shapes(processes):
     assert len(seen) == len(lengths) == 8
     by_lengths = int(lengths[np.searchsorted(lengths, num_tokens)].sum())
     assert by_lengths / slots > 0.96  # empty spectra: for what is left of each length at the end of an epoch
+
+
+def test_losses_do_not_depend_on_the_shapes_of_a_compiled_model_or_on_the_processes(store, split, tmp_path):
+    def losses(compiled: bool, processes: int) -> tuple[dict[str, float], dict[str, float], set]:
+        config = load_config(PretrainConfig, "pretrain-tiny", [
+            f"data.store={store}", f"data.split={split}", f"output={tmp_path}", "training.batch_tokens=400",
+            "training.micro_batch_tokens=120", f"training.compile={str(compiled).lower()}", "model.hidden_size=32",
+            "model.num_layers=1", "model.num_heads=4", "model.num_mz_wavelengths=16",
+        ])  # fmt: skip
+        task = MaskedPeakTask(config, TrainingSpectra(config.data, tmp_path / "columns"))
+        sums, counts, shapes = Counter(), Counter(), set()
+        for process in range(processes):
+            for micro in task.micro_batches(task.spectra.rows[:37], 0, process, processes):
+                shapes.add(tuple(micro.mask_BL.shape))
+                with torch.no_grad():
+                    sums.update({name: float(value) for name, value in task.module(micro).items()})
+                counts.update({**task.counts(micro), "spectra": len(micro), "tokens": micro.num_tokens})
+        return sums, counts, shapes
+
+    sums, counts, _ = losses(False, 1)
+    assert counts["spectra"] == 37 and counts["mz_bin"] > 37
+    for compiled, processes in ((True, 1), (False, 3), (True, 3)):
+        other_sums, other_counts, shapes = losses(compiled, processes)
+        assert other_counts == counts
+        assert other_sums == pytest.approx(sums, rel=1e-5)
+        assert not compiled or len({length for _, length in shapes}) == len(shapes)  # one B for each L
 
 
 WAITING = textwrap.dedent(

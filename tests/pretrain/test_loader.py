@@ -15,7 +15,7 @@ import psutil
 import pytest
 import torch
 
-from ionbed.encoder.collator import collate
+from ionbed.encoder.collator import EncoderBatch, collate
 from ionbed.encoder.configuration_ionbed import IonbedConfig
 from ionbed.errors import InputError
 from ionbed.pretrain.loader import Position, checked_batches, prefetched
@@ -75,6 +75,14 @@ def test_loading_takes_nothing_of_the_random_numbers_of_the_run(workers):
     torch.manual_seed(7)
     seen(workers, Position())
     assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_for_a_gpu_batches_lie_in_pinned_memory(workers, monkeypatch):
+    monkeypatch.setattr(EncoderBatch, "pin_memory", lambda batch: ("pinned", os.getpid(), len(batch)))
+    task, gpu = Spectra(), SimpleNamespace(device=torch.device("cuda"), process_index=0, num_processes=1)
+    loaded = [micro for _, micro, _ in prefetched(task, 2, Position(), checked_batches(task, 0, 1), gpu, workers)]
+    assert loaded == [[("pinned", os.getpid(), 2), ("pinned", os.getpid(), 4)]] * 2
 
 
 @pytest.mark.parametrize("workers", [0, 2])
