@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import io
 import itertools
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,8 +33,8 @@ AXES: Mapping[Against, tuple[str, str, float]] = {
 }
 """Label, key of a log line, and what its value is divided by."""
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000000", "#56b4e9", "#8a6d00")
-"""Okabe and Ito's, which colour-blind readers can tell apart; their yellow, too light for a line, made darker."""
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000000", "#56b4e9", "#e69f00")
+"""Okabe and Ito's, which colour-blind readers can tell apart, without the yellow: too light for a line."""
 LINE_STYLES = ("-", "--", ":")
 MOST_RUNS = len(COLOURS) * len(LINE_STYLES)
 FORMATS = (".png", ".svg", ".html")
@@ -214,6 +215,7 @@ def _svg(figure: Figure) -> str:
 
 def _page(runs: Sequence[Run], svg: str) -> str:
     """Return a page of HTML that needs nothing else: the figure, the table, the remarks."""
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)  # it names pages that nothing here needs
     different = differences(runs)
     head = "".join(f"<th>{html.escape(name)}</th>" for name in (*COLUMNS, "differs in"))
     rows = "".join(
