@@ -137,12 +137,13 @@ def embed_part(input: str | os.PathLike[str], out: str | os.PathLike[str], model
     """
     store = _open_store(input)
     _refuse_output(out, input)
-    rows, identity, path = part.rows(len(store)), _identity(store, model), part.path(out)
-    if path.exists() and _difference(path, identity, len(rows)) is None:
+    rows, path = part.rows(len(store)), part.path(out)
+    metadata = _identity(store, model) | _rows_entry(rows)
+    if path.exists() and _difference(path, metadata) is None:
         logger.info("%s: is there already", path)
         return len(rows)
     tables = _embed_store(store, rows, model) if rows else [pa.table({"spectrum_id": pa.array([], pa.string())})]
-    return _write(path, tables, len(rows), identity)
+    return _write(path, tables, len(rows), metadata)
 
 
 def merge_parts(input: str | os.PathLike[str], out: str | os.PathLike[str], model: Embedder) -> int:
@@ -168,13 +169,13 @@ def merge_parts(input: str | os.PathLike[str], out: str | os.PathLike[str], mode
     store = _open_store(input)
     _refuse_output(out, input)
     folder, identity = _parts_folder(out), _identity(store, model)
-    if not folder.exists() and os.path.exists(out) and _difference(Path(out), identity, len(store)) is None:
+    if not folder.exists() and os.path.exists(out) and _difference(Path(out), identity) is None:
         logger.info("%s: is merged already", out)
         return len(store)
     with exclusive(folder):
         parts = _find_parts(out)
         for part in parts:
-            if problem := _difference(part.path(out), identity, len(part.rows(len(store)))):
+            if problem := _difference(part.path(out), identity | _rows_entry(part.rows(len(store)))):
                 raise InputError(f"{part.path(out)}: {problem}; make it again with --part {part}")
         count = _write(out, _read_parts([part.path(out) for part in parts]), len(store), identity, label="merge")
         shutil.rmtree(folder)
@@ -224,18 +225,22 @@ def _identity(store: Store, model: Embedder) -> dict[str, str]:
     return {"model_hash": model.model_hash(), "store_hash": sha256_of_json(store.manifest["shards"])}
 
 
-def _difference(path: Path, identity: Mapping[str, str], num_spectra: int) -> str | None:
-    """Return in words how a table differs from what it should be, None where it does not."""
+def _rows_entry(rows: range) -> dict[str, str]:
+    return {"rows": f"{rows.start}-{rows.stop}"}
+
+
+def _difference(path: Path, metadata: Mapping[str, str]) -> str | None:
+    """Return in words how a table was made from something else than its metadata should say, None where it was not."""
     try:
         with pq.ParquetFile(path) as file:
-            found, num_rows = file.schema_arrow.metadata or {}, file.metadata.num_rows
+            found = file.schema_arrow.metadata or {}
     except (OSError, ValueError, pa.ArrowException) as error:
         return f"is damaged ({' '.join(str(error).split())[:200]})"
-    for name, what in (("model_hash", "model"), ("store_hash", "store")):
-        made_with = found.get(name.encode(), b"").decode()
-        if made_with != identity[name]:
-            return f"was made with another {what} ({made_with[:12] or 'unknown'}, not {identity[name][:12]})"
-    return None if num_rows == num_spectra else f"has {num_rows:,} spectra, not {num_spectra:,}"
+    for name, what in (("model_hash", "another model"), ("store_hash", "another store"), ("rows", "other rows")):
+        made_from, wanted = found.get(name.encode(), b"").decode(), metadata.get(name, "")
+        if made_from != wanted:
+            return f"was made with {what} ({made_from[:12] or 'unknown'}, not {wanted[:12] or 'all'})"
+    return None
 
 
 def _find_parts(out: str | os.PathLike[str]) -> list[Part]:

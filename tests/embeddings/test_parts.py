@@ -86,6 +86,9 @@ def test_what_does_not_fit_together_is_not_merged(store, model, out, tmp_path):
     embed_part(store, out, CountSketchModel(seed=1), Part(2, 3))
     with pytest.raises(InputError, match=r"00002-of-00003.*another model.*--part 2/3"):
         merge_parts(store, out, model)
+    shutil.copyfile(Part(1, 3).path(out), Part(2, 3).path(out))
+    with pytest.raises(InputError, match=r"00002-of-00003.*other rows"):
+        merge_parts(store, out, model)
     embed_part(store, out, model, Part(2, 3))
     other = Path(shutil.copytree(store, tmp_path / "other"))
     manifest = other / "manifest.json"
