@@ -140,9 +140,10 @@ def test_each_process_drops_out_its_own(store, split, pretrained, tmp_path, monk
     assert seeds == [7, 10]  # the weights are the same on each, what is dropped is not
 
 
-def test_two_processes_give_the_loss_of_one(store, split, pretrained, whole_run, tmp_path):
-    output = tmp_path / "two"
-    sets = [word for item in overrides(store, split, pretrained, output) for word in ("--set", item)]
+@pytest.mark.parametrize("parallelism", ["ddp", "fsdp2"])
+def test_two_processes_give_the_loss_of_one(parallelism, store, split, pretrained, whole_run, tmp_path):
+    output, change = tmp_path / "two", f"training.parallelism={parallelism}"
+    sets = [word for item in overrides(store, split, pretrained, output, change) for word in ("--set", item)]
     words = [
         "-m",
         "torch.distributed.run",
