@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -37,12 +37,16 @@ class _Work:
         Items in all; None where that is not known.
     done : int
         Items that were done when it started, or was resumed.
+    started : float
+        By `time.monotonic`, s.
+    new : int
+        Items done since.
     """
 
     total: int | None
     unit: str
     done: int
-    started: float = field(default_factory=time.monotonic)
+    started: float
     new: int = 0
     status: str = ""
 
@@ -70,7 +74,7 @@ def progress(label: str, total: int | None, *, unit: str = "spectra", done: int 
     On a terminal this is a live line; elsewhere one log line every ten seconds and one at the end of work that took a
     second. Both tell the rate and the time left, from the whole of this work. ``done`` is where a resumed work starts.
     """
-    work = _Work(total, unit, done)
+    work = _Work(total, unit, done, started=time.monotonic())
     if sys.stderr.isatty():
         with _terminal_line(label, work) as advance:
             yield advance
