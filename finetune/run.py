@@ -103,7 +103,7 @@ class ContrastiveObjective(nn.Module):
         return {name: weight for name, weight in weights.items() if weight > 0}
 
     def forward(self, batch: ContrastiveBatch) -> dict[str, torch.Tensor]:
-        """Return the summed loss of each term over this process's anchors; see `ionbed.pretrain.contrast`, `ionbed.finetune.losses`."""
+        """Return the summed loss of each term over this process's anchors; see `ionbed.finetune.losses`."""
         embedded_AE = torch.cat([self.encoder.embed_batch(part) for part in batch.parts])
         own_AE = torch.empty_like(embedded_AE).index_copy(0, batch.order, embedded_AE)
         with torch.autocast(own_AE.device.type, enabled=False):  # bf16 would round a logit by up to 0.1
