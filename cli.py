@@ -282,7 +282,7 @@ def embed(
     if merge:
         count = merge_parts(source, out, encoder)
     else:
-        encoder = encoder.to(choose_device(device))
+        encoder.to(choose_device(device))  # type: ignore[arg-type]  # transformers wraps it without its types
         count = embed_file(source, out, encoder) if wanted is None else embed_part(source, out, encoder, wanted)
     logger.info("%s%s: %s embeddings", out, f" ({part})" if part else "", f"{count:,}")
 
