@@ -75,7 +75,9 @@ def feature_sets(
         return lambda: embedded(model, columns, digest, cache, label)
 
     def twin(model: IonbedModel, number: int, label: str) -> Callable[[], np.ndarray]:
-        return lambda: embedded(untrained_twin(model, seed + number), columns, digest, cache, label)
+        return lambda: embedded(
+            untrained_twin(model, seed + number), columns, digest, cache, f"{label}, seed {seed + number}"
+        )
 
     found = [
         FeatureSet(NO_SPECTRUM, "reference", (lambda: np.zeros((len(columns), 0), np.float32),), is_comparable=False),

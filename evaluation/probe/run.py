@@ -6,7 +6,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,23 +21,13 @@ from ..candidates import Candidates, candidate_molecules
 from ..dataset import EvaluationData, load_evaluation_data
 from ..judged import CHANCE
 from ..provenance import check_exposure, training_stages
-from ..statistics import (
-    BootstrapOptions,
-    Estimate,
-    Measured,
-    bootstrap_p,
-    combine_trainings,
-    compare,
-    confirmed,
-    estimate,
-    holm,
-    trainings_p,
-)
+from ..statistics import BootstrapOptions, Estimate
 from ..tasks import draw_per_molecule
 from .features import BINNED_PEAKS, NO_SPECTRUM, FeatureSet, feature_sets, polarity_features
 from .heads import Design, Predicted, Rows, logistic, ridge
+from .results import linear_tree, search_tree
 from .scores import ProbeJudge, Scored
-from .targets import METRICS, Target, TargetOptions, targets_of
+from .targets import Target, TargetOptions, targets_of
 from .zero_shot import SearchTable, questions
 
 if TYPE_CHECKING:
@@ -50,7 +40,6 @@ logger = logging.getLogger("ionbed")
 FORMAT = 1
 """Of ``results.json``."""
 RESULTS, TABLE = "results.json", "table.md"
-LINEAR, ZERO_SHOT = "linear probe", "zero-shot"
 
 
 @dataclass(frozen=True)
@@ -188,11 +177,12 @@ def probe(
             searched.append(features)
             for search in searches:
                 search.judge(features.label, vectors if features.is_comparable else None)
+    reference, confidence = options.reference, options.bootstrap.confidence
     tasks = {
-        target.name: _linear_tree(target, judge, of_target, options)
+        target.name: linear_tree(target, judge, of_target, reference=reference, confidence=confidence)
         for target, judge, of_target in zip(targets, judges, rows, strict=True)
     }
-    tasks |= {search.question.name: _search_tree(search, searched, options) for search in searches}
+    tasks |= {search.question.name: search_tree(search, searched, reference=reference) for search in searches}
     tree = {
         "format": FORMAT,
         "options": to_tree(options),
@@ -237,7 +227,6 @@ def run_probe(
     InputError
         As `probe`; or ``out`` is taken, or an input is missing or unusable.
     """
-    from ...encoder.loading import load_model
     from .table import markdown
 
     options = options or ProbeOptions()
@@ -247,7 +236,7 @@ def run_probe(
     refuse_input_as_output(out, store, split, *named, *([options.cache] if options.cache else []))
     known_split, known_store = Split.load(split), Store(store)
     where = _device(device)
-    loaded = {label: [load_model(source).to(where) for source in of] for label, of in sources.items()}
+    loaded = {label: [_loaded(source, where) for source in of] for label, of in sources.items()}
     data = load_evaluation_data(known_store, known_split)
     result = probe(loaded, data, known_split, options, seed=seed)
     result.tree["inputs"]["store"] = [shard.get("sha256") for shard in known_store.manifest["shards"]]
@@ -262,6 +251,14 @@ def run_probe(
             {"command": "probe", "config": result.tree["options"], "seed": seed, "inputs": result.tree["inputs"]},
         )
     return result
+
+
+def _loaded(source: str, device: torch.device) -> IonbedModel:
+    from ...encoder.loading import load_model
+
+    model: Any = load_model(source)  # transformers wraps `to` in a function without its types
+    loaded: IonbedModel = model.to(device)
+    return loaded
 
 
 def _device(name: str) -> torch.device:
@@ -335,107 +332,6 @@ def _heads(
         logistic(design, target.truth, len(target.labels)) if target.kind == "classes" else ridge(design, target.truth)
         for target in targets
     ]
-
-
-def _comparisons(sets: Sequence[FeatureSet], options: ProbeOptions) -> list[tuple[int, int, str]]:
-    """Return which rows are compared: each model with its twin, the baselines, and the reference."""
-    place_of = {features.label: place for place, features in enumerate(sets)}
-    found = []
-    for place, features in enumerate(sets):
-        if features.kind != "learned":
-            continue
-        if features.twin is not None:
-            found.append((place, place_of[features.twin], "untrained"))
-        found += [(place, other, of.label) for other, of in enumerate(sets) if of.kind in ("look-up", "blind")]
-        if options.reference is not None and options.reference != features.label:
-            found.append((place, place_of[options.reference], "reference"))
-    return found
-
-
-def _linear_tree(
-    target: Target,
-    judge: ProbeJudge,
-    rows: Sequence[tuple[FeatureSet, list[Predicted], list[Scored]]],
-    options: ProbeOptions,
-) -> dict[str, Any]:
-    confidence = options.bootstrap.confidence
-    sets = [features for features, _, _ in rows]
-    metrics = METRICS[target.kind]
-    trained = {metric: [[scored.metrics[metric] for scored in of] for _, _, of in rows] for metric in metrics}
-    bounds = (-np.inf, 1.0) if target.kind == "numbers" else (0.0, 1.0)
-    combined = {metric: [combine_trainings(of, bounds) for of in trained[metric]] for metric in metrics}
-    compared = [*_comparisons(sets, options)]
-    compared += [(place, 0, NO_SPECTRUM) for place, features in enumerate(sets) if features.kind == "learned"]
-    differences: dict[int, list[dict[str, Any]]] = {}
-    for metric in metrics:
-        found, results = [], []
-        for own, other, role in compared:
-            first, second = combined[metric][own], combined[metric][other]
-            results.append(compare(first, second, sets[other].label, confidence))
-            found.append({"metric": metric, "role": role, "against": sets[other].label,
-                          "estimate": asdict(results[-1].estimate),
-                          "p": _p_value(trained[metric][own], trained[metric][other])})  # fmt: skip
-        for entry, result, p, (own, _, _) in zip(
-            found, results, holm([entry["p"] for entry in found]), compared, strict=True
-        ):
-            differences.setdefault(own, []).append(
-                {**entry, "p corrected": p, "verdict": confirmed(result, p, confidence)}
-            )
-    return {
-        "kind": LINEAR,
-        "main": target.main,
-        "metrics": list(metrics),
-        "labels": list(target.labels),
-        "counts": {**target.counts, "spectra": judge.num_spectra},
-        "rows": [
-            {
-                "label": features.label,
-                "kind": features.kind,
-                "trainings": len(of),
-                "metrics": {metric: asdict(estimate(combined[metric][place], confidence)) for metric in metrics},
-                "of label": {
-                    label: asdict(estimate(combine_trainings([s.of_label[label] for s in of], bounds), confidence))
-                    for label in target.labels
-                },
-                "penalty": [found.penalty for found in predicted],
-                "differences": differences.get(place, []),
-            }
-            for place, (features, predicted, of) in enumerate(rows)
-        ],
-    }
-
-
-def _p_value(own: Sequence[Measured], other: Sequence[Measured]) -> float:
-    """Return the p-value of a difference, which holds for other trainings too where there are several."""
-    if len(own) > 1 or len(other) > 1:
-        return trainings_p(own, other)
-    return bootstrap_p(own[0].value - other[0].value, own[0].resampled - other[0].resampled)
-
-
-def _search_tree(search: SearchTable, sets: Sequence[FeatureSet], options: ProbeOptions) -> dict[str, Any]:
-    compared: list[tuple[int, int | None, str]] = [*_comparisons(sets, options)]
-    compared += [(place, None, CHANCE) for place, features in enumerate(sets) if features.kind == "learned"]
-    differences: dict[int, list[dict[str, Any]]] = {}
-    for (own, _, _), found in zip(compared, search.compare(compared), strict=True):
-        differences.setdefault(own, []).append({name: of for name, of in found.items() if name != "own"})
-    metrics = [search.metrics(place) for place in range(len(sets))]
-    return {
-        "kind": ZERO_SHOT,
-        "main": search.main,
-        "metrics": list(dict.fromkeys(name for of in metrics for name in of)),
-        "counts": dict(search.question.found.counts),
-        "hash": search.question.task.hash,
-        "rows": [
-            {
-                "label": features.label,
-                "kind": features.kind,
-                "trainings": len(features.makes) if features.is_comparable else 1,
-                "metrics": metrics[place],
-                "differences": differences.get(place, []),
-            }
-            for place, features in enumerate(sets)
-        ],
-    }
 
 
 def _check_labels(models: Mapping[str, Sequence[object]], options: ProbeOptions) -> None:

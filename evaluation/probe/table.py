@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 from ..judged import CHANCE
 from ..report.table import Table, count_line, markdown_lines, number, print_table
 from .features import BINNED_PEAKS, NO_SPECTRUM
+from .results import UNTRAINED
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-UNTRAINED = "untrained"
-"""Role of the twin of a model with random weights."""
 VERDICT_WORDS = {"beats": "is better than", "loses": "is worse than", "unresolved": "cannot be told from"}
 
 

@@ -108,12 +108,11 @@ def targets_of(data: EvaluationData, fingerprint: np.ndarray, fold: str, options
         for level in ("superclass", "class")
     ]
     bits = np.unpackbits(fingerprint[: len(data.inchikey_block)], axis=1)
-    known = np.union1d(train, test)
+    known = np.unique(data.molecule)
     labels = [f"bit {number}" for number in range(bits.shape[1])]
     found.append(_bits("fingerprint bits", labels, _without_repeats(bits, known), train, test, options))
-    has, numbers = np.zeros((len(data.inchikey_block), len(SUBSTRUCTURES))), np.zeros((len(data.inchikey_block), 3))
-    described = describe([str(data.smiles[molecule]) for molecule in _all_molecules(data)])
-    has[_all_molecules(data)], numbers[_all_molecules(data)] = described
+    has, numbers = (np.zeros((len(data.inchikey_block), len(of))) for of in (SUBSTRUCTURES, PROPERTIES))
+    has[known], numbers[known] = describe([str(data.smiles[molecule]) for molecule in known])
     found.append(_bits("substructures", list(SUBSTRUCTURES), has, train, test, options))
     found.append(Target("properties", "numbers", PROPERTIES, numbers, {"train molecules": len(train),
                                                                        "molecules": len(test)}))  # fmt: skip
@@ -131,8 +130,7 @@ def describe(smiles: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         RDKit cannot read one of the SMILES.
     """
     from rdkit import Chem, rdBase
-    from rdkit.Chem.Crippen import MolLogP
-    from rdkit.Chem.rdMolDescriptors import CalcNumAromaticRings, CalcTPSA
+    from rdkit.Chem.rdMolDescriptors import CalcCrippenDescriptors, CalcNumAromaticRings, CalcTPSA
 
     patterns = [Chem.MolFromSmarts(smarts) for smarts in SUBSTRUCTURES.values()]
     has, numbers = np.zeros((len(smiles), len(patterns))), np.zeros((len(smiles), len(PROPERTIES)))
@@ -142,12 +140,8 @@ def describe(smiles: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
             if mol is None:
                 raise ValueError(f"RDKit cannot read the SMILES {text!r}")
             has[row] = [mol.HasSubstructMatch(pattern) for pattern in patterns]
-            numbers[row] = MolLogP(mol), CalcTPSA(mol), CalcNumAromaticRings(mol)
+            numbers[row] = CalcCrippenDescriptors(mol)[0], CalcTPSA(mol), CalcNumAromaticRings(mol)
     return has, numbers
-
-
-def _all_molecules(data: EvaluationData) -> np.ndarray:
-    return np.unique(data.molecule)
 
 
 def _classes(name: str, label: np.ndarray, train: np.ndarray, test: np.ndarray, options: TargetOptions) -> Target:
@@ -179,7 +173,9 @@ def _bits(
     evenness = -np.abs(bits[train][:, places].mean(axis=0) - 0.5)
     places = np.sort(places[np.argsort(-evenness, kind="stable")][: options.max_bits])
     counts = {"train molecules": len(train), "molecules": len(test), "left out": bits.shape[1] - len(places)}
-    return Target(name, "bits", tuple(labels[i] for i in places), bits[:, places].astype(np.float64), counts)
+    return Target(
+        name, "bits", tuple(labels[place] for place in places.tolist()), bits[:, places].astype(np.float64), counts
+    )
 
 
 def _without_repeats(bits: np.ndarray, molecules: np.ndarray) -> np.ndarray:
