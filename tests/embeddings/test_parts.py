@@ -122,6 +122,19 @@ def test_parts_are_of_a_store(model, store, out, tmp_path):
             Part.parse(text)
 
 
+def test_a_damaged_store_is_told_and_leaves_nothing(store, model, out, tmp_path):
+    damaged = Path(shutil.copytree(store, tmp_path / "damaged"))
+    shard = damaged / "spectra-00001.parquet"
+    content = bytearray(shard.read_bytes())
+    content[4 : len(content) // 2] = bytes(len(content) // 2 - 4)  # its end, where the shape stands, stays
+    shard.write_bytes(content)
+    embed_part(damaged, out, model, Part(1, 3))  # which lies in the other shard
+    for call in (lambda: embed_file(damaged, out, model), lambda: embed_part(damaged, out, model, Part(3, 3))):
+        with pytest.raises(InputError, match=r"spectra-00001\.parquet: is damaged"):
+            call()
+    assert not out.exists() and os.listdir(f"{out}.parts") == [Part(1, 3).path(out).name]
+
+
 def test_the_command_makes_parts_and_merges_them(store, out, tmp_path, capsys):
     words = ["embed", str(store), "--out", str(out), "--device", "cpu"]
     assert main([*words, "--part", "1/2", "--merge"]) == 2
