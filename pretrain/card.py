@@ -114,6 +114,8 @@ def _training(stages: Sequence[Mapping[str, Any]], run: Mapping[str, Any]) -> st
         ("hours", lambda s: f"{s['seconds'] / 3600:,.2f}" if s.get("seconds") is not None else "-"),
         ("spectra per second", lambda s: f"{s['spectra_seen'] / s['seconds']:,.0f}" if s.get("seconds") else "-"),
         ("steps skipped (gradient not finite)", lambda s: _count(s, "skipped_steps")),
+        ("share of the measured matrix-product peak, median", lambda s: f"{s['mfu']:.1%}" if s.get("mfu") else "-"),
+        ("precision", lambda s: _cell(s.get("precision", "-"))),
         ("hardware", lambda s: _cell(s.get("hardware", "-"))),
         ("data (hash of each shard)", lambda s: ", ".join(f"`{h[:12]}`" for h in _some(s.get("store", ()))) or "-"),
     ]

@@ -6,8 +6,9 @@ import json
 import logging
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,7 @@ def data_record(folder: Path, manifest: Mapping[str, Any], rows: np.ndarray) -> 
         return {}
 
 
-def training_record(tree: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[str, Any]:
+def training_record(tree: Mapping[str, Any], summary: Mapping[str, Any], log: Path) -> dict[str, Any]:
     """Return how long and on what a run has trained.
 
     Parameters
@@ -55,7 +56,10 @@ def training_record(tree: Mapping[str, Any], summary: Mapping[str, Any]) -> dict
         The options of the run.
     summary : mapping
         As `ionbed.pretrain.loop.train` returns it.
+    log : Path
+        The run's log, whose lines tell the share of the measured peak.
     """
+    shares = [entry["mfu"] for entry in _log_entries(log) if isinstance(entry.get("mfu"), (int, float))]
     training, sampling = tree["training"], tree.get("sampling")
     batch = (
         f"{sampling['anchors']:,} molecules of {sampling['spectra_per_molecule']:,} spectra, and their negatives"
@@ -69,6 +73,8 @@ def training_record(tree: Mapping[str, Any], summary: Mapping[str, Any]) -> dict
         "tokens_seen": summary["tokens"],
         "seconds": summary["seconds"],
         "skipped_steps": summary["skipped_steps"],
+        "mfu": round(median(shares), 4) if shares else None,
+        "precision": training["precision"],
         "hardware": hardware(summary["processes"], summary["device"]),
     }
 
@@ -96,14 +102,21 @@ def _processor() -> str:
 def last_losses(log: Path, terms: Mapping[str, Any]) -> dict[str, float]:
     """Return the losses of the last line of a training log that has them: the whole loss, and each of ``terms``."""
     last: dict[str, float] = {}
+    for entry in _log_entries(log):
+        if isinstance(entry.get("loss"), (int, float)):
+            last = {name: entry[name] for name in ("loss", *terms) if isinstance(entry.get(name), (int, float))}
+    return last
+
+
+def _log_entries(log: Path) -> Iterator[Mapping[str, Any]]:
+    """Yield the whole lines of a training log, none where there is no log."""
     if not log.is_file():
-        return last
+        return
     with open(log, encoding="utf-8") as lines:
         for line in lines:
             try:
                 entry = json.loads(line)
             except ValueError:  # the last line of a run that was killed
                 continue
-            if isinstance(entry, dict) and isinstance(entry.get("loss"), (int, float)):
-                last = {name: entry[name] for name in ("loss", *terms) if isinstance(entry.get(name), (int, float))}
-    return last
+            if isinstance(entry, dict):
+                yield entry

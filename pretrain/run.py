@@ -158,7 +158,8 @@ def write_model(
         "store": [shard["sha256"] for shard in spectra.store_manifest["shards"]],
     }
     if state.is_main_process and summary["finished"] and not written:
-        stage |= training_record(tree, summary) | data_record(Path(tree["data"]["store"]), spectra.store_manifest, rows)
+        stage |= training_record(tree, summary, output / LOG)
+        stage |= data_record(Path(tree["data"]["store"]), spectra.store_manifest, rows)
     encoder = unsharded(encoder)
     encoder.config.training = [*encoder.config.training, stage]
     if state.is_main_process and summary["finished"] and not written:

@@ -140,6 +140,8 @@ def test_a_run_writes_its_card_from_its_own_numbers(pretrained, licensed):
     assert f"`{stage['split'][:12]}`" in card and f"`{manifest['model_hash']}`" in card
     assert "| size of a step | 400 tokens |" in card and "1 process, " in card
     losses = [entry for entry in log if "loss" in entry]
+    assert stage["mfu"] == pytest.approx(np.median([entry["mfu"] for entry in losses]), abs=1e-4)
+    assert f"| share of the measured matrix-product peak, median | {stage['mfu']:.1%} |" in card
     assert f"| `loss` | {losses[-1]['loss']:.4f} | {manifest['validation']['loss']:.4f} |" in card
     assert f"| `mz_bin` | {losses[-1]['mz_bin']:.4f} | {manifest['validation']['mz_bin']:.4f} |" in card
     assert "Not evaluated" in card and "not trained to tell molecules apart" in card
