@@ -73,9 +73,9 @@ class Logs:
                 if step:  # a run that goes on, by night, is not stopped for it
                     _warn(name, failure)
                     continue
-                line = f"training.trackers: {name} cannot be used ({_in_one_line(failure)}); mend it or leave it out"
-                end_record(output, self.record, line)
-                raise InputError(line) from failure
+                said = f"training.trackers: {name} cannot be used ({_in_one_line(failure)}); mend it or leave it out"
+                end_record(output, self.record, said)
+                raise InputError(said) from failure
         for line in kept:
             self._look(line)
 

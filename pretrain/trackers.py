@@ -9,7 +9,7 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from ..errors import InputError
 
@@ -122,7 +122,7 @@ class WeightsAndBiases:
         self.run.finish(exit_code=int(failed))
 
 
-def wandb_mode(url: str) -> str:
+def wandb_mode(url: str) -> Literal["online", "offline"]:
     """Return 'online' where somebody is logged in to Weights & Biases and ``url`` answers, else 'offline'."""
     import requests
 

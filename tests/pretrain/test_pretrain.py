@@ -297,6 +297,8 @@ def test_what_a_run_leaves_that_was_killed_before_its_first_step_is_no_run(store
     output = tmp_path / "run"
     (output / "columns" / "0123.partial").mkdir(parents=True)
     (output / "log.jsonl").touch()
+    (output / "run.json").touch()
+    (output / "tensorboard").mkdir()
     pretrain(config_for(store, split, output, "training.steps=3"))
     assert len(log_of(output)) >= 3
     (tmp_path / "other").mkdir()
