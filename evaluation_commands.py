@@ -135,7 +135,7 @@ def probe(
     allow_other_split: Annotated[
         bool, typer.Option("--allow-other-split", help="Go on with a model that may have seen the molecules.")
     ] = False,
-    device: Annotated[str, typer.Option(help="Where spectra are embedded, such as cuda.")] = "cpu",
+    device: Annotated[str, typer.Option(help="Where spectra are embedded: auto, cpu, cuda or cuda:1.")] = "cpu",
     cache: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Where embeddings are kept for the next probe.")
     ] = None,

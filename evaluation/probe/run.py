@@ -227,6 +227,7 @@ def run_probe(
     InputError
         As `probe`; or ``out`` is taken, or an input is missing or unusable.
     """
+    from ...embeddings.encode import choose_device
     from .table import markdown
 
     options = options or ProbeOptions()
@@ -235,7 +236,7 @@ def run_probe(
     named = [source for of in sources.values() for source in of]
     refuse_input_as_output(out, store, split, *named, *([options.cache] if options.cache else []))
     known_split, known_store = Split.load(split), Store(store)
-    where = _device(device)
+    where = choose_device(device)
     loaded = {label: [_loaded(source, where) for source in of] for label, of in sources.items()}
     data = load_evaluation_data(known_store, known_split)
     result = probe(loaded, data, known_split, options, seed=seed)
@@ -259,18 +260,6 @@ def _loaded(source: str, device: torch.device) -> IonbedModel:
     model: Any = load_model(source)  # transformers wraps `to` in a function without its types
     loaded: IonbedModel = model.to(device)
     return loaded
-
-
-def _device(name: str) -> torch.device:
-    import torch
-
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
-        reason = " ".join(str(error).split())[:100]
-        raise InputError(f"--device {name}: cannot be used here ({reason}); 'ionbed doctor' says what can") from None
-    return device
 
 
 def draw_spectra(data: EvaluationData, molecules: Candidates, options: ProbeOptions, *, seed: int) -> EvaluationData:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..judged import CHANCE
 from ..report.table import Table, count_line, markdown_lines, number, print_table
 from .features import BINNED_PEAKS, NO_SPECTRUM
-from .results import UNTRAINED
+from .results import UNTRAINED, ZERO_SHOT
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,8 +44,11 @@ def sentences(tree: Mapping[str, Any]) -> list[str]:
 def rows_table(task: Mapping[str, Any]) -> Table:
     """Return every row's metrics with intervals."""
     metrics = task["metrics"]
-    cells = tuple((_shown(row), *(number(row["metrics"].get(metric)) for metric in metrics)) for row in task["rows"])
-    return Table("", ("", *metrics), cells)
+    cells = [(_shown(row), *(number(row["metrics"].get(metric)) for metric in metrics)) for row in task["rows"]]
+    if task["kind"] == ZERO_SHOT:  # the expectation of guessing, the same for every row
+        of = task["rows"][0]["metrics"]
+        cells.insert(0, (CHANCE, *(f"{of[metric]['random']:.3f}" for metric in metrics)))
+    return Table("", ("", *metrics), tuple(cells))
 
 
 def differences_table(task: Mapping[str, Any], *, main_only: bool = False) -> Table:

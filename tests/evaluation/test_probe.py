@@ -20,16 +20,21 @@ from ionbed.errors import InputError
 from ionbed.evaluation.dataset import EvaluationData
 from ionbed.evaluation.probe import run
 from ionbed.evaluation.probe.features import (
+    BIN_WIDTH,
     BINNED_PEAKS,
+    MAX_MZ,
     NO_SPECTRUM,
+    PRECURSOR_WAVELENGTHS,
     RANDOM_WEIGHTS,
     binned_peaks,
     embedded,
     untrained_twin,
 )
+from ionbed.evaluation.probe.heads import SPECTRA_TO_CHOOSE_BY
 from ionbed.evaluation.probe.run import ProbeOptions, draw_spectra, probe
 from ionbed.evaluation.probe.table import markdown, print_tables
-from ionbed.evaluation.probe.targets import SUBSTRUCTURES, TargetOptions, describe, targets_of
+from ionbed.evaluation.probe.targets import METRICS, SUBSTRUCTURES, TargetOptions, describe, targets_of
+from ionbed.evaluation.probe.zero_shot import QUESTIONS
 from ionbed.evaluation.statistics import Estimate
 from ionbed.spectra.columns import SpectrumColumns
 from ionbed.spectra.spectrum import Spectrum
@@ -353,6 +358,8 @@ def test_the_command_writes_results_tables_and_a_manifest(store, split, tmp_path
             value = row["metrics"][task["main"]]["value"]
             for text in (printed, written.getvalue(), page):
                 assert f"{value:.3f}" in text and row["label"] in text
+        if task["kind"] == "zero-shot":
+            assert f"| random | {task['rows'][0]['metrics'][task['main']]['random']:.3f} |" in page
     assert cli.main([str(word) for word in words]) == 2  # the folder is taken
     assert "already exists" in capsys.readouterr().err
 
@@ -361,7 +368,7 @@ def test_the_command_writes_results_tables_and_a_manifest(store, split, tmp_path
     ("words", "message"),
     [
         (["--model", "mine"], "--model mine: must read NAME=MODEL"),
-        (["--model", "mine=MODEL", "--device", "nonsense"], "--device nonsense: cannot be used here"),
+        (["--model", "mine=MODEL", "--device", "nonsense"], "--device nonsense: is no device"),
         (["--model", "mine=nowhere/at/all"], "nowhere/at/all: is not a model folder"),
     ],
 )
@@ -375,3 +382,30 @@ def test_wrong_words_are_one_clear_line(store, split, tmp_path, capsys, words, m
     err = capsys.readouterr().err
     assert code == 2 and len(err.splitlines()) == 1 and message in err
     assert not (tmp_path / "p").exists()
+
+
+def test_the_page_names_every_task_every_row_and_every_substructure() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "probe.md").read_text(encoding="utf-8")
+    tasks = ["chemical superclass", "chemical class", "fingerprint bits", "substructures", "properties", *QUESTIONS]
+    for text in (
+        *tasks,
+        NO_SPECTRUM,
+        BINNED_PEAKS,
+        RANDOM_WEIGHTS,
+        "precursor only",
+        *(name for of in METRICS.values() for name in of),
+    ):
+        assert text in page, text
+    words = page.replace("aromatic or aliphatic hydroxyl", "aromatic hydroxyl, aliphatic hydroxyl")
+    for name in SUBSTRUCTURES:
+        assert name.removesuffix(" group") in words, name
+    options = TargetOptions()
+    for number in (
+        f"at least {options.min_train_molecules} training and {options.min_test_molecules} held-out molecules",
+        f"Up to {options.max_bits} bits",
+        f"up to {ProbeOptions().max_spectra_per_molecule} spectra each",
+        f"on {SPECTRA_TO_CHOOSE_BY} spectra of each training molecule",
+        f"bins of {BIN_WIDTH:g} Da up to {MAX_MZ:,.0f} Da",
+        f"{2 * len(PRECURSOR_WAVELENGTHS)} sines and cosines",
+    ):
+        assert number in page, number
