@@ -5,9 +5,10 @@ Shape suffixes: N spectra of a micro-batch, E embedding dimensions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from .config import ObjectivesConfig
 from .contrast import contrast_anchors, contrastive_loss
 from .run_groups import POOL_GROUPS, GroupBatch, StoreRuns, check_unchanged, similar_lengths
 
-_MOST_DRAWS = 100
+_MOST_DRAWS = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,32 +39,34 @@ class NeighbourBatch(GroupBatch):
     negative_NN: torch.Tensor
 
 
+def pairs_of_store(store: Path, manifest: Mapping[str, Any]) -> np.ndarray:
+    """Read the pairs of a store, an int64 array of shape (n, 2); raises `InputError` if it has none as it should."""
+    check_unchanged(store, "pairs", manifest)
+    table = read_pairs(store, ["row_a", "row_b"])
+    return np.stack([table["row_a"].to_numpy(), table["row_b"].to_numpy()], axis=1)
+
+
 class Neighbours:
     """Draws groups of pairs of one run, each pair of another precursor.
 
     Parameters
     ----------
     runs : StoreRuns
-    store : Path
+    pairs : int64 array of shape (n, 2)
+        Rows of the store, in the order of its runs; see `pairs_of_store`.
     config : ObjectivesConfig
     held_out : bool
         Draw from the runs for validation, else from the others.
-
-    Raises
-    ------
-    InputError
-        The store has no pairs, or they are damaged.
     """
 
-    def __init__(self, runs: StoreRuns, store: Path, config: ObjectivesConfig, *, held_out: bool) -> None:
+    def __init__(self, runs: StoreRuns, pairs: np.ndarray, config: ObjectivesConfig, *, held_out: bool) -> None:
         self.runs, self.config = runs, config
-        check_unchanged(store, "pairs")
-        table = read_pairs(store)
-        a, b = (table[name].to_numpy() for name in ("row_a", "row_b"))
+        a, b = pairs[:, 0], pairs[:, 1]
         run = np.searchsorted(runs.first_row, a, "right") - 1
         keep = (runs.held_out[run] == held_out) & runs.allowed[a] & runs.allowed[b]
+        keep &= _several_precursors(run, runs.precursor_mz[a], config.min_precursor_ppm)
         dtype = np.uint32 if len(runs.allowed) < 2**32 else np.int64  # there may be several pairs for each spectrum
-        self.pairs = np.stack([a[keep], b[keep]], axis=1).astype(dtype)
+        self.pairs = pairs[keep].astype(dtype)
         count = np.bincount(run[keep], minlength=len(runs.held_out))
         self.ends = np.cumsum(count)
         self.starts = self.ends - count
@@ -85,7 +88,7 @@ class Neighbours:
                 return pool[similar_lengths(rng, length, size)].reshape(-1)
         raise InputError(
             "objectives.neighbours: the runs of the store have no pairs of more than one precursor; "
-            "prepare it with longer runs"
+            "set objectives.neighbours to 0"
         )
 
     def batch(self, groups: Sequence[np.ndarray], spectra: EncoderBatch) -> NeighbourBatch:
@@ -101,6 +104,15 @@ class Neighbours:
             positive_NN=torch.from_numpy(same_pair & ~np.eye(len(rows), dtype=bool)),
             negative_NN=torch.from_numpy((group[:, None] == group) & ~same_pair & apart),
         )
+
+
+def _several_precursors(run: np.ndarray, mz: np.ndarray, ppm: float) -> np.ndarray:
+    """Return for each pair whether its run has pairs of another precursor too; ``run`` is ascending."""
+    if not len(run):
+        return np.empty(0, bool)
+    starts = np.flatnonzero(np.r_[True, np.diff(run) != 0])
+    lowest, highest = np.minimum.reduceat(mz, starts), np.maximum.reduceat(mz, starts)
+    return np.repeat(highest - lowest > highest * (ppm * 1e-6), np.diff(np.r_[starts, len(run)]))
 
 
 def neighbour_count(batch: NeighbourBatch) -> float:

@@ -19,7 +19,7 @@ from ..spectra.pairs import retention_order_pairs
 from .config import ObjectivesConfig
 from .run_groups import POOL_GROUPS, GroupBatch, StoreRuns, similar_lengths
 
-_MOST_DRAWS = 100
+_MOST_DRAWS = 1000
 
 
 @dataclass(frozen=True, eq=False)

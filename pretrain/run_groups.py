@@ -9,7 +9,7 @@ Shape suffix: N spectra of a micro-batch.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
@@ -99,9 +99,15 @@ class StoreRuns:
 
     @classmethod
     def read(
-        cls, store: Path, rows: np.ndarray, precursor_mz: np.ndarray, num_tokens: np.ndarray, validation_share: float
+        cls,
+        store: Path,
+        manifest: Mapping[str, Any],
+        rows: np.ndarray,
+        precursor_mz: np.ndarray,
+        num_tokens: np.ndarray,
+        validation_share: float,
     ) -> StoreRuns:
-        """Read the runs of a store; ``rows`` are those of the folds to train on.
+        """Read the runs of a store with its manifest; ``rows`` are those of the folds to train on.
 
         Runs are held out by the hash of their file's name, whatever the seed: what two trainings are judged by is the
         same.
@@ -111,7 +117,7 @@ class StoreRuns:
         InputError
             The store has no runs, or they are damaged.
         """
-        check_unchanged(store, "runs")
+        check_unchanged(store, "runs", manifest)
         table = read_runs(store)
         allowed = np.zeros(len(precursor_mz), bool)
         allowed[rows] = True
@@ -149,12 +155,12 @@ class StoreRuns:
         return result
 
 
-def check_unchanged(store: Path, kind: str) -> None:
+def check_unchanged(store: Path, kind: str, manifest: Mapping[str, Any]) -> None:
     """Raise `InputError` if a store's file of ``kind`` 'runs' or 'pairs' is there, but not as the manifest says."""
     path = store / {"runs": RUNS_FILE, "pairs": PAIRS_FILE}[kind]
     if not path.is_file():
         return  # its reader says how to mend that
-    entry = Store(store).manifest.get("pairs", {}).get(kind)
+    entry = manifest.get("pairs", {}).get(kind)
     if entry is None or sha256_of_file(path) != entry["sha256"]:
         raise InputError(f"{path}: is not the file that the manifest describes; run 'ionbed prepare' again")
 

@@ -12,7 +12,8 @@ from ..encoder.configuration_ionbed import IonbedConfig
 from ..errors import InputError
 from .config import PretrainConfig
 from .data import TrainingSpectra
-from .neighbours import NeighbourBatch, Neighbours
+from .neighbours import NeighbourBatch, Neighbours, pairs_of_store
+from .processes import process_state
 from .retention_order import OrderBatch, RetentionOrder
 from .run_groups import StoreRuns, collate_group, group_rng, pack_groups
 
@@ -55,14 +56,14 @@ class RunObjectives:
                 f"tokens are {most}; raise training.micro_batch_tokens from {config.training.micro_batch_tokens}"
             )
         try:
-            self.runs = StoreRuns.read(
-                store, spectra.rows, spectra.precursor_mz, num_tokens, objectives.validation_runs
-            )
-            self.sources = {name: self._source(name, held_out=False) for name in objectives.names}
+            self.runs = StoreRuns.read(store, spectra.store_manifest, spectra.rows, spectra.precursor_mz, num_tokens,
+                                       objectives.validation_runs)  # fmt: skip
+            pairs = pairs_of_store(store, spectra.store_manifest) if objectives.neighbours else None
         except InputError as error:
             raise InputError(f"{error}; or set objectives.{' and objectives.'.join(objectives.names)} to 0") from None
+        self.sources = self._sources(pairs, held_out=False)
         self.group_tokens = {name: self._tokens_of_a_group(source, name) for name, source in self.sources.items()}
-        self.validation = self._validation_sources()
+        self.validation = self._validation_sources(pairs)
         self.held_out = self.runs.rows_held_out() & self.runs.allowed
         self.rows = spectra.rows[~self.held_out[spectra.rows]]
         self.trained = self.runs.allowed & ~self.held_out
@@ -125,28 +126,28 @@ class RunObjectives:
         size, length = shapes.shape_of(int(self.num_tokens[rows].max()))
         return batch.padded_to(size * -(-len(rows) // size), length)  # a group may be larger than a micro-batch is
 
-    def _source(self, name: str, *, held_out: bool) -> Source:
-        config = self.config
-        if name == "neighbours":
-            return Neighbours(self.runs, config.data.store, config.objectives, held_out=held_out)
-        return RetentionOrder(self.runs, config.objectives, held_out=held_out)
+    def _sources(self, pairs: np.ndarray | None, *, held_out: bool) -> dict[str, Source]:
+        sources: dict[str, Source] = {}
+        if pairs is not None:
+            sources["neighbours"] = Neighbours(self.runs, pairs, self.config.objectives, held_out=held_out)
+        if self.config.objectives.retention_order:
+            sources["retention_order"] = RetentionOrder(self.runs, self.config.objectives, held_out=held_out)
+        return sources
 
     def _tokens_of_a_group(self, source: Source, name: str) -> float:
         """Return the mean over some groups; raises `InputError` if there are none."""
         groups = [source.draw(np.random.default_rng([_STREAMS[name], number])) for number in range(_MEASURED_GROUPS)]
         return float(np.mean([self.num_tokens[group].sum() for group in groups]))
 
-    def _validation_sources(self) -> dict[str, Source]:
+    def _validation_sources(self, pairs: np.ndarray | None) -> dict[str, Source]:
         """Return the sources of groups for validation, without objectives that the runs held out have nothing for."""
         result = {}
-        for name in self.sources if self.runs.held_out.any() else ():
-            source = self._source(name, held_out=True)
+        for name, source in self._sources(pairs, held_out=True).items():
             try:
                 self._tokens_of_a_group(source, name)
             except InputError:
+                if self.config.objectives.validation_runs and process_state().is_main_process:
+                    logger.warning("objectives.%s: no validation, too little is in the runs held out", name)
                 continue
             result[name] = source
-        for name in self.sources.keys() - result.keys():
-            logger.warning("objectives.%s: no validation, for the runs held out have too little; see validation_runs",
-                           name)  # fmt: skip
         return result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -266,9 +267,15 @@ def retention_order_pairs(
     return pairs[:n]
 
 
-def read_pairs(store: str | os.PathLike[str]) -> pa.Table:
-    """Return the pairs of a store (`PAIRS_SCHEMA`); raises `InputError` where it has none or they are damaged."""
-    return _read(Path(store) / PAIRS_FILE, PAIRS_SCHEMA)
+def read_pairs(store: str | os.PathLike[str], columns: Sequence[str] | None = None) -> pa.Table:
+    """Return the pairs of a store (`PAIRS_SCHEMA`, or the named columns of it).
+
+    Raises
+    ------
+    InputError
+        The store has no pairs, or they are damaged.
+    """
+    return _read(Path(store) / PAIRS_FILE, PAIRS_SCHEMA, columns)
 
 
 def read_runs(store: str | os.PathLike[str]) -> pa.Table:
@@ -276,15 +283,16 @@ def read_runs(store: str | os.PathLike[str]) -> pa.Table:
     return _read(Path(store) / RUNS_FILE, RUNS_SCHEMA)
 
 
-def _read(path: Path, schema: pa.Schema) -> pa.Table:
+def _read(path: Path, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
     if not path.is_file():
         raise InputError(f"{path}: is missing; run 'ionbed prepare' again with runs (mzML, mzXML) among its inputs")
     try:
-        table = pq.read_table(path)
+        found = pq.read_schema(path)
+        table = pq.read_table(path, columns=columns) if found.equals(schema) else None
     except (OSError, ValueError, pa.ArrowException) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: is damaged ({reason}); run 'ionbed prepare' again") from None
-    if not table.schema.equals(schema):
+    if table is None:
         raise InputError(f"{path}: does not have the columns it should; run 'ionbed prepare' again")
     return table
 
