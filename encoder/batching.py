@@ -79,7 +79,7 @@ def shares_of_processes(num_tokens: np.ndarray, micro_batch_tokens: int, process
     order = np.argsort(-num_tokens.astype(np.int64), kind="stable")
     descending = num_tokens[order].astype(np.int64)
     if len(order) < processes:
-        return _dealt([order[i : i + 1] for i in range(processes)], processes)
+        return [[order[process : process + 1]] for process in range(processes)]
     total = int(descending.sum())
     most = len(order) // processes  # micro-batches of a process, with one row each
     number = min(most, max(1, -(-total // (processes * micro_batch_tokens))))
@@ -90,15 +90,9 @@ def shares_of_processes(num_tokens: np.ndarray, micro_batch_tokens: int, process
         large = int(sizes.max()) > micro_batch_tokens
         wasteful = padding > MOST_PADDING and total >= 2 * ENOUGH_TOKENS * number * processes
         if number == most or not (large or wasteful):
-            return _dealt(np.split(order, parts[1:-1]), processes)
+            divided = np.split(order, parts[1:-1])
+            return [divided[process::processes] for process in range(processes)]
         number = min(most, max(number + 1, number * 5 // 4))
-
-
-def _dealt(parts: Sequence[np.ndarray], processes: int) -> list[list[np.ndarray]]:
-    """Deal parts to processes in turns, back and forth, so that none always gets the longer ones."""
-    rounds = [list(parts[i : i + processes]) for i in range(0, len(parts), processes)]
-    dealt = [part[::-1] if number % 2 else part for number, part in enumerate(rounds)]
-    return [[part[process] for part in dealt] for process in range(processes)]
 
 
 def _even_parts(descending: np.ndarray, number: int) -> np.ndarray:
@@ -183,7 +177,7 @@ class FixedShapes:
         while len(parts) < wanted:
             largest = max(range(len(parts)), key=lambda i: len(parts[i]))
             parts[largest : largest + 1] = np.array_split(parts[largest], 2)
-        return _dealt(parts, processes)
+        return [parts[process::processes] for process in range(processes)]
 
 
 def even_lengths(num_tokens: np.ndarray, number: int = NUM_LENGTHS) -> np.ndarray:
@@ -209,11 +203,8 @@ def even_lengths(num_tokens: np.ndarray, number: int = NUM_LENGTHS) -> np.ndarra
         longest, shorter = np.tril_indices(len(lengths), -1)
         added[longest, shorter] = cost[shorter] + lengths[longest] * (rows[longest] - rows[shorter])
         choices.append(added.argmin(1))
-        cost = np.minimum(added.min(1), cost)
-    place = len(lengths) - 1
-    chosen = [place]
+        cost = added.min(1)
+    chosen = [len(lengths) - 1]
     for choice in reversed(choices):
-        if place > 0:
-            place = int(choice[place])
-            chosen.append(place)
+        chosen.append(int(choice[chosen[-1]]))
     return lengths[chosen[::-1]].astype(np.int64)
