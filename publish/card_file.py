@@ -57,7 +57,7 @@ def update_card(
     Parameters
     ----------
     evaluations : sequence of path
-        Folders that ``ionbed evaluate`` has written, about this model.
+        Folders that ``ionbed evaluate`` or ``ionbed probe`` has written, about this model.
     overwrite : bool
         Write the card anew from the run; what was added by hand is lost.
 

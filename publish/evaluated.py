@@ -32,7 +32,7 @@ def evaluation_text(folder: str | os.PathLike[str], model_hash: str) -> str:
     Parameters
     ----------
     folder : path
-        Written by ``ionbed evaluate``: a report, or a probe.
+        Written by ``ionbed evaluate`` (a report) or ``ionbed probe``.
 
     Raises
     ------
@@ -117,8 +117,8 @@ def _against(task: Mapping[str, Any], row: Mapping[str, Any], role: str) -> str:
     for difference in row["differences"]:
         if difference["role"] == role and difference["metric"] == task["main"]:
             others = [r for r in task["rows"] if r["label"] == difference["against"]]
-            figure = number(others[0]["metrics"][task["main"]]) if others else "-"
-            return f"{difference['verdict']}: {difference['against']} {figure}"
+            figure = f" {number(others[0]['metrics'][task['main']])}" if others else ""
+            return f"{difference['verdict']}: {difference['against']}{figure}"
     return "-"
 
 

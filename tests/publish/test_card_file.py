@@ -66,9 +66,10 @@ def report(folder: Path, model_hash: str) -> Path:
 
 
 def probe(folder: Path, model_hash: str) -> Path:
-    """A probe, as 'ionbed evaluate probe' writes it."""
+    """A probe, as 'ionbed probe' writes it."""
     untrained = difference("untrained", "ours, untrained", "beats")
-    rows = [row("ours, untrained", "untrained", 0.3), row("ours", "learned", 0.6, (untrained,))]
+    chance = difference("random", "random", "beats")
+    rows = [row("ours, untrained", "untrained", 0.3), row("ours", "learned", 0.6, (untrained, chance))]
     for one in rows:
         one["metrics"] = {"hit@1": one["metrics"]["hit@1"]["micro"]}
     tree = {
@@ -122,7 +123,10 @@ def test_the_figures_of_a_report_stand_on_the_card(capsys, model, tmp_path):
     card(capsys, model, "--evaluation", first, "--evaluation", probe(tmp_path / "p", load_model(model).model_hash()))
     text = (model / "README.md").read_text()
     assert text.count("library search | ours") == 1
-    assert "| chemical class | hit@1 0.600 [0.590, 0.610] | beats: ours, untrained 0.300 [0.290, 0.310] |" in text
+    assert (
+        "| chemical class | hit@1 0.600 [0.590, 0.610] | beats: ours, untrained 0.300 [0.290, 0.310] | beats: random |"
+        in text
+    )
     assert "1,000 spectra of 90 molecules, asked about 40 spectra of 8 molecules" in text
 
     (model / "README.md").write_text(text.replace("## Limits", "## Mine\n\nBy hand.\n\n## Limits"))
