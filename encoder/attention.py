@@ -164,7 +164,9 @@ class Packing:
         """Return scaled-dot-product attention within each spectrum, (T, H, K)."""
         if is_fused(q_THK.device, q_THK.dtype, q_THK.shape[-1]):
             longest = self.mask_BL.shape[1]  # a bound is enough, and to ask for the longest would wait for the GPU
-            return variable_length_attention()(q_THK, k_THK, v_THK, self.bounds_B1, self.bounds_B1, longest, longest)
+            bounds = self.bounds_B1
+            mixed_THK: torch.Tensor = variable_length_attention()(q_THK, k_THK, v_THK, bounds, bounds, longest, longest)
+            return mixed_THK
         q_BHLK, k_BHLK, v_BHLK = (self.unpack(x).transpose(1, 2) for x in (q_THK, k_THK, v_THK))
         return self.pack(attend(q_BHLK, k_BHLK, v_BHLK, self.mask_BL[:, None, None, :]).transpose(1, 2))
 
@@ -203,7 +205,7 @@ def _has_flash_attention(device_index: int) -> bool:
 
 
 @cache
-def variable_length_attention() -> Callable[..., torch.Tensor]:
+def variable_length_attention() -> Callable[..., Any]:
     """Return `torch.nn.attention.varlen.varlen_attn`."""
     from torch.nn.attention.varlen import varlen_attn
 

@@ -266,6 +266,7 @@ class IonbedModel(PreTrainedModel):
             Of `torch.compile`.
         """
         for layer in self.layers:
+            assert isinstance(layer, Block)
             layer.compile_backend = backend
 
     def pool(self, hidden_BLD: torch.Tensor, mask_BL: torch.Tensor) -> torch.Tensor:
