@@ -124,9 +124,17 @@ def precursor_features(columns: SpectrumColumns) -> np.ndarray:
     return np.concatenate([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32)
 
 
-def polarity_features(columns: SpectrumColumns) -> np.ndarray:
-    """Return whether each polarity is that of the spectrum, float32 of shape (n, 2)."""
-    return np.stack([columns.polarity > 0, columns.polarity < 0], axis=1).astype(np.float32)
+def condition_features(columns: SpectrumColumns) -> np.ndarray:
+    """Return what is known of a measurement beside precursor and peaks, float32 of shape (n, 5).
+
+    Each polarity, whether the charge is above 1, whether the collision energy is known, and the energy in 100 eV (at
+    most 1; 0 where it is unknown).
+    """
+    energy = columns.collision_energy
+    known = np.isfinite(energy)
+    hundreds = np.clip(np.where(known, energy, 0.0) / 100.0, 0.0, 1.0)
+    features = [columns.polarity > 0, columns.polarity < 0, np.abs(columns.charge) > 1, known, hundreds]
+    return np.stack(features, axis=1).astype(np.float32)
 
 
 def untrained_twin(model: IonbedModel, seed: int) -> IonbedModel:

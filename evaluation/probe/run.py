@@ -23,7 +23,7 @@ from ..judged import CHANCE
 from ..provenance import check_exposure, training_stages
 from ..statistics import BootstrapOptions, Estimate
 from ..tasks import draw_per_molecule
-from .features import BINNED_PEAKS, NO_SPECTRUM, FeatureSet, feature_sets, polarity_features
+from .features import BINNED_PEAKS, NO_SPECTRUM, FeatureSet, condition_features, feature_sets
 from .heads import Design, Predicted, Rows, logistic, ridge
 from .results import linear_tree, search_tree
 from .scores import ProbeJudge, Scored
@@ -142,27 +142,29 @@ def probe(
     Raises
     ------
     InputError
-        A model may have seen the molecules that are asked about, a label is that of a baseline, or there are too few
-        molecules to ask about.
+        A model may have seen the molecules that are asked about, the folds share molecules, a label is that of a
+        baseline, or a fold is empty.
     """
     options = options or ProbeOptions()
     trainings = {label: tuple(of) if isinstance(of, Sequence) else (of,) for label, of in models.items()}
     _check_labels(trainings, options)
+    if MOLECULES in split.shares:
+        raise InputError(
+            f"the folds of this split (kind '{split.kind}') share molecules: a head would be asked about molecules "
+            "that it was trained on; make a split that shares none (docs/splits.md)"
+        )
     exposed = {label: _exposure(label, of, split, options) for label, of in trainings.items()}
     every = candidate_molecules(data, cache=options.cache, fold=options.fold, workers=options.workers)
     drawn = draw_spectra(data, every, options, seed=seed)
     folds = _folds(drawn, options, seed)
     sets = feature_sets(trainings, drawn.columns, random_seeds=options.random_seeds, cache=options.cache, seed=seed)
     targets = targets_of(drawn, every.fingerprint, options.fold, options.targets)
-    if not targets:
-        raise InputError("no target has enough molecules in both folds; take a larger store, or lower the thresholds")
     judges = [
         ProbeJudge(target, drawn.molecule[folds[2]], resamples=options.resamples, seed=seed) for target in targets
     ]
     searches = []
     if options.zero_shot:
-        shares = MOLECULES in split.shares
-        asked = questions(drawn, every, fold=options.fold, shares_molecules=shares, seed=seed)
+        asked = questions(drawn, every, fold=options.fold, seed=seed)
         searches = [SearchTable(question, drawn, options.bootstrap, seed=seed) for question in asked]
     rows: list[list[tuple[FeatureSet, list[Predicted], list[Scored]]]] = [[] for _ in targets]
     searched: list[FeatureSet] = []
@@ -188,21 +190,9 @@ def probe(
         "options": to_tree(options),
         "seed": seed,
         "inputs": {
-            "spectra": {name: len(part) for name, part in zip(("train", "validation", "asked"), folds, strict=True)},
-            "molecules": {
-                name: len(np.unique(drawn.molecule[part]))
-                for name, part in zip(("train", "validation", "asked"), folds, strict=True)
-            },
+            **_counts(drawn, folds),
             "split": {"kind": split.kind, "seed": split.seed, "hash": split.hash, "shares": list(split.shares)},
-            "models": {
-                label: {
-                    "hash": [model.model_hash() for model in of],
-                    "dimensions": of[0].config.output_dim,
-                    "training": [dict(stage) for stage in training_stages(of[0])],
-                    "exposure": exposed[label],
-                }
-                for label, of in trainings.items()
-            },
+            "models": {label: _described(of, exposed[label]) for label, of in trainings.items()},
         },
         "tasks": tasks,
     }
@@ -306,6 +296,23 @@ def _folds(data: EvaluationData, options: ProbeOptions, seed: int) -> tuple[np.n
     return train, validation, asked
 
 
+def _counts(data: EvaluationData, folds: tuple[np.ndarray, np.ndarray, np.ndarray]) -> dict[str, Any]:
+    named = dict(zip(("train", "validation", "asked"), folds, strict=True))
+    return {
+        "spectra": {name: len(rows) for name, rows in named.items()},
+        "molecules": {name: len(np.unique(data.molecule[rows])) for name, rows in named.items()},
+    }
+
+
+def _described(trainings: Sequence[IonbedModel], exposure: str | None) -> dict[str, Any]:
+    return {
+        "hash": [model.model_hash() for model in trainings],
+        "dimensions": trainings[0].config.output_dim,
+        "training": [dict(stage) for stage in training_stages(trainings[0])],
+        "exposure": exposure,
+    }
+
+
 def _heads(
     vectors: np.ndarray,
     features: FeatureSet,
@@ -313,9 +320,9 @@ def _heads(
     folds: tuple[np.ndarray, np.ndarray, np.ndarray],
     targets: Sequence[Target],
 ) -> list[Predicted]:
-    """Fit a head to each target; all but the head without a spectrum are told the polarity."""
+    """Fit a head to each target; all but the head without a spectrum are told the conditions of measurement."""
     if features.kind != "reference":
-        vectors = np.concatenate([vectors, polarity_features(data.columns)], axis=1)
+        vectors = np.concatenate([vectors, condition_features(data.columns)], axis=1)
     design = Design(*(Rows(vectors[rows], data.molecule[rows]) for rows in folds))
     return [
         logistic(design, target.truth, len(target.labels)) if target.kind == "classes" else ridge(design, target.truth)

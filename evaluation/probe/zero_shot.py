@@ -25,18 +25,8 @@ logger = logging.getLogger("ionbed")
 QUESTIONS = (SAME_MOLECULE, LIBRARY_SEARCH, ANALOGUE_SEARCH)
 
 
-def questions(
-    data: EvaluationData, molecules: Candidates, *, fold: str, shares_molecules: bool, seed: int
-) -> list[Question]:
-    """Return the questions that the data hold a query for.
-
-    Parameters
-    ----------
-    fold : str
-        Of the queries.
-    shares_molecules : bool
-        Whether the folds of the split have molecules in common: then there is no analogue search.
-    """
+def questions(data: EvaluationData, molecules: Candidates, *, fold: str, seed: int) -> list[Question]:
+    """Return the questions that the data hold a query for; the queries are of ``fold``."""
     config = EvaluationConfig(
         dataset=Path(),
         split=Path(),
@@ -44,8 +34,7 @@ def questions(
         seed=seed,
         analogue_search=AnalogueSearchOptions(max_queries_per_molecule=1),
     )
-    names = [name for name in QUESTIONS if not (shares_molecules and name == ANALOGUE_SEARCH)]
-    asked = [ask(name, data, molecules, config) for name in names]
+    asked = [ask(name, data, molecules, config) for name in QUESTIONS]
     return [question for question in asked if question is not None]
 
 
