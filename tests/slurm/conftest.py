@@ -96,7 +96,7 @@ class Slurm:
         words = self.run("scontrol", "--oneliner", "show", "job", job).split()
         return dict(word.split("=", 1) for word in words if "=" in word)
 
-    def wait_until_ended(self, job: str, log: Path, *, seconds: float = 240) -> None:
+    def wait_until_ended(self, job: str, log: Path, *, seconds: float = 400) -> None:
         """Wait until a job is COMPLETED; any other end fails the test with the job's log."""
         self.wait_for(
             lambda: self.show(job)["JobState"] not in {"PENDING", "RUNNING", "COMPLETING", "REQUEUED"}, log, seconds
@@ -104,7 +104,7 @@ class Slurm:
         state = self.show(job)["JobState"]
         assert state == "COMPLETED", f"{state}\n{read(log)}"
 
-    def wait_for(self, happened: Callable[[], bool], log: Path, seconds: float = 120) -> None:
+    def wait_for(self, happened: Callable[[], bool], log: Path, seconds: float = 240) -> None:
         """Wait until something has happened; show the job's log where it does not."""
         deadline = time.monotonic() + seconds
         while not happened():

@@ -23,7 +23,7 @@ from ionbed.spectra.writers import write_mgf
 
 from .conftest import Slurm, read
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # each process takes seconds to import torch
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # each process takes seconds to import torch
 
 TINY = (
     "model.hidden_size=32", "model.num_layers=2", "model.num_heads=4", "model.num_mz_wavelengths=16",
@@ -41,10 +41,10 @@ def logged_steps(output: Path) -> list[int]:
     return [entry["step"] for entry in map(json.loads, lines) if "loss" in entry]
 
 
-def pretrain(slurm: Slurm, store: Path, split: Path, output: Path) -> tuple[str, Path]:
+def pretrain(slurm: Slurm, store: Path, split: Path, output: Path, *changes: str) -> tuple[str, Path]:
     """Submit a pretraining run on both nodes; return the number of the job and its log."""
     log = output.with_suffix(".log")
-    words = ["pretrain-tiny", output, *sets(*TINY, f"data.store={store}", f"data.split={split}")]
+    words = ["pretrain-tiny", output, *sets(*TINY, f"data.store={store}", f"data.split={split}", *changes)]
     return slurm.submit("pretrain.sbatch", *words, options=["--nodes=2"], log=log), log
 
 
@@ -76,13 +76,14 @@ def test_a_run_that_is_requeued_in_the_middle_gives_the_same_weights(slurm, stor
     slurm.run("scontrol", "requeue", job)
     slurm.wait_until_ended(job, log)
     assert slurm.show(job)["Restarts"] == "1"
-    assert "resumed from" in read(log)
+    assert "stopped on a signal at step" in read(log) and "resumed from" in read(log)
     assert_same_run(output, whole_run)
 
 
 def test_a_warning_stops_saves_and_requeues(slurm, store, split, whole_run, tmp_path):
+    """Slurm gives the signal to every process of the job, those that load batches among them."""
     output = tmp_path / "warned"
-    job, log = pretrain(slurm, store, split, output)
+    job, log = pretrain(slurm, store, split, output, "training.loader_workers=1")
     slurm.wait_for(lambda: len(logged_steps(output)) >= 30, log)
     slurm.run("scancel", "--signal=USR1", job)
     slurm.wait_for(lambda: (output / "stopped.json").exists(), log)
