@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 import uuid
@@ -15,8 +14,6 @@ from accelerate.utils import broadcast_object_list, gather_object
 
 from ..errors import InputError
 from .processes import process_state
-
-logger = logging.getLogger("ionbed")
 
 T = TypeVar("T")
 
