@@ -197,6 +197,7 @@ class Trainer:
                 paused = time.perf_counter()
                 if done or position.step % config.validate_every == 0:
                     self._validate(logs)
+                    advance(0, logs.status)
                 if done or stopping or position.step % config.checkpoint_every == 0:
                     self._save(until=paused)
                 self.meter.started += time.perf_counter() - paused  # the rates are those of training

@@ -23,6 +23,8 @@ SILENT_SECONDS, SILENT_LINES = 600.0, 20
 """A run that says it goes on is silent when its last line is older than this, and than so many times the usual gap."""
 LATEST_LINES = 10
 """Lines over which the middle rate is taken."""
+NO_DIFFERENCE = ("output", "training.trackers")
+"""Options that say where a run is written and shown."""
 
 State = Literal["running", "finished", "stopped", "failed", "silent", "damaged"]
 Order = Literal["latest", "name", "loss", "validation"]
@@ -172,7 +174,7 @@ def read_run(path: Path, name: str, now: float) -> Run:
 def differences(runs: Sequence[Run]) -> dict[Path, dict[str, Any]]:
     """Return in which options each run differs from others of its stage, by the shortest key that is clear.
 
-    Where a run writes to is no difference, nor is an option that a run of an older version did not have yet.
+    Where a run is written and shown is no difference, nor is an option that a run of an older version did not have yet.
     """
     different: dict[Path, dict[str, Any]] = {run.path: {} for run in runs}
     for stage in {run.stage for run in runs}:
@@ -181,7 +183,7 @@ def differences(runs: Sequence[Run]) -> dict[Path, dict[str, Any]]:
         for run in compared:
             for key, value in (run.config or {}).items():
                 values.setdefault(key, set()).add(json.dumps(value, sort_keys=True))
-        keys = [key for key, found in values.items() if len(found) > 1 and key != "output"]
+        keys = [key for key, found in values.items() if len(found) > 1 and key not in NO_DIFFERENCE]
         for key in keys:
             last = key.rsplit(".", 1)[-1]
             short = last if sum(other.rsplit(".", 1)[-1] == last for other in keys) == 1 else key

@@ -194,8 +194,8 @@ def test_runs_are_sorted(tmp_path):
 
 
 def test_what_differs_is_told_by_the_shortest_clear_key_within_a_stage(tmp_path):
-    make_run(tmp_path / "a", learning_rate=0.01, share=1, added="new")
-    make_run(tmp_path / "b", learning_rate=0.02, share=2)
+    make_run(tmp_path / "a", learning_rate=0.01, share=1, added="new", trackers=[])
+    make_run(tmp_path / "b", learning_rate=0.02, share=2, trackers=["wandb"])
     other = make_run(tmp_path / "c", command="finetune", learning_rate=0.5)
     runs = read_runs([tmp_path], order="name", now=NOW)
     assert list(differences(runs).values()) == [
