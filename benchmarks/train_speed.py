@@ -29,11 +29,12 @@ from embed_speed import random_spectra, sample_of_store
 
 from ionbed.configs.loading import load_config
 from ionbed.doctor import matmul_peak
-from ionbed.encoder.batching import padding_share, token_budget_batches
+from ionbed.encoder.batching import padding_share
 from ionbed.encoder.collator import EncoderBatch, select_peaks
 from ionbed.encoder.flops import forward_flops
 from ionbed.encoder.modeling_ionbed import IonbedModel
 from ionbed.pretrain.config import PretrainConfig
+from ionbed.pretrain.data import epoch_batches
 from ionbed.pretrain.masking import masked_batch
 from ionbed.pretrain.objective import MaskedPeakObjective
 from ionbed.pretrain.optimisation import make_optimizer
@@ -72,9 +73,9 @@ def main() -> None:
         candidates = sample_of_store(arguments.store, step_tokens) if arguments.store else random_spectra(step_tokens)
         for label, columns in (
             (f"{NUM_PEAKS} peaks", spectra_of_length(NUM_PEAKS, step_tokens // (NUM_PEAKS + 1))),
-            (f"lengths of {lengths_from}", first_tokens(candidates, config, step_tokens)),
+            (f"lengths of {lengths_from}", candidates),
         ):
-            for measured in measure(config, columns, arguments.device, precision, arguments.rounds, clock):
+            for measured in measure(config, columns, step_tokens, arguments.device, precision, arguments.rounds, clock):
                 rows.append({"size": size, "spectra": label, **measured})
                 if not arguments.json:
                     print_row(rows[-1], header=len(rows) == 1)
@@ -111,30 +112,35 @@ def spectra_of_length(num_peaks: int, count: int) -> SpectrumColumns:
     )
 
 
-def first_tokens(columns: SpectrumColumns, config: PretrainConfig, step_tokens: int) -> SpectrumColumns:
-    """Return as many spectra, in a fixed random order, as have ``step_tokens`` tokens together."""
-    selected, _ = select_peaks(columns, config.model.encoder_config())
-    order = np.random.default_rng(1).permutation(len(columns))
-    tokens = np.cumsum(selected.num_peaks[order] + 1)
-    return columns.take(order[tokens <= step_tokens])
+def micro_batches_of_a_step(lengths: np.ndarray, micro_batch_tokens: int, step_tokens: int) -> list[np.ndarray]:
+    """Return micro-batches as training makes them, of the short, middling and long spectra in due numbers.
+
+    A step of training has spectra of about one length; what is returned stands for many steps.
+    """
+    batches = epoch_batches(np.arange(len(lengths)), lengths, micro_batch_tokens, seed=0, epoch=0)
+    batches.sort(key=lambda rows: float(lengths[rows].mean()))
+    number = min(len(batches), max(1, step_tokens // micro_batch_tokens))
+    return [batches[len(batches) * (2 * i + 1) // (2 * number)] for i in range(number)]
 
 
 def measure(
     config: PretrainConfig,
     columns: SpectrumColumns,
+    step_tokens: int,
     device: str,
     precision: str,
     rounds: int,
     clock: Callable[[], float],
 ) -> list[dict[str, str | int | float]]:
-    """Time the forward pass and the training step on ``columns``, ``rounds`` times each, after one untimed run."""
+    """Time the forward pass and the training step on some of ``columns``, ``rounds`` times each, after one untimed."""
     torch.manual_seed(0)
     encoder = IonbedModel(config.model.encoder_config())
     objective = MaskedPeakObjective(encoder, config.masking).to(device)
     optimizer = make_optimizer(objective, config.training)
     selected, _ = select_peaks(columns, encoder.config)
-    lengths = selected.num_peaks + 1
-    parts = token_budget_batches(lengths, config.training.micro_batch_tokens)
+    all_lengths = selected.num_peaks + 1
+    parts = micro_batches_of_a_step(all_lengths, config.training.micro_batch_tokens, step_tokens)
+    lengths = all_lengths[np.concatenate(parts)]
     batches = [
         masked_batch(columns.take(part), part, encoder.config, config.masking, 0, 0).to(device) for part in parts
     ]
@@ -161,10 +167,10 @@ def measure(
             {
                 "what": label,
                 "parameters": sum(p.numel() for p in encoder.parameters()),
-                "number of spectra": len(columns),
-                "padding, share of tokens": padding_share(lengths, parts),
+                "number of spectra": len(lengths),
+                "padding, share of tokens": padding_share(all_lengths, parts),
                 "seconds": median,
-                "spectra/s": len(columns) / median,
+                "spectra/s": len(lengths) / median,
                 "tokens/s without padding": float(lengths.sum()) / median,
                 "GFLOP/s": times * operations / median / 1e9,
                 "matrix-product peak, GFLOP/s": statistics.median(peaks) / 1e9,
