@@ -212,15 +212,20 @@ def _hub_errors(repository: str, endpoint: str) -> Iterator[None]:
         raise
     except OfflineModeIsEnabled:
         raise InputError("HF_HUB_OFFLINE is set, nothing can be uploaded; unset it") from None
-    except Exception as error:
+    # The two bases of the library's own error are the errors of its HTTP client and of the system.
+    except (*HfHubHTTPError.__bases__, RuntimeError, ValueError) as error:
         answer = _answer(error)
         if answer is None:
-            # the two bases of the library's own error are the errors of its HTTP client and of the system
+            if "xet" in str(error).lower():
+                raise UploadError(
+                    f"{endpoint}: an upload by its Xet protocol failed ({_short(error)}); run the command again, with "
+                    "HF_HUB_DISABLE_XET=1 where this hub does not speak it"
+                ) from error
             if isinstance(error, HfHubHTTPError.__bases__):
                 raise UploadError(
                     f"{endpoint} cannot be reached ({_short(error)}); run the command again when it can"
                 ) from error
-            raise UploadError(f"{repository}: {_short(error)}; nothing was committed") from error
+            raise UploadError(f"{repository}: the upload failed ({_short(error)})") from error
         status, said = answer.response.status_code, _short(answer.server_message or answer)
         refusals = {
             401: f"the hub does not accept this login ({said}); run 'hf auth login', or set HF_TOKEN",

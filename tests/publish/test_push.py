@@ -150,6 +150,16 @@ def test_no_network_is_said_in_one_line(online, capsys, monkeypatch, tmp_path):
     assert online.calls == []
 
 
+def test_a_hub_that_does_not_speak_xet_is_told_from_one_that_is_away(online, capsys, monkeypatch, tmp_path):
+    pytest.importorskip("hf_xet")
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
+    assert "HF_HUB_DISABLE_XET=1" in push(capsys, model_folder(tmp_path / "model"), "me/encoder", code=1)
+    assert any("xet-write-token" in call for call in online.calls)
+    assert online.repositories["me/encoder"].commits == []
+
+
 @pytest.mark.parametrize(
     ("sources", "message"),
     [
