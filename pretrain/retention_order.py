@@ -19,6 +19,10 @@ from ..spectra.pairs import retention_order_pairs
 from .config import ObjectivesConfig
 from .run_groups import POOL_GROUPS, GroupBatch, StoreRuns, similar_lengths
 
+PLACE_SCALE = 10.0
+"""Places are so many times what the head puts out: the vectors of an untrained encoder hardly differ, and without it
+their order is learned slowly."""
+
 _MOST_DRAWS = 1000
 
 
@@ -117,7 +121,7 @@ class RetentionOrderHead(nn.Module):
         """Return the places, (N,), of unit vectors."""
         # A unit vector has elements of about size ** -0.5; layers are made for elements of about 1.
         places: torch.Tensor = self.layers(embedded_NE * self.size**0.5).float().squeeze(-1)
-        return places
+        return PLACE_SCALE * places
 
 
 def order_count(batch: OrderBatch) -> float:
