@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
 import uuid
@@ -13,6 +14,8 @@ from typing import Any
 
 from ..artifacts import atomic_file
 from ..errors import InputError
+
+logger = logging.getLogger("ionbed")
 
 LOG = "log.jsonl"
 RECORD = "run.json"
@@ -36,15 +39,14 @@ def begin_record(output: Path, about: Mapping[str, Any], step: int) -> dict[str,
     dict
         What was written: ``id``, ``name``, ``command``, ``config``, ``parameters``, and ``attempts``, a list of
         mappings with ``began`` and ``ended`` (UTC), ``from_step``, ``processes``, ``device``, ``host`` and ``outcome``.
-
-    Raises
-    ------
-    InputError
-        The run goes on, but its record is damaged.
     """
     from .. import __version__
 
-    before = read_record(output) if step else None
+    try:
+        before = read_record(output) if step else None
+    except InputError as error:  # weeks of training do not end for it
+        logger.warning("%s; the run goes on under a new id", error)
+        before = None
     attempt = {
         "began": _now(),
         "from_step": step,
@@ -87,11 +89,11 @@ def read_record(output: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); remove it, the run goes on without it") from None
+        raise InputError(f"{path}: cannot be read ({error})") from None
     if not isinstance(record, dict) or not all(
         isinstance(record.get(name), kind) for name, kind in (("id", str), ("name", str), ("attempts", list))
     ):
-        raise InputError(f"{path}: is not the record of a run; remove it, the run goes on without it")
+        raise InputError(f"{path}: is not the record of a run")
     return record
 
 

@@ -121,17 +121,16 @@ def test_half_a_line_and_lines_of_noise_do_not_stop_a_resumption(tmp_path, caplo
     assert "2 of its lines cannot be read" in caplog.text
 
 
-def test_a_damaged_record_is_named_when_a_run_goes_on(tmp_path):
-    for text in ("{", "[]", '{"id": 3}'):
-        (tmp_path / "run.json").write_text(text)
-        with pytest.raises(ionbed.InputError, match=r"run\.json: .*; remove it"):
-            Logs(tmp_path, config(), 2, enabled=True)
-    with Logs(tmp_path, config(), 0, enabled=True):  # a new run replaces it
-        pass
-    (tmp_path / "run.json").unlink()
-    with Logs(tmp_path, config(), 3, enabled=True):  # of an older version
-        pass
-    assert [attempt["from_step"] for attempt in read_record(tmp_path)["attempts"]] == [3]
+def test_a_damaged_record_does_not_end_a_run(tmp_path, caplog):
+    for text in ("{", "[]", '{"id": 3}', None):  # none: a run of an older version
+        (tmp_path / "run.json").unlink(missing_ok=True)
+        if text is not None:
+            (tmp_path / "run.json").write_text(text)
+        caplog.clear()
+        with Logs(tmp_path, config(), 3, enabled=True):
+            pass
+        assert ("the run goes on under a new id" in caplog.text) == (text is not None)
+        assert [attempt["from_step"] for attempt in read_record(tmp_path)["attempts"]] == [3]
 
 
 def test_a_tracker_that_fails_is_left_out_and_the_others_go_on(tmp_path, monkeypatch, caplog):
