@@ -256,8 +256,8 @@ def finetune(
     epilog=examples(
         "ionbed embed queries.mgf --out embeddings.parquet",
         "ionbed embed store --out e.parquet --model runs/small/model",
-        "ionbed embed store --out e.parquet --part 3/16   # by 16 jobs of a cluster, one of which this is",
-        "ionbed embed store --out e.parquet --merge       # when all have ended",
+        "ionbed embed store --out e.parquet --part 3/16      # one of 16 jobs",
+        "ionbed embed store --out e.parquet --merge          # after the last",
     ),
 )
 def embed(
