@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from ..encoder.loading import load_model
 from ..encoder.modeling_ionbed import IonbedModel
@@ -206,14 +206,15 @@ def _hub_errors(repository: str, endpoint: str) -> Iterator[None]:
     """Turn what the hub's library raises into one line each."""
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
+    # The two bases of the library's own error are the errors of its HTTP client and of the system.
+    connection_errors = cast(tuple[type[Exception], ...], HfHubHTTPError.__bases__)
     try:
         yield
     except InputError:
         raise
     except OfflineModeIsEnabled:
         raise InputError("HF_HUB_OFFLINE is set, nothing can be uploaded; unset it") from None
-    # The two bases of the library's own error are the errors of its HTTP client and of the system.
-    except (*HfHubHTTPError.__bases__, RuntimeError, ValueError) as error:
+    except (*connection_errors, RuntimeError, ValueError) as error:
         answer = _answer(error)
         if answer is None:
             if "xet" in str(error).lower():
@@ -221,7 +222,7 @@ def _hub_errors(repository: str, endpoint: str) -> Iterator[None]:
                     f"{endpoint}: an upload by its Xet protocol failed ({_short(error)}); run the command again, with "
                     "HF_HUB_DISABLE_XET=1 where this hub does not speak it"
                 ) from error
-            if isinstance(error, HfHubHTTPError.__bases__):
+            if isinstance(error, connection_errors):
                 raise UploadError(
                     f"{endpoint} cannot be reached ({_short(error)}); run the command again when it can"
                 ) from error
