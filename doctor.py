@@ -162,7 +162,9 @@ def _optional() -> Iterator[Check]:
     for distribution, extra, consequence in (
         ("matchms", "evaluate", "no cosine and modified cosine rows in evaluate and demo"),
         ("ms_entropy", "evaluate", "no spectral-entropy rows in evaluate and demo"),
-        ("tensorboard", "cluster", "training logs to log.jsonl only"),
+        ("tensorboard", "track", "training.trackers cannot name it"),
+        ("wandb", "track", "training.trackers cannot name it"),
+        ("trackio", "track", "training.trackers cannot name it"),
         ("fastapi", "serve", "no HTTP service"),
     ):
         try:
