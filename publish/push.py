@@ -208,13 +208,14 @@ def _hub_errors(repository: str, endpoint: str) -> Iterator[None]:
 
     # The two bases of the library's own error are the errors of its HTTP client and of the system.
     connection_errors = cast(tuple[type[Exception], ...], HfHubHTTPError.__bases__)
+    expected = (*connection_errors, RuntimeError, ValueError)
     try:
         yield
     except InputError:
         raise
     except OfflineModeIsEnabled:
         raise InputError("HF_HUB_OFFLINE is set, nothing can be uploaded; unset it") from None
-    except (*connection_errors, RuntimeError, ValueError) as error:
+    except expected as error:
         answer = _answer(error)
         if answer is None:
             if "xet" in str(error).lower():
