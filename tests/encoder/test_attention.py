@@ -170,6 +170,27 @@ def test_packing_only_where_much_is_padding():
     assert packing_for(much, torch.float32, 8) is not None
 
 
+@pytest.mark.usefixtures("packed_by_kernel")
+def test_with_a_kernel_any_padding_is_left_out():
+    mask = torch.ones(4, 20, dtype=torch.bool)
+    assert packing_for(mask, torch.bfloat16, 8) is None
+    mask[0, 19] = False
+    assert packing_for(mask, torch.bfloat16, 8) is not None
+
+
+def test_mixed_precision_rotates_and_packs_as_full_precision_does(monkeypatch):
+    model = model_of(initializer_range=0.05)
+    batch = batch_of([30, 1, 7, 12, 0, 30], model.config)
+    expected = results(model, batch)
+    for worth in (0.0, 1.0):
+        monkeypatch.setattr(attention, "PADDING_WORTH_PACKING", worth)
+        with torch.autocast("cpu", torch.bfloat16):
+            actual = results(model, batch)
+        for name in ("hidden", "layers.0.qkv.weight", "layers.1.qkv.weight"):
+            difference = (actual[name].float() - expected[name]).norm() / expected[name].norm()
+            assert difference < 0.05, (name, worth)
+
+
 @pytest.mark.parametrize("options", [{}, {"rotary_fraction": 0.0}, {"pairwise_bias": 8}])
 def test_compiled_layers_give_the_same_from_one_graph_for_each_shape(options):
     torch.compiler.reset()
