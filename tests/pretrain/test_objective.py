@@ -8,6 +8,8 @@ import json
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ionbed.configs.loading import load_config
 from ionbed.encoder.collator import EncoderBatch
@@ -16,7 +18,7 @@ from ionbed.encoder.modeling_ionbed import IonbedModel
 from ionbed.errors import InputError
 from ionbed.pretrain.config import MaskingConfig, PretrainConfig
 from ionbed.pretrain.masking import masked_batch
-from ionbed.pretrain.objective import MaskedPeakObjective
+from ionbed.pretrain.objective import MaskedPeakObjective, MzBins
 from ionbed.pretrain.run import pretrain
 from ionbed.spectra.columns import SpectrumColumns
 from ionbed.spectra.spectrum import Spectrum
@@ -88,6 +90,19 @@ def test_the_regression_is_an_absolute_error_in_hundreds_of_da():
     with torch.no_grad():
         error = (objective.predict_mz(batch) - batch.mz_BL[batch.hidden_mz_BL]).abs().sum() / 100
         assert float(objective(batch)["mz_value"]) == pytest.approx(float(error), rel=1e-5)
+
+
+@given(st.floats(1.0, 999.99))
+def test_a_prediction_undoes_the_targets(mz):
+    """A head that is sure of the true block, bin and offset predicts the m/z that they were made of."""
+    head = MzBins(4, MaskingConfig(), 0.02)
+    block, bin_, offset = head.targets(torch.tensor([mz], dtype=torch.float64))
+    with torch.no_grad():
+        for layer in (head.block_out, head.bin_out, head.offset_out):
+            layer.weight.zero_()
+        head.block_out.bias[block], head.bin_out.bias[bin_] = 10.0, 10.0
+        head.offset_out.bias.copy_(offset)
+        assert head.predict(torch.zeros(1, 4)).item() == pytest.approx(mz, abs=1e-5)
 
 
 @pytest.mark.parametrize("masking", VARIANTS[:2])
