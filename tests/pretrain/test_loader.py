@@ -14,11 +14,15 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from ionbed.configs.loading import load_config
 from ionbed.encoder.collator import EncoderBatch, collate
 from ionbed.encoder.configuration_ionbed import IonbedConfig
 from ionbed.errors import InputError
+from ionbed.pretrain.config import PretrainConfig
 from ionbed.pretrain.loader import Position, checked_batches, prefetched
+from ionbed.pretrain.run import pretrain
 from ionbed.spectra.columns import SpectrumColumns
 from ionbed.spectra.spectrum import Spectrum
 
@@ -75,6 +79,21 @@ def test_loading_takes_nothing_of_the_random_numbers_of_the_run(workers):
     torch.manual_seed(7)
     seen(workers, Position())
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_run_gives_the_same_weights_with_loading_processes(store, split, tmp_path):
+    """With dropout, whose random numbers follow the training process's own generator."""
+    weights = []
+    for workers in (0, 2):
+        output = tmp_path / str(workers)
+        pretrain(load_config(PretrainConfig, "pretrain-tiny", [
+            f"data.store={store}", f"data.split={split}", f"output={output}", f"training.loader_workers={workers}",
+            "model.hidden_size=32", "model.num_layers=1", "model.num_heads=4", "model.num_mz_wavelengths=16",
+            "model.dropout=0.1", "training.steps=5", "training.warmup_steps=1", "training.batch_tokens=400",
+        ]))  # fmt: skip
+        weights.append(load_file(output / "model" / "model.safetensors"))
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert not psutil.Process().children()
 
 
 @pytest.mark.parametrize("workers", [0, 2])
