@@ -208,7 +208,7 @@ def _hub_errors(repository: str, endpoint: str) -> Iterator[None]:
 
     # The two bases of the library's own error are the errors of its HTTP client and of the system.
     connection_errors = cast(tuple[type[Exception], ...], HfHubHTTPError.__bases__)
-    expected = (*connection_errors, RuntimeError, ValueError)
+    expected: tuple[type[Exception], ...] = (*connection_errors, RuntimeError, ValueError)
     try:
         yield
     except InputError:
