@@ -360,7 +360,7 @@ def test_a_resumed_run_gives_the_same_bits(whole_run, run_store, tmp_path, monke
     with pytest.raises(KeyboardInterrupt):
         pretrain(config_for(run_store, output))
     monkeypatch.undo()
-    pretrain(config_for(run_store, output), resume="auto")
+    pretrain(config_for(run_store, output, "training.loader_workers=1"), resume="auto")
     assert terms_of(output) == terms_of(whole_run)
     mine, theirs = (load_file(run / "model" / "model.safetensors") for run in (output, whole_run))
     assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
