@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
-import textwrap
 import time
+from multiprocessing.connection import Connection
 from types import SimpleNamespace
 
 import numpy as np
@@ -26,6 +25,7 @@ from ionbed.pretrain.run import pretrain
 from ionbed.spectra.columns import SpectrumColumns
 from ionbed.spectra.spectrum import Spectrum
 
+FORK = multiprocessing.get_context("fork")
 ONE_OF_TWO = SimpleNamespace(device=torch.device("cpu"), process_index=1, num_processes=2)
 
 
@@ -133,30 +133,24 @@ def test_a_loading_process_that_dies_ends_the_run():
     assert not psutil.Process().children()
 
 
-ENDLESS = textwrap.dedent(
-    """
-    import sys, time
-    sys.path.insert(0, sys.argv[1])
-    import psutil
-    from test_loader import ONE_OF_TWO, Position, Spectra, checked_batches, prefetched
+def endless(told: Connection, end: str) -> None:
     task = Spectra()
     ahead = prefetched(task, 10**6, Position(), checked_batches(task, 0, 2), ONE_OF_TWO, 2)
     next(ahead)
-    print(*[child.pid for child in psutil.Process().children()], flush=True)
-    if sys.argv[2] == "leave":
+    told.send([child.pid for child in psutil.Process().children()])
+    if end == "leave":
         raise SystemExit(3)  # without closing anything
     while True:
         next(ahead)
         time.sleep(0.01)
-    """
-)
 
 
-def start_endless(end: str) -> tuple[subprocess.Popen, list[psutil.Process]]:
-    words = [sys.executable, "-c", ENDLESS, os.path.dirname(__file__), end]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    return process, [psutil.Process(int(pid)) for pid in process.stdout.readline().split()]
+def start_endless(end: str) -> tuple[multiprocessing.Process, list[psutil.Process]]:
+    mine, its = FORK.Pipe()
+    process = FORK.Process(target=endless, args=(its, end))
+    process.start()
+    assert mine.poll(60)
+    return process, [psutil.Process(pid) for pid in mine.recv()]
 
 
 def test_loading_processes_do_not_outlive_a_process_that_is_killed():
@@ -167,12 +161,13 @@ def test_loading_processes_do_not_outlive_a_process_that_is_killed():
         worker.send_signal(signal.SIGTERM)
     time.sleep(1.5)
     assert all(worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE for worker in workers)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     assert psutil.wait_procs(workers, timeout=20)[1] == []
 
 
 def test_a_process_that_leaves_without_closing_is_not_held_up():
     process, workers = start_endless("leave")
-    assert process.wait(timeout=60) == 3
+    process.join(60)
+    assert process.exitcode == 3
     assert psutil.wait_procs(workers, timeout=20)[1] == []
