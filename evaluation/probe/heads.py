@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from ...errors import InputError
 from ..tasks import draw_per_molecule
 
 RIDGE_PENALTIES = tuple(10.0**power for power in np.arange(-7, 3.5, 0.5).tolist())
@@ -147,10 +148,20 @@ def logistic(design: Design, label: np.ndarray, num_classes: int) -> Predicted:
     ----------
     label : int64 array of shape (M,)
         Class of every molecule; -1 where it has none: its spectra count nowhere.
+
+    Raises
+    ------
+    InputError
+        No validation spectrum is of any of the classes.
     """
     every = np.flatnonzero(label[design.train.molecule] >= 0)
     few = draw_per_molecule(every, design.train.molecule, limit=SPECTRA_TO_CHOOSE_BY, seed=0)
     known = label[design.validation.molecule] >= 0
+    if not known.any():
+        raise InputError(
+            "no molecule that penalties are chosen by (fold 'validation') has a class that is asked for; make a larger "
+            "split, or ask for fewer classes"
+        )
     validation_ND = design.validation_ND[torch.from_numpy(known)]
     validation_label_N = torch.from_numpy(label[design.validation.molecule[known]])
     validation_weight_N = torch.from_numpy(design.validation.weight[known])

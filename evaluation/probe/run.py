@@ -158,7 +158,7 @@ def probe(
     drawn = draw_spectra(data, every, options, seed=seed)
     folds = _folds(drawn, options, seed)
     sets = feature_sets(trainings, drawn.columns, random_seeds=options.random_seeds, cache=options.cache, seed=seed)
-    targets = targets_of(drawn, every.fingerprint, options.fold, options.targets)
+    targets = targets_of(drawn, every, options.fold, options.targets)
     judges = [
         ProbeJudge(target, drawn.molecule[folds[2]], resamples=options.resamples, seed=seed) for target in targets
     ]

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from ..candidates import Candidates
 from ..dataset import EvaluationData
 from ..query_properties import CHEMONT_LEVELS, chemical_classes
 
@@ -91,13 +92,13 @@ class TargetOptions:
                 raise ValueError(f"'{name}' is {getattr(self, name)}; it must be at least 1")
 
 
-def targets_of(data: EvaluationData, fingerprint: np.ndarray, fold: str, options: TargetOptions) -> list[Target]:
+def targets_of(data: EvaluationData, molecules: Candidates, fold: str, options: TargetOptions) -> list[Target]:
     """Return every target that enough molecules of both folds have an answer to.
 
     Parameters
     ----------
-    fingerprint : uint8 array of shape (at least m, n_bytes)
-        Packed Morgan fingerprints of the molecules.
+    molecules : Candidates
+        The first are those of the data. Every spectrum of ``data`` is of one that RDKit can read.
     fold : str
         That is asked about.
     """
@@ -107,12 +108,12 @@ def targets_of(data: EvaluationData, fingerprint: np.ndarray, fold: str, options
         _classes(f"chemical {level}", classes[:, CHEMONT_LEVELS.index(level)], train, test, options)
         for level in ("superclass", "class")
     ]
-    bits = np.unpackbits(fingerprint[: len(data.inchikey_block)], axis=1)
+    bits = np.unpackbits(molecules.fingerprint[: len(data.inchikey_block)], axis=1)
     known = np.unique(data.molecule)
     labels = [f"bit {number}" for number in range(bits.shape[1])]
     found.append(_bits("fingerprint bits", labels, _without_repeats(bits, known), train, test, options))
     has, numbers = (np.zeros((len(data.inchikey_block), len(of))) for of in (SUBSTRUCTURES, PROPERTIES))
-    has[known], numbers[known] = describe([str(data.smiles[molecule]) for molecule in known])
+    has[known], numbers[known] = describe([str(text) for text in molecules.smiles[known]])
     found.append(_bits("substructures", list(SUBSTRUCTURES), has, train, test, options))
     found.append(Target("properties", "numbers", PROPERTIES, numbers, {"train molecules": len(train),
                                                                        "molecules": len(test)}))  # fmt: skip

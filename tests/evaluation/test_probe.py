@@ -227,12 +227,13 @@ def test_rare_answers_and_repeated_bits_are_not_asked_for(data) -> None:
     bits[0, 13] = 1
     fingerprint[:] = np.packbits(bits, axis=1)
     options = TargetOptions(min_train_molecules=3, min_test_molecules=2, max_bits=8)
-    found = {target.name: target for target in targets_of(data, fingerprint, "test", options)}
+    molecules = SimpleNamespace(fingerprint=fingerprint, smiles=data.smiles)
+    found = {target.name: target for target in targets_of(data, molecules, "test", options)}
     assert found["fingerprint bits"].labels == ("bit 7", "bit 11")
     np.testing.assert_array_equal(found["fingerprint bits"].truth, bits[:, [7, 11]])
     assert found["chemical superclass"].labels == tuple(sorted(CLASSES))
     assert "chemical class" not in found  # of one class only
-    strict = {t.name for t in targets_of(data, fingerprint, "test", replace(options, min_train_molecules=1000))}
+    strict = {t.name for t in targets_of(data, molecules, "test", replace(options, min_train_molecules=1000))}
     assert strict == {"properties"}
 
 

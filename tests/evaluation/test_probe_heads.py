@@ -9,6 +9,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import accuracy_score, f1_score, r2_score, roc_auc_score
 
+from ionbed.errors import InputError
 from ionbed.evaluation.probe.heads import LOGISTIC_PENALTIES, RIDGE_PENALTIES, Design, Rows, logistic, ridge
 from ionbed.evaluation.probe.scores import ProbeJudge
 from ionbed.evaluation.probe.targets import ACCURACY, MACRO_F1, R2, ROC_AUC, Target
@@ -122,6 +123,13 @@ def test_without_features_a_head_knows_how_frequent_each_answer_is(made) -> None
         np.testing.assert_allclose(np.exp(logits[0] - np.logaddexp.reduce(logits[0])), frequency, atol=2e-3)
         assert np.ptp(logits, axis=0).max() == 0
         np.testing.assert_allclose(ridge(design, made.numbers).values[0], made.numbers[:160].mean(axis=0), rtol=1e-6)
+
+
+def test_classes_that_no_penalty_can_be_chosen_by_are_refused(made) -> None:
+    classes = made.classes.copy()
+    classes[160:200] = -1
+    with pytest.raises(InputError, match="fold 'validation'"):
+        logistic(design_of(made), classes, NUM_CLASSES)
 
 
 def target(kind: str, truth: np.ndarray) -> Target:
