@@ -25,7 +25,7 @@ from ..pretrain.contrast import contrast_anchors, contrastive_loss
 from ..pretrain.data import TrainingSpectra
 from ..pretrain.loop import train
 from ..pretrain.masking import hide_metadata
-from ..pretrain.run import nothing_left_of_an_error, open_training_spectra, run_identity, write_model
+from ..pretrain.run import open_training_spectra, run_identity, sole_run, write_model
 from ..pretrain.signals import StopSignal, heeding
 from ..pretrain.trackers import check_trackers
 from ..spectra.molecules import tanimoto_matrix
@@ -233,7 +233,7 @@ def finetune(config: FinetuneConfig, *, resume: str | None = None, stop: StopSig
     Positives are spectra of one molecule (first InChIKey block); negatives include its isobars within the precursor
     window. See `ionbed.pretrain.run.pretrain` for the parameters, the result and the errors.
     """
-    with nothing_left_of_an_error(config.output), heeding(stop) as stop:
+    with sole_run(config.output), heeding(stop) as stop:
         check_trackers(config.training.trackers)  # now, not when the data has been made ready
         spectra = open_training_spectra(config.output, resume, lambda cache: TrainingSpectra(config.data, cache))
         task = ContrastiveTask(config, spectra)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from ..artifacts import MANIFEST, atomic_folder, sha256_of_file, write_manifest
+from ..artifacts import MANIFEST, atomic_folder, exclusive, sha256_of_file, write_manifest
 from ..configs.loading import to_tree
 from ..encoder.modeling_ionbed import IonbedModel
 from ..errors import InputError
@@ -63,7 +63,7 @@ def pretrain(config: PretrainConfig, *, resume: str | None = None, stop: StopSig
     InputError
         The store, the split, the output or a checkpoint to resume from is unusable.
     """
-    with nothing_left_of_an_error(config.output), heeding(stop) as stop:
+    with sole_run(config.output), heeding(stop) as stop:
         check_trackers(config.training.trackers)  # now, not when the data has been made ready
         spectra = open_training_spectra(config.output, resume, lambda cache: TrainingSpectra(config.data, cache))
         task = MaskedPeakTask(config, spectra)
@@ -78,18 +78,29 @@ def pretrain(config: PretrainConfig, *, resume: str | None = None, stop: StopSig
 
 
 @contextmanager
-def nothing_left_of_an_error(output: Path) -> Iterator[None]:
-    """Remove what a run has made before an `InputError` that kept it from starting, so that it can be started anew."""
+def sole_run(output: Path) -> Iterator[None]:
+    """Keep other runs from ``output``, and remove what this one has made there before an error kept it from starting.
+
+    Raises
+    ------
+    InputError
+        Another run is writing there.
+    """
     created = [folder for folder in (output, *output.parents) if not folder.exists()]
-    had_columns = (output / COLUMNS).exists()
+    is_main = process_state().is_main_process
     try:
-        yield
-    except (InputError, SystemExit):  # the latter where another process has the error: see `main_first`
-        if process_state().is_main_process and not had_columns:
-            shutil.rmtree(output / COLUMNS, ignore_errors=True)
+        with exclusive(output) if is_main else nullcontext():
+            had_columns = (output / COLUMNS).exists()
+            try:
+                yield
+            except (InputError, SystemExit):  # the latter where another process has the error: see `main_first`
+                if is_main and not had_columns:
+                    shutil.rmtree(output / COLUMNS, ignore_errors=True)
+                raise
+    except (InputError, SystemExit):
+        for folder in created if is_main else ():
             with suppress(OSError):  # not empty: a run had begun
-                for folder in created:
-                    folder.rmdir()
+                folder.rmdir()
         raise
 
 

@@ -292,3 +292,13 @@ def test_a_line_of_the_log_says_how_the_machine_is_used(whole):
         assert 0.05 < entry["memory_gb"] < 20
         assert entry["loss_max"] == pytest.approx(entry["loss"])  # of one process
         assert 0 <= entry["data_wait_share"] <= 1
+
+
+def test_two_runs_do_not_write_one_output(store, split, tmp_path):
+    from ionbed.artifacts import exclusive
+
+    with exclusive(tmp_path / "run"), pytest.raises(ionbed.InputError, match="another process is writing"):
+        run(store, split, tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+    with exclusive(tmp_path / "deep" / "run"), pytest.raises(ionbed.InputError, match="another process is writing"):
+        run(store, split, tmp_path / "deep" / "run")
