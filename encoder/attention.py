@@ -15,7 +15,10 @@ import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
 PADDING_WORTH_PACKING = 0.15
-"""Share of padding from which packed tokens are faster where attention itself still needs them padded."""
+"""Share of padding from which packed tokens are faster where attention itself still needs them padded.
+
+Seen on a CPU (`small`): training gains from 0.06 on, embedding from about 0.15.
+"""
 LARGEST_FUSED_HEAD = 256
 
 

@@ -1,7 +1,7 @@
 """The encoder: a transformer whose attention sees mass differences, one token per peak and one for the precursor.
 
 Shape suffixes: B spectra, L tokens (the precursor first), D hidden size, H heads, K dimensions of a head,
-R rotated pairs of a head, W wavelengths, E embedding dimensions.
+R rotated pairs of a head, W wavelengths, E embedding dimensions, T real tokens of a batch without padding between.
 """
 
 from __future__ import annotations
