@@ -209,41 +209,48 @@ def test_rows_outside_the_folds_are_in_no_group(run_store, tmp_path, monkeypatch
         assert rows and all(row % 3 != 2 for row in rows)
 
 
-def test_relations_and_losses_are_those_of_a_plain_loop(make_task):
-    task = make_task("objectives.coelution_time=100", "objectives.min_time_difference=60")
-    runs = task.run_objectives.runs
-    groups = [source.draw(np.random.default_rng(4)) for source in task.run_objectives.sources.values()]
-    neighbours, order = (
-        source.batch([group, group[::-1].copy()], _collated(task, np.concatenate([group, group[::-1]])))
-        for source, group in zip(task.run_objectives.sources.values(), groups, strict=True)
-    )
+def test_pairs_and_the_contrast_are_those_of_a_plain_loop(make_task):
+    task = make_task("objectives.coelution_time=100")
+    time = task.run_objectives.runs.retention_time
+    source = task.run_objectives.sources["neighbours"]
+    groups = [source.draw(np.random.default_rng(number)) for number in (4, 5)]
+    rows = np.concatenate(groups)
+    batch = source.batch(groups, _collated(task, rows))
     vectors = torch.nn.functional.normalize(torch.randn(16, 5, generator=torch.Generator().manual_seed(0)), dim=1)
-    rows = np.concatenate([groups[0], groups[0][::-1]])
-    total, counted = 0.0, 0
+    total, counted, others = 0.0, 0, 0
     for i in range(16):
-        partner = i ^ 1
-        negatives = [
-            j for j in range(16)
-            if j // 8 == i // 8 and j not in (i, partner)
-            and abs(runs.retention_time[rows[i]] - runs.retention_time[rows[j]]) > 100
-        ]  # fmt: skip
+        same_group = [j for j in range(16) if j // 8 == i // 8 and j // 2 != i // 2]
+        negatives = [j for j in same_group if abs(time[rows[i]] - time[rows[j]]) > 100]
+        others += len(same_group) - len(negatives)
         if negatives:
-            logits = torch.stack([vectors[i] @ vectors[j] / 0.1 for j in (partner, *negatives)])
+            logits = torch.stack([vectors[i] @ vectors[j] / 0.1 for j in (i ^ 1, *negatives)])
             total, counted = total - float(logits.log_softmax(0)[0]), counted + 1
-    assert counted > 0 and neighbours.negative_NN.any(1).sum() < 16 * 6
-    assert neighbour_count(neighbours) == counted
-    assert float(neighbour_loss(vectors, neighbours, 0.1)) == pytest.approx(total, rel=1e-5)
+    assert counted > 0 and others > 0
+    assert neighbour_count(batch) == counted
+    assert float(neighbour_loss(vectors, batch, 0.1)) == pytest.approx(total, rel=1e-5)
 
-    rows, places = np.concatenate([groups[1], groups[1][::-1]]), torch.randn(16)
-    total, counted = 0.0, 0
+
+def test_the_order_is_that_of_a_plain_loop(make_task):
+    task = make_task(
+        "objectives.neighbours=0", "objectives.min_time_difference=60", "objectives.min_precursor_ppm=100000"
+    )
+    runs, source = task.run_objectives.runs, task.run_objectives.sources["retention_order"]
+    groups = [source.draw(np.random.default_rng(number)) for number in (4, 5)]
+    rows = np.concatenate(groups)
+    batch = source.batch(groups, _collated(task, rows))
+    places = torch.randn(16, generator=torch.Generator().manual_seed(0))
+    total, counted, near = 0.0, 0, 0
     for i in range(16):
         for j in range(16):
             time, mz = runs.retention_time[rows[[i, j]]], runs.precursor_mz[rows[[i, j]]]
-            if i // 8 == j // 8 and time[1] - time[0] >= 60 and abs(mz[0] - mz[1]) > 50e-6 * mz.max():
-                total -= float(torch.sigmoid(places[j] - places[i]).log())
-                counted += 1
-    assert 8 < counted == order_count(order)
-    assert float(order_loss(places, order)) == pytest.approx(total, rel=1e-5)
+            if i // 8 == j // 8 and time[1] - time[0] >= 60:
+                if abs(mz[0] - mz[1]) > 0.1 * mz.max():
+                    total -= float(torch.sigmoid(places[j] - places[i]).log())
+                    counted += 1
+                else:
+                    near += 1
+    assert near > 0 and 8 < counted == order_count(batch)
+    assert float(order_loss(places, batch)) == pytest.approx(total, rel=1e-5)
 
 
 def _collated(task: MaskedPeakTask, rows: np.ndarray, *, epoch: int = 0, **changes: float):
