@@ -92,15 +92,16 @@ def files_of(folder: Path) -> dict[str, bytes]:
 def test_a_conversion_is_made_once_and_goes_on_where_it_was_killed(store, tmp_path, monkeypatch):
     opened = Store(store)
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
-    monkeypatch.setattr(mapped_store, "ROWS_AT_ONCE", 20)
+    monkeypatch.setattr(mapped_store, "ROWS_AT_ONCE", 10)
+    monkeypatch.setattr(mapped_store, "BATCHES_PER_FILE", 2)
     MappedStore(opened, whole)
     blocks, read = Store.blocks, []
 
     def killed_in_the_third(self, columns, rows, size):
-        for number, table in enumerate(blocks(self, columns, rows, size)):
-            if number == 2:
-                raise KeyboardInterrupt
+        for table in blocks(self, columns, rows, size):
             yield table
+            if rows.start == 40:
+                raise KeyboardInterrupt
 
     def counted(self, columns, rows, size):
         for table in blocks(self, columns, rows, size):
@@ -110,9 +111,6 @@ def test_a_conversion_is_made_once_and_goes_on_where_it_was_killed(store, tmp_pa
     monkeypatch.setattr(Store, "blocks", killed_in_the_third)
     with pytest.raises(KeyboardInterrupt):
         MappedStore(opened, resumed)
-    partial = resumed / f".{content_key(opened)}.partial"
-    with open(partial / "mz", "ab") as file:
-        file.write(b"half a block")
     monkeypatch.setattr(Store, "blocks", counted)
     MappedStore(opened, resumed)
     assert sum(read) == len(opened) - 40
@@ -121,27 +119,28 @@ def test_a_conversion_is_made_once_and_goes_on_where_it_was_killed(store, tmp_pa
     assert sum(read) == len(opened) - 40  # not once more
 
 
-def test_files_shorter_than_they_were_are_not_gone_on_from(store, tmp_path, monkeypatch):
-    opened = Store(store)
-    monkeypatch.setattr(mapped_store, "ROWS_AT_ONCE", 20)
-    MappedStore(opened, tmp_path / "whole")
-    state = {"rows": 20, "sizes": dict.fromkeys(mapped_store.NUMBERS, 10**6)}
-    partial = tmp_path / "new" / f".{content_key(opened)}.partial"
-    partial.mkdir(parents=True)
-    for name in mapped_store.NUMBERS:
-        (partial / name).write_bytes(b"lost")
-    (partial / ".resume-key").write_text(content_key(opened))
-    (partial / "conversion.json").write_text(json.dumps(state))
-    MappedStore(opened, tmp_path / "new")
-    key = content_key(opened)
-    assert files_of(tmp_path / "new" / key) == files_of(tmp_path / "whole" / key)
+def test_rows_are_gathered_over_batches_and_files(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(mapped_store, "ROWS_AT_ONCE", 7)
+    monkeypatch.setattr(mapped_store, "BATCHES_PER_FILE", 3)
+    table = Store(store).table()
+    mapped = MappedStore(Store(store), tmp_path)
+    assert len(mapped.datasets) == 7 and sum(map(len, mapped.datasets)) == len(mapped) == len(table)
+    expected = SpectrumColumns.from_table(table)
+    for rows in (np.arange(len(table)), np.random.default_rng(1).permutation(len(table))[:60], np.array([143, 0, 20])):
+        assert_same_columns(mapped.columns(rows), expected.take(rows))
+    assert_same_columns(mapped.columns(np.empty(0, np.int64)), expected.take(np.empty(0, np.int64)))
+    for name in ("precursor_mz", "polarity"):
+        np.testing.assert_array_equal(mapped.numbers(name), getattr(expected, name))
+    np.testing.assert_array_equal(mapped.numbers("num_peaks"), expected.num_peaks)
+    for name in mapped_store.TEXTS:
+        assert mapped.texts(name).of(slice(None)).tolist() == table[name].to_pylist()
 
 
 def test_damaged_files_are_named(store, tmp_path):
     MappedStore(Store(store), tmp_path)
-    path = tmp_path / content_key(Store(store)) / "mz"
-    path.write_bytes(path.read_bytes()[:-4])
-    with pytest.raises(InputError, match=r"is damaged \(mz has [\d,]+ bytes for [\d,]+ values\); remove it"):
+    path = tmp_path / content_key(Store(store)) / "spectra-00000.arrow"
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(InputError, match=r"is damaged \(.*\); remove it"):
         MappedStore(Store(store), tmp_path)
 
 
