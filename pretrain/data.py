@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ _BLOCK = 1 << 20
 class TrainingSpectra:
     """Rows of a prepared store, in some folds, read on demand from memory-mapped files.
 
-    A process holds four bytes for each row that it trains on; everything else is mapped, see `MappedStore`.
+    A process holds a few bytes for each row of the store; spectra are mapped, see `MappedStore`.
 
     Parameters
     ----------
@@ -35,8 +36,8 @@ class TrainingSpectra:
     ----------
     rows, validation_rows : int32 arrays
         Row numbers in the store of what is trained on, and of what the validation loss is computed on.
-    num_peaks, precursor_mz, polarity : arrays
-        Of every row of the store; mapped.
+    num_peaks : int32 array
+        Of every row of the store.
 
     Raises
     ------
@@ -49,9 +50,7 @@ class TrainingSpectra:
         self.store_manifest = store.manifest
         self.split = Split.load(config.split) if config.split else None
         self._mapped = MappedStore(store, cache)
-        self.num_peaks, self.precursor_mz, self.polarity = map(
-            self._mapped.numbers, ("num_peaks", "precursor_mz", "polarity")
-        )
+        self.num_peaks = self._mapped.numbers("num_peaks")
         if self.split is None:
             self.rows, self.validation_rows = np.arange(len(self._mapped), dtype=np.int32), np.empty(0, np.int32)
         else:
@@ -62,6 +61,16 @@ class TrainingSpectra:
             self.validation_rows = validation[keep]
         if not len(self.rows):
             raise InputError(f"{config.store}: no spectrum is in fold {', '.join(config.folds)} of {config.split}")
+
+    @cached_property
+    def precursor_mz(self) -> np.ndarray:
+        """Precursor m/z of every row of the store, Da."""
+        return self._mapped.numbers("precursor_mz")
+
+    @cached_property
+    def polarity(self) -> np.ndarray:
+        """+1, -1 or 0 (unknown) of every row of the store."""
+        return self._mapped.numbers("polarity")
 
     @property
     def inchikey(self) -> np.ndarray:
