@@ -33,7 +33,7 @@ from .loader import Position, checked_batches, prefetched
 from .logs import Logs
 from .meter import Meter, SpikeAlarm, Totals, measured_peak
 from .optimisation import MovingAverage, learning_rate, make_optimizer
-from .parallel import distribute, equal_numbers, gradient_norm, synchronised
+from .parallel import distribute, equal_numbers, gradient_norm, reshard, synchronised
 from .processes import agreed, gather_rng, on_cpu
 from .run_record import STOPPED
 from .signals import StopSignal, heeding
@@ -395,3 +395,4 @@ def evaluating(task: Task) -> Iterator[None]:
             yield
     finally:
         task.module.train()
+        reshard(task.module)

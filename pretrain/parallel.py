@@ -47,6 +47,16 @@ def is_sharded(module: nn.Module) -> bool:
     return isinstance(module, FSDPModule)
 
 
+def reshard(module: nn.Module) -> None:
+    """Let go of whole weights that a pass without gradients leaves of a sharded module.
+
+    Of the outermost module FSDP keeps them for the backward pass, and has them as its parameters until then.
+    """
+    if is_sharded(module):
+        sharded: Any = module
+        sharded.reshard()
+
+
 @contextmanager
 def synchronised(model: nn.Module, accelerator: Accelerator, *, last: bool) -> Iterator[None]:
     """Exchange gradients between processes in the backward pass within the context only if it is the last of a step.
