@@ -85,3 +85,9 @@ class FinetuneConfig:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+
+    def __post_init__(self) -> None:
+        if self.training.compile:
+            raise ValueError(
+                "training.compile is true; batches of fine-tuning have too many shapes for it, leave it false"
+            )

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ..configs.loading import to_tree
-from ..encoder.batching import token_budget_batches
+from ..encoder.batching import shares_of_processes
 from ..encoder.collator import EncoderBatch, collate
 from ..encoder.configuration_ionbed import IonbedConfig
 from ..encoder.flops import forward_flops
@@ -41,8 +41,6 @@ class ContrastiveBatch:
     Attributes
     ----------
     parts : list of EncoderBatch
-    order : int64 tensor of shape (A,)
-        Position of each embedded spectrum (part after part) among this process's spectra.
     sizes : list of int
         Spectra of each process.
     positive_AN, window_AN, other_AN : bool tensors
@@ -51,7 +49,6 @@ class ContrastiveBatch:
     """
 
     parts: list[EncoderBatch]
-    order: torch.Tensor
     sizes: list[int]
     positive_AN: torch.Tensor
     window_AN: torch.Tensor
@@ -104,8 +101,7 @@ class ContrastiveObjective(nn.Module):
 
     def forward(self, batch: ContrastiveBatch) -> dict[str, torch.Tensor]:
         """Return the summed loss of each term over this process's anchors; see `ionbed.finetune.losses`."""
-        embedded_AE = torch.cat([self.encoder.embed_batch(part) for part in batch.parts])
-        own_AE = torch.empty_like(embedded_AE).index_copy(0, batch.order, embedded_AE)
+        own_AE = torch.cat([self.encoder.embed_batch(part) for part in batch.parts])
         with torch.autocast(own_AE.device.type, enabled=False):  # bf16 would round a logit by up to 0.1
             return self._terms(own_AE @ gather_embeddings(own_AE, batch.sizes).T, batch)
 
@@ -165,15 +161,17 @@ class ContrastiveTask:
         """
         if len(rows) < processes:
             return []
-        shares = [rows[p::processes] for p in range(processes)]
+        training, augmentation = self.config.training, self.config.augmentation
+        # Equally many parts for each process: sharded weights are gathered for each, by all processes together.
+        divided = shares_of_processes(self.num_tokens[rows], training.micro_batch_tokens, processes)
+        shares = [rows[np.concatenate(places)] for places in divided]
         own, everyone = shares[process], np.concatenate(shares)
-        seed, augmentation = self.config.training.seed, self.config.augmentation
-        groups = token_budget_batches(self.num_tokens[own], self.config.training.micro_batch_tokens)
         parts = []
-        for group in groups:
-            columns = augment(self.spectra.columns(own[group]), own[group], augmentation, seed, epoch)
+        for places in divided[process]:
+            part = rows[places]
+            columns = augment(self.spectra.columns(part), part, augmentation, training.seed, epoch)
             batch = collate(columns, self.encoder.config)
-            parts.append(hide_metadata(batch, own[group], augmentation.metadata_dropout, seed, epoch))
+            parts.append(hide_metadata(batch, part, augmentation.metadata_dropout, training.seed, epoch))
         same = self.molecule[own][:, None] == self.molecule[everyone]
         itself = own[:, None] == everyone
         precursor, polarity = self.spectra.precursor_mz, self.spectra.polarity
@@ -187,7 +185,6 @@ class ContrastiveTask:
         return [
             ContrastiveBatch(
                 parts=parts,
-                order=torch.from_numpy(np.concatenate(groups)),
                 sizes=[len(share) for share in shares],
                 positive_AN=torch.from_numpy(same & ~itself),
                 window_AN=torch.from_numpy(near & ~same),

@@ -142,8 +142,9 @@ def test_each_process_drops_out_its_own(store, split, pretrained, tmp_path, monk
 
 @pytest.mark.parametrize("parallelism", ["ddp", "fsdp2"])
 def test_two_processes_give_the_loss_of_one(parallelism, store, split, pretrained, whole_run, tmp_path):
-    output, change = tmp_path / "two", f"training.parallelism={parallelism}"
-    sets = [word for item in overrides(store, split, pretrained, output, change) for word in ("--set", item)]
+    output = tmp_path / "two"
+    changes = (f"training.parallelism={parallelism}", "training.micro_batch_tokens=24")  # in many small parts
+    sets = [word for item in overrides(store, split, pretrained, output, *changes) for word in ("--set", item)]
     words = [
         "-m",
         "torch.distributed.run",
@@ -219,6 +220,26 @@ def test_a_batch_too_small_for_all_processes_is_skipped_by_all(store, split, tmp
     rows = task.spectra.rows[:3]
     assert [len(task.micro_batches(rows, 0, process, 4)) for process in range(4)] == [0, 0, 0, 0]
     assert [len(task.micro_batches(rows, 0, process, 3)) for process in range(3)] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_every_process_computes_equally_many_parts(processes, store, split, tmp_path):
+    """Or else one that has fewer would not be there when the others gather sharded weights."""
+    config = load_config(FinetuneConfig, "finetune-tiny", overrides(
+        store, split, None, tmp_path / "run", "training.micro_batch_tokens=24"))  # fmt: skip
+    task = ContrastiveTask(config, TrainingSpectra(config.data, tmp_path / "columns"))
+    for rows in task.epoch_batches(0):
+        shares = [task.micro_batches(rows, 0, process, processes)[0] for process in range(processes)]
+        assert len({len(share.parts) for share in shares}) == 1
+        assert all(part.num_slots <= 24 or len(part) == 1 for share in shares for part in share.parts)
+        precursors = [part.mz_BL[:, 0] for share in shares for part in share.parts]
+        expected = np.sort(task.spectra.precursor_mz[rows])
+        assert torch.cat(precursors).sort().values.numpy() == pytest.approx(expected)
+
+
+def test_compiled_fine_tuning_is_refused():
+    with pytest.raises(ionbed.InputError, match="compile is true"):
+        load_config(FinetuneConfig, "finetune-tiny", ["training.compile=true"])
 
 
 def test_only_labelled_spectra_count_as_trained_on(store, split, tmp_path):
