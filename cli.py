@@ -397,10 +397,8 @@ def _load_model(path_or_id: str | None) -> IonbedModel:
 
 
 def _say_model(folder: Path) -> None:
-    if folder.is_dir():  # a run that was told to stop has left a checkpoint only
+    if folder.is_dir():  # else the run was told to stop, and has said how it goes on
         logger.info("the model is in %s", folder)
-    else:
-        logger.info("stopped early; go on with --resume auto")
 
 
 def _say_counts(counts: dict[str, Any], out: Path) -> None:
@@ -467,6 +465,7 @@ def _usage_failed(error: typer.TyperException) -> int:
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "ionbed"
     message = _one_line(error.format_message() if hasattr(error, "format_message") else str(error)).rstrip(".")
+    message = message.replace(": Value error, ", ": ")  # how the library that checks words begins a reason
     if message:  # it is empty where no command was named and the help was shown
         print(f"ionbed: {message[0].lower()}{message[1:]}; see '{command} --help'", file=sys.stderr)
     return 2

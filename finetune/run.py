@@ -241,4 +241,4 @@ def finetune(config: FinetuneConfig, *, resume: str | None = None, stop: StopSig
             del identity["init"]["random"]
         about = {"command": "finetune", "config": tree}
         summary = train(task, config.training, config.output, identity, resume, stop, about)
-    return write_model(task.encoder, config.output, "finetune", tree, spectra, task.rows, summary)
+    return write_model(task.encoder, config.output, "finetune", tree, spectra, task.rows, summary, task.weights)

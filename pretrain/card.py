@@ -104,6 +104,7 @@ def _training(stages: Sequence[Mapping[str, Any]], run: Mapping[str, Any]) -> st
         return "Not recorded."
     rows: list[tuple[str, Callable[[Mapping[str, Any]], str]]] = [
         ("spectra", lambda s: _count(s, "spectra")),
+        ("predicted by a program, not measured", lambda s: _count(s, "predicted") if s.get("predicted") else "-"),
         ("molecules", lambda s: _count(s, "molecules")),
         ("split (hash)", lambda s: f"`{s['split'][:12]}`" if s.get("split") else "none"),
         ("folds", lambda s: ", ".join(s.get("folds") or ()) or "all spectra"),
@@ -111,7 +112,7 @@ def _training(stages: Sequence[Mapping[str, Any]], run: Mapping[str, Any]) -> st
         ("size of a step", lambda s: str(s.get("batch", "-"))),
         ("spectra seen", lambda s: _count(s, "spectra_seen")),
         ("peaks seen, with one token for each precursor", lambda s: _count(s, "tokens_seen")),
-        ("hours", lambda s: f"{s['seconds'] / 3600:,.2f}" if s.get("seconds") is not None else "-"),
+        ("hours", lambda s: _hours(s["seconds"]) if s.get("seconds") is not None else "-"),
         ("spectra per second", lambda s: f"{s['spectra_seen'] / s['seconds']:,.0f}" if s.get("seconds") else "-"),
         ("steps skipped (gradient not finite)", lambda s: _count(s, "skipped_steps")),
         ("share of the measured matrix-product peak, median", lambda s: f"{s['mfu']:.1%}" if s.get("mfu") else "-"),
@@ -145,6 +146,9 @@ def _limits(config: IonbedConfig, stages: Sequence[Mapping[str, Any]]) -> str:
         "Its behaviour on kinds of molecules, adducts and instruments that its data hold few of has not been measured, "
         "unless the evaluation above says so.",
     ]
+    if predicted := [stage for stage in stages if stage.get("predicted")]:
+        how = "; ".join(f"{s.get('command', 'training')}: {s['predicted'] / s['spectra']:.0%}" for s in predicted)
+        lines.append(f"It was trained on spectra that a program predicted and no instrument measured ({how}).")
     if not any(stage.get("command") == "finetune" for stage in stages):
         lines.append("It was not trained to tell molecules apart; fine-tune it (`ionbed finetune`) for retrieval.")
     if any(stage.get("split") is None for stage in stages) or not stages:
@@ -189,7 +193,12 @@ def _options(model_hash: str, run: Mapping[str, Any]) -> str:
 
 
 def public_options(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of a run without the names of places on its machine (`PRIVATE`)."""
+    """Return the options of a run without the names of places on its machine (`PRIVATE`).
+
+    The shape of an encoder that was not made, since a trained one was given (``init.random``), is left out too.
+    """
+    if (init := tree.get("init")) and init.get("model") is not None:
+        tree = {**tree, "init": {name: value for name, value in init.items() if name != "random"}}
     kept = {}
     for name, value in tree.items():
         hidden = PRIVATE.get(name, ())
@@ -263,6 +272,11 @@ def _downloaded(path: Path) -> Mapping[str, Any] | None:
 
 def _count(stage: Mapping[str, Any], name: str) -> str:
     return f"{stage[name]:,}" if stage.get(name) is not None else "-"
+
+
+def _hours(seconds: float) -> str:
+    hours = seconds / 3600
+    return f"{hours:,.2f}" if hours >= 0.005 else "less than 0.01"
 
 
 def _total(contributors: Mapping[str, int] | None) -> str:

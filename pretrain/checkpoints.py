@@ -32,6 +32,10 @@ CHECKSUMS = "sha256.json"
 ADAM_STATE = ("exp_avg", "exp_avg_sq", "step")
 
 
+class CheckpointError(RuntimeError):
+    """A checkpoint could not be written; those before it are whole."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """The tensors of a run: a module (sharded or not), its optimiser, and averaged weights where there are any."""
@@ -54,6 +58,11 @@ def save_checkpoint(
         JSON values; ``state['step']`` names the checkpoint.
     rng : dict of uint8 tensors
         State of torch's random numbers of process N: ``process_N``, and ``cuda_N`` of its GPU.
+
+    Raises
+    ------
+    CheckpointError
+        The disk is full, for example.
     """
     path = folder / f"step-{state['step']:08d}"
     weights = _gathered(run.module.state_dict(), keep=write)
@@ -61,17 +70,23 @@ def save_checkpoint(
     average = _gathered(run.average, keep=write) if run.average is not None else None
     if not write:
         return path
-    with atomic_folder(path, overwrite=True) as partial:
-        save_file(weights, partial / MODEL)
-        save_file(optimizer, partial / OPTIMIZER)
-        if average is not None:
-            save_file(average, partial / AVERAGE)
-        save_file(rng, partial / RNG)
-        (partial / STATE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
-        sums = {file.name: sha256_of_file(file) for file in sorted(partial.iterdir())}
-        (partial / CHECKSUMS).write_text(json.dumps(sums, indent=1) + "\n", encoding="utf-8")
-    with atomic_file(folder / LATEST) as partial:
-        partial.write_text(path.name + "\n", encoding="utf-8")
+    try:
+        with atomic_folder(path, overwrite=True) as partial:
+            save_file(weights, partial / MODEL)
+            save_file(optimizer, partial / OPTIMIZER)
+            if average is not None:
+                save_file(average, partial / AVERAGE)
+            save_file(rng, partial / RNG)
+            (partial / STATE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
+            sums = {file.name: sha256_of_file(file) for file in sorted(partial.iterdir())}
+            (partial / CHECKSUMS).write_text(json.dumps(sums, indent=1) + "\n", encoding="utf-8")
+        with atomic_file(folder / LATEST) as partial:
+            partial.write_text(path.name + "\n", encoding="utf-8")
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{path}: cannot be written ({' '.join(str(error).split())[:200]}); mend that (is the disk full?), then go "
+            "on by --resume auto"
+        ) from error
     others = [other for other in sorted(folder.glob("step-*")) if other != path]
     for old in others[: max(0, len(others) - (keep - 1))]:
         shutil.rmtree(old)
@@ -147,7 +162,8 @@ def read_state(path: Path) -> dict[str, Any]:
     try:
         return json.loads((path / STATE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: is not a checkpoint ({error}); name a folder step-N") from None
+        why = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"{path}: is not a checkpoint ({STATE}: {why}); name a folder step-N") from None
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -17,13 +17,13 @@ import torch
 from ..errors import InputError
 from ..spectra.store import Store
 from .card import citations_of
-from .sources import sources_of
+from .sources import num_predicted, sources_of
 
 logger = logging.getLogger("ionbed")
 
 
 def data_record(folder: Path, manifest: Mapping[str, Any], rows: np.ndarray) -> dict[str, Any]:
-    """Return whose spectra were trained on, under which licences, and what to cite for them.
+    """Return whose spectra were trained on, under which licences, how many were predicted, and what to cite for them.
 
     Empty, with a warning, where the store cannot be read any more: that must not cost a finished run its model, whose
     card then says that its sources are not recorded.
@@ -41,7 +41,11 @@ def data_record(folder: Path, manifest: Mapping[str, Any], rows: np.ndarray) -> 
         store = Store(folder)
         if store.manifest["shards"] != manifest["shards"]:
             raise InputError(f"{folder}: was made anew since the training began")
-        return {"sources": sources_of(store, rows), "citations": citations_of(manifest)}
+        return {
+            "sources": sources_of(store, rows),
+            "predicted": num_predicted(store, rows),
+            "citations": citations_of(manifest),
+        }
     except InputError as error:
         logger.warning("the model's card cannot name its sources: %s", error)
         return {}
@@ -99,7 +103,7 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def last_losses(log: Path, terms: Mapping[str, Any]) -> dict[str, float]:
+def last_losses(log: Path, terms: Iterable[str]) -> dict[str, float]:
     """Return the losses of the last line of a training log that has them: the whole loss, and each of ``terms``."""
     last: dict[str, float] = {}
     for entry in _log_entries(log):

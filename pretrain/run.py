@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,9 @@ def pretrain(config: PretrainConfig, *, resume: str | None = None, stop: StopSig
             del identity["objectives"]  # what is off changes nothing
         about = {"command": "pretrain", "config": to_tree(config)}
         summary = train(task, config.training, config.output, identity, resume, stop, about)
-    return write_model(task.encoder, config.output, "pretrain", to_tree(config), spectra, task.rows, summary)
+    return write_model(
+        task.encoder, config.output, "pretrain", to_tree(config), spectra, task.rows, summary, task.weights
+    )
 
 
 @contextmanager
@@ -151,11 +153,12 @@ def write_model(
     spectra: TrainingSpectra,
     rows: np.ndarray,
     summary: Mapping[str, Any],
+    terms: Iterable[str],
 ) -> Path:
     """Write the model folder and the run's manifest, on the main process; see `pretrain`.
 
-    ``rows`` are those trained on, ``summary`` is that of `ionbed.pretrain.loop.train`. A run that was finished before
-    is left as it is.
+    ``rows`` are those trained on, ``summary`` is that of `ionbed.pretrain.loop.train`, ``terms`` are those of the loss.
+    A run that was finished before is left as it is.
     """
     folder = output / MODEL_FOLDER
     state = process_state()
@@ -184,7 +187,7 @@ def write_model(
             "model_hash": encoder.model_hash(),
             "seed": tree["training"]["seed"],
             "torch": torch.__version__,
-            "last_losses": last_losses(output / LOG, summary["validation"]),
+            "last_losses": last_losses(output / LOG, terms),
             **{name: value for name, value in summary.items() if name != "new_steps"},
         }
         card = model_card(
@@ -197,7 +200,6 @@ def write_model(
             encoder.save_pretrained(partial)
             (partial / CARD).write_text(card, encoding="utf-8")
         write_manifest(output, {**manifest, "model_sha256": sha256_of_file(folder / "model.safetensors")})
-        logger.info("model written to %s", folder)
     if state.is_main_process and summary["finished"]:
         shutil.rmtree(output / COLUMNS, ignore_errors=True)
     state.wait_for_everyone()

@@ -144,6 +144,8 @@ def _finish(axes: Axes, stage: str, options: FigureOptions) -> None:
     if options.against == "tokens":
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     elif options.against == "step":
+        if "x" not in options.logarithmic:
+            axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))  # a tick at 2.5 would be written as 2
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.set_xlabel(AXES[options.against][0], fontsize=9)
     axes.set_ylabel("loss", fontsize=9)
@@ -152,8 +154,8 @@ def _finish(axes: Axes, stage: str, options: FigureOptions) -> None:
     axes.grid(color="#dddddd", linewidth=0.5)
     axes.set_axisbelow(True)
     size = options.smoothing
-    smoothing = f"line: training, running mean of {size} log lines (thin: as logged)" if size > 1 else "line: training"
-    axes.set_title(f"{stage or 'training'}   {smoothing}; circles: validation", fontsize=9, loc="left")
+    smoothing = f"training, running mean of {size} log lines (thin: as logged)" if size > 1 else "training"
+    axes.set_title(f"{stage or 'training'}. Lines: {smoothing}; circles: validation", fontsize=9, loc="left")
 
 
 def running_mean(values: np.ndarray, size: int) -> np.ndarray:
@@ -231,7 +233,7 @@ def _page(runs: Sequence[Run], svg: str) -> str:
 <title>Training runs</title>
 <style>
 body {{ font: 14px/1.45 sans-serif; margin: 2em auto; max-width: 75em; padding: 0 1em; }}
-svg {{ max-width: 100%; height: auto; }}
+svg {{ width: 100%; max-width: 60em; min-width: 40em; height: auto; }}
 div {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
 th, td {{ border-bottom: 1px solid #ddd; padding: .25em .6em; text-align: left; vertical-align: top; }}
@@ -239,7 +241,7 @@ th, td {{ border-bottom: 1px solid #ddd; padding: .25em .6em; text-align: left; 
 </head>
 <body>
 <h1>Training runs</h1>
-{svg}
+<div>{svg}</div>
 <div><table>
 <tr>{head}</tr>
 {rows}</table></div>

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,16 +38,7 @@ def sources_of(store: Store, rows: np.ndarray) -> dict[str, dict[str, int]]:
         A shard cannot be read.
     """
     counts: dict[str, Counter[str]] = {}
-    ends = np.cumsum([shard["spectra"] for shard in store.manifest["shards"]])
-    parts = np.split(np.sort(rows), np.searchsorted(np.sort(rows), ends[:-1]))
-    for path, start, part in zip(store.shards, [0, *ends[:-1]], parts, strict=True):
-        if not len(part):
-            continue
-        try:
-            table = pq.read_table(path, columns=["license", "laboratory", "source_file"])
-        except (OSError, pa.ArrowInvalid) as error:
-            raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())[:100]})") from None
-        table = table.take(pa.array(part - start))
+    for table in _rows_by_shard(store, rows, ["license", "laboratory", "source_file"]):
         files = pc.replace_substring_regex(table["source_file"], r"(^|!)[^!]*$", "")  # of an archive: its own name
         files = pc.if_else(pc.equal(files, ""), table["source_file"], files)
         files = pc.replace_substring_regex(files, r"^.*/", "")
@@ -59,6 +50,25 @@ def sources_of(store: Store, rows: np.ndarray) -> dict[str, dict[str, int]]:
         for entry in grouped.to_pylist():
             counts.setdefault(entry["license"], Counter())[entry["contributor"]] += entry["count_all"]
     return {name: _largest(counts[name]) for name in sorted(counts)}
+
+
+def num_predicted(store: Store, rows: np.ndarray) -> int:
+    """Return how many of the spectra at ``rows`` a program predicted; see `sources_of`."""
+    return sum(pc.sum(table["predicted"]).as_py() for table in _rows_by_shard(store, rows, ["predicted"]))
+
+
+def _rows_by_shard(store: Store, rows: np.ndarray, columns: list[str]) -> Iterator[pa.Table]:
+    """Yield some columns of the spectra at ``rows``, a table for each shard that holds any."""
+    ends = np.cumsum([shard["spectra"] for shard in store.manifest["shards"]])
+    parts = np.split(np.sort(rows), np.searchsorted(np.sort(rows), ends[:-1]))
+    for path, start, part in zip(store.shards, [0, *ends[:-1]], parts, strict=True):
+        if not len(part):
+            continue
+        try:
+            table = pq.read_table(path, columns=columns)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())[:100]})") from None
+        yield table.take(pa.array(part - start))
 
 
 def _largest(counts: Counter[str]) -> dict[str, int]:

@@ -175,7 +175,7 @@ def test_fine_tuning_keeps_the_sources_of_what_came_before(pretrained, licensed,
     manifest["shards"] = [{**s, "sha256": sha256_of_file(free / s["file"])} for s in manifest["shards"]]
     write_manifest(free, {name: value for name, value in manifest.items() if name != "ionbed_version"})
     sets = ["training.steps=2", "training.warmup_steps=1", "training.threads=1", "sampling.anchors=4",
-            "init.embedding_dim=16", f"init.model={pretrained / 'model'}",
+            "init.embedding_dim=16", f"init.model={pretrained / 'model'}", "data.validation_spectra=0",
             f"data.store={free}", f"data.split={split}", f"output={tmp_path / 'tuned'}"]  # fmt: skip
     finetune(load_config(FinetuneConfig, "finetune-tiny", sets))
     card = (tmp_path / "tuned" / "model" / "README.md").read_text()
@@ -186,6 +186,31 @@ def test_fine_tuning_keeps_the_sources_of_what_came_before(pretrained, licensed,
     assert "4 molecules of" in card and "| steps | 4 | 2 |" in card
     assert str(pretrained) not in card and "does not see the precursor m/z" in card
     assert "not trained to tell" not in card
+    assert "random" not in yaml.safe_load(re.search("```yaml\n(.*?)```", card, re.DOTALL)[1])["init"]
+    losses = card.split("Losses at the end")[1]
+    assert all(f"| `{term}` |" in losses for term in ("loss", "contrast", "structure"))  # not validated
+
+
+def test_a_card_says_that_spectra_were_predicted(licensed, pretrained, tmp_path):
+    assert "predicted" not in (pretrained / "model" / "README.md").read_text()
+    store = tmp_path / "store"
+    shutil.copytree(licensed, store)
+    shard = Store(store).shards[0]
+    table = pq.read_table(shard)
+    column = table.column_names.index("predicted")
+    values = [row < 30 for row in range(len(table))]
+    write_shard(table.set_column(column, table.schema.field(column), [values]), shard)
+    assert data_record(store, Store(store).manifest, np.arange(20, 60))["predicted"] == 10
+    training = [{"command": "pretrain", "split": None, "spectra": 40, "predicted": 10}]
+    card = model_card(IonbedConfig(hidden_size=32, num_layers=1, num_heads=4, training=training), 1, "ab", None)
+    assert "| predicted by a program, not measured | 10 |" in card
+    assert "that a program predicted and no instrument measured (pretrain: 25%)" in card
+
+
+def test_options_of_an_encoder_from_random_weights_are_all_told():
+    init = {"model": None, "random": {"hidden_size": 32}}
+    assert public_options({"init": init}) == {"init": {"random": {"hidden_size": 32}}}
+    assert public_options({"init": {**init, "model": "m"}}) == {"init": {}}
 
 
 def test_a_store_that_has_changed_costs_the_sources_and_not_the_model(licensed, tmp_path, caplog):
@@ -244,8 +269,8 @@ def test_the_last_losses_are_those_of_the_last_whole_line(tmp_path):
     lines = [{"step": 1, "loss": 3.0, "mz_bin": 2.0}, {"step": 2, "loss": 2.0, "mz_bin": 1.0}, {"step": 2, "other": 1}]
     path = tmp_path / "log.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 3, "lo')
-    assert last_losses(path, {"mz_bin": 0, "loss": 0}) == {"loss": 2.0, "mz_bin": 1.0}
-    assert last_losses(tmp_path / "none", {}) == {}
+    assert last_losses(path, ["mz_bin", "window"]) == {"loss": 2.0, "mz_bin": 1.0}
+    assert last_losses(tmp_path / "none", []) == {}
 
 
 def test_hardware_is_said_for_one_machine_and_for_several(monkeypatch):

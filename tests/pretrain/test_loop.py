@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 import ionbed
 from ionbed.configs.loading import load_config
-from ionbed.pretrain import loop
+from ionbed.pretrain import checkpoints, loop
 from ionbed.pretrain.checkpoints import choose_checkpoint
 from ionbed.pretrain.config import PretrainConfig
 from ionbed.pretrain.meter import SpikeAlarm
@@ -141,6 +141,27 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(broken, whole, tmp_pat
     (before / "model.safetensors").unlink()
     with pytest.raises(ionbed.InputError, match="no checkpoint is whole"):
         choose_checkpoint(folder, "auto")
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_those_before(whole, tmp_path, monkeypatch):
+    import shutil
+
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(whole / "run" / "checkpoints", folder)
+    before = sorted(path.relative_to(folder) for path in folder.rglob("*"))
+
+    def full(tensors, path):
+        Path(path).write_bytes(b"half")
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(checkpoints, "save_file", full)
+    module = torch.nn.Linear(2, 2)
+    run = checkpoints.Checkpoint(module, torch.optim.AdamW(module.parameters()))
+    with pytest.raises(
+        checkpoints.CheckpointError, match=r"step-00000099: cannot be written .*No space.*--resume auto"
+    ):
+        checkpoints.save_checkpoint(folder, run, {"step": 99}, {}, keep=2)
+    assert sorted(path.relative_to(folder) for path in folder.rglob("*")) == before
 
 
 def test_a_missing_checkpoint_gives_way_to_the_one_before(whole, tmp_path, caplog):

@@ -266,12 +266,24 @@ def test_the_figure_shows_the_losses_against_what_is_asked(tmp_path):
     assert len(figure.axes[0].lines) == 6  # the line as logged, the mean, validation
 
 
+def test_ticks_of_a_short_run_are_whole_steps(tmp_path):
+    make_run(tmp_path / "a", to=20)
+    (axes,) = draw(read_runs([tmp_path], now=NOW), FigureOptions()).axes
+    axes.figure.draw_without_rendering()
+    low, high = axes.get_xlim()
+    ticks = [tick for tick in axes.get_xticks() if low <= tick <= high]
+    assert len(ticks) > 3 and all(tick == round(tick) for tick in ticks)
+    written = [label.get_text() for label, place in zip(axes.get_xticklabels(), axes.get_xticks(), strict=True)
+               if low <= place <= high]  # fmt: skip
+    assert written == [f"{tick:.0f}" for tick in ticks]
+
+
 def test_stages_have_panels_of_their_own_and_runs_looks_of_their_own(tmp_path):
     for number in range(MOST_RUNS):
         make_run(tmp_path / f"{number:02}", command="pretrain" if number % 2 else "finetune")
     runs = read_runs([tmp_path], order="name", now=NOW)
     figure = draw(runs, FigureOptions(smoothing=1))
-    assert [axes.get_title(loc="left").split()[0] for axes in figure.axes] == ["finetune", "pretrain"]
+    assert [axes.get_title(loc="left").split(".")[0] for axes in figure.axes] == ["finetune", "pretrain"]
     looks = {(line.get_color(), line.get_linestyle()) for axes in figure.axes for line in axes.lines
              if line.get_marker() == "None"}  # fmt: skip
     assert len(looks) == MOST_RUNS
