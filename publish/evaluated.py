@@ -117,7 +117,11 @@ def _against(task: Mapping[str, Any], row: Mapping[str, Any], role: str) -> str:
     for difference in row["differences"]:
         if difference["role"] == role and difference["metric"] == task["main"]:
             others = [r for r in task["rows"] if r["label"] == difference["against"]]
-            figure = f" {number(others[0]['metrics'][task['main']])}" if others else ""
+            own = row["metrics"][task["main"]]  # of a search it tells what guessing gives
+            estimate = (
+                others[0]["metrics"][task["main"]] if others else {"value": own.get(difference["against"]), "low": None}
+            )
+            figure = f" {number(estimate)}" if estimate["value"] is not None else ""
             return f"{difference['verdict']}: {difference['against']}{figure}"
     return "-"
 
