@@ -27,8 +27,8 @@ from .features import BINNED_PEAKS, NO_SPECTRUM, FeatureSet, condition_features,
 from .heads import Design, Predicted, Rows, logistic, ridge
 from .results import linear_tree, search_tree
 from .scores import ProbeJudge, Scored
-from .targets import Target, TargetOptions, targets_of
-from .zero_shot import SearchTable, questions
+from .targets import TARGETS, Target, TargetOptions, targets_of
+from .zero_shot import QUESTIONS, SearchTable, questions
 
 if TYPE_CHECKING:
     import torch
@@ -195,6 +195,7 @@ def probe(
             "models": {label: _described(of, exposed[label]) for label, of in trainings.items()},
         },
         "tasks": tasks,
+        "not asked": [name for name in (*TARGETS, *(QUESTIONS if options.zero_shot else ())) if name not in tasks],
     }
     return ProbeResult(tree)
 

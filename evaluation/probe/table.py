@@ -77,8 +77,9 @@ def labels_table(task: Mapping[str, Any]) -> Table:
 
 
 def footnote(tree: Mapping[str, Any]) -> str:
-    """Return how to read the tables."""
-    return (
+    """Return how to read the tables, and which could not be made."""
+    missing = f"Not asked, since too few molecules have an answer: {', '.join(tree['not asked'])}. "
+    return (missing if tree.get("not asked") else "") + (
         f"In brackets: 95% intervals, {tree['options']['resamples']:,} bootstrap resamples of molecules. In linear "
         "probes every molecule counts the same; searches count queries (or pairs), and ties count in expectation. "
         f"'{NO_SPECTRUM}' knows how frequent each answer is, and nothing else; '{CHANCE}' is guessing. Differences are "

@@ -42,6 +42,11 @@ SUBSTRUCTURES: Mapping[str, str] = {
 
 PROPERTIES = ("logP", "TPSA", "aromatic rings")
 
+SUPERCLASS, CLASS, FINGERPRINT_BITS, SUBSTRUCTURE, PROPERTY = TARGETS = (
+    "chemical superclass", "chemical class", "fingerprint bits", "substructures", "properties",
+)  # fmt: skip
+"""Names of all targets."""
+
 
 @dataclass(frozen=True, eq=False)
 class Target:
@@ -105,18 +110,18 @@ def targets_of(data: EvaluationData, molecules: Candidates, fold: str, options: 
     train, test = (np.unique(data.molecule[data.rows_in(name)]) for name in ("train", fold))
     classes = chemical_classes(data)
     found = [
-        _classes(f"chemical {level}", classes[:, CHEMONT_LEVELS.index(level)], train, test, options)
-        for level in ("superclass", "class")
+        _classes(name, classes[:, CHEMONT_LEVELS.index(name.removeprefix("chemical "))], train, test, options)
+        for name in (SUPERCLASS, CLASS)
     ]
     bits = np.unpackbits(molecules.fingerprint[: len(data.inchikey_block)], axis=1)
     known = np.unique(data.molecule)
     labels = [f"bit {number}" for number in range(bits.shape[1])]
-    found.append(_bits("fingerprint bits", labels, _without_repeats(bits, known), train, test, options))
+    found.append(_bits(FINGERPRINT_BITS, labels, _without_repeats(bits, known), train, test, options))
     has, numbers = (np.zeros((len(data.inchikey_block), len(of))) for of in (SUBSTRUCTURES, PROPERTIES))
     has[known], numbers[known] = describe([str(text) for text in molecules.smiles[known]])
-    found.append(_bits("substructures", list(SUBSTRUCTURES), has, train, test, options))
-    found.append(Target("properties", "numbers", PROPERTIES, numbers, {"train molecules": len(train),
-                                                                       "molecules": len(test)}))  # fmt: skip
+    found.append(_bits(SUBSTRUCTURE, list(SUBSTRUCTURES), has, train, test, options))
+    found.append(Target(PROPERTY, "numbers", PROPERTIES, numbers,
+                        {"train molecules": len(train), "molecules": len(test)}))  # fmt: skip
     return [target for target in found if len(target.labels) > (target.kind == "classes")]
 
 

@@ -34,7 +34,7 @@ from ionbed.evaluation.probe.features import (
 from ionbed.evaluation.probe.heads import SPECTRA_TO_CHOOSE_BY
 from ionbed.evaluation.probe.run import ProbeOptions, draw_spectra, probe
 from ionbed.evaluation.probe.table import markdown, print_tables
-from ionbed.evaluation.probe.targets import METRICS, SUBSTRUCTURES, TargetOptions, describe, targets_of
+from ionbed.evaluation.probe.targets import METRICS, SUBSTRUCTURES, TARGETS, TargetOptions, describe, targets_of
 from ionbed.evaluation.probe.zero_shot import QUESTIONS
 from ionbed.evaluation.statistics import Estimate
 from ionbed.spectra.columns import SpectrumColumns
@@ -378,6 +378,12 @@ def test_the_command_writes_results_tables_and_a_manifest(store, split, tmp_path
                 assert f"{value:.3f}" in text and row["label"] in text
         if task["kind"] == "zero-shot":
             assert f"| random | {task['rows'][0]['metrics'][task['main']]['random']:.3f} |" in page
+    possible = {*TARGETS, *QUESTIONS}
+    assert tree["not asked"] and set(tree["not asked"]) == possible - set(tree["tasks"])
+    for text in (printed, page):
+        assert f"Not asked, since too few molecules have an answer: {', '.join(tree['not asked'])}" in " ".join(
+            text.split()
+        )
     assert cli.main([str(word) for word in words]) == 2  # the folder is taken
     assert "already exists" in capsys.readouterr().err
 
