@@ -10,7 +10,7 @@ from ..spectra.columns import SpectrumColumns
 from .config import AugmentationConfig
 from .masking import uniform_hash
 
-_PRECURSOR, _PEAK, _SHIFT, _SHIFT_2, _NOISE, _NOISE_2 = range(10, 16)  # streams of the hash
+_PRECURSOR, _PEAK, _SHIFT, _SHIFT_2, _NOISE, _NOISE_2, _POWER = range(10, 17)  # streams of the hash
 
 PRECURSOR_MARGIN = 0.5
 """Peaks from this far below the precursor m/z count as its surviving peak and isotopes, Da ..."""
@@ -47,6 +47,18 @@ def augment(
     np.maximum.at(base, spectrum[keep], columns.intensity[keep])
     intensity = columns.intensity[keep] / base[spectrum[keep]]
     return replace(columns, offsets=offsets, mz=mz, intensity=intensity)
+
+
+def jitter_intensities(
+    columns: SpectrumColumns, draws: np.ndarray, width: float, seed: int, epoch: int
+) -> SpectrumColumns:
+    """Raise the relative intensities of each spectrum to a power of its own, between exp(-width) and exp(width).
+
+    The base peak stays 1; the others become stronger or weaker together, as with another collision energy.
+    """
+    power = np.exp(width * (2 * uniform_hash(seed, epoch, _POWER, draws, 0) - 1)).astype(np.float32)
+    spectrum, _ = columns.peak_places()
+    return replace(columns, intensity=columns.intensity ** power[spectrum])
 
 
 def without_precursor(rows: np.ndarray, config: AugmentationConfig, seed: int, epoch: int) -> np.ndarray:

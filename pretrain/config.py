@@ -134,14 +134,16 @@ class AugmentationConfig:
 
 @dataclass(frozen=True)
 class ObjectivesConfig:
-    """Objectives over spectra of one run, beside masked peaks; each is on where its weight is above 0."""
+    """Objectives that compare spectra, beside masked peaks; each is on where its weight is above 0."""
 
+    views: float = 0.0
     neighbours: float = 0.0
     retention_order: float = 0.0
     share: float = 0.2
     group_spectra: int = 16
     hide_precursor: float = 0.5
     drop_peaks: float = 0.2
+    intensity_jitter: float = 0.5
     temperature: float = 0.1
     coelution_time: float = 10.0
     min_time_difference: float = 15.0
@@ -149,7 +151,9 @@ class ObjectivesConfig:
     validation_runs: float = 0.05
 
     def __post_init__(self) -> None:
-        check_least(self, 0, "neighbours", "retention_order", "coelution_time", "min_precursor_ppm")
+        check_least(
+            self, 0, "views", "intensity_jitter", "neighbours", "retention_order", "coelution_time", "min_precursor_ppm"
+        )
         check_share(self, "share", "hide_precursor", "drop_peaks", "validation_runs")
         check_positive(self, "temperature", "min_time_difference")
         if self.group_spectra < 4 or self.group_spectra % 2:
@@ -162,7 +166,12 @@ class ObjectivesConfig:
     @property
     def names(self) -> tuple[str, ...]:
         """The objectives that are on."""
-        return tuple(name for name in ("neighbours", "retention_order") if getattr(self, name) > 0)
+        return tuple(name for name in ("views", "neighbours", "retention_order") if getattr(self, name) > 0)
+
+    @property
+    def needs_runs(self) -> bool:
+        """Whether an objective is on that compares spectra of one run."""
+        return self.neighbours > 0 or self.retention_order > 0
 
 
 @dataclass(frozen=True)

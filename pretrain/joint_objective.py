@@ -1,4 +1,4 @@
-"""Masked peaks together with the objectives over spectra of one run: one module, one loss."""
+"""Masked peaks together with the objectives that compare spectra: one module, one loss."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from .objective import MaskedPeakObjective
 from .retention_order import OrderBatch, RetentionOrderHead, order_count, order_loss
 
 JointBatch = EncoderBatch | NeighbourBatch | OrderBatch
-"""A micro-batch is of one objective: masked peaks, neighbours or retention order."""
+"""A micro-batch is of one objective: masked peaks, neighbours (or views, which are of the same form), or order."""
 
 
 class JointObjective(nn.Module):
-    """Masked-peak modelling, and what is compared between spectra of a run, on one encoder."""
+    """Masked-peak modelling, and what is compared between spectra, on one encoder."""
 
     def __init__(self, masked: MaskedPeakObjective, config: ObjectivesConfig) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class JointObjective(nn.Module):
     def counts(self, batch: JointBatch) -> dict[str, float]:
         """Return over how many masked peaks, spectra or pairs of them each term of `forward` is a sum."""
         if isinstance(batch, NeighbourBatch):
-            counted = {"neighbours": neighbour_count(batch)}
+            counted = {batch.TERM: neighbour_count(batch)}
         elif isinstance(batch, OrderBatch):
             counted = {"retention_order": order_count(batch)}
         else:
@@ -58,7 +58,7 @@ class JointObjective(nn.Module):
         if isinstance(batch, NeighbourBatch):
             with torch.autocast(embedded_NE.device.type, enabled=False):  # bf16 would round a logit by up to 0.1
                 loss = neighbour_loss(embedded_NE, batch, self.config.temperature)
-            return self._terms({"neighbours": loss}, unused=[*unused, self.order_head])
+            return self._terms({batch.TERM: loss}, unused=[*unused, self.order_head])
         assert self.order_head is not None
         loss = order_loss(self.order_head(embedded_NE), batch)
         return self._terms({"retention_order": loss}, unused=unused)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -35,6 +35,7 @@ class NeighbourBatch(GroupBatch):
         Spectra of the same group with another precursor, that elute at another time.
     """
 
+    TERM: ClassVar[str] = "neighbours"
     positive_NN: torch.Tensor
     negative_NN: torch.Tensor
 
@@ -90,6 +91,11 @@ class Neighbours:
             "objectives.neighbours: the runs of the store have no pairs of more than one precursor; "
             "set objectives.neighbours to 0"
         )
+
+    @staticmethod
+    def draws(rows: np.ndarray) -> np.ndarray:
+        """Return numbers that decide how each spectrum of groups is changed."""
+        return rows
 
     def batch(self, groups: Sequence[np.ndarray], spectra: EncoderBatch) -> NeighbourBatch:
         """Say how the spectra of ``groups``, collated in that order, are related."""

@@ -86,6 +86,11 @@ class RetentionOrder:
             "apart; lower objectives.min_time_difference"
         )
 
+    @staticmethod
+    def draws(rows: np.ndarray) -> np.ndarray:
+        """Return numbers that decide how each spectrum of groups is changed."""
+        return rows
+
     def batch(self, groups: Sequence[np.ndarray], spectra: EncoderBatch) -> OrderBatch:
         """Say how the spectra of ``groups``, collated in that order, are related."""
         before = np.zeros((len(spectra), len(spectra)), bool)

@@ -26,7 +26,7 @@ from ..errors import InputError
 from ..spectra.columns import SpectrumColumns
 from ..spectra.pairs import PAIRS_FILE, RUNS_FILE, read_runs
 from ..spectra.store import Store
-from .augmentation import augment, without_precursor
+from .augmentation import augment, jitter_intensities, without_precursor
 from .config import AugmentationConfig, MaskingConfig, ObjectivesConfig
 from .masking import hide_metadata
 
@@ -200,22 +200,27 @@ def pack_groups(
 
 def collate_group(
     columns: SpectrumColumns,
-    rows: np.ndarray,
+    draws: np.ndarray,
     encoder: IonbedConfig,
     objectives: ObjectivesConfig,
     masking: MaskingConfig,
     seed: int,
     epoch: int,
+    *,
+    intensity_jitter: float = 0.0,
 ) -> EncoderBatch:
     """Collate spectra that are to be compared.
 
     Some lose their precursor, m/z and surviving peak alike: it is a shortcut that tells most of them apart. Peaks and
-    metadata are dropped too, by a hash of seed, epoch and row.
+    metadata are dropped too, by a hash of seed, epoch and ``draws``, the row of a spectrum or what stands for it.
     """
     change = AugmentationConfig(objectives.hide_precursor, objectives.drop_peaks, mz_jitter_ppm=0.0)
-    batch = collate(augment(columns, rows, change, seed, epoch), encoder)
+    changed = augment(columns, draws, change, seed, epoch)
+    if intensity_jitter:
+        changed = jitter_intensities(changed, draws, intensity_jitter, seed, epoch)
+    batch = collate(changed, encoder)
     hidden = torch.zeros_like(batch.mask_BL)
-    hidden[:, 0] = torch.from_numpy(without_precursor(rows, change, seed, epoch))
+    hidden[:, 0] = torch.from_numpy(without_precursor(draws, change, seed, epoch))
     # No intensity is hidden, but what the encoder puts in place of one stays part of the graph.
     batch = replace(batch, hidden_mz_BL=hidden, hidden_intensity_BL=torch.zeros_like(hidden))
-    return hide_metadata(batch, rows, masking.metadata_dropout, seed, epoch)
+    return hide_metadata(batch, draws, masking.metadata_dropout, seed, epoch)

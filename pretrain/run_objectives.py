@@ -1,4 +1,4 @@
-"""The objectives over spectra of one run: how many groups a batch has, and which process collates them."""
+"""The objectives that compare spectra: how many groups a batch has, and which process collates them."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from .neighbours import NeighbourBatch, Neighbours, pairs_of_store
 from .processes import process_state
 from .retention_order import OrderBatch, RetentionOrder
 from .run_groups import StoreRuns, collate_group, group_rng, pack_groups
+from .views import Views
 
 logger = logging.getLogger("ionbed")
 
-_STREAMS = {"neighbours": 101, "retention_order": 102}
+_STREAMS = {"neighbours": 101, "retention_order": 102, "views": 103}
 _MEASURED_GROUPS = 64
 
-Source = Neighbours | RetentionOrder
+Source = Neighbours | RetentionOrder | Views
 
 
 class RunObjectives:
-    """Groups of spectra of one run, drawn for each batch of masked peaks and for validation.
+    """Groups of spectra, drawn for each batch of masked peaks and for validation.
 
     Parameters
     ----------
@@ -48,25 +49,36 @@ class RunObjectives:
         self, config: PretrainConfig, spectra: TrainingSpectra, num_tokens: np.ndarray, encoder: IonbedConfig
     ) -> None:
         self.config, self.spectra, self.num_tokens, self.encoder = config, spectra, num_tokens, encoder
-        objectives, store = config.objectives, config.data.store
+        objectives = config.objectives
         most = objectives.group_spectra * (config.model.max_peaks + 1)
         if most > config.training.micro_batch_tokens:
             raise InputError(
                 f"objectives.group_spectra: {objectives.group_spectra} spectra of up to {config.model.max_peaks + 1} "
                 f"tokens are {most}; raise training.micro_batch_tokens from {config.training.micro_batch_tokens}"
             )
-        try:
-            self.runs = StoreRuns.read(store, spectra.store_manifest, spectra.rows, spectra.precursor_mz, num_tokens,
-                                       objectives.validation_runs)  # fmt: skip
-            pairs = pairs_of_store(store, spectra.store_manifest) if objectives.neighbours else None
-        except InputError as error:
-            raise InputError(f"{error}; or set objectives.{' and objectives.'.join(objectives.names)} to 0") from None
+        self.runs: StoreRuns | None = None
+        pairs: np.ndarray | None = None
+        if objectives.needs_runs:
+            self.runs, pairs = self._runs_and_pairs()
         self.sources = self._sources(pairs, held_out=False)
         self.group_tokens = {name: self._tokens_of_a_group(source, name) for name, source in self.sources.items()}
         self.validation = self._validation_sources(pairs)
-        self.held_out = self.runs.rows_held_out() & self.runs.allowed
+        allowed = np.zeros(len(num_tokens), bool)
+        allowed[spectra.rows] = True
+        self.held_out = self.runs.rows_held_out() & allowed if self.runs else np.zeros(len(num_tokens), bool)
         self.rows = spectra.rows[~self.held_out[spectra.rows]]
-        self.trained = self.runs.allowed & ~self.held_out
+        self.trained = allowed & ~self.held_out
+
+    def _runs_and_pairs(self) -> tuple[StoreRuns, np.ndarray | None]:
+        """Read the runs of the store, and its pairs where they are needed."""
+        objectives, store, spectra = self.config.objectives, self.config.data.store, self.spectra
+        try:
+            runs = StoreRuns.read(store, spectra.store_manifest, spectra.rows, spectra.precursor_mz, self.num_tokens,
+                                  objectives.validation_runs)  # fmt: skip
+            return runs, pairs_of_store(store, spectra.store_manifest) if objectives.neighbours else None
+        except InputError as error:
+            names = [name for name in objectives.names if name != "views"]
+            raise InputError(f"{error}; or set objectives.{' and objectives.'.join(names)} to 0") from None
 
     @property
     def share(self) -> float:
@@ -99,7 +111,7 @@ class RunObjectives:
         if not len(rows):
             return []
         training, objectives = self.config.training, self.config.objectives
-        sources = self.validation if self.held_out[rows[0]] else self.sources if self.trained[rows[0]] else {}
+        sources = self._sources_for(int(rows[0]))
         share = objectives.share / (1 - self.share)
         result: list[NeighbourBatch | OrderBatch] = []
         for name, source in sources.items():
@@ -109,17 +121,27 @@ class RunObjectives:
                 for group in range(process, number, processes)
             ]
             parts = pack_groups(groups, self.num_tokens, lambda n: self._most_spectra(n, shapes))
-            result += [source.batch(part, self._collated(np.concatenate(part), epoch, shapes)) for part in parts]
+            result += [
+                source.batch(part, self._collated(np.concatenate(part), source, epoch, shapes)) for part in parts
+            ]
         return result
+
+    def _sources_for(self, row: int) -> dict[str, Source]:
+        """Return what groups are drawn from beside a batch that holds ``row``."""
+        if self.trained[row]:
+            return self.sources
+        # Views are validated on the validation fold, what needs runs on the runs held out.
+        return {name: source for name, source in self.validation.items() if (name == "views") != self.held_out[row]}
 
     def _most_spectra(self, longest: int, shapes: FixedShapes | None) -> int:
         return shapes.shape_of(longest)[0] if shapes else self.config.training.micro_batch_tokens // longest
 
-    def _collated(self, rows: np.ndarray, epoch: int, shapes: FixedShapes | None) -> EncoderBatch:
+    def _collated(self, rows: np.ndarray, source: Source, epoch: int, shapes: FixedShapes | None) -> EncoderBatch:
         config = self.config
+        jitter = config.objectives.intensity_jitter if isinstance(source, Views) else 0.0
         batch = collate_group(
-            self.spectra.columns(rows), rows, self.encoder, config.objectives, config.masking, config.training.seed,
-            epoch,
+            self.spectra.columns(rows), source.draws(rows), self.encoder, config.objectives, config.masking,
+            config.training.seed, epoch, intensity_jitter=jitter,
         )  # fmt: skip
         if shapes is None:
             return batch
@@ -128,6 +150,15 @@ class RunObjectives:
 
     def _sources(self, pairs: np.ndarray | None, *, held_out: bool) -> dict[str, Source]:
         sources: dict[str, Source] = {}
+        if self.config.objectives.views:
+            spectra = self.spectra
+            rows = spectra.validation_rows if held_out else spectra.rows
+            if self.runs and not held_out:
+                rows = rows[~self.runs.rows_held_out()[rows]]
+            sources["views"] = Views(rows, spectra.precursor_mz, spectra.polarity, self.num_tokens,
+                                     self.config.objectives)  # fmt: skip
+        if self.runs is None:
+            return sources
         if pairs is not None:
             sources["neighbours"] = Neighbours(self.runs, pairs, self.config.objectives, held_out=held_out)
         if self.config.objectives.retention_order:
@@ -146,7 +177,7 @@ class RunObjectives:
             try:
                 self._tokens_of_a_group(source, name)
             except InputError:
-                if self.config.objectives.validation_runs and process_state().is_main_process:
+                if name != "views" and self.config.objectives.validation_runs and process_state().is_main_process:
                     logger.warning("objectives.%s: no validation, too little is in the runs held out", name)
                 continue
             result[name] = source
