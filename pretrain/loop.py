@@ -38,6 +38,7 @@ from .processes import agreed, gather_rng, on_cpu
 from .run_record import STOPPED
 from .signals import StopSignal, heeding
 from .stage import MicroBatch, Task
+from .turns import in_all
 
 logger = logging.getLogger("ionbed")
 
@@ -151,9 +152,7 @@ class Trainer:
         source = agreed(lambda: choose_checkpoint(self.checkpoints, resume), self.accelerator)
         if source is None:
             return
-        state = read_state(source)
-        refuse_other_run(source, state["identity"], self.identity)
-        restore_checkpoint(self._checkpoint(), source, self.accelerator.process_index)
+        state = in_all(lambda: self._restored(source))
         self.progress = Progress(
             position=Position(**state["position"]),
             skipped_steps=state["skipped_steps"],
@@ -169,6 +168,13 @@ class Trainer:
             forget_later_checkpoints(self.checkpoints, source, self.resumed_at)
             logger.info("resumed from %s", source)
 
+    def _restored(self, source: Path) -> dict[str, Any]:
+        """Load weights, optimiser and random state; return the rest of a checkpoint."""
+        state = read_state(source)
+        refuse_other_run(source, state["identity"], self.identity)
+        restore_checkpoint(self._checkpoint(), source, self.accelerator.process_index)
+        return state
+
     def run(self, stop: StopSignal) -> dict[str, Any]:
         """Train to the end, or until a signal asks to stop."""
         config, start = self.config, self.progress.position
@@ -179,7 +185,7 @@ class Trainer:
             "processes": self.accelerator.num_processes,
             "device": str(self.device),
         }
-        logs = Logs(self.output, config, start.step, enabled=self.is_main, about=about)
+        logs = in_all(lambda: Logs(self.output, config, start.step, enabled=self.is_main, about=about))
         bar = progress("train", config.steps, unit="steps", done=start.step) if self.is_main else unseen()
         if self.is_main:
             (self.output / STOPPED).unlink(missing_ok=True)
@@ -229,20 +235,21 @@ class Trainer:
                 with self.accelerator.autocast():
                     terms = self.model(micro_batch.to(device))
                 losses = torch.stack([terms[name].float() for name in names])
-                self.accelerator.backward((losses * factors).sum() * float(real))
+                # not by accelerate, whose environment may have it divide by a number of micro-batches
+                ((losses * factors).sum() * float(real)).backward()
             if real:
                 sums += losses.detach().double()
                 self.meter.add_micro_batch(micro_batch, self.task.flops(micro_batch))
-        norm = gradient_norm(self.task.module, self.config.max_grad_norm)
+        own_length = gradient_norm(self.task.module, self.config.max_grad_norm).double().reshape(1)
         # What the processes tell each other after a step goes in one message, and is waited for once.
         flag = torch.tensor([float(stop.requested)], dtype=torch.float64).to(device)
-        own_sums = sums.clone()
-        told = self.accelerator.reduce(torch.cat([sums, flag]), "sum")
-        values = torch.cat([told, counts, own_sums, norm.double().reshape(1)]).tolist()
+        # The length goes along: were it finite for some processes only, none must take the step.
+        told = self.accelerator.reduce(torch.cat([sums, flag, own_length]), "sum")
+        values = torch.cat([told, counts, sums, own_length]).tolist()
         size = len(names)
-        total, stopping = values[:size], values[size] > 0
-        count, own_total, length = values[size + 1 : 2 * size + 1], values[2 * size + 1 : -1], values[-1]
-        if math.isfinite(length) and all(map(math.isfinite, total)):
+        total, stopping, lengths = values[:size], values[size] > 0, values[size + 1]
+        count, own_total, length = values[size + 2 : 2 * size + 2], values[2 * size + 2 : -1], values[-1]
+        if math.isfinite(lengths) and all(map(math.isfinite, total)):
             self.optimizer.step()
             self.progress.skipped_in_a_row = 0
             if self.average is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from .run_record import LOG, RECORD
 from .signals import StopSignal, heeding
 from .task import MaskedPeakTask
 from .trackers import PACKAGES, check_trackers
-from .turns import main_first
+from .turns import in_all, main_first
 
 logger = logging.getLogger("ionbed")
 
@@ -68,9 +68,9 @@ def pretrain(config: PretrainConfig, *, resume: str | None = None, stop: StopSig
         spectra = open_training_spectra(config.output, resume, lambda cache: TrainingSpectra(config.data, cache))
         task = MaskedPeakTask(config, spectra)
         identity = run_identity(config, spectra, dropout=config.model.dropout)
-        if config.objectives.names:
+        if config.objectives.needs_runs:
             identity["runs"] = spectra.store_manifest["pairs"]
-        else:
+        if not config.objectives.names:
             del identity["objectives"]  # what is off changes nothing
         about = {"command": "pretrain", "config": to_tree(config)}
         summary = train(task, config.training, config.output, identity, resume, stop, about)
@@ -91,11 +91,12 @@ def sole_run(output: Path) -> Iterator[None]:
     created = [folder for folder in (output, *output.parents) if not folder.exists()]
     is_main = process_state().is_main_process
     try:
-        with exclusive(output) if is_main else nullcontext():
+        with ExitStack() as held:
+            in_all(lambda: held.enter_context(exclusive(output)) if is_main else None)
             had_columns = (output / COLUMNS).exists()
             try:
                 yield
-            except (InputError, SystemExit):  # the latter where another process has the error: see `main_first`
+            except (InputError, SystemExit):  # the latter where another process has the error: see `in_all`
                 if is_main and not had_columns:
                     shutil.rmtree(output / COLUMNS, ignore_errors=True)
                 raise
@@ -161,46 +162,53 @@ def write_model(
     A run that was finished before is left as it is.
     """
     folder = output / MODEL_FOLDER
-    state = process_state()
     written = summary["new_steps"] == 0 and (output / MANIFEST).exists() and folder.exists()
-    stage = {
-        "command": command,
-        "split": spectra.split.hash if spectra.split else None,
-        "folds": list(tree["data"]["folds"]) if spectra.split else [],
-        "spectra": len(rows),
-        "molecules": spectra.num_molecules(rows),
-        "store": [shard["sha256"] for shard in spectra.store_manifest["shards"]],
-    }
-    if state.is_main_process and summary["finished"] and not written:
-        stage |= training_record(tree, summary, output / LOG)
-        stage |= data_record(Path(tree["data"]["store"]), spectra.store_manifest, rows)
     encoder = unsharded(encoder)
-    encoder.config.training = [*encoder.config.training, stage]
-    if state.is_main_process and summary["finished"] and not written:
-        from .. import __version__
 
-        manifest = {
-            "command": command,
-            "config": tree,
-            "store_counts": spectra.store_manifest["counts"],
-            "training": stage,
-            "model_hash": encoder.model_hash(),
-            "seed": tree["training"]["seed"],
-            "torch": torch.__version__,
-            "last_losses": last_losses(output / LOG, terms),
-            **{name: value for name, value in summary.items() if name != "new_steps"},
-        }
-        card = model_card(
-            encoder.config,
-            encoder.num_parameters(),
-            manifest["model_hash"],
-            {"ionbed_version": __version__, **manifest},
-        )
-        with atomic_folder(folder, overwrite=True) as partial:
-            encoder.save_pretrained(partial)
-            (partial / CARD).write_text(card, encoding="utf-8")
-        write_manifest(output, {**manifest, "model_sha256": sha256_of_file(folder / "model.safetensors")})
-    if state.is_main_process and summary["finished"]:
+    def write() -> None:
+        if not (process_state().is_main_process and summary["finished"]):
+            return
+        if not written:
+            stage = {
+                "command": command,
+                "split": spectra.split.hash if spectra.split else None,
+                "folds": list(tree["data"]["folds"]) if spectra.split else [],
+                "spectra": len(rows),
+                "molecules": spectra.num_molecules(rows),
+                "store": [shard["sha256"] for shard in spectra.store_manifest["shards"]],
+                **training_record(tree, summary, output / LOG),
+                **data_record(Path(tree["data"]["store"]), spectra.store_manifest, rows),
+            }
+            encoder.config.training = [*encoder.config.training, stage]
+            manifest = {
+                "command": command,
+                "config": tree,
+                "store_counts": spectra.store_manifest["counts"],
+                "training": stage,
+                "model_hash": encoder.model_hash(),
+                "seed": tree["training"]["seed"],
+                "torch": torch.__version__,
+                "last_losses": last_losses(output / LOG, terms),
+                **{name: value for name, value in summary.items() if name != "new_steps"},
+            }
+            write_model_folder(encoder, folder, manifest)
+            write_manifest(output, {**manifest, "model_sha256": sha256_of_file(folder / "model.safetensors")})
         shutil.rmtree(output / COLUMNS, ignore_errors=True)
-    state.wait_for_everyone()
+
+    main_first(write, output)  # whose spectra they were takes minutes to read from a large store
     return folder
+
+
+def write_model_folder(encoder: IonbedModel, folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Write weights, configuration and card of a model; ``manifest`` is that of its run."""
+    from .. import __version__
+
+    card = model_card(
+        encoder.config,
+        encoder.num_parameters(),
+        manifest["model_hash"],
+        {"ionbed_version": __version__, **manifest},
+    )
+    with atomic_folder(folder, overwrite=True) as partial:
+        encoder.save_pretrained(partial)
+        (partial / CARD).write_text(card, encoding="utf-8")

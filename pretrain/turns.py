@@ -60,6 +60,18 @@ def main_first(work: Callable[[], T], folder: Path) -> T:
     return result  # type: ignore[return-value]
 
 
+def in_all(work: Callable[[], T]) -> T:
+    """Do ``work`` on every process at once; if one refuses it, all end as in `main_first`, and none waits for it."""
+    result: T | None = None
+    error: InputError | None = None
+    try:
+        result = work()
+    except InputError as caught:
+        error = caught
+    raise_in_all(error)
+    return result  # type: ignore[return-value]
+
+
 def raise_in_all(error: InputError | None) -> None:
     """End all processes if one has an error: the first that has one raises it, the others exit with code 2."""
     state = process_state()

@@ -220,6 +220,33 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(store, split, 
     assert all(torch.isfinite(w).all() for w in weights.values())
 
 
+def test_a_step_that_another_process_cannot_take_is_taken_by_none(store, split, tmp_path, monkeypatch):
+    """The other one's gradient is not finite, after step 3, although this one's is."""
+    reduce, messages = loop.Accelerator.reduce, []
+
+    def reduced(self, tensor, reduction):
+        result = reduce(self, tensor, reduction)
+        if tensor.numel() == 5:  # three terms of the loss, whether to stop, the length of the gradient
+            messages.append(result)
+            if len(messages) == 3:
+                result[-1] += math.nan
+        return result
+
+    monkeypatch.setattr(loop.Accelerator, "reduce", reduced)
+    run(store, split, tmp_path / "run")
+    assert len(messages) == STEPS
+    assert [e["skipped_steps"] for e in log_of(tmp_path / "run") if "loss" in e] == [0, 0] + [1] * (STEPS - 2)
+
+
+def test_a_setting_of_accelerate_does_not_scale_gradients(store, split, whole, tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    run(store, split, tmp_path / "run")
+    norms = [
+        [e["gradient_norm"] for e in log_of(output) if "loss" in e] for output in (tmp_path / "run", whole / "run")
+    ]
+    assert norms[0] == norms[1]
+
+
 def test_a_run_that_never_is_finite_again_gives_up_with_its_checkpoints(store, split, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "MOST_SKIPPED", 3)
     poison(monkeypatch, set(range(6, 100)))
@@ -323,3 +350,18 @@ def test_two_runs_do_not_write_one_output(store, split, tmp_path):
     assert list(tmp_path.iterdir()) == []
     with exclusive(tmp_path / "deep" / "run"), pytest.raises(ionbed.InputError, match="another process is writing"):
         run(store, split, tmp_path / "deep" / "run")
+
+
+def test_an_output_in_use_ends_all_processes_with_one_line(store, split, tmp_path):
+    from ionbed.artifacts import exclusive
+
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
+    sets = [word for item in options(store, split, tmp_path / "run") for word in ("--set", item)]
+    words = [sys.executable, *launcher, "-m", "ionbed", "pretrain", "pretrain-tiny", *sets]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with exclusive(tmp_path / "run"):
+        done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode != 0
+    lines = [line for line in done.stderr.splitlines() if line.startswith("ionbed:")]
+    assert len(lines) == 1 and "another process is writing" in lines[0], lines  # and nobody misses the one who says so
+    assert not (tmp_path / "run").exists()
