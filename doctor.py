@@ -154,7 +154,7 @@ def _accelerators() -> Iterator[Check]:
         yield Check(
             f"GPU {index}", "ok" if bf16 else "note",
             f"{device.name}, {device.total_memory / 1e9:.0f} GB, CUDA {torch.version.cuda}, {peak:,.0f} TFLOP/s bf16",
-            "" if bf16 else "no bf16: train with mixed_precision: no",
+            "" if bf16 else "no bf16: train with training.precision: fp32",
         )  # fmt: skip
 
 
@@ -245,4 +245,4 @@ def _bf16_on_cpu(torch: Any) -> str:
         return "bf16 by AMX"
     if getattr(cpu, "_is_avx512_bf16_supported", lambda: False)():
         return "bf16 by AVX-512"
-    return "no fast bf16 (use float32)"
+    return "no fast bf16 (train with training.precision: fp32)"

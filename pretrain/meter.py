@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import resource
 import sys
@@ -15,6 +16,8 @@ from accelerate import Accelerator
 
 from ..doctor import matmul_peak
 from .stage import MicroBatch
+
+logger = logging.getLogger("ionbed")
 
 BACKWARD_FACTOR = 3
 """Operations of a training step over those of its forward pass: the backward pass takes twice as many."""
@@ -166,14 +169,27 @@ class SpikeAlarm:
 
 
 def measured_peak(accelerator: Accelerator, precision: str) -> float:
-    """Return FLOP/s of a large matrix product in the precision of training, summed over all processes."""
+    """Return FLOP/s of a large matrix product in the precision of training, summed over all processes.
+
+    Warns where bf16 is slower than fp32: processors without instructions for it only imitate it.
+    """
+    device = str(accelerator.device)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    own = matmul_peak(torch, str(accelerator.device), dtype, seconds=PEAK_SECONDS)
+    own = matmul_peak(torch, device, dtype, seconds=PEAK_SECONDS)
+    if precision == "bf16" and accelerator.is_main_process:
+        full = matmul_peak(torch, device, torch.float32, seconds=PEAK_SECONDS)
+        if full > SLOW_BF16 * own:
+            logger.warning(
+                "training.precision: a matrix product in bf16 takes %.1f times as long as in fp32 here; fp32 is faster",
+                full / own,
+            )
     peaks = accelerator.gather(torch.tensor([own], dtype=torch.float64).to(accelerator.device))
     return float(peaks.sum())
 
 
 PEAK_SECONDS = 0.2
+SLOW_BF16 = 1.2
+"""Times of a matrix product in bf16 over that in fp32 from which on a run warns."""
 
 
 def memory_gb(accelerator: Accelerator) -> float:

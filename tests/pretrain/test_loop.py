@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 import ionbed
 from ionbed.configs.loading import load_config
-from ionbed.pretrain import checkpoints, loop
+from ionbed.pretrain import checkpoints, loop, meter
 from ionbed.pretrain.checkpoints import choose_checkpoint
 from ionbed.pretrain.config import PretrainConfig
 from ionbed.pretrain.meter import SpikeAlarm
@@ -141,6 +142,16 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(broken, whole, tmp_pat
     (before / "model.safetensors").unlink()
     with pytest.raises(ionbed.InputError, match="no checkpoint is whole"):
         choose_checkpoint(folder, "auto")
+
+
+@pytest.mark.parametrize(("bf16", "warned"), [(1e10, True), (2e11, False)])
+def test_imitated_bf16_is_a_warning(bf16, warned, monkeypatch, caplog):
+    rates = {torch.bfloat16: bf16, torch.float32: 1e11}
+    monkeypatch.setattr(meter, "matmul_peak", lambda torch, device, dtype, seconds: rates[dtype])
+    accelerator = Accelerator(cpu=True)
+    assert meter.measured_peak(accelerator, "fp32") == 1e11 and not caplog.records
+    assert meter.measured_peak(accelerator, "bf16") == bf16
+    assert ("takes 10.0 times as long as in fp32" in caplog.text) == bool(caplog.records) == warned
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_those_before(whole, tmp_path, monkeypatch):
