@@ -228,7 +228,7 @@ def pretrain(
         from .pretrain.config import PretrainConfig
         from .pretrain.run import pretrain as run
 
-        _say_model(run(load_config(PretrainConfig, config, overrides or ()), resume=resume, stop=stop))
+        _end_training(run(load_config(PretrainConfig, config, overrides or ()), resume=resume, stop=stop))
 
 
 @app.command(
@@ -248,7 +248,7 @@ def finetune(
         from .finetune.config import FinetuneConfig
         from .finetune.run import finetune as run
 
-        _say_model(run(load_config(FinetuneConfig, config, overrides or ()), resume=resume, stop=stop))
+        _end_training(run(load_config(FinetuneConfig, config, overrides or ()), resume=resume, stop=stop))
 
 
 @app.command(
@@ -396,9 +396,14 @@ def _load_model(path_or_id: str | None) -> IonbedModel:
     return load_model(path_or_id)
 
 
-def _say_model(folder: Path) -> None:
-    if folder.is_dir():  # else the run was told to stop, and has said how it goes on
+def _end_training(folder: Path) -> None:
+    """Say, once for all processes, where the model is; part from the other processes (NCCL warns of who does not)."""
+    from .pretrain.processes import process_state
+
+    state = process_state()
+    if state.is_main_process and folder.is_dir():  # else the run was told to stop, and has said how it goes on
         logger.info("the model is in %s", folder)
+    state.destroy_process_group()
 
 
 def _say_counts(counts: dict[str, Any], out: Path) -> None:

@@ -377,3 +377,23 @@ def test_a_closed_pipe_ends_quietly():
         os.close(writer)
     assert done.returncode == 1
     assert done.stderr == ""
+
+
+def test_training_parts_from_the_other_processes(tmp_path, monkeypatch):
+    """Or else NCCL complains at the end of every process."""
+    import torch.distributed
+
+    from ionbed.pretrain import run
+
+    def pretrain(config, *, resume, stop):
+        store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
+        torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+        return tmp_path / "model"
+
+    monkeypatch.setattr(run, "pretrain", pretrain)
+    try:
+        assert cli.main(["pretrain", "pretrain-tiny", "--set", "data.store=s", "--set", f"output={tmp_path}"]) == 0
+        assert not torch.distributed.is_initialized()
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
