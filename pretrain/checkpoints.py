@@ -78,6 +78,8 @@ def save_checkpoint(
                 save_file(average, partial / AVERAGE)
             save_file(rng, partial / RNG)
             (partial / STATE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
+            for file in partial.glob("*.safetensors"):  # its library lets nobody else read them, whatever the umask
+                file.chmod((partial / STATE).stat().st_mode)
             sums = {file.name: sha256_of_file(file) for file in sorted(partial.iterdir())}
             (partial / CHECKSUMS).write_text(json.dumps(sums, indent=1) + "\n", encoding="utf-8")
         with atomic_file(folder / LATEST) as partial:
@@ -89,7 +91,7 @@ def save_checkpoint(
         ) from error
     others = [other for other in sorted(folder.glob("step-*")) if other != path]
     for old in others[: max(0, len(others) - (keep - 1))]:
-        shutil.rmtree(old)
+        _remove(old)
     return path
 
 
@@ -107,7 +109,18 @@ def forget_later_checkpoints(folder: Path, source: Path, step: int) -> None:
     else:
         (folder / LATEST).unlink(missing_ok=True)
     for path in later:
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    """Delete a checkpoint that is no longer needed; what cannot be deleted does not end a run.
+
+    On a networked file system a file that somebody has open, a backup for example, keeps its folder from going.
+    """
+    try:
         shutil.rmtree(path)
+    except OSError as error:
+        logger.warning("%s: cannot be deleted (%s)", path, error.strerror)
 
 
 def choose_checkpoint(folder: Path, resume: str) -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import os
@@ -358,6 +359,40 @@ def test_a_checkpoint_that_is_latest_is_never_pruned(tmp_path):
     assert [p.name for p in tmp_path.glob("step-*")] == ["step-00000008"]
     forget_later_checkpoints(tmp_path, Path("elsewhere/step-00000003"), 3)
     assert choose_checkpoint(tmp_path, "auto") is None and not list(tmp_path.glob("step-*"))
+
+
+def test_a_checkpoint_that_cannot_be_deleted_does_not_end_the_run(tmp_path, monkeypatch, caplog):
+    module, optimizer = tiny_training()
+    run, rng = Checkpoint(module, optimizer), {"process_0": torch.get_rng_state()}
+    save_checkpoint(tmp_path, run, {"step": 1}, rng, 1)
+    rmtree = shutil.rmtree
+
+    def busy(path, ignore_errors=False):
+        if not Path(path).name.startswith("step-"):
+            return rmtree(path, ignore_errors=ignore_errors)
+        raise OSError(errno.ENOTEMPTY, "Directory not empty")
+
+    monkeypatch.setattr(shutil, "rmtree", busy)
+    path = save_checkpoint(tmp_path, run, {"step": 2}, rng, 1)
+    assert choose_checkpoint(tmp_path, "auto") == path
+    assert "step-00000001: cannot be deleted (Directory not empty)" in caplog.text
+    forget_later_checkpoints(tmp_path, tmp_path / "step-00000001", 1)
+    assert choose_checkpoint(tmp_path, "auto") == tmp_path / "step-00000001"
+    monkeypatch.undo()
+    save_checkpoint(tmp_path, run, {"step": 3}, rng, 1)
+    assert [p.name for p in tmp_path.glob("step-*")] == ["step-00000003"]
+
+
+def test_a_checkpoint_before_the_first_step_of_the_optimiser_is_restored(tmp_path):
+    module = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(module.parameters(), fused=True)
+    path = save_checkpoint(
+        tmp_path, Checkpoint(module, optimizer), {"step": 1}, {"process_0": torch.get_rng_state()}, 1
+    )
+    other = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(other.parameters(), fused=True)
+    restore_checkpoint(Checkpoint(other, optimizer), path, 0)
+    assert torch.equal(other.weight, module.weight) and not optimizer.state
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # copying weights to the meta device does nothing, torch says
