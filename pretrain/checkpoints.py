@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,8 +34,8 @@ CHECKSUMS = "sha256.json"
 ADAM_STATE = ("exp_avg", "exp_avg_sq", "step")
 
 
-class CheckpointError(RuntimeError):
-    """A checkpoint could not be written; those before it are whole."""
+class UnwrittenError(RuntimeError):
+    """A checkpoint or a model could not be written; the checkpoints before it are whole."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,18 @@ class Checkpoint:
     module: nn.Module
     optimizer: torch.optim.Optimizer
     average: dict[str, torch.Tensor] | None = None
+
+
+@contextmanager
+def written(path: Path) -> Iterator[None]:
+    """Say of what goes wrong when ``path`` is written, what to do about it; see `UnwrittenError`."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise UnwrittenError(
+            f"{path}: cannot be written ({' '.join(str(error).split())[:200]}); mend that (is the disk full?), then go "
+            "on by --resume auto"
+        ) from error
 
 
 def save_checkpoint(
@@ -61,7 +75,7 @@ def save_checkpoint(
 
     Raises
     ------
-    CheckpointError
+    UnwrittenError
         The disk is full, for example.
     """
     path = folder / f"step-{state['step']:08d}"
@@ -70,7 +84,7 @@ def save_checkpoint(
     average = _gathered(run.average, keep=write) if run.average is not None else None
     if not write:
         return path
-    try:
+    with written(path):
         with atomic_folder(path, overwrite=True) as partial:
             save_file(weights, partial / MODEL)
             save_file(optimizer, partial / OPTIMIZER)
@@ -84,11 +98,6 @@ def save_checkpoint(
             (partial / CHECKSUMS).write_text(json.dumps(sums, indent=1) + "\n", encoding="utf-8")
         with atomic_file(folder / LATEST) as partial:
             partial.write_text(path.name + "\n", encoding="utf-8")
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(
-            f"{path}: cannot be written ({' '.join(str(error).split())[:200]}); mend that (is the disk full?), then go "
-            "on by --resume auto"
-        ) from error
     others = [other for other in sorted(folder.glob("step-*")) if other != path]
     for old in others[: max(0, len(others) - (keep - 1))]:
         _remove(old)

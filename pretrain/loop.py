@@ -366,9 +366,13 @@ def refuse_other_run(source: Path, before: Mapping[str, Any], now: Mapping[str, 
     old, new = dotted(before), dotted(json.loads(json.dumps(now)))
     changed = [key for key in sorted({*old, *new}) if key not in old or key not in new or old[key] != new[key]]
     if changed:
-        raise InputError(
-            f"{source}: was made with other values of {', '.join(changed)}; restore them or start a new output"
-        )
+        was = ", ".join(f"{key} (was {_short(old[key])})" if key in old else key for key in changed)
+        raise InputError(f"{source}: was made with other values of {was}; restore them or start a new output")
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 def validate(task: Task, config: LoopConfig, accelerator: Accelerator) -> dict[str, float]:

@@ -17,6 +17,7 @@ from ..configs.loading import to_tree
 from ..encoder.modeling_ionbed import IonbedModel
 from ..errors import InputError
 from .card import CARD, model_card
+from .checkpoints import written
 from .config import PretrainConfig
 from .data import TrainingSpectra
 from .loop import train
@@ -162,13 +163,13 @@ def write_model(
     A run that was finished before is left as it is.
     """
     folder = output / MODEL_FOLDER
-    written = summary["new_steps"] == 0 and (output / MANIFEST).exists() and folder.exists()
+    is_done = summary["new_steps"] == 0 and (output / MANIFEST).exists() and folder.exists()
     encoder = unsharded(encoder)
 
     def write() -> None:
         if not (process_state().is_main_process and summary["finished"]):
             return
-        if not written:
+        if not is_done:
             stage = {
                 "command": command,
                 "split": spectra.split.hash if spectra.split else None,
@@ -209,6 +210,6 @@ def write_model_folder(encoder: IonbedModel, folder: Path, manifest: Mapping[str
         manifest["model_hash"],
         {"ionbed_version": __version__, **manifest},
     )
-    with atomic_folder(folder, overwrite=True) as partial:
+    with written(folder), atomic_folder(folder, overwrite=True) as partial:
         encoder.save_pretrained(partial)
         (partial / CARD).write_text(card, encoding="utf-8")

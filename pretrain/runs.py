@@ -209,6 +209,10 @@ def _with_state(run: Run, attempt: Mapping[str, Any], *, has_manifest: bool, now
     outcome = attempt.get("outcome")
     if not run.lines and run.remarks:
         return replace(run, state="damaged")
+    if outcome == "finished" and not has_manifest and (run.path / "checkpoints").is_dir():
+        run = replace(
+            run, remarks=(*run.remarks, "its model is not written yet; if no process does, --resume auto will")
+        )
     if outcome == "finished" or (outcome is None and "began" not in attempt and has_manifest):
         return replace(run, state="finished")
     if outcome == "stopped" or (outcome is None and (run.path / STOPPED).exists()):

@@ -162,7 +162,7 @@ def test_two_processes_give_the_loss_of_one(parallelism, store, split, pretraine
 
 
 def test_another_pretrained_model_is_another_run(store, split, whole_run, pretrained):
-    with pytest.raises(ionbed.InputError, match=r"other values of init\.model;"):
+    with pytest.raises(ionbed.InputError, match=r"other values of init\.model \(was \""):
         run(store, split, whole_run / "model", whole_run, resume="auto")
 
 

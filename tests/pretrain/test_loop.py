@@ -168,11 +168,16 @@ def test_a_checkpoint_that_cannot_be_written_leaves_those_before(whole, tmp_path
     monkeypatch.setattr(checkpoints, "save_file", full)
     module = torch.nn.Linear(2, 2)
     run = checkpoints.Checkpoint(module, torch.optim.AdamW(module.parameters()))
-    with pytest.raises(
-        checkpoints.CheckpointError, match=r"step-00000099: cannot be written .*No space.*--resume auto"
-    ):
+    with pytest.raises(checkpoints.UnwrittenError, match=r"step-00000099: cannot be written .*No space.*--resume auto"):
         checkpoints.save_checkpoint(folder, run, {"step": 99}, {}, keep=2)
     assert sorted(path.relative_to(folder) for path in folder.rglob("*")) == before
+
+
+def test_others_may_read_a_checkpoint_as_the_umask_says(tmp_path):
+    module = torch.nn.Linear(2, 2)
+    run = checkpoints.Checkpoint(module, torch.optim.AdamW(module.parameters()))
+    path = checkpoints.save_checkpoint(tmp_path, run, {"step": 1}, {}, keep=2)
+    assert len({file.stat().st_mode for file in path.iterdir()}) == 1
 
 
 def test_a_missing_checkpoint_gives_way_to_the_one_before(whole, tmp_path, caplog):

@@ -152,7 +152,7 @@ def test_a_run_does_not_overwrite_or_continue_another(store, split, whole_run, t
     before = shutil.copytree(whole_run, tmp_path / "before")
     with pytest.raises(ionbed.InputError, match="--resume auto"):
         pretrain(config_for(store, split, whole_run))
-    with pytest.raises(ionbed.InputError, match=r"other values of training\.learning_rate;"):
+    with pytest.raises(ionbed.InputError, match=r"other values of training\.learning_rate \(was 0\.00"):
         pretrain(config_for(store, split, whole_run, "training.learning_rate=0.5"), resume="auto")
     assert_same_run(whole_run, before)
 

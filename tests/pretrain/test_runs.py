@@ -101,6 +101,14 @@ def test_the_state_of_a_run(tmp_path, outcome, age, gap, marker, state):
     assert run.remarks == (("step 20: RuntimeError: CUDA out of memory",) if state == "failed" else ())
 
 
+def test_a_run_without_its_model_says_so(tmp_path):
+    folder = make_run(tmp_path / "a")
+    (folder / "checkpoints").mkdir()
+    assert only(folder).state == "finished" and "model is not written" in " ".join(only(folder).remarks)
+    (folder / "manifest.json").write_text('{"command": "pretrain"}')
+    assert only(folder).remarks == ()
+
+
 def test_the_latest_attempt_decides(tmp_path):
     folder = make_run(tmp_path / "a", to=20, outcome=None)
     record = json.loads((folder / "run.json").read_text())
