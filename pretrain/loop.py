@@ -59,6 +59,8 @@ class Progress:
     skipped_in_a_row: int = 0
     totals: Totals = field(default_factory=Totals)
     validation: dict[str, float] = field(default_factory=dict)
+    validation_due: bool = False
+    """Put off by a signal to stop, until the run goes on: saving is more urgent."""
 
 
 def train(
@@ -159,6 +161,7 @@ class Trainer:
             skipped_in_a_row=state["skipped_in_a_row"],
             totals=Totals(**state["totals"]),
             validation=state["validation"],
+            validation_due=state.get("validation_due", False),
         )
         self.alarm.restore(state["alarm"])
         self.meter.restore(state["unlogged"], main_process=self.is_main)
@@ -192,6 +195,8 @@ class Trainer:
         stopping = self._any(stop.requested)
         ahead = prefetched(self.task, config.steps, start, batches, self.accelerator, config.loader_workers)
         with logs, bar as advance, closing(ahead) as upcoming:
+            if self.progress.validation_due and not stopping:
+                self._validate(logs)
             self.meter.started = time.perf_counter()
             for position, micro_batches, waited in () if stopping else upcoming:
                 rate = learning_rate(config, position.step - 1)
@@ -201,7 +206,8 @@ class Trainer:
                 done = position.step == config.steps
                 self._log(logs, advance, rate, norm, now=done or position.step % config.log_every == 0)
                 paused = time.perf_counter()
-                if done or position.step % config.validate_every == 0:
+                self.progress.validation_due = done or position.step % config.validate_every == 0
+                if self.progress.validation_due and (done or not stopping):
                     self._validate(logs)
                     advance(0, logs.status)
                 if done or stopping or position.step % config.checkpoint_every == 0:
@@ -298,6 +304,7 @@ class Trainer:
     def _validate(self, logs: Logs) -> None:
         with self.average.in_place(self.task.module) if self.average is not None else nullcontext():
             self.progress.validation = losses = validate(self.task, self.config, self.accelerator)
+        self.progress.validation_due = False
         if losses:
             logs.write({"step": self.progress.position.step, **{f"validation_{k}": v for k, v in losses.items()}})
 
@@ -313,6 +320,7 @@ class Trainer:
             "unlogged": self.meter.unlogged(accelerator),
             "alarm": self.alarm.state(),
             "validation": run.validation,
+            "validation_due": run.validation_due,
         }
         save_checkpoint(
             self.checkpoints,

@@ -341,6 +341,26 @@ def test_a_signal_before_the_first_step_stops_the_run_before_it(store, split, tm
     assert (tmp_path / "run" / "model").exists() and not (tmp_path / "run" / "stopped.json").exists()
 
 
+def test_a_run_that_is_stopped_saves_at_once_and_validates_when_it_goes_on(store, split, whole, tmp_path, monkeypatch):
+    config = load_config(PretrainConfig, "pretrain-tiny", options(store, split, tmp_path / "run"))
+    step = loop.Trainer._step
+
+    def signalled(self, micro_batches, rate, stop):
+        if self.progress.position.step + 1 == 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, micro_batches, rate, stop)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Trainer, "_step", signalled)
+        patch.setattr(loop.Trainer, "_validate", lambda *_: pytest.fail("the time left may be short"))
+        pretrain(config)
+    assert choose_checkpoint(tmp_path / "run" / "checkpoints", "auto").name == "step-00000006"
+    pretrain(config, resume="auto")
+    mine, theirs = ([(e["step"], e["validation_loss"]) for e in log_of(output) if "validation_loss" in e]
+                    for output in (tmp_path / "run", whole / "run"))  # fmt: skip
+    assert mine == theirs and [number for number, _ in mine] == [6, 12]
+
+
 def test_the_first_ctrl_c_asks_and_the_second_interrupts():
     with StopSignal() as stop:
         os.kill(os.getpid(), signal.SIGINT)
