@@ -155,7 +155,7 @@ def read_run(path: Path, name: str, now: float) -> Run:
         stage=(record or {}).get("command") or manifest.get("command") or _stage(config),
         parameters=(record or {}).get("parameters") or _num_parameters(path / "model" / "model.safetensors"),
         remarks=tuple(remarks),
-        step=lines[-1]["step"] if lines else 0,
+        step=_step(lines, path),
         steps=steps if isinstance(steps, int) else None,
         loss=training[-1]["loss"] if training else None,
         validation=validated[-1]["validation_loss"] if validated else None,
@@ -232,6 +232,12 @@ def _read_log(path: Path) -> tuple[list[dict[str, Any]], float, str]:
     except OSError as error:
         return [], 0.0, f"{LOG}: {error.strerror}"
     return lines, written, f"{LOG}: {unreadable} of its lines cannot be read" if unreadable else ""
+
+
+def _step(lines: Sequence[Mapping[str, Any]], path: Path) -> int:
+    """Return the last step: of the log, or where the run was stopped between two lines of it."""
+    stopped = _read_object(path / STOPPED).get("step")
+    return max(lines[-1]["step"] if lines else 0, stopped if isinstance(stopped, int) else 0)
 
 
 def _read_object(path: Path | None) -> dict[str, Any]:

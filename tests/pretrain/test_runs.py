@@ -109,6 +109,13 @@ def test_a_run_without_its_model_says_so(tmp_path):
     assert only(folder).remarks == ()
 
 
+def test_a_stopped_run_is_as_far_as_its_checkpoint(tmp_path):
+    folder = make_run(tmp_path / "a", to=20, outcome="stopped")
+    assert only(folder).step == 20
+    (folder / "stopped.json").write_text('{"step": 21, "signal": "SIGINT"}')
+    assert only(folder).step == 21
+
+
 def test_the_latest_attempt_decides(tmp_path):
     folder = make_run(tmp_path / "a", to=20, outcome=None)
     record = json.loads((folder / "run.json").read_text())
