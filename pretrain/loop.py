@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 
 from ..artifacts import atomic_file
 from ..configs.loading import dotted
@@ -127,7 +127,12 @@ class Trainer:
     ) -> None:
         self.task, self.config, self.output, self.identity = task, config, output, identity
         self.about = about or {}
-        self.accelerator = Accelerator(mixed_precision="bf16" if config.precision == "bf16" else "no", cpu=on_cpu())
+        self.accelerator = Accelerator(
+            mixed_precision="bf16" if config.precision == "bf16" else "no",
+            cpu=on_cpu(),
+            # Gradients lie in the buffers that are exchanged, and not once more beside them.
+            kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True, broadcast_buffers=False)],
+        )
         self.is_main = self.accelerator.is_main_process
         self.device = self.accelerator.device
         # The weights are made by now; each process drops out its own.
