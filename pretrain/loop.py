@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 
-from ..artifacts import atomic_file
+from ..artifacts import MANIFEST, atomic_file
 from ..configs.loading import dotted
 from ..errors import InputError
 from ..progress import Advance, progress, unseen
@@ -197,6 +197,8 @@ class Trainer:
         bar = progress("train", config.steps, unit="steps", done=start.step) if self.is_main else unseen()
         if self.is_main:
             (self.output / STOPPED).unlink(missing_ok=True)
+            if start.step < config.steps:  # redone from an earlier checkpoint, it is not finished
+                (self.output / MANIFEST).unlink(missing_ok=True)
         stopping = self._any(stop.requested)
         ahead = prefetched(self.task, config.steps, start, batches, self.accelerator, config.loader_workers)
         with logs, bar as advance, closing(ahead) as upcoming:

@@ -401,3 +401,18 @@ def test_an_output_in_use_ends_all_processes_with_one_line(store, split, tmp_pat
     lines = [line for line in done.stderr.splitlines() if line.startswith("ionbed:")]
     assert len(lines) == 1 and "another process is writing" in lines[0], lines  # and nobody misses the one who says so
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_is_redone_is_not_finished_until_its_end(store, split, whole, tmp_path, monkeypatch):
+    import shutil
+
+    output = tmp_path / "run"
+    shutil.copytree(whole / "run", output)
+    poison(monkeypatch, set(range(10, 100)))
+    monkeypatch.setattr(loop, "MOST_SKIPPED", 1)
+    with pytest.raises(loop.TrainingDivergedError):
+        run(store, split, output, resume=str(output / "checkpoints" / "step-00000008"))
+    assert not (output / "manifest.json").exists()
+    monkeypatch.undo()
+    run(store, split, output)
+    assert (output / "manifest.json").exists()
