@@ -84,6 +84,10 @@ VARIANTS = (
     Variant("masking: uniform", ("masking.intensity_power=0",)),
     Variant("target: m/z regressed", ("masking.mz_target=regression",)),
     Variant("target: no intensity", ("masking.hide_intensity_share=0",)),
+    Variant(
+        "objectives: two views contrasted",
+        ("objectives.views=0.3", "objectives.share=0.4", "objectives.group_spectra=30", "objectives.drop_peaks=0.3"),
+    ),
     Variant("m/z features: 0.01 to 1000 Da", ("model.mz_wavelengths=[0.01, 1000]",)),
     Variant("m/z features: 0.1 to 1000 Da", ("model.mz_wavelengths=[0.1, 1000]",)),
     Variant("m/z features: 1 to 10000 Da", ("model.mz_wavelengths=[1, 10000]",)),
@@ -284,7 +288,8 @@ def peak_errors(run: Run, data: EvaluationData, rows: np.ndarray) -> tuple[np.nd
     checkpoint = choose_checkpoint(run.config.output / "checkpoints", "auto")
     assert checkpoint is not None
     objective = MaskedPeakObjective(IonbedModel(run.config.model.encoder_config()), run.config.masking).eval()
-    objective.load_state_dict(load_file(checkpoint / "model.safetensors"))
+    weights = load_file(checkpoint / "model.safetensors")  # beside other objectives, masked peaks are a part
+    objective.load_state_dict({name.removeprefix("masked."): weight for name, weight in weights.items()})
     masking = MaskingConfig(hide_intensity_share=0.0, metadata_dropout=0.0)
     errors, spectra = [], []
     for begin in range(0, len(rows), 256):

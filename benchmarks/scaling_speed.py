@@ -3,9 +3,9 @@
     python benchmarks/scaling_speed.py [--store STORE] [--size small] [--processes 2] [--steps 40] [--rounds 3]
                                        [--parallelism ddp]
 
-Each round trains with one process and then with all, on the same batches, and compares the tokens per second of the log
-(without its first line, which holds the start). Use an idle machine with at least as many cores. Without a store
-(--store, or the variable IONBED_STORE) the spectra are made up, of 60 peaks each.
+Each round trains masked peaks alone, with one process and then with all, on the same batches, and compares the tokens
+per second of the log (without its first line, which holds the start). Use an idle machine with at least as many cores.
+Without a store (--store, or the variable IONBED_STORE) the spectra are made up, of 60 peaks each.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def train(arguments: argparse.Namespace, store: Path, output: Path, processes: i
     options = {
         "data.store": store, "output": output, "training.steps": arguments.steps, "training.warmup_steps": 1,
         "training.batch_tokens": arguments.batch_tokens, "training.micro_batch_tokens": 4096, "training.threads": 1,
-        "training.precision": "fp32", "training.parallelism": arguments.parallelism,
+        "training.precision": "fp32", "objectives.views": 0, "training.parallelism": arguments.parallelism,
         "training.log_every": max(1, arguments.steps // 4), "training.validate_every": 10**6,
         "training.checkpoint_every": 10**6,
     }  # fmt: skip
