@@ -29,6 +29,21 @@ FORK = multiprocessing.get_context("fork")
 ONE_OF_TWO = SimpleNamespace(device=torch.device("cpu"), process_index=1, num_processes=2)
 
 
+BEFORE: set[psutil.Process] = set()
+
+
+@pytest.fixture(autouse=True)
+def _children_of_other_tests():
+    """Other tests may have left a process that serves until the end, such as that of multiprocessing's resources."""
+    BEFORE.clear()
+    BEFORE.update(psutil.Process().children())
+
+
+def own_children() -> list[psutil.Process]:
+    """Return the processes that this test has started and that are there."""
+    return [child for child in psutil.Process().children() if child not in BEFORE]
+
+
 class Spectra:
     """A task whose spectra have one peak, of the row's number; four batches an epoch."""
 
@@ -69,7 +84,7 @@ def test_what_is_loaded_does_not_depend_on_the_loading_processes(workers):
     for (_, mine), (_, theirs) in zip(loaded, expected, strict=True):
         for batch, other in zip(mine, theirs, strict=True):
             torch.testing.assert_close(batch, other, rtol=0, atol=0, equal_nan=True)
-    assert not psutil.Process().children()
+    assert not own_children()
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -93,7 +108,7 @@ def test_a_run_gives_the_same_weights_with_loading_processes(store, split, tmp_p
         ]))  # fmt: skip
         weights.append(load_file(output / "model" / "model.safetensors"))
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-    assert not psutil.Process().children()
+    assert not own_children()
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -108,7 +123,7 @@ def test_for_a_gpu_batches_lie_in_pinned_memory(workers, monkeypatch):
 def test_an_error_in_loading_is_one_line_and_ends_the_processes(workers):
     with pytest.raises(InputError, match=r"^the row cannot be read$"):
         seen(workers, Position(), task=Spectra(bad_row=5))
-    assert not psutil.Process().children()
+    assert not own_children()
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -116,28 +131,28 @@ def test_loading_ends_when_training_does(workers):
     task = Spectra()
     ahead = prefetched(task, 1000, Position(), checked_batches(task, 0, 2), ONE_OF_TWO, workers)
     next(ahead)
-    assert len(psutil.Process().children()) == workers
+    assert len(own_children()) == workers
     ahead.close()
-    assert not psutil.Process().children()
+    assert not own_children()
 
 
 def test_a_loading_process_that_dies_ends_the_run():
     task = Spectra()
     ahead = prefetched(task, 10_000, Position(), checked_batches(task, 0, 2), ONE_OF_TWO, 2)
     next(ahead)
-    psutil.Process().children()[0].kill()
+    own_children()[0].kill()
     with pytest.raises(RuntimeError, match="DataLoader worker"):
         for _ in ahead:
             time.sleep(0.001)
     ahead.close()
-    assert not psutil.Process().children()
+    assert not own_children()
 
 
 def endless(told: Connection, end: str) -> None:
     task = Spectra()
     ahead = prefetched(task, 10**6, Position(), checked_batches(task, 0, 2), ONE_OF_TWO, 2)
     next(ahead)
-    told.send([child.pid for child in psutil.Process().children()])
+    told.send([child.pid for child in own_children()])
     if end == "leave":
         raise SystemExit(3)  # without closing anything
     while True:
