@@ -1,6 +1,6 @@
 """``python -m ionbed``: what ``accelerate launch -m ionbed`` starts on every process."""
 
-from .cli import main
+from .cli import run
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run()

@@ -6,13 +6,14 @@ Nothing heavy is imported before a command runs, so that ``ionbed --help`` answe
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -430,6 +431,24 @@ def _plain(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def run() -> NoReturn:
+    """Run the command line with the words of this process, and end it.
+
+    One of several processes ends without Python's finalisation: a thread of gloo's that lets go of its last tensor
+    meanwhile aborts the process (https://github.com/pytorch/pytorch/issues/190489), and with it a finished run.
+    """
+    try:
+        code = main()
+    except SystemExit as error:  # as `ionbed.pretrain.turns` ends processes beside one that has an error
+        code = error.code if isinstance(error.code, int) else 1
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        raise SystemExit(code)
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
