@@ -89,7 +89,7 @@ def speed(arguments: argparse.Namespace, folder: Path) -> None:
         return [micro for rows in batches for micro in task.micro_batches(rows, 0, 0, 1)]
 
     micro = collate_all()
-    tokens, slots = (sum(getattr(batch, name) for batch in micro) for name in ("num_tokens", "num_slots"))
+    tokens, attended = (sum(map(count, micro)) for count in (lambda batch: batch.num_tokens, task.attended_tokens))
     flops = 3 * sum(task.flops(batch) for batch in micro) / num_spectra  # a backward pass takes two forward ones
     rates: dict[str, list[float]] = {"read": [], "collated": [], "workers": [], "peak": []}
     process = SimpleNamespace(device=torch.device("cpu"), process_index=0, num_processes=1)
@@ -115,7 +115,7 @@ def speed(arguments: argparse.Namespace, folder: Path) -> None:
         "machine": f"{platform.processor() or platform.machine()}, {cores} cores, {torch.get_num_threads()} threads",
         "model": f"{arguments.size}, {config.training.batch_tokens:,} tokens a step",
         "spectra, tokens each": f"{num_spectra:,}, {tokens / num_spectra:.1f}",
-        "padding, share of tokens": f"{1 - tokens / slots:.3f}",
+        "padding, share of the tokens attended to": f"{1 - tokens / attended:.3f}",
         "read alone, spectra/s": f"{median['read']:,.0f}",
         "read, masked, collated by one process, spectra/s": f"{median['collated']:,.0f}",
         f"by {arguments.workers} loading processes, spectra/s": f"{median['workers']:,.0f}",

@@ -6,19 +6,26 @@ Shape suffixes: T real tokens of a batch, packed; the others as in `ionbed.encod
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
+
+from .batching import even_lengths
 
 PADDING_WORTH_PACKING = 0.15
 """Share of padding from which packed tokens are faster where attention itself still needs them padded.
 
 Seen on a CPU (`small`): training gains from 0.06 on, embedding from about 0.15.
 """
+MOST_BANDS = 8
+TOKENS_OF_A_BAND = 256
+"""Spectra of about one length, padded to the longest of them, are attended to together: a batch has so many bands at
+most, and fewer where they would be smaller."""
 LARGEST_FUSED_HEAD = 256
 
 
@@ -141,18 +148,37 @@ class Packing:
     places_T : int64
         Of each real token among the B * L of the batch.
     bounds_B1 : int32 of shape (B + 1,)
-        Spectrum i has tokens ``bounds[i]`` to ``bounds[i + 1]``.
+        Spectra, in the order of ``places_T``, have tokens ``bounds[i]`` to ``bounds[i + 1]``.
+    bands : tuple of (slice, Packing)
+        The tokens of spectra of about one length, and where they stand in a batch of these alone.
     """
 
     mask_BL: torch.Tensor
     places_T: torch.Tensor
     bounds_B1: torch.Tensor
+    bands: tuple[tuple[slice, Packing], ...] = ()
 
     @classmethod
     def of(cls, mask_BL: torch.Tensor) -> Packing:
-        """Return the packing of a batch with this mask."""
+        """Return the packing of a batch with this mask, in its order."""
         bounds_B1 = F.pad(mask_BL.sum(1).cumsum(0), (1, 0)).to(torch.int32)
         return cls(mask_BL, mask_BL.flatten().nonzero().squeeze(1), bounds_B1)
+
+    @classmethod
+    def in_bands(cls, mask_BL: torch.Tensor) -> Packing:
+        """Return a packing in bands of spectra of about one length, the shortest first."""
+        lengths = mask_BL.sum(1).cpu().numpy()
+        widths = band_widths(lengths)
+        order = np.argsort(lengths, kind="stable")
+        order_B = torch.from_numpy(order).to(mask_BL.device)
+        rows_T, slots_T = mask_BL[order_B].nonzero(as_tuple=True)
+        whole = cls.of(mask_BL)
+        bands, first, token = [], 0, 0
+        for width, last in zip(widths, np.searchsorted(lengths[order], widths, "right"), strict=True):
+            band = cls.of(mask_BL[order_B[first:last], :width])
+            bands.append((slice(token, token + len(band.places_T)), band))
+            first, token = int(last), token + len(band.places_T)
+        return replace(whole, places_T=order_B[rows_T] * mask_BL.shape[1] + slots_T, bands=tuple(bands))
 
     def pack(self, x_BL: torch.Tensor) -> torch.Tensor:
         """Return the real tokens of a tensor of shape (B, L, ...), as (T, ...)."""
@@ -170,19 +196,48 @@ class Packing:
             bounds = self.bounds_B1
             mixed_THK: torch.Tensor = variable_length_attention()(q_THK, k_THK, v_THK, bounds, bounds, longest, longest)
             return mixed_THK
+        if self.bands:
+            return torch.cat([band.attend(q_THK[s], k_THK[s], v_THK[s]) for s, band in self.bands])
         q_BHLK, k_BHLK, v_BHLK = (self.unpack(x).transpose(1, 2) for x in (q_THK, k_THK, v_THK))
         return self.pack(attend(q_BHLK, k_BHLK, v_BHLK, self.mask_BL[:, None, None, :]).transpose(1, 2))
+
+
+def band_widths(lengths: np.ndarray) -> np.ndarray:
+    """Return to which lengths the spectra of a batch are padded for attention, ascending."""
+    number = int(lengths.sum()) // TOKENS_OF_A_BAND
+    return even_lengths(lengths, min(MOST_BANDS, max(1, number)))
 
 
 def packing_for(mask_BL: torch.Tensor, dtype: torch.dtype, head_size: int) -> Packing | None:
     """Return how to pack a batch, or None where that would not make it faster.
 
     Packed tokens make norms and linear layers free of padding. Attention is so too where there is a kernel for
-    sequences of any length; elsewhere it is padded, at the price of copies there and back.
+    sequences of any length; elsewhere it is in bands of about one length, at the price of copies there and back.
     """
     padding = 1 - float(mask_BL.float().mean())
-    worth = 0.0 if is_fused(mask_BL.device, dtype, head_size) else PADDING_WORTH_PACKING
-    return Packing.of(mask_BL) if padding > worth else None
+    if is_fused(mask_BL.device, dtype, head_size):
+        return Packing.of(mask_BL) if padding > 0 else None
+    return Packing.in_bands(mask_BL) if padding > PADDING_WORTH_PACKING else None
+
+
+def attended_tokens(
+    lengths: np.ndarray, num_slots: int, device: torch.device, dtype: torch.dtype, head_size: int
+) -> int:
+    """Return for how many tokens attention is computed, padding among them, in a batch that `packing_for` may pack.
+
+    Parameters
+    ----------
+    lengths : int array of shape (n_spectra,)
+    num_slots : int
+        Tokens of the padded batch.
+    """
+    tokens = int(lengths.sum())
+    if is_fused(device, dtype, head_size):
+        return tokens
+    if 1 - tokens / num_slots <= PADDING_WORTH_PACKING:
+        return num_slots
+    widths = band_widths(lengths)
+    return int(widths[np.searchsorted(widths, lengths)].sum())
 
 
 def is_fused(device: torch.device, dtype: torch.dtype, head_size: int) -> bool:

@@ -27,7 +27,7 @@ from ..progress import progress as show_progress
 from ..progress import unseen
 from ..spectra.columns import SpectrumColumns
 from ..spectra.spectrum import Spectrum
-from .attention import Packing, Rotation, attend, packing_for, rotated_qkv
+from .attention import Packing, Rotation, attend, attended_tokens, packing_for, rotated_qkv
 from .batching import token_budget_batches
 from .collator import MAX_CHARGE, EncoderBatch, collate, select_peaks
 from .configuration_ionbed import IonbedConfig
@@ -241,8 +241,8 @@ class IonbedModel(PreTrainedModel):
         packing = None
         if self.pairwise_bias is not None:
             key_mask = self._biases(batch).to(dtype)
-        elif not (self.training and self.layers[0].compile_backend):  # which wants one shape and kind of mask
-            packing = packing_for(batch.mask_BL, dtype, self.config.hidden_size // self.config.num_heads)
+        elif not self._wants_one_shape:
+            packing = packing_for(batch.mask_BL, dtype, self._head_size)
             if packing is not None or bool(batch.mask_BL.all()):
                 key_mask = None
         x, position = self.peak_embedding(batch), self._positions(batch)
@@ -253,6 +253,23 @@ class IonbedModel(PreTrainedModel):
             x = layer(x, rotation, key_mask, packing)
         x = self.norm(x)
         return x if packing is None else packing.unpack(x)
+
+    def attended_tokens(self, batch: EncoderBatch) -> int:
+        """Return for how many tokens `forward` computes attention, padding among them."""
+        if self.pairwise_bias is not None or self._wants_one_shape:
+            return batch.num_slots
+        dtype = self._compute_dtype(self.device.type)
+        lengths = batch.mask_BL.sum(1).cpu().numpy()
+        return attended_tokens(lengths, batch.num_slots, self.device, dtype, self._head_size)
+
+    @property
+    def _head_size(self) -> int:
+        return int(self.config.hidden_size // self.config.num_heads)
+
+    @property
+    def _wants_one_shape(self) -> bool:
+        """Whether layers are compiled: for one shape and one kind of mask each."""
+        return bool(self.training and self.layers[0].compile_backend)
 
     def compile_layers(self, backend: str = "inductor") -> None:
         """Let `torch.compile` make the layers faster in training; evaluation and `embed` are left as they are.

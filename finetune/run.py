@@ -64,11 +64,6 @@ class ContrastiveBatch:
         """Number of real tokens."""
         return sum(part.num_tokens for part in self.parts)
 
-    @property
-    def num_slots(self) -> int:
-        """Number of tokens with those of padding."""
-        return sum(part.num_slots for part in self.parts)
-
     def to(self, device: torch.device) -> ContrastiveBatch:
         """Return the batch on ``device``."""
         return self._mapped(lambda t: t.to(device, non_blocking=True), [part.to(device) for part in self.parts])
@@ -205,7 +200,11 @@ class ContrastiveTask:
 
     def flops(self, micro_batch: ContrastiveBatch) -> float:
         """Return the operations of the encoder's forward pass on real tokens."""
-        return sum(forward_flops(self.encoder.config, part.mask_BL.sum(1).numpy()) for part in micro_batch.parts)
+        return sum(forward_flops(self.encoder.config, part.lengths) for part in micro_batch.parts)
+
+    def attended_tokens(self, micro_batch: ContrastiveBatch) -> int:
+        """Return for how many tokens the encoder computes attention, padding among them."""
+        return sum(self.encoder.attended_tokens(part) for part in micro_batch.parts)
 
 
 def initial_encoder(config: InitConfig) -> IonbedModel:

@@ -247,12 +247,13 @@ class Trainer:
             with synchronised(self.model, self.accelerator, last=number == len(parts)):
                 with self.accelerator.autocast():
                     terms = self.model(micro_batch.to(device))
+                    attended = self.task.attended_tokens(micro_batch)
                 losses = torch.stack([terms[name].float() for name in names])
                 # not by accelerate, whose environment may have it divide by a number of micro-batches
                 ((losses * factors).sum() * float(real)).backward()
             if real:
                 sums += losses.detach().double()
-                self.meter.add_micro_batch(micro_batch, self.task.flops(micro_batch))
+                self.meter.add_micro_batch(micro_batch, self.task.flops(micro_batch), attended)
         own_length = gradient_norm(self.task.module, self.config.max_grad_norm).double().reshape(1)
         # What the processes tell each other after a step goes in one message, and is waited for once.
         flag = torch.tensor([float(stop.requested)], dtype=torch.float64).to(device)

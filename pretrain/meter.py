@@ -49,7 +49,7 @@ class Meter:
 
     def __init__(self, weights: Mapping[str, float], peak: float) -> None:
         self.weights, self.peak = weights, peak
-        self.spectra = self.tokens = self.slots = 0
+        self.spectra = self.tokens = self.attended = 0
         self.flops = self.waited = 0.0
         self.started = time.perf_counter()
         self.sums: dict[str, float] = {}
@@ -60,11 +60,11 @@ class Meter:
         """Return an empty one."""
         return Meter(self.weights, self.peak)
 
-    def add_micro_batch(self, micro_batch: MicroBatch, flops: float) -> None:
+    def add_micro_batch(self, micro_batch: MicroBatch, flops: float, attended_tokens: int) -> None:
         """Add what this process has computed; ``flops`` are those of the forward pass."""
         self.spectra += len(micro_batch)
         self.tokens += micro_batch.num_tokens
-        self.slots += micro_batch.num_slots
+        self.attended += attended_tokens
         self.flops += BACKWARD_FACTOR * flops
 
     def add_step(self, sums: Mapping[str, float], counts: Mapping[str, float], own_counts: Mapping[str, float]) -> None:
@@ -78,17 +78,18 @@ class Meter:
 
         Losses are means over all processes, ``loss_max`` is that of the process with the highest; ``mfu`` is the share
         of the measured peak that the encoder's products on real tokens come to (`ionbed.encoder.flops`), forward and
-        backward; ``padding_share`` is of the tokens computed; ``data_wait_share`` of the time, over all processes;
-        ``memory_gb`` that of the process with the most: of the GPU, or else resident, at most since its start.
+        backward; ``padding_share`` is of the tokens that attention is computed for; ``data_wait_share`` of the time,
+        over all processes; ``memory_gb`` that of the process with the most: of the GPU, or else resident, at most
+        since its start.
         """
         seconds = time.perf_counter() - self.started
         own_loss = sum(self.weights[n] * s / max(self.own_counts[n], 1) for n, s in self.sums.items())
         own = torch.tensor(
-            [self.spectra, self.tokens, self.slots, self.flops, self.waited, own_loss, memory_gb(accelerator)],
+            [self.spectra, self.tokens, self.attended, self.flops, self.waited, own_loss, memory_gb(accelerator)],
             dtype=torch.float64,
         )
         everyone = accelerator.gather(own.to(accelerator.device).unsqueeze(0)).cpu()
-        spectra, tokens, slots, flops, waited = everyone[:, :5].sum(0).tolist()
+        spectra, tokens, attended, flops, waited = everyone[:, :5].sum(0).tolist()
         sums = self.unlogged(accelerator)["sums"]
         losses = {name: value / self.counts[name] for name, value in sums.items() if self.counts[name] > 0}
         return {
@@ -98,7 +99,7 @@ class Meter:
             "tokens_per_second": round(tokens / seconds, 1),
             "spectra_per_second": round(spectra / seconds, 1),
             "mfu": round(flops / seconds / self.peak, 4),
-            "padding_share": round(1 - tokens / max(slots, 1), 4),
+            "padding_share": round(1 - tokens / max(attended, 1), 4),
             "data_wait_share": round(waited / len(everyone) / seconds, 4),
             "memory_gb": round(float(everyone[:, 6].max()), 3),
         }

@@ -51,11 +51,6 @@ class GroupBatch:
         return self.spectra.num_tokens
 
     @property
-    def num_slots(self) -> int:
-        """Number of tokens with those of padding."""
-        return self.spectra.num_slots
-
-    @property
     def lengths(self) -> np.ndarray:
         """Tokens of each spectrum without padding."""
         return self.spectra.lengths

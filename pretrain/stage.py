@@ -17,10 +17,6 @@ class MicroBatch(Protocol):
     def num_tokens(self) -> int:
         """Number of real tokens."""
 
-    @property
-    def num_slots(self) -> int:
-        """Number of tokens with those of padding."""
-
     def to(self, device: torch.device) -> MicroBatch:
         """Return it on ``device``."""
 
@@ -53,6 +49,9 @@ class Task(Protocol):
 
     def flops(self, micro_batch: Any) -> float:
         """Return the floating-point operations of the encoder's forward pass, on real tokens."""
+
+    def attended_tokens(self, micro_batch: Any) -> int:
+        """Return for how many tokens the encoder computes attention, padding among them."""
 
     def validation_batches(self) -> list[np.ndarray]:
         """Return the rows of each validation batch (empty where there is no validation fold)."""

@@ -98,3 +98,8 @@ class MaskedPeakTask:
     def flops(self, micro_batch: JointBatch) -> float:
         """Return the operations of the encoder's forward pass on real tokens."""
         return forward_flops(self.encoder.config, micro_batch.lengths)
+
+    def attended_tokens(self, micro_batch: JointBatch) -> int:
+        """Return for how many tokens the encoder computes attention, padding among them."""
+        spectra = micro_batch if isinstance(micro_batch, EncoderBatch) else micro_batch.spectra
+        return self.encoder.attended_tokens(spectra)

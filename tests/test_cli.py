@@ -350,6 +350,27 @@ def run(*words: str, **options) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.parametrize(("processes", "finalised"), [("1", True), ("2", False)])
+def test_one_of_several_processes_ends_without_finalisation(processes, finalised):
+    """In which a thread of gloo's may abort it; what is registered for the end is done all the same."""
+    lines = [
+        "import atexit, sys",
+        "class Watch:",
+        "    def __del__(self): print('finalised', flush=True)",
+        "watch = Watch()",
+        "atexit.register(print, 'registered')",
+        "sys.argv = ['ionbed', 'configs', 'no such name']",
+        "from ionbed.cli import run",
+        "run()",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)],
+        env={**os.environ, "WORLD_SIZE": processes}, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    assert done.stdout.split() == ["registered", *(["finalised"] if finalised else [])]
+
+
 def test_help_starts_at_once_in_a_process_of_its_own():
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert run("--help").returncode == 0

@@ -6,15 +6,18 @@ import copy
 import dataclasses
 import inspect
 import itertools
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch._dynamo.utils import counters
 
 from ionbed.encoder import attention
-from ionbed.encoder.attention import Packing, Rotation, packing_for, rotate, rotated_qkv
+from ionbed.encoder.attention import Packing, Rotation, attended_tokens, packing_for, rotate, rotated_qkv
 from ionbed.encoder.collator import EncoderBatch, collate
 from ionbed.encoder.configuration_ionbed import IonbedConfig
 from ionbed.encoder.modeling_ionbed import IonbedModel
@@ -111,8 +114,10 @@ def test_a_rotation_is_that_of_pairs_of_dimensions(rotated):
     torch.testing.assert_close(gradient, of_pairs)
 
 
+@pytest.mark.parametrize("tokens_of_a_band", [1, 30, 1000])
 @pytest.mark.parametrize("options", [{}, {"rotary_fraction": 0.0}, {"precursor": "relative"}])
-def test_packed_tokens_give_the_vectors_and_gradients_of_padded_ones(options, monkeypatch):
+def test_packed_tokens_give_the_vectors_and_gradients_of_padded_ones(options, tokens_of_a_band, monkeypatch):
+    monkeypatch.setattr(attention, "TOKENS_OF_A_BAND", tokens_of_a_band)
     model = model_of(**options)
     batch = batch_of([30, 1, 7, 12, 0, 30], model.config)
     monkeypatch.setattr(attention, "PADDING_WORTH_PACKING", 1.0)
@@ -158,6 +163,36 @@ def test_packing_and_unpacking():
     assert packing.pack(x).flatten().tolist() == [0, 1, 3, 6, 7, 8]
     assert packing.bounds_B1.tolist() == [0, 2, 3, 6]
     assert packing.unpack(packing.pack(x)).flatten().tolist() == [0, 1, 0, 3, 0, 0, 6, 7, 8]
+
+
+LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=30)
+
+
+@given(LENGTHS, st.integers(1, 60))
+@settings(deadline=None)
+def test_bands_hold_every_token_once_and_little_padding(lengths, tokens_of_a_band):
+    mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+    x = torch.arange(mask.numel()).reshape(mask.shape)
+    with mock.patch.object(attention, "TOKENS_OF_A_BAND", tokens_of_a_band):
+        packing = Packing.in_bands(mask)
+        attended = attended_tokens(np.array(lengths), mask.numel(), torch.device("cpu"), torch.float32, 8)
+    assert sorted(packing.pack(x).tolist()) == x[mask].tolist()
+    assert torch.equal(packing.unpack(packing.pack(x)), x * mask)
+    assert [s.start for s, _ in packing.bands] == [0, *(s.stop for s, _ in packing.bands)][:-1]
+    assert packing.bands[-1][0].stop == len(packing.places_T)
+    for part, band in packing.bands:
+        spectra = packing.places_T[part] // mask.shape[1]
+        assert torch.equal(band.mask_BL.sum(1), torch.tensor(lengths)[spectra.unique_consecutive()])
+    slots = sum(band.mask_BL.numel() for _, band in packing.bands)
+    worth = mask.numel() - sum(lengths) > attention.PADDING_WORTH_PACKING * mask.numel()
+    assert attended == (slots if worth else mask.numel())
+    assert len(packing.bands) <= max(1, min(attention.MOST_BANDS, sum(lengths) // tokens_of_a_band))
+
+
+def test_groups_of_mixed_lengths_are_attended_to_with_little_padding():
+    lengths = np.random.default_rng(0).integers(2, 65, 128)
+    attended = attended_tokens(lengths, 128 * 64, torch.device("cpu"), torch.float32, 32)
+    assert 1 - lengths.sum() / attended < 0.08 < 0.45 < 1 - lengths.mean() / 64
 
 
 def test_packing_only_where_much_is_padding():
