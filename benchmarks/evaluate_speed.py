@@ -32,7 +32,7 @@ import numpy as np
 import pyarrow as pa
 
 from ionbed.artifacts import write_manifest
-from ionbed.evaluation.baselines.lookups import clean_peaks, lookup_entries, lookup_scorers, require_lookups
+from ionbed.evaluation.baselines.lookups import lookup_entries, lookup_scorers
 from ionbed.evaluation.baselines.transfer import TransferOptions, transfer_entries
 from ionbed.evaluation.candidates import Candidates
 from ionbed.evaluation.comparisons import (
@@ -50,6 +50,7 @@ from ionbed.evaluation.retrieval import RetrievalOptions
 from ionbed.evaluation.run import EvaluationConfig
 from ionbed.evaluation.scorers import Chance, Learned, PrecursorOnly
 from ionbed.evaluation.tasks import AnalogueSearchOptions, LibrarySearchOptions
+from ionbed.spectra.lookups import clean_peaks, require_lookups
 from ionbed.spectra.split import Split
 from ionbed.spectra.store import SCHEMA, Store, write_shard
 

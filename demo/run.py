@@ -59,8 +59,8 @@ def run_demo(out: Path, *, threads: int | None = None) -> None:
     """
     from rich.console import Console
 
-    from ..evaluation.baselines.lookups import require_lookups
     from ..evaluation.report.table import print_tables
+    from ..spectra.lookups import require_lookups
 
     require_lookups()
     out = Path(out)

@@ -17,9 +17,9 @@ import pyarrow as pa
 from ..artifacts import atomic_folder, refuse_existing, refuse_input_as_output, write_manifest
 from ..configs.loading import to_tree
 from ..errors import InputError
+from ..spectra.lookups import require_lookups
 from ..spectra.split import MOLECULES, Split
 from ..spectra.store import Store
-from .baselines.lookups import require_lookups
 from .candidates import Candidates
 from .comparisons import Comparisons
 from .dataset import EvaluationData, load_evaluation_data

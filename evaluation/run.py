@@ -12,13 +12,13 @@ from typing import Any, Literal
 from ..artifacts import atomic_folder, refuse_existing, refuse_input_as_output, write_manifest
 from ..configs.loading import to_tree
 from ..errors import InputError
+from ..spectra.lookups import LookupOptions, require_lookups
 from ..spectra.split import MOLECULES, Split
 from ..spectra.store import Store
 from .audits.findings import findings_tree, void_reasons
 from .audits.run import AuditOptions, audit_outcomes, run_audits
 from .baselines.blind import BlindOptions
 from .baselines.lookup_record import lookup_record
-from .baselines.lookups import LookupOptions, require_lookups
 from .baselines.networks import TrainedBaselineOptions
 from .baselines.transfer import TransferOptions
 from .candidates import Candidates, candidate_molecules

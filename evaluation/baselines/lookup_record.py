@@ -14,7 +14,7 @@ import numpy as np
 
 from ...errors import InputError
 from ...spectra.columns import SpectrumColumns
-from .lookups import (
+from ...spectra.lookups import (
     COSINE,
     ENTROPY,
     HYBRID_ENTROPY,
@@ -22,9 +22,9 @@ from .lookups import (
     MODIFIED_COSINE,
     LookupOptions,
     PeakCleaner,
-    lookup_scorers,
     require_lookups,
 )
+from .lookups import lookup_scorers
 
 PAIRS_CHECKED = 200
 NEIGHBOURS = 20

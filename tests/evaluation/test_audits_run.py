@@ -29,7 +29,7 @@ from ionbed.evaluation.audits.findings import (
     void_reasons,
 )
 from ionbed.evaluation.audits.run import AuditOptions, run_audits
-from ionbed.evaluation.baselines.lookups import LookupOptions, lookup_entries
+from ionbed.evaluation.baselines.lookups import lookup_entries
 from ionbed.evaluation.candidates import Candidates, candidate_molecules
 from ionbed.evaluation.comparisons import Comparisons
 from ionbed.evaluation.dataset import EvaluationData, load_evaluation_data
@@ -46,6 +46,7 @@ from ionbed.evaluation.tasks import (
 from ionbed.finetune.splits import SplitOptions, make_split
 from ionbed.spectra.columns import SpectrumColumns
 from ionbed.spectra.harmonise import harmonise
+from ionbed.spectra.lookups import LookupOptions
 from ionbed.spectra.readers import read_records
 from ionbed.spectra.spectrum import Spectrum
 from ionbed.spectra.store import Store

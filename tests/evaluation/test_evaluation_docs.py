@@ -17,7 +17,7 @@ from ionbed.evaluation import confidence, mces_at_1, measure, statistics, strata
 from ionbed.evaluation.audits import controls, decoys, findings, folds, scores
 from ionbed.evaluation.audits.altered_queries import MASK_MZ
 from ionbed.evaluation.audits.run import AuditOptions
-from ionbed.evaluation.baselines import blind, lookup_record, lookups
+from ionbed.evaluation.baselines import blind, lookup_record
 from ionbed.evaluation.baselines.networks import TrainedBaselineOptions
 from ionbed.evaluation.candidates import candidate_molecules
 from ionbed.evaluation.comparisons import KIND_OF, MAIN_METRIC
@@ -30,6 +30,7 @@ from ionbed.evaluation.run import EvaluationConfig
 from ionbed.evaluation.scorers import Kind
 from ionbed.evaluation.strata import NAMES
 from ionbed.evaluation.task_files import HITS
+from ionbed.spectra import lookups
 from ionbed.spectra.split import Split
 from ionbed.spectra.store import Store
 

@@ -20,7 +20,10 @@ from matchms.similarity import CosineGreedy, FlashSimilarity, ModifiedCosineGree
 from ionbed.errors import InputError
 from ionbed.evaluation.baselines import lookup_record as record_module
 from ionbed.evaluation.baselines.lookup_record import lookup_record
-from ionbed.evaluation.baselines.lookups import (
+from ionbed.evaluation.baselines.lookups import lookup_entries, lookup_scorers
+from ionbed.evaluation.scorers import Chance, Learned, PrecursorOnly, score_pairs
+from ionbed.spectra.columns import SpectrumColumns
+from ionbed.spectra.lookups import (
     COSINE,
     ENTROPY,
     HYBRID_ENTROPY,
@@ -29,12 +32,8 @@ from ionbed.evaluation.baselines.lookups import (
     LookupOptions,
     PeakCleaner,
     clean_peaks,
-    lookup_entries,
-    lookup_scorers,
     require_lookups,
 )
-from ionbed.evaluation.scorers import Chance, Learned, PrecursorOnly, score_pairs
-from ionbed.spectra.columns import SpectrumColumns
 from ionbed.spectra.spectrum import Spectrum
 
 DATA = os.environ.get("IONBED_DATA", "")

@@ -18,7 +18,7 @@ import pytest
 from rich.console import Console
 
 from ionbed.errors import InputError
-from ionbed.evaluation.baselines import blind, lookups, networks, structures
+from ionbed.evaluation.baselines import blind, networks, structures
 from ionbed.evaluation.baselines.lookup_record import Agreement, LookupRecord
 from ionbed.evaluation.baselines.transfer import transfer_label
 from ionbed.evaluation.comparisons import KIND_OF
@@ -34,6 +34,7 @@ from ionbed.evaluation.report.verdicts import (
 )
 from ionbed.evaluation.report.write import drawings
 from ionbed.evaluation.scorers import Chance, NearestNeighbourOracle, PrecursorOnly
+from ionbed.spectra import lookups
 
 FAILED = {
     "audit": "spectrum swapped",
