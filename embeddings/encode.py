@@ -23,7 +23,7 @@ from ..spectra.columns import SpectrumColumns
 from ..spectra.deduplication import UniqueNames
 from ..spectra.spectrum import Spectrum
 from ..spectra.store import Store
-from .index import Embedder, is_store
+from .index_folder import Embedder, is_store
 
 if TYPE_CHECKING:
     import torch

@@ -8,23 +8,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ..artifacts import (
-    MANIFEST,
-    atomic_folder,
-    describe_input,
-    read_manifest,
-    refuse_existing,
-    refuse_input_as_output,
-    sha256_of_file,
-    write_manifest,
-)
+from ..artifacts import describe_input, refuse_existing, refuse_input_as_output
 from ..errors import InputError
 from ..progress import progress as show_progress
 from ..progress import unseen
@@ -33,33 +24,24 @@ from ..spectra.deduplication import UniqueNames
 from ..spectra.spectrum import Spectrum
 from ..spectra.store import SCHEMA, Store, spectra_from_table, table_from_spectra, write_shard
 from .hits import HIT_METADATA, EmbeddedQueries, Hits
+from .index_folder import (
+    COMMAND,
+    METADATA,
+    Embedder,
+    as_array,
+    check_search_options,
+    checked_vectors,
+    compare_files,
+    damaged,
+    is_store,
+    model_in,
+    open_index_folder,
+    write_index,
+)
 from .nearest import Nearest, nearest_in_windows, nearest_of_all, precursor_windows
 
 if TYPE_CHECKING:
     import faiss
-
-COMMAND = "index build"
-VECTORS = "vectors.faiss"
-METADATA = "metadata.parquet"
-MODEL = "model"
-
-SMALL_FILE = 1 << 20
-"""Bytes up to which a file's checksum is compared whenever an index is opened; `Index.verify` compares all."""
-
-UNIT_TOLERANCE = 1e-3
-
-
-class Embedder(Protocol):
-    """What an index asks of a model; `ionbed.load_model` gives one."""
-
-    def embed(self, spectra: Iterable[Spectrum] | SpectrumColumns, *, progress: bool = False) -> np.ndarray:
-        """Return unit vectors, float32 of shape (n_spectra, dim)."""
-
-    def model_hash(self) -> str:
-        """Return a hash over weights and configuration."""
-
-    def save_pretrained(self, save_directory: str | os.PathLike[str]) -> object:
-        """Write the model as a folder."""
 
 
 class Index:
@@ -91,15 +73,12 @@ class Index:
         model: Embedder | None = None,
         folder: Path | None = None,
     ) -> None:
-        import faiss
-
         self._faiss = vectors
         self._library = library
         self._model = model
         self.folder = folder
         self.manifest = dict(manifest)
-        self.vectors = faiss.rev_swig_ptr(vectors.get_xb(), vectors.ntotal * vectors.d).reshape(-1, vectors.d)
-        self.vectors.flags.writeable = False
+        self.vectors = as_array(vectors)
         numeric = self._columns(["precursor_mz", "polarity"])
         self.precursor_mz: np.ndarray = numeric["precursor_mz"].to_numpy()
         self.polarity: np.ndarray = numeric["polarity"].fill_null(0).to_numpy().astype(np.int8)
@@ -130,7 +109,7 @@ class Index:
             raise InputError("no spectrum to index; at least one with a precursor m/z and peaks is needed")
         order = pc.sort_indices(table, sort_keys=[("precursor_mz", "ascending"), ("spectrum_id", "ascending")])
         table = table.take(order).combine_chunks()
-        vectors = _checked_vectors(model.embed(SpectrumColumns.from_table(table), progress=progress), len(table))
+        vectors = checked_vectors(model.embed(SpectrumColumns.from_table(table), progress=progress), len(table))
         index = faiss.IndexFlatIP(vectors.shape[1])
         index.add(vectors)
         dropped = {"no-peaks": num_read - len(table)} if num_read > len(table) else {}
@@ -151,21 +130,7 @@ class Index:
         InputError
             The folder exists and is not empty (unless ``overwrite``).
         """
-        import faiss
-
-        with atomic_folder(folder, overwrite=overwrite) as partial:
-            faiss.write_index(self._faiss, str(partial / VECTORS))
-            # In one form and one piece, so that equal libraries give equal bytes.
-            write_shard(self._columns(SCHEMA.names).cast(SCHEMA).combine_chunks(), partial / METADATA)
-            self.model.save_pretrained(partial / MODEL)
-            files = {
-                file.relative_to(partial).as_posix(): {"bytes": file.stat().st_size, "sha256": sha256_of_file(file)}
-                for file in sorted(partial.rglob("*"))
-                if file.is_file()
-            }
-            manifest = {**self.manifest, "files": files}
-            manifest.pop("ionbed_version", None)
-            write_manifest(partial, manifest)
+        write_index(folder, self._faiss, self._write_metadata, self.model, self.manifest, overwrite=overwrite)
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str], model: Embedder | None = None) -> Index:
@@ -182,21 +147,12 @@ class Index:
         InputError
             The folder is no index or is damaged, or ``model`` is not the model that the index was built with.
         """
-        import faiss
-
         folder = Path(folder)
-        manifest = read_manifest(folder, made_by=COMMAND)
-        _compare_files(folder, manifest, largest=SMALL_FILE)
-        if model is not None:
-            _refuse_other_model(folder, manifest, model)
+        manifest, vectors = open_index_folder(folder, "spectra", model)
         try:
-            # IO_FLAG_MMAP alone maps inverted lists only, a flat index it reads into memory.
-            vectors = faiss.read_index(str(folder / VECTORS), faiss.IO_FLAG_MMAP_IFC)
-            if not isinstance(vectors, faiss.IndexFlatIP):
-                raise InputError(f"{folder / VECTORS}: is not an index of inner products; build the index again")
             index = cls(vectors, None, manifest, model=model, folder=folder)
-        except (RuntimeError, OSError, KeyError, pa.ArrowException) as error:
-            raise InputError(f"{folder}: is damaged ({_one_line(error)}); build the index again") from None
+        except (OSError, KeyError, pa.ArrowException) as error:
+            raise damaged(folder, error) from None
         if not len(index) == len(index.precursor_mz) == manifest["counts"]["kept"]:
             raise InputError(f"{folder}: its vectors, metadata and manifest differ in number; build the index again")
         return index
@@ -209,12 +165,8 @@ class Index:
     def model(self) -> Embedder:
         """The model that the index was built with; loaded from its folder when first asked for."""
         if self._model is None:
-            from ..encoder.loading import load_model
-
             assert self.folder is not None, "an index that was not opened from a folder has its model"
-            model = load_model(self.folder / MODEL)
-            _refuse_other_model(self.folder, self.manifest, model)
-            self._model = model
+            self._model = model_in(self.folder, self.manifest)
         return self._model
 
     @cached_property
@@ -286,7 +238,7 @@ class Index:
                 f"{self.manifest['model_hash'][:12]}; embed them with Index.embed"
             )
         num_queries = len(queries.precursor_mz)
-        vectors = _checked_vectors(queries.vectors, num_queries, dim=self.vectors.shape[1])
+        vectors = checked_vectors(queries.vectors, num_queries, dim=self.vectors.shape[1])
         precursor_mz = np.asarray(queries.precursor_mz, np.float64)
         polarity = np.asarray(queries.polarity, np.int8)
         if polarity.shape != (num_queries,):
@@ -337,7 +289,11 @@ class Index:
         """
         if self.folder is None:
             raise InputError("this index is not saved; there are no files to verify")
-        _compare_files(self.folder, self.manifest, largest=None)
+        compare_files(self.folder, self.manifest, largest=None)
+
+    def _write_metadata(self, folder: Path) -> None:
+        # In one form and one piece, so that equal libraries give equal bytes.
+        write_shard(self._columns(SCHEMA.names).cast(SCHEMA).combine_chunks(), folder / METADATA)
 
     @property
     def _metadata_path(self) -> Path:
@@ -393,19 +349,6 @@ def build(
     return Index.open(out, model)
 
 
-def is_store(path: str | os.PathLike[str]) -> bool:
-    """Return whether ``path`` is a folder with a manifest, which only our own commands write."""
-    return (Path(path) / MANIFEST).is_file()
-
-
-def check_search_options(k: int, precursor_ppm: float | None) -> None:
-    """Raise `InputError` if the number of hits or the precursor window is out of range."""
-    if k < 1:
-        raise InputError(f"the number of hits is {k}; it must be at least 1")
-    if precursor_ppm is not None and not 0 < precursor_ppm < 1e6:
-        raise InputError(f"the precursor window is {precursor_ppm} ppm; it must be more than 0 and less than 1,000,000")
-
-
 def _gather(spectra: Iterable[Spectrum] | Store | pa.Table, progress: bool) -> pa.Table:
     """Return spectra as one table of the store's schema with unique ids, few at a time as Python objects."""
     if isinstance(spectra, Store):
@@ -423,59 +366,3 @@ def _gather(spectra: Iterable[Spectrum] | Store | pa.Table, progress: bool) -> p
     names = UniqueNames()
     ids = pa.array([names.assign(name) for name in table["spectrum_id"].to_pylist()], pa.string())
     return table.set_column(0, SCHEMA.field("spectrum_id"), ids)
-
-
-def _checked_vectors(vectors: np.ndarray, count: int, *, dim: int | None = None) -> np.ndarray:
-    vectors = np.ascontiguousarray(vectors, np.float32)
-    if vectors.ndim != 2 or len(vectors) != count or (dim is not None and vectors.shape[1] != dim):
-        raise InputError(f"embeddings have the shape {vectors.shape}; ({count}, {dim or 'dim'}) is needed")
-    lengths = np.linalg.norm(vectors, axis=1)
-    if count and not np.abs(lengths - 1).max() <= UNIT_TOLERANCE:
-        row = int(np.argmax(~(np.abs(lengths - 1) <= UNIT_TOLERANCE)))
-        raise InputError(f"embedding {row} has the length {lengths[row]:g}; unit vectors of finite numbers are needed")
-    return vectors
-
-
-def _refuse_other_model(folder: Path, manifest: Mapping[str, Any], model: Embedder) -> None:
-    needed, given = manifest["model_hash"], model.model_hash()
-    if needed != given:
-        raise InputError(
-            f"{folder}: was built with the model {needed[:12]}, not with {given[:12]}; name no model "
-            f"(its own copy in {folder / MODEL} is then used), or build the index again with the other one"
-        )
-
-
-def _compare_files(folder: Path, manifest: Mapping[str, Any], *, largest: int | None) -> None:
-    """Compare sizes with the manifest, and checksums of the files up to ``largest`` bytes (None: of all)."""
-    mend = "build the index again"
-    if not _is_whole(manifest):
-        raise InputError(f"{folder}: its manifest is not one of an index; {mend}")
-    for name, entry in manifest["files"].items():
-        path = folder / name
-        if not path.is_file():
-            raise InputError(f"{path}: is missing though the manifest names it; {mend}")
-        if path.stat().st_size != entry["bytes"]:
-            raise InputError(f"{path}: has {path.stat().st_size:,} bytes, not {entry['bytes']:,} as when built; {mend}")
-        if (largest is None or entry["bytes"] <= largest) and sha256_of_file(path) != entry["sha256"]:
-            raise InputError(f"{path}: was changed after the index was built (its checksum differs); {mend}")
-
-
-def _is_whole(manifest: Mapping[str, Any]) -> bool:
-    """Return whether a manifest has all that an index is opened and described with."""
-    counts, files = manifest.get("counts"), manifest.get("files")
-    return (
-        isinstance(manifest.get("model_hash"), str)
-        and isinstance(manifest.get("inputs"), list)
-        and isinstance(counts, dict)
-        and type(counts.get("kept")) is int
-        and isinstance(files, dict)
-        and {VECTORS, METADATA} <= files.keys()
-        and all(
-            isinstance(entry, dict) and type(entry.get("bytes")) is int and isinstance(entry.get("sha256"), str)
-            for entry in files.values()
-        )
-    )
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

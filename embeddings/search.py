@@ -19,7 +19,8 @@ from ..spectra.deduplication import UniqueNames
 from ..spectra.record import RawRecord
 from ..spectra.spectrum import Spectrum
 from ..spectra.store import Store
-from .index import Index, check_search_options, is_store
+from .index import Index
+from .index_folder import check_search_options, is_store
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -272,7 +272,7 @@ def test_a_file_that_is_missing_short_or_changed_is_told(saved, model, name):
 
 
 def test_large_files_are_compared_on_request(saved, model, monkeypatch):
-    monkeypatch.setattr("ionbed.embeddings.index.SMALL_FILE", 100)
+    monkeypatch.setattr("ionbed.embeddings.index_folder.SMALL_FILE", 100)
     content = (saved / "vectors.faiss").read_bytes()
     (saved / "vectors.faiss").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     opened = Index.open(saved, model)

@@ -1,0 +1,240 @@
+"""The folder of an index, of whichever kind: written whole or not at all, opened only whole and with its own model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+
+from ..artifacts import MANIFEST, atomic_folder, read_manifest, sha256_of_file, write_manifest
+from ..errors import InputError
+from ..spectra.columns import SpectrumColumns
+from ..spectra.spectrum import Spectrum
+
+if TYPE_CHECKING:
+    import faiss
+
+COMMAND = "index build"
+VECTORS = "vectors.faiss"
+METADATA = "metadata.parquet"
+MODEL = "model"
+
+Kind = Literal["spectra", "structures"]
+"""What the rows of an index are."""
+
+SMALL_FILE = 1 << 20
+"""Bytes up to which a file's checksum is compared whenever an index is opened; `verify` compares all."""
+
+UNIT_TOLERANCE = 1e-3
+
+
+class Embedder(Protocol):
+    """What an index asks of a model; `ionbed.load_model` gives one."""
+
+    def embed(self, spectra: Iterable[Spectrum] | SpectrumColumns, *, progress: bool = False) -> np.ndarray:
+        """Return unit vectors, float32 of shape (n_spectra, dim)."""
+
+    def model_hash(self) -> str:
+        """Return a hash over weights and configuration."""
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str]) -> object:
+        """Write the model as a folder."""
+
+
+def write_index(
+    folder: str | os.PathLike[str],
+    vectors: faiss.IndexFlatIP,
+    write_metadata: Callable[[Path], object],
+    model: Embedder,
+    manifest: Mapping[str, Any],
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Write vectors, metadata, further files and a copy of the model, with a manifest that has their checksums.
+
+    Parameters
+    ----------
+    folder : path
+    vectors : faiss.IndexFlatIP
+    write_metadata : callable
+        Called with the folder to write `METADATA` into, and whatever else belongs there.
+    model : Embedder
+    manifest : mapping
+        Without the files.
+    overwrite : bool
+        Replace what is in ``folder``.
+
+    Raises
+    ------
+    InputError
+        The folder exists and is not empty (unless ``overwrite``).
+    """
+    import faiss
+
+    with atomic_folder(folder, overwrite=overwrite) as partial:
+        faiss.write_index(vectors, str(partial / VECTORS))
+        write_metadata(partial)
+        model.save_pretrained(partial / MODEL)
+        files = {
+            file.relative_to(partial).as_posix(): {"bytes": file.stat().st_size, "sha256": sha256_of_file(file)}
+            for file in sorted(partial.rglob("*"))
+            if file.is_file()
+        }
+        entries = {**manifest, "files": files}
+        entries.pop("ionbed_version", None)
+        write_manifest(partial, entries)
+
+
+def read_index_manifest(folder: Path) -> dict[str, Any]:
+    """Return the manifest of an index of either kind.
+
+    Raises
+    ------
+    InputError
+        The folder is no index, or its manifest is damaged.
+    """
+    manifest = read_manifest(folder, made_by=COMMAND)
+    if not _is_whole(manifest):
+        raise InputError(f"{folder}: its manifest is not one of an index; build the index again")
+    return manifest
+
+
+def kind_of(manifest: Mapping[str, Any]) -> Kind:
+    """Return of which kind the index of a manifest is; one that does not say is of spectra."""
+    return "structures" if manifest.get("kind") == "structures" else "spectra"
+
+
+def open_index_folder(folder: Path, kind: Kind, model: Embedder | None) -> tuple[dict[str, Any], faiss.IndexFlatIP]:
+    """Check a folder and return its manifest and its vectors, which stay on disk and are mapped into memory.
+
+    Raises
+    ------
+    InputError
+        The folder is no index, one of the other kind, or damaged, or ``model`` is not the model it was built with.
+    """
+    import faiss
+
+    manifest = read_index_manifest(folder)
+    if (found := kind_of(manifest)) != kind:
+        needed = "ionbed.Index" if found == "spectra" else "ionbed.StructureIndex"
+        raise InputError(f"{folder}: is an index of {found}, not of {kind}; open it with {needed}.open")
+    compare_files(folder, manifest, largest=SMALL_FILE)
+    if model is not None:
+        refuse_other_model(folder, manifest, model)
+    try:
+        # IO_FLAG_MMAP alone maps inverted lists only, a flat index it reads into memory.
+        vectors = faiss.read_index(str(folder / VECTORS), faiss.IO_FLAG_MMAP_IFC)
+    except (RuntimeError, OSError) as error:
+        raise damaged(folder, error) from None
+    if not isinstance(vectors, faiss.IndexFlatIP):
+        raise InputError(f"{folder / VECTORS}: is not an index of inner products; build the index again")
+    return manifest, vectors
+
+
+def model_in(folder: Path, manifest: Mapping[str, Any]) -> Embedder:
+    """Load the copy of the model within an index.
+
+    Raises
+    ------
+    InputError
+        It is damaged, or is not the model that the index was built with.
+    """
+    from ..encoder.loading import load_model
+
+    model = load_model(folder / MODEL)
+    refuse_other_model(folder, manifest, model)
+    return model
+
+
+def as_array(vectors: faiss.IndexFlatIP) -> np.ndarray:
+    """Return the vectors of a flat index, float32 of shape (n, dim), read-only and without a copy."""
+    import faiss
+
+    array: np.ndarray = faiss.rev_swig_ptr(vectors.get_xb(), vectors.ntotal * vectors.d).reshape(-1, vectors.d)
+    array.flags.writeable = False
+    return array
+
+
+def checked_vectors(vectors: np.ndarray, count: int, *, dim: int | None = None) -> np.ndarray:
+    """Return vectors as float32 in one piece.
+
+    Raises
+    ------
+    InputError
+        They are not ``count`` vectors of unit length (and of ``dim`` numbers).
+    """
+    vectors = np.ascontiguousarray(vectors, np.float32)
+    if vectors.ndim != 2 or len(vectors) != count or (dim is not None and vectors.shape[1] != dim):
+        raise InputError(f"embeddings have the shape {vectors.shape}; ({count}, {dim or 'dim'}) is needed")
+    lengths = np.linalg.norm(vectors, axis=1)
+    if count and not np.abs(lengths - 1).max() <= UNIT_TOLERANCE:
+        row = int(np.argmax(~(np.abs(lengths - 1) <= UNIT_TOLERANCE)))
+        raise InputError(f"embedding {row} has the length {lengths[row]:g}; unit vectors of finite numbers are needed")
+    return vectors
+
+
+def check_search_options(k: int, precursor_ppm: float | None) -> None:
+    """Raise `InputError` if the number of hits or the precursor window is out of range."""
+    if k < 1:
+        raise InputError(f"the number of hits is {k}; it must be at least 1")
+    if precursor_ppm is not None and not 0 < precursor_ppm < 1e6:
+        raise InputError(f"the precursor window is {precursor_ppm} ppm; it must be more than 0 and less than 1,000,000")
+
+
+def is_store(path: str | os.PathLike[str]) -> bool:
+    """Return whether ``path`` is a folder with a manifest, which only our own commands write."""
+    return (Path(path) / MANIFEST).is_file()
+
+
+def refuse_other_model(folder: Path, manifest: Mapping[str, Any], model: Embedder) -> None:
+    """Raise `InputError` if ``model`` is not the one that the index was built with."""
+    needed, given = manifest["model_hash"], model.model_hash()
+    if needed != given:
+        raise InputError(
+            f"{folder}: was built with the model {needed[:12]}, not with {given[:12]}; name no model "
+            f"(its own copy in {folder / MODEL} is then used), or build the index again with the other one"
+        )
+
+
+def compare_files(folder: Path, manifest: Mapping[str, Any], *, largest: int | None) -> None:
+    """Compare sizes with the manifest, and checksums of the files up to ``largest`` bytes (None: of all).
+
+    Raises
+    ------
+    InputError
+        A file is missing or was changed.
+    """
+    mend = "build the index again"
+    for name, entry in manifest["files"].items():
+        path = folder / name
+        if not path.is_file():
+            raise InputError(f"{path}: is missing though the manifest names it; {mend}")
+        if path.stat().st_size != entry["bytes"]:
+            raise InputError(f"{path}: has {path.stat().st_size:,} bytes, not {entry['bytes']:,} as when built; {mend}")
+        if (largest is None or entry["bytes"] <= largest) and sha256_of_file(path) != entry["sha256"]:
+            raise InputError(f"{path}: was changed after the index was built (its checksum differs); {mend}")
+
+
+def damaged(folder: Path, error: Exception) -> InputError:
+    """Return the error that says an index is damaged, and how."""
+    return InputError(f"{folder}: is damaged ({' '.join(str(error).split())[:200]}); build the index again")
+
+
+def _is_whole(manifest: Mapping[str, Any]) -> bool:
+    """Return whether a manifest has all that an index is opened and described with."""
+    counts, files = manifest.get("counts"), manifest.get("files")
+    return (
+        isinstance(manifest.get("model_hash"), str)
+        and isinstance(manifest.get("inputs"), list)
+        and isinstance(counts, dict)
+        and type(counts.get("kept")) is int
+        and isinstance(files, dict)
+        and {VECTORS, METADATA} <= files.keys()
+        and all(
+            isinstance(entry, dict) and type(entry.get("bytes")) is int and isinstance(entry.get("sha256"), str)
+            for entry in files.values()
+        )
+    )
