@@ -27,8 +27,9 @@ from .parallel import sharded_like, whole
 logger = logging.getLogger("ionbed")
 
 LATEST = "latest"
-MODEL, OPTIMIZER, AVERAGE, RNG, STATE = (
-    "model.safetensors", "optimizer.safetensors", "average.safetensors", "rng.safetensors", "state.json",
+MODEL, OPTIMIZER, AVERAGE, BEST, RNG, STATE = (
+    "model.safetensors", "optimizer.safetensors", "average.safetensors", "best.safetensors", "rng.safetensors",
+    "state.json",
 )  # fmt: skip
 CHECKSUMS = "sha256.json"
 ADAM_STATE = ("exp_avg", "exp_avg_sq", "step")
@@ -40,11 +41,18 @@ class UnwrittenError(RuntimeError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The tensors of a run: a module (sharded or not), its optimiser, and averaged weights where there are any."""
+    """The tensors of a run: a module (sharded or not), its optimiser, and averaged and best weights if they are kept."""
 
     module: nn.Module
     optimizer: torch.optim.Optimizer
     average: dict[str, torch.Tensor] | None = None
+    best: dict[str, torch.Tensor] | None = None
+
+    @property
+    def copies(self) -> dict[str, dict[str, torch.Tensor]]:
+        """Weights that are kept beside those of the module, by the name of their file."""
+        found = {AVERAGE: self.average, BEST: self.best}
+        return {name: weights for name, weights in found.items() if weights is not None}
 
 
 @contextmanager
@@ -81,15 +89,15 @@ def save_checkpoint(
     path = folder / f"step-{state['step']:08d}"
     weights = _gathered(run.module.state_dict(), keep=write)
     optimizer = _gathered(_optimizer_tensors(run.module, run.optimizer), keep=write)
-    average = _gathered(run.average, keep=write) if run.average is not None else None
+    copies = {name: _gathered(tensors, keep=write) for name, tensors in run.copies.items()}
     if not write:
         return path
     with written(path):
         with atomic_folder(path, overwrite=True) as partial:
             save_file(weights, partial / MODEL)
             save_file(optimizer, partial / OPTIMIZER)
-            if average is not None:
-                save_file(average, partial / AVERAGE)
+            for name, tensors in copies.items():
+                save_file(tensors, partial / name)
             save_file(rng, partial / RNG)
             (partial / STATE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
             for file in partial.glob("*.safetensors"):  # its library lets nobody else read them, whatever the umask
@@ -200,8 +208,8 @@ def restore_checkpoint(run: Checkpoint, path: Path, process: int) -> None:
     parameters = dict(run.module.named_parameters())
     try:
         _load_into(path / MODEL, run.module.state_dict())
-        if run.average is not None:
-            _load_into(path / AVERAGE, run.average)
+        for name, tensors in run.copies.items():
+            _load_into(path / name, tensors)
         with safe_open(path / OPTIMIZER, framework="pt") as tensors:
             for name in sorted({key.rpartition("|")[0] for key in tensors.keys()}):  # noqa: SIM118
                 parameter = parameters[name]

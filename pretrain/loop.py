@@ -32,7 +32,7 @@ from .config import LoopConfig
 from .loader import Position, checked_batches, prefetched
 from .logs import Logs
 from .meter import Meter, SpikeAlarm, Totals, measured_peak
-from .optimisation import MovingAverage, learning_rate, make_optimizer
+from .optimisation import BestWeights, MovingAverage, learning_rate, make_optimizer
 from .parallel import distribute, equal_numbers, gradient_norm, reshard, synchronised
 from .processes import agreed, gather_rng, on_cpu
 from .run_record import STOPPED
@@ -71,6 +71,7 @@ def train(
     resume: str | None,
     stop: StopSignal | None = None,
     about: Mapping[str, Any] | None = None,
+    patience: int | None = None,
 ) -> dict[str, Any]:
     """Train ``task.module`` in place.
 
@@ -89,13 +90,17 @@ def train(
         Entered by the caller, who wants signals to be heeded before training too.
     about : mapping, optional
         ``command`` and ``config`` of the run, for its record; see `ionbed.pretrain.run_record.begin_record`.
+    patience : int, optional
+        Early stopping: so many validations in a row without a lower loss end the training, and ``task.module`` has the
+        weights of the lowest in the end.
 
     Returns
     -------
     dict
         Summary of the whole run, also of what came before a resumption: steps (and how many are new), whether it is
         finished, spectra, tokens, seconds (without validation and checkpoints), the last validation losses. Where
-        ``ema_decay`` is set, ``task.module`` holds the averaged weights in the end.
+        ``ema_decay`` is set, ``task.module`` holds the averaged weights in the end. With ``patience``, ``best_step`` is
+        the step of the weights.
 
     Raises
     ------
@@ -108,7 +113,7 @@ def train(
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
     if config.threads:
         torch.set_num_threads(config.threads)
-    trainer = Trainer(task, config, output, identity, about)
+    trainer = Trainer(task, config, output, identity, about, patience)
     trainer.resume(resume)
     with heeding(stop) as listening:
         return trainer.run(listening)
@@ -124,6 +129,7 @@ class Trainer:
         output: Path,
         identity: Mapping[str, Any],
         about: Mapping[str, Any] | None = None,
+        patience: int | None = None,
     ) -> None:
         self.task, self.config, self.output, self.identity = task, config, output, identity
         self.about = about or {}
@@ -140,6 +146,7 @@ class Trainer:
         self.model = distribute(task.module, config, self.accelerator)
         self.optimizer = make_optimizer(task.module, config)
         self.average = MovingAverage(task.module, config.ema_decay) if config.ema_decay is not None else None
+        self.best = BestWeights(task.module, patience) if patience is not None else None
         self.weights = dict(task.weights)
         self.alarm = SpikeAlarm(config.spike_deviations)
         self.progress = Progress()
@@ -169,6 +176,8 @@ class Trainer:
             validation_due=state.get("validation_due", False),
         )
         self.alarm.restore(state["alarm"])
+        if self.best is not None:
+            self.best.restore(state["best"])
         self.meter.restore(state["unlogged"], main_process=self.is_main)
         self.resumed_at = self.progress.position.step
         self.accelerator.wait_for_everyone()
@@ -197,7 +206,7 @@ class Trainer:
         bar = progress("train", config.steps, unit="steps", done=start.step) if self.is_main else unseen()
         if self.is_main:
             (self.output / STOPPED).unlink(missing_ok=True)
-            if start.step < config.steps:  # redone from an earlier checkpoint, it is not finished
+            if not self.is_done:  # redone from an earlier checkpoint, it is not finished
                 (self.output / MANIFEST).unlink(missing_ok=True)
         stopping = self._any(stop.requested)
         ahead = prefetched(self.task, config.steps, start, batches, self.accelerator, config.loader_workers)
@@ -205,7 +214,7 @@ class Trainer:
             if self.progress.validation_due and not stopping:
                 self._validate(logs)
             self.meter.started = time.perf_counter()
-            for position, micro_batches, waited in () if stopping else upcoming:
+            for position, micro_batches, waited in () if stopping or self.is_done else upcoming:
                 rate = learning_rate(config, position.step - 1)
                 norm, stopping = self._step(micro_batches, rate, stop)
                 self.progress.position = position
@@ -217,17 +226,25 @@ class Trainer:
                 if self.progress.validation_due and (done or not stopping):
                     self._validate(logs)
                     advance(0, logs.status)
+                    done = self.is_done
                 if done or stopping or position.step % config.checkpoint_every == 0:
                     self._save(until=paused)
                 self.meter.started += time.perf_counter() - paused  # the rates are those of training
-                if stopping:
+                if stopping or done:
                     break
-        position = self.progress.position
-        if stopping and position.step < config.steps:
+        if stopping and not self.is_done:
             self._leave_marker(stop)
-        if self.average is not None:
+        if self.best is not None and self.best.step:
+            self.best.load_into(self.task.module)
+        elif self.average is not None:
             self.average.swap(self.task.module)
         return self._summary()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the last step is taken, or early stopping has ended the training before it."""
+        stopped_early = self.best is not None and self.best.has_lost_patience
+        return stopped_early or self.progress.position.step == self.config.steps
 
     def _step(self, micro_batches: Sequence[MicroBatch], rate: float, stop: StopSignal) -> tuple[float, bool]:
         """Take one step of the optimiser; return the gradient's norm and whether any process was told to stop."""
@@ -312,6 +329,8 @@ class Trainer:
     def _validate(self, logs: Logs) -> None:
         with self.average.in_place(self.task.module) if self.average is not None else nullcontext():
             self.progress.validation = losses = validate(self.task, self.config, self.accelerator)
+            if self.best is not None and losses:
+                self.best.heed(losses["loss"], self.progress.position.step, self.task.module)
         self.progress.validation_due = False
         if losses:
             logs.write({"step": self.progress.position.step, **{f"validation_{k}": v for k, v in losses.items()}})
@@ -329,6 +348,7 @@ class Trainer:
             "alarm": self.alarm.state(),
             "validation": run.validation,
             "validation_due": run.validation_due,
+            **({"best": self.best.state()} if self.best is not None else {}),
         }
         save_checkpoint(
             self.checkpoints,
@@ -341,7 +361,8 @@ class Trainer:
         accelerator.wait_for_everyone()
 
     def _checkpoint(self) -> Checkpoint:
-        return Checkpoint(self.task.module, self.optimizer, self.average.weights if self.average is not None else None)
+        average, best = (kept.weights if kept is not None else None for kept in (self.average, self.best))
+        return Checkpoint(self.task.module, self.optimizer, average, best)
 
     def _leave_marker(self, stop: StopSignal) -> None:
         step = self.progress.position.step
@@ -363,7 +384,8 @@ class Trainer:
         return {
             "steps": step,
             "new_steps": step - self.resumed_at,
-            "finished": step == self.config.steps,
+            "finished": self.is_done,
+            **({"best_step": self.best.step or step} if self.best is not None else {}),
             "epochs": run.position.epoch,
             "skipped_steps": run.skipped_steps,
             "loss_spikes": self.alarm.spikes,

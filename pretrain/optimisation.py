@@ -1,10 +1,11 @@
-"""The optimiser, the schedule of its learning rate, and the moving average of the weights."""
+"""The optimiser, the schedule of its learning rate, the moving average of the weights, and the best of them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -80,3 +81,49 @@ class MovingAverage:
             trained = parameter.detach().clone()
             parameter.copy_(own)
             own.copy_(trained)
+
+
+class BestWeights:
+    """A module's weights as they were at the lowest validation loss, and when to stop waiting for a lower one.
+
+    Parameters
+    ----------
+    module : nn.Module
+    patience : int
+        Validations in a row without a lower loss after which training ends.
+    """
+
+    def __init__(self, module: nn.Module, patience: int) -> None:
+        self.patience = patience
+        self.weights = {name: p.detach().clone() for name, p in module.named_parameters()}
+        self.step, self.loss, self.waited = 0, math.inf, 0
+
+    @property
+    def has_lost_patience(self) -> bool:
+        """Whether training should end."""
+        return self.waited >= self.patience
+
+    @torch.no_grad()
+    def heed(self, loss: float, step: int, module: nn.Module) -> None:
+        """Keep the weights if ``loss`` is the lowest so far; a loss that is no number is not."""
+        if not loss < self.loss:
+            self.waited += 1
+            return
+        self.step, self.loss, self.waited = step, loss, 0
+        for name, parameter in module.named_parameters():
+            self.weights[name].copy_(parameter)
+
+    @torch.no_grad()
+    def load_into(self, module: nn.Module) -> None:
+        """Give ``module`` the weights that were kept."""
+        for name, parameter in module.named_parameters():
+            parameter.copy_(self.weights[name])
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps besides the weights."""
+        return {"step": self.step, "loss": self.loss if self.step else None, "waited": self.waited}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Set what `state` has returned."""
+        self.step, self.waited = state["step"], state["waited"]
+        self.loss = math.inf if state["loss"] is None else state["loss"]
