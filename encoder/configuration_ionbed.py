@@ -7,6 +7,8 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
+from ..spectra.molecule_features import FEATURES_VERSION
+
 CONDITIONING = ("polarity", "charge", "collision_energy", "adduct", "instrument")
 PRECURSOR_MODES = ("full", "relative", "hidden")
 
@@ -44,6 +46,10 @@ class IonbedConfig(PretrainedConfig):
         Metadata that the precursor token carries, of 'polarity', 'charge', 'collision_energy', 'adduct', 'instrument'.
     adducts, instruments : sequence of str
         Vocabularies of the last two; others count as unknown.
+    molecule_tower : int
+        Width of the tower that embeds structures beside spectra (`ionbed.encoder.molecule_tower`); 0 for none.
+    molecule_features : int
+        Version of the features that the tower reads (`ionbed.spectra.molecule_features.FEATURES_VERSION`).
     training : sequence of dict
         What the weights were trained on, one entry per stage: command, split (its hash, or None), folds, numbers of
         spectra and molecules, store (hashes of its shards). A record, not an option: it does not enter the model's
@@ -76,6 +82,8 @@ class IonbedConfig(PretrainedConfig):
         conditioning: tuple[str, ...] = ("polarity", "charge", "collision_energy"),
         adducts: tuple[str, ...] = (),
         instruments: tuple[str, ...] = (),
+        molecule_tower: int = 0,
+        molecule_features: int = FEATURES_VERSION,
         initializer_range: float = 0.02,
         training: Sequence[Mapping[str, Any]] = (),
         **kwargs: Any,
@@ -102,6 +110,8 @@ class IonbedConfig(PretrainedConfig):
             raise ValueError(f"rotary_fraction is {rotary_fraction}; it must lie between 0 and 1")
         if pairwise_bias < 0:
             raise ValueError(f"pairwise_bias is {pairwise_bias}; it must be 0 (no bias) or a width above")
+        if molecule_tower < 0:
+            raise ValueError(f"molecule_tower is {molecule_tower}; it must be 0 (no tower) or a width above")
         if max_peaks < 1:
             raise ValueError(f"max_peaks is {max_peaks}; at least one peak is needed")
         self.hidden_size = hidden_size
@@ -121,6 +131,8 @@ class IonbedConfig(PretrainedConfig):
         self.conditioning = tuple(conditioning)
         self.adducts = tuple(adducts)
         self.instruments = tuple(instruments)
+        self.molecule_tower = molecule_tower
+        self.molecule_features = molecule_features
         self.initializer_range = initializer_range
         self.training = [dict(stage) for stage in training]
         super().__init__(**kwargs)

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -23,18 +23,22 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from ..errors import InputError
 from ..progress import progress as show_progress
 from ..progress import unseen
 from ..spectra.columns import SpectrumColumns
+from ..spectra.molecule_features import FEATURES_VERSION, MoleculeFeatures, UnreadableStructureError
 from ..spectra.spectrum import Spectrum
 from .attention import Packing, Rotation, attend, attended_tokens, packing_for, rotated_qkv
 from .batching import token_budget_batches
 from .collator import MAX_CHARGE, EncoderBatch, collate, select_peaks
 from .configuration_ionbed import IonbedConfig
+from .molecule_tower import MoleculeTower
 from .pairwise import PairwiseBias
 from .remote_code import AUTO_MAP, write_remote_code
 
 NUM_INTENSITY_FEATURES = 3
+MOLECULES_AT_ONCE = 1024
 MOST_COMPILED = 64
 """Shapes of micro-batches up to which layers are compiled; torch's own limit is 8 and ends the run."""
 
@@ -216,6 +220,7 @@ class IonbedModel(PreTrainedModel):
         self.projection = (
             nn.Linear(2 * config.hidden_size, config.embedding_dim) if config.embedding_dim is not None else None
         )
+        self.molecule_tower = MoleculeTower(config) if config.molecule_tower else None
         self.post_init()
 
     @torch.no_grad()
@@ -335,6 +340,53 @@ class IonbedModel(PreTrainedModel):
             self.train(was_training)
         return result
 
+    def embed_molecules(self, smiles: Sequence[str], *, workers: int | None = 1, progress: bool = False) -> np.ndarray:
+        """Embed structures; the inner product with a spectrum's embedding tells how well they fit.
+
+        Parameters
+        ----------
+        smiles : sequence of str
+            As `ionbed.spectra.molecules.standardise` draws them: the model was trained with those.
+        workers : int or None
+            Processes that read many structures; see `ionbed.spectra.molecule_features.molecule_features`.
+        progress : bool
+            Show the progress on stderr.
+
+        Returns
+        -------
+        float32 array of shape (n_molecules, dim)
+            Rows of unit length, in the order given.
+
+        Raises
+        ------
+        InputError
+            The model has no molecule tower, or one of other features; or a SMILES cannot be read.
+        """
+        tower = self.molecule_tower
+        if tower is None:
+            raise InputError("the model was not trained with structures; fine-tune with molecules.weight above 0")
+        if self.config.molecule_features != FEATURES_VERSION:
+            raise InputError(
+                f"the model reads features of structures of version {self.config.molecule_features}, this ionbed "
+                f"computes version {FEATURES_VERSION}; use the ionbed that trained it, or fine-tune again"
+            )
+        try:
+            features = MoleculeFeatures.of(smiles, workers=workers, progress=progress)
+        except UnreadableStructureError as error:
+            where = f"structure {error.position + 1:,} of {len(smiles):,}"
+            raise InputError(f"{where}: {error}; correct it or leave it out") from None
+        result = np.empty((len(features), self.config.output_dim), np.float32)
+        was_training = self.training
+        self.eval()
+        try:
+            with torch.inference_mode():
+                for start in range(0, len(features), MOLECULES_AT_ONCE):
+                    rows = slice(start, start + MOLECULES_AT_ONCE)
+                    result[rows] = tower(torch.from_numpy(features.dense(rows)).to(self.device)).cpu().numpy()
+        finally:
+            self.train(was_training)
+        return result
+
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **options: Any) -> None:
         """Write ``config.json`` and ``model.safetensors``, as `transformers.PreTrainedModel.save_pretrained` does.
 
@@ -361,8 +413,11 @@ class IonbedModel(PreTrainedModel):
         import inspect
 
         names = [*inspect.signature(IonbedConfig.__init__).parameters]
-        for name in ("self", "training", "kwargs", *(() if self.config.pairwise_bias else ("pairwise_bias",))):
-            names.remove(name)  # a model without a bias keeps the hash it had before there was that option
+        # A model without a bias, or a tower, keeps the hash it had before there were these options.
+        bias = () if self.config.pairwise_bias else ("pairwise_bias",)
+        tower = () if self.config.molecule_tower else ("molecule_tower", "molecule_features")
+        for name in ("self", "training", "kwargs", *bias, *tower):
+            names.remove(name)
         return {name: getattr(self.config, name) for name in names}
 
     def _biases(self, batch: EncoderBatch) -> torch.Tensor:
