@@ -9,7 +9,6 @@ import pytest
 from rich.console import Console
 
 from ionbed import InputError
-from ionbed.embeddings import search as search_module
 from ionbed.embeddings.index import Index
 from ionbed.embeddings.search import COLUMNS, HitRow, find, format_hits, search
 from ionbed.spectra.spectrum import Spectrum
@@ -123,7 +122,7 @@ def test_open_search_finds_any_precursor(index, queries, model):
 
 def test_the_table_does_not_depend_on_how_many_are_searched_at_once(index, queries, tmp_path, monkeypatch):
     search(index, queries, tmp_path / "a.tsv")
-    monkeypatch.setattr(search_module, "QUERIES_AT_ONCE", 2)
+    monkeypatch.setattr("ionbed.embeddings.queries.QUERIES_AT_ONCE", 2)
     search(index, queries, tmp_path / "b.tsv")
     assert (tmp_path / "a.tsv").read_bytes() == (tmp_path / "b.tsv").read_bytes()
 

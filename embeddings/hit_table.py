@@ -1,0 +1,150 @@
+"""The table of hits as a file: tab-separated, whole or not at all, with a line for every query."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from ..artifacts import atomic_file, refuse_input_as_output
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+
+class Row(Protocol):
+    """What every line of a table of hits has; a query without a hit has one line, without a rank."""
+
+    @property
+    def query_id(self) -> str:
+        """One for each query."""
+
+    @property
+    def query_precursor_mz(self) -> float | None:
+        """In Da per charge."""
+
+    @property
+    def rank(self) -> int | None:
+        """From 1; None where the query has no hit."""
+
+    @property
+    def note(self) -> str:
+        """Why there is no hit, or what is to be known of the hits."""
+
+
+RowType = TypeVar("RowType", bound=Row)
+
+
+@dataclass
+class SearchSummary:
+    """What became of the queries: ``queries == with_hits + sum(without_hits.values())``.
+
+    Attributes
+    ----------
+    queries, with_hits : int
+    without_hits : Counter of str
+        Queries without a hit, by note.
+    """
+
+    queries: int = 0
+    with_hits: int = 0
+    without_hits: Counter[str] = field(default_factory=Counter)
+
+    def count(self, row: Row) -> None:
+        """Count the query of ``row``, if it is the query's first."""
+        if row.rank is None:
+            self.without_hits[row.note] += 1
+        elif row.rank == 1:
+            self.with_hits += 1
+        else:
+            return
+        self.queries += 1
+
+    def __str__(self) -> str:
+        """Return one line."""
+        notes = "".join(f", {count:,} without ({note})" for note, count in self.without_hits.most_common())
+        return f"{self.queries:,} queries: {self.with_hits:,} with hits{notes}"
+
+
+def refuse_output(out: str | os.PathLike[str], *inputs: str | os.PathLike[str] | None) -> None:
+    """Raise `InputError` if ``out`` is a folder or would replace an input; None is no input."""
+    if Path(out).is_dir():
+        raise InputError(f"{out}: is a folder; name the file to write the hits to")
+    refuse_input_as_output(out, *(path for path in inputs if path is not None))
+
+
+def write_hits(
+    rows: Iterable[Row], out: str | os.PathLike[str], columns: Sequence[str], formats: Mapping[str, str]
+) -> SearchSummary:
+    """Write the attributes ``columns`` of each row, numbers by their format, and count the queries."""
+    summary = SearchSummary()
+    with atomic_file(out) as partial, open(partial, "w", encoding="utf-8", newline="") as handle:
+        writer = csv.writer(handle, dialect="excel-tab", lineterminator="\n")
+        writer.writerow(columns)
+        for row in rows:
+            writer.writerow([_text(getattr(row, name), formats.get(name, "")) for name in columns])
+            summary.count(row)
+    return summary
+
+
+def format_queries(
+    rows: Iterable[RowType], table_of: Callable[[list[RowType]], Table], *, max_queries: int
+) -> RenderableType:
+    """Return the hits for a terminal: a line for each query, and a table of its hits or why there is none below.
+
+    Parameters
+    ----------
+    rows : iterable of Row
+        The rows of one query together; all are consumed.
+    table_of : callable
+        Returns the table of the hits of one query.
+    max_queries : int
+        Queries shown; the last line says how many are not.
+    """
+    from rich.console import Group
+    from rich.text import Text
+
+    parts: list[RenderableType] = []
+    num_queries = 0
+    for _, of_query in itertools.groupby(rows, key=lambda row: row.query_id):
+        num_queries += 1
+        if num_queries > max_queries:
+            continue
+        hits = list(of_query)
+        title = Text(hits[0].query_id, style="bold")
+        if hits[0].query_precursor_mz is not None:
+            title.append(f"  m/z {hits[0].query_precursor_mz:.4f}", style="not bold")
+        parts.append(title)
+        if hits[0].note:
+            parts.append(Text(f"  {hits[0].note}", style="dim"))
+        if hits[0].rank is not None:
+            parts.append(table_of(hits))
+        parts.append(Text(""))
+    if num_queries > max_queries:
+        parts.append(Text(f"and {num_queries - max_queries:,} more queries", style="dim"))
+    elif not num_queries:
+        parts.append(Text("no queries", style="dim"))
+    return Group(*parts)
+
+
+def shown(value: float | None, specification: str) -> str:
+    """Return a number in words, '' where it is unknown."""
+    return "" if value is None else format(value, specification)
+
+
+def _text(value: object, specification: str) -> str:
+    """Return a cell of the TSV: empty where unknown, without the line ends and tabs that would break it."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if specification:
+        return format(value, specification)
+    return " ".join(str(value).split())

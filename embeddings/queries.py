@@ -1,0 +1,110 @@
+"""The queries of a search, one after the other; a record that cannot be used has its place too, with the reason."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+from ..progress import progress
+from ..spectra.deduplication import UniqueNames
+from ..spectra.record import RawRecord
+from ..spectra.spectrum import Spectrum
+from ..spectra.store import Store
+from .index_folder import is_store
+
+Result = TypeVar("Result")
+
+QUERIES_AT_ONCE = 2048
+NO_PEAKS = "no usable peaks"
+_NO_PEAKS_REASONS = frozenset({"no-peaks", "too-few-peaks"})
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A query, or why there is none.
+
+    Attributes
+    ----------
+    query_id : str
+    spectrum : Spectrum or None
+        None where the record cannot be used.
+    note : str
+        Why it cannot be used; empty where it can.
+    """
+
+    query_id: str
+    spectrum: Spectrum | None
+    note: str = ""
+
+
+def queries_of(path: str | os.PathLike[str]) -> tuple[Iterator[Query], int | None]:
+    """Return the queries of a prepared store, or of anything that `ionbed.read` reads, and their number if known.
+
+    Survey scans (MS1) are no queries and are left out.
+
+    Raises
+    ------
+    InputError
+        At the call: the path cannot be read.
+    """
+    if is_store(path):
+        store = Store(path)
+        return map(_query, store), len(store)
+    return _queries_of_file(path), None
+
+
+def searched(
+    queries: Iterator[Query], total: int | None, search: Callable[[list[Spectrum]], Iterator[Result]]
+) -> Iterator[tuple[str, Query, Result | None]]:
+    """Search queries, `QUERIES_AT_ONCE` at a time, and yield each with an id of its own and what was found for it.
+
+    Parameters
+    ----------
+    queries, total
+        As `queries_of` gives them.
+    search : callable
+        Called with spectra; yields one result for each.
+
+    Yields
+    ------
+    query_id : str
+        With ``#2``, ``#3``... where the file uses an id more than once.
+    query : Query
+    result : object or None
+        None where the query has no spectrum.
+    """
+    names = UniqueNames()
+    with progress("search", total, unit="queries") as advance:
+        while block := list(itertools.islice(queries, QUERIES_AT_ONCE)):
+            results = search([query.spectrum for query in block if query.spectrum is not None])
+            for query in block:
+                yield names.assign(query.query_id), query, None if query.spectrum is None else next(results)
+            advance(len(block))
+
+
+def _queries_of_file(path: str | os.PathLike[str]) -> Iterator[Query]:
+    from ..spectra.readers import read_records
+
+    return (query for record in read_records(path) if (query := _query_of_record(record)) is not None)
+
+
+def _query_of_record(record: RawRecord) -> Query | None:
+    from ..spectra.harmonise import Dropped, harmonise
+
+    result = harmonise(record)
+    if not isinstance(result, Dropped):
+        return _query(result)
+    if result.reason == "ms-level":
+        return None
+    reason = NO_PEAKS if result.reason in _NO_PEAKS_REASONS else f"not usable: {result.reason}"
+    query_id = record.native_id or f"{record.source_file}#{record.position}"
+    return Query(query_id, None, f"{reason} ({result.detail})" if result.detail else reason)
+
+
+def _query(spectrum: Spectrum) -> Query:
+    if not len(spectrum):
+        return Query(spectrum.spectrum_id, None, NO_PEAKS)
+    return Query(spectrum.spectrum_id, spectrum)
