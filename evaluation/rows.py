@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from .candidates import Candidates
 from .dataset import EvaluationData
 from .entries import Build, Entry
 from .judged import CHANCE
+from .molecule_embeddings import embeds_molecules, learned_with_structures
 from .predictions import KNOWN, Corpus
 from .provenance import training_stages
 from .scorers import Chance, Embedder, Encoder, NearestNeighbourOracle, PrecursorOnly, Scorer
@@ -59,7 +61,10 @@ def table_rows(
     from .baselines.transfer import transfer_entries
 
     lookups = _only(SPECTRA, lookup_entries(config.lookups, workers=config.workers))
-    learned = _only(SPECTRA, [model_entry(label, of_label, exposure[label]) for label, of_label in models.items()])
+    learned = [
+        model_entry(label, of_label, exposure[label], cache=config.cache, workers=config.workers)
+        for label, of_label in models.items()
+    ]
     transferred = _only(RETRIEVAL, transfer_entries([*lookups, *learned], config.transfer))
     structures = _only(RETRIEVAL, structure_entries())
     made = [entry.label for entry in (*lookups, *learned, *transferred, *structures)]
@@ -101,15 +106,41 @@ def _only(kinds: frozenset[TaskKind], entries: Sequence[Entry]) -> list[Entry]:
     return [replace(entry, kinds=kinds) for entry in entries]
 
 
-def model_entry(label: str, trainings: Sequence[Encoder], exposure: str | None) -> Entry:
-    """Return the row of a model, of which there may be several trainings."""
+def model_entry(
+    label: str,
+    trainings: Sequence[Encoder],
+    exposure: str | None,
+    *,
+    cache: Path | None = None,
+    workers: int | None = 1,
+) -> Entry:
+    """Return the row of a model, of which there may be several trainings.
+
+    It ranks spectra; structures too, where the model was trained with them. What it embeds of structures is kept in
+    ``cache``; ``workers`` processes read them.
+
+    Raises
+    ------
+    InputError
+        Some of the trainings were trained with structures, and some were not.
+    """
     stages = [stage for model in trainings for stage in training_stages(model) or [UNKNOWN_STAGE]]
     corpora = dict.fromkeys(
         Corpus(str(stage.get("command", "training")), stage.get("split"), tuple(stage.get("folds") or ()))
         for stage in stages
     )
-    builds = tuple(_learned(label, model) for model in trainings)
-    return Entry(label, "learned", builds, _known_to(trainings), tuple(corpora), exposure)
+    towers = [model for model in trainings if embeds_molecules(model)]
+    if towers and len(towers) < len(trainings):
+        raise InputError(
+            f"models.{label}: {len(towers)} of its {len(trainings)} trainings were trained with structures; one row "
+            "cannot be of both kinds: give them two labels"
+        )
+    if towers:
+        builds = tuple(learned_with_structures(label, model, cache, workers) for model in towers)
+    else:
+        builds = tuple(_learned(label, model) for model in trainings)
+    kinds = SPECTRA | RETRIEVAL if towers else SPECTRA
+    return Entry(label, "learned", builds, _known_to(trainings), tuple(corpora), exposure, kinds)
 
 
 def _known_to(trainings: Sequence[Encoder]) -> tuple[str, ...]:

@@ -205,6 +205,10 @@ class Embedder:
 
     def __call__(self, columns: SpectrumColumns, rows: np.ndarray) -> Learned:
         """Return a scorer of ``rows`` (int64, of any order) of ``columns``, all spectra of the data."""
+        return Learned(self._label, *self.vectors(columns, rows))
+
+    def vectors(self, columns: SpectrumColumns, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return all rows that were embedded so far, ``rows`` among them, ascending, and their embeddings."""
         if columns is not self._columns:
             # Audits append altered spectra to the data: what stands before them is embedded already.
             num_shared = 0 if self._columns is None else _num_shared(self._columns, columns)
@@ -220,7 +224,7 @@ class Embedder:
             order = np.argsort(merged)
             self._vectors = np.concatenate([self._vectors, found])[order] if len(self._rows) else found
             self._rows = merged[order]
-        return Learned(self._label, self._rows, self._vectors)
+        return self._rows, self._vectors
 
 
 def _num_shared(first: SpectrumColumns, second: SpectrumColumns) -> int:

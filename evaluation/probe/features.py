@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from ...artifacts import atomic_file
 from ...errors import InputError
 from ...spectra.columns import SpectrumColumns
 from ..scorers import PrecursorOnly
+from ..vector_cache import cached_vectors
 
 if TYPE_CHECKING:
     from ...encoder.modeling_ionbed import IonbedModel
@@ -164,38 +164,18 @@ def embedded(model: IonbedModel, columns: SpectrumColumns, digest: str, cache: P
     InputError
         The cache cannot be written, or the embeddings are not finite.
     """
-    path = None
-    if cache is not None:
-        key = hashlib.sha256(f"{model.model_hash()} {digest}".encode()).hexdigest()[:32]
-        path = Path(cache) / f"embeddings-{key}.npy"
-        if path.is_file() and (known := _cached(path, len(columns))) is not None:
-            return known
-    logger.info("embedding %s spectra with '%s'", f"{len(columns):,}", label)
-    vectors = np.asarray(model.embed(columns, progress=True), np.float32)
-    if not np.isfinite(vectors).all():
-        raise InputError(f"model '{label}': {int((~np.isfinite(vectors)).any(axis=1).sum()):,} of its embeddings are "
-                         "not finite; its training has failed")  # fmt: skip
-    if path is not None:
-        try:
-            with atomic_file(path) as partial, open(partial, "wb") as file:
-                np.save(file, vectors)
-        except OSError as error:
+
+    def make() -> np.ndarray:
+        logger.info("embedding %s spectra with '%s'", f"{len(columns):,}", label)
+        vectors = np.asarray(model.embed(columns, progress=True), np.float32)
+        if not np.isfinite(vectors).all():
             raise InputError(
-                f"{path.parent}: cannot be used as a cache ({error.strerror}); name another folder"
-            ) from None
-    return vectors
+                f"model '{label}': {int((~np.isfinite(vectors)).any(axis=1).sum()):,} of its embeddings are "
+                "not finite; its training has failed"
+            )
+        return vectors
 
-
-def _cached(path: Path, num_rows: int) -> np.ndarray | None:
-    try:
-        vectors: np.ndarray = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        logger.warning("%s: is damaged (%s); it is made anew", path, str(error).splitlines()[0])
-        return None
-    if vectors.ndim != 2 or len(vectors) != num_rows or vectors.dtype != np.float32:
-        logger.warning("%s: is not what was written there; it is made anew", path)
-        return None
-    return vectors
+    return cached_vectors(cache, [str(model.model_hash()), digest], len(columns), make)
 
 
 def _configuration(model: IonbedModel) -> str:
