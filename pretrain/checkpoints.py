@@ -41,7 +41,7 @@ class UnwrittenError(RuntimeError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The tensors of a run: a module (sharded or not), its optimiser, and averaged and best weights if they are kept."""
+    """The tensors of a run: a module (sharded or not), its optimiser, averaged and best weights where they are kept."""
 
     module: nn.Module
     optimizer: torch.optim.Optimizer
