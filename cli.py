@@ -13,20 +13,18 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from . import __version__
-from .console import console, examples
+from .console import examples
 from .data_commands import data_app
 from .errors import InputError
 from .evaluation_commands import register as register_evaluation
 from .publish_commands import register as register_publish
+from .search_commands import register as register_search
 from .training_commands import register as register_training
-
-if TYPE_CHECKING:
-    from .encoder.modeling_ionbed import IonbedModel
 
 logger = logging.getLogger("ionbed")
 
@@ -45,8 +43,6 @@ app = typer.Typer(
         "ionbed search library run.mzML --out hits.tsv     # what are these spectra?",
     ),
 )
-index_app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Build or describe a search index.")
-app.add_typer(index_app, name="index", rich_help_panel=SEARCH)
 app.add_typer(data_app, name="data", rich_help_panel=DATA)
 
 SetOption = Annotated[
@@ -58,10 +54,6 @@ ResumeOption = Annotated[
     typer.Option(
         metavar="auto|FOLDER", help="Continue: 'auto' from the last checkpoint, if any, or from a checkpoint."
     ),
-]
-ModelOption = Annotated[
-    str | None,
-    typer.Option(metavar="FOLDER|HUB_ID", help="The encoder.", show_default="the checkpoint shipped with the package"),
 ]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 WorkersOption = Annotated[int | None, typer.Option(min=1, help="Processes.", show_default="all cores")]
@@ -252,106 +244,7 @@ def finetune(
         _end_training(run(load_config(FinetuneConfig, config, overrides or ()), resume=resume, stop=stop))
 
 
-@app.command(
-    rich_help_panel=SEARCH,
-    epilog=examples(
-        "ionbed embed queries.mgf --out embeddings.parquet",
-        "ionbed embed store --out e.parquet --model runs/small/model",
-        "ionbed embed store --out e.parquet --part 3/16      # one of 16 jobs",
-        "ionbed embed store --out e.parquet --merge          # after the last",
-    ),
-)
-def embed(
-    source: Annotated[Path, typer.Argument(metavar="INPUT", help="Spectra: a store, a file, a folder or an archive.")],
-    out: Annotated[Path, typer.Option(metavar="FILE.parquet", help="The table to write: spectrum_id, embedding.")],
-    model: ModelOption = None,
-    device: Annotated[
-        str, typer.Option(metavar="auto|cpu|cuda", help="Where to compute; auto: a GPU if any.")
-    ] = "auto",
-    part: Annotated[
-        str | None, typer.Option(metavar="K/N", help="Embed the K-th of N parts of a store, for --merge.")
-    ] = None,
-    merge: Annotated[bool, typer.Option("--merge", help="Merge the parts; the other words as for --part.")] = False,
-) -> None:
-    """Compute the embedding of every spectrum."""
-    from .embeddings.encode import Part, choose_device, embed_file, embed_part, merge_parts
-
-    if part is not None and merge:
-        raise typer.BadParameter("--part and --merge exclude each other")
-    wanted = None if part is None else Part.parse(part)
-    encoder = _load_model(model)
-    if merge:
-        count = merge_parts(source, out, encoder)
-    else:
-        encoder.to(choose_device(device))  # type: ignore[arg-type]  # transformers wraps it without its types
-        count = embed_file(source, out, encoder) if wanted is None else embed_part(source, out, encoder, wanted)
-    logger.info("%s%s: %s embeddings", out, f" ({part})" if part else "", f"{count:,}")
-
-
-@index_app.command(
-    "build",
-    epilog=examples(
-        "ionbed index build library.msp --out library",
-        "ionbed index build store --out library --model runs/small/model",
-    ),
-)
-def index_build(
-    source: Annotated[Path, typer.Argument(metavar="INPUT", help="Spectra: a store, a file, a folder or an archive.")],
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="The index to write; it holds all that a search needs.")],
-    model: ModelOption = None,
-    overwrite: OverwriteOption = False,
-) -> None:
-    """Embed a library of spectra into an index."""
-    from .embeddings.index import build as run
-
-    index = run(source, out, _load_model(model), overwrite=overwrite)
-    logger.info("%s: %s spectra", out, f"{len(index):,}")
-
-
-@index_app.command("info", epilog=examples("ionbed index info library"))
-def index_info(
-    index: Annotated[Path, typer.Argument(metavar="INDEX", help="A folder written by 'ionbed index build'.")],
-) -> None:
-    """Say what an index holds and what made it."""
-    from .embeddings.index import Index
-
-    _print_table(Index.open(index).info())
-
-
-@app.command(
-    rich_help_panel=SEARCH,
-    epilog=examples(
-        "ionbed search library queries.mgf                 # hits to read here",
-        "ionbed search library queries.mgf --out hits.tsv",
-        "ionbed search library queries.mzML --out hits.tsv --top-k 20 --open",
-    ),
-)
-def search(
-    index: Annotated[Path, typer.Argument(metavar="INDEX", help="A folder written by 'ionbed index build'.")],
-    queries: Annotated[
-        Path, typer.Argument(metavar="QUERIES", help="Spectra: a store, a file, a folder or an archive.")
-    ],
-    out: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE.tsv", help="The table of hits to write.", show_default="hits are printed"),
-    ] = None,
-    top_k: Annotated[int, typer.Option(min=1, help="Hits for each query.")] = 10,
-    precursor_ppm: Annotated[
-        float, typer.Option(min=0, help="Only candidates whose precursor m/z is this close, in ppm.")
-    ] = 10.0,
-    open_search: Annotated[bool, typer.Option("--open", help="Candidates of any precursor m/z.")] = False,
-) -> None:
-    """Find the library spectra that are most like each query."""
-    from .embeddings.search import find, format_hits
-    from .embeddings.search import search as run
-
-    window = None if open_search else precursor_ppm
-    if out is None or str(out) == "-":
-        console().print(format_hits(find(index, queries, k=top_k, precursor_ppm=window)))
-    else:
-        logger.info("%s: %s", out, run(index, queries, out, k=top_k, precursor_ppm=window))
-
-
+register_search(app, SEARCH)
 register_training(app, TRAINING)
 register_publish(app, TRAINING)
 register_evaluation(app, EVALUATION)
@@ -391,12 +284,6 @@ def configs(
     print("\n".join(shipped_configs()) if name is None else config_text(name).rstrip("\n"))
 
 
-def _load_model(path_or_id: str | None) -> IonbedModel:
-    from .encoder.loading import load_model
-
-    return load_model(path_or_id)
-
-
 def _end_training(folder: Path) -> None:
     """Say, once for all processes, where the model is; part from the other processes (NCCL warns of who does not)."""
     from .pretrain.processes import process_state
@@ -415,22 +302,6 @@ def _say_counts(counts: dict[str, Any], out: Path) -> None:
         "%s: %s read, %s kept, %s dropped%s",
         out, f"{counts['read']:,}", f"{counts['kept']:,}", f"{total:,}", f" ({reasons})" if reasons else "",
     )  # fmt: skip
-
-
-def _print_table(entries: dict[str, Any]) -> None:
-    width = max(len(key) for key in entries)
-    for key, value in entries.items():
-        print(f"{key.replace('_', ' '):<{width}}  {_plain(value)}")
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{name}: {_plain(inner)}" for name, inner in value.items()) or "none"
-    if isinstance(value, list):
-        return "; ".join(map(_plain, value)) or "none"
-    if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
 def run() -> NoReturn:
