@@ -224,6 +224,9 @@ def score(
     ] = 0,
     cache: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where MCES distances are kept.")] = None,
     seed: Annotated[int, typer.Option(help="Of resamples and permutations.")] = 0,
+    ranked_lists: Annotated[
+        bool, typer.Option("--ranked-lists", help="Also write the answers in the form of MassSpecGym's own tools.")
+    ] = False,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Judge the answers of any tool to a task, by the metrics of 'ionbed evaluate'."""
@@ -241,6 +244,7 @@ def score(
         mces=MCESOptions(max_queries=mces_queries) if mces_queries else None,
         cache=cache,
         seed=seed,
+        ranked_lists=ranked_lists,
         overwrite=overwrite,
     )
     print_score(tree, console())

@@ -23,6 +23,22 @@ IN_NO_FILE = -1
 
 
 @dataclass(frozen=True, eq=False)
+class CandidateList:
+    """One list of candidates as its file has it.
+
+    Attributes
+    ----------
+    smiles : tuple of str
+        As written, each once, in alphabetical order: the place in the file may tell the true one.
+    row : int64 array of shape (len(smiles),)
+        Of the `Candidates`; several SMILES may be of one. -1 where RDKit cannot read it.
+    """
+
+    smiles: tuple[str, ...]
+    row: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class Candidates:
     """The ``m`` molecules that may be candidates; the first are those of the data, under the same numbers.
 
@@ -51,6 +67,8 @@ class Candidates:
         Entries of the files that gave no new molecule, by reason.
     lists : mapping of int to int64 array
         Rows of the candidates by the row of the molecule that they were listed for, the truth among them.
+    listed : mapping of int to CandidateList
+        The same lists as their file has them.
     list_counts : dict of str to int
         What became of the lists and of their entries.
     """
@@ -66,6 +84,7 @@ class Candidates:
     place_in_files: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64), repr=False)
     counts: dict[str, int] = field(default_factory=dict)
     lists: Mapping[int, np.ndarray] = field(default_factory=dict, repr=False)
+    listed: Mapping[int, CandidateList] = field(default_factory=dict, repr=False)
     list_counts: dict[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -195,7 +214,7 @@ def _with_lists(
         "entries that RDKit cannot read": 0,
         "entries that are twice in a list": 0,
     }
-    kept = {}
+    kept, listed_as = {}, {}
     for molecule, key in asked.items():
         listed = np.array([row_of[text] for text in lists[key]], np.int64)
         distinct = np.unique(listed[listed >= 0])
@@ -206,7 +225,9 @@ def _with_lists(
             continue
         counts["lists with the true molecule in the first place"] += int(listed[0] == molecule)
         kept[molecule] = distinct
-    return replace(_extended(found, table, is_new, path.name), lists=kept, list_counts=counts)
+        written = tuple(sorted(set(lists[key])))
+        listed_as[molecule] = CandidateList(written, np.array([row_of[text] for text in written], np.int64))
+    return replace(_extended(found, table, is_new, path.name), lists=kept, listed=listed_as, list_counts=counts)
 
 
 def _of_table(table: pa.Table, block: np.ndarray, place: np.ndarray) -> Candidates:

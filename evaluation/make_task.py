@@ -30,6 +30,7 @@ from .predictions import PredictionManifest, Predictions, write_predictions
 from .provenance import exposure, training_stages
 from .query_properties import nearest_train_tanimoto
 from .question import Question, answer, ask, can_answer
+from .ranked_lists import LISTED, listed_candidates
 from .rows import table_rows
 from .run import EvaluationConfig, load_models, question_molecules, require_files
 from .strata import TRUTH_STRATA
@@ -101,7 +102,10 @@ def make_task(
         "strata": list(strata),
     }
     with atomic_folder(out, overwrite=overwrite) as folder:
-        whole = write_task(folder, header, task_tables(data, molecules, found, kind, strata))
+        tables = task_tables(data, molecules, found, kind, strata)
+        if kind == "retrieval" and config.retrieval.by == "lists":
+            tables[LISTED] = listed_candidates(data, molecules, found)
+        whole = write_task(folder, header, tables)
         if baselines:
             _write_baselines(folder / BASELINES, question, data, molecules, rows, whole["hash"])
         write_manifest(folder, {"command": "task", "config": to_tree(config), "task": whole})

@@ -108,35 +108,20 @@ def read_predictions(path: str | os.PathLike[str], task: Task) -> Predictions:
     """
     path = Path(path)
     _require_parquet(path)
-    manifest = read_prediction_manifest(path)
-    if manifest.task is not None and manifest.task != task.hash:
-        raise InputError(
-            f"{path}: answers another task (its manifest says {manifest.task[:12]}, this task is {task.hash[:12]}); "
-            "score it with its own task"
-        )
+    manifest = checked_manifest(path, task)
     table = _read(path)
     query = pc.index_in(table["query_id"], value_set=task.query_id)
     _require_known(query, table, path, "query", "queries.parquet")
-    distinct = pc.unique(task.candidate_id)
-    wanted = pc.index_in(table["candidate_id"], value_set=distinct)
+    wanted = pc.index_in(table["candidate_id"], value_set=pc.unique(task.candidate_id))
     _require_known(wanted, table, path, "candidate", "candidates.parquet")
     row_query = np.asarray(query, np.int64)
-
-    # One number for each (pool, candidate id), by which a row finds its candidate.
-    pool = task.query_pool[row_query]
-    keys = task.candidate_pool * len(distinct) + np.asarray(
-        pc.index_in(task.candidate_id, value_set=distinct), np.int64
-    )
-    order = np.argsort(keys, kind="stable")
-    place = np.searchsorted(keys[order], own := pool * len(distinct) + np.asarray(wanted, np.int64))
-    place = np.minimum(place, len(keys) - 1)
-    if len(outside := np.flatnonzero(keys[order][place] != own)):
+    candidate = candidate_places(task, row_query, table["candidate_id"])
+    if len(outside := np.flatnonzero(candidate < 0)):
         row = int(outside[0])
         raise InputError(
             f"{path}: row {row:,}: '{table['candidate_id'][row]}' is not a candidate of the query "
             f"'{table['query_id'][row]}'; score only the candidates of the query's pool"
         )
-    candidate = order[place]
     both = np.stack([row_query, candidate])
     by_key = np.lexsort(both)
     if len(twice := np.flatnonzero((np.diff(both[:, by_key], axis=1) == 0).all(axis=0))):
@@ -147,6 +132,31 @@ def read_predictions(path: str | os.PathLike[str], task: Task) -> Predictions:
         )
     score = _scores(table, path)
     return Predictions(manifest, row_query, candidate, score, prediction_counts(task, row_query, score))
+
+
+def candidate_places(task: Task, query: np.ndarray, candidate_id: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """Return the place of each candidate among those of ``task``; -1 where the query's pool does not hold it.
+
+    Parameters
+    ----------
+    query : int64 array of shape (n,)
+        Rows of the task's queries.
+    candidate_id : pyarrow.Array of str, of shape (n,)
+    """
+    distinct = pc.unique(task.candidate_id)
+
+    def keys(pool: np.ndarray, ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
+        """One number for each (pool, candidate id), by which a row finds its candidate; -1 for an unknown id."""
+        code = np.asarray(pc.index_in(ids, value_set=distinct).fill_null(-1), np.int64)
+        return np.where(code < 0, -1, pool * len(distinct) + code)
+
+    known = keys(task.candidate_pool, task.candidate_id)
+    order = np.argsort(known, kind="stable")
+    own = keys(task.query_pool[query], candidate_id)
+    if not len(known):
+        return np.full(len(own), -1, np.int64)
+    place = order[np.minimum(np.searchsorted(known[order], own), len(known) - 1)]
+    return np.where(known[place] == own, place, -1)
 
 
 def prediction_counts(task: Task, query: np.ndarray, score: np.ndarray) -> dict[str, int]:
@@ -163,6 +173,17 @@ def prediction_counts(task: Task, query: np.ndarray, score: np.ndarray) -> dict[
         "queries without any score": len(task.query_id) - len(np.unique(query[scored])),
         "candidates without a score": int(num_candidates[task.query_pool].sum() - np.sum(scored)),
     }
+
+
+def checked_manifest(path: Path, task: Task) -> PredictionManifest:
+    """Return the manifest beside ``path``; raises as `read_prediction_manifest`, and where it names another task."""
+    manifest = read_prediction_manifest(path)
+    if manifest.task is not None and manifest.task != task.hash:
+        raise InputError(
+            f"{path}: answers another task (its manifest says {manifest.task[:12]}, this task is {task.hash[:12]}); "
+            "score it with its own task"
+        )
+    return manifest
 
 
 def read_prediction_manifest(path: Path) -> PredictionManifest:

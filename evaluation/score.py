@@ -29,8 +29,9 @@ from .judged import CHANCE, Comparison, Judged
 from .judgement import Judge
 from .mces_at_1 import MCESDistances, MCESOptions, mces_at_1
 from .outcomes import LOWER_IS_BETTER, Outcomes
-from .predictions import PredictionManifest, Predictions, read_predictions
+from .predictions import PredictionManifest, Predictions
 from .provenance import exposure_to
+from .ranked_lists import RANKED, read_answers, require_lists, write_ranked_lists
 from .resampling import with_units
 from .statistics import BootstrapOptions
 from .strata_judgement import strata_trees
@@ -47,6 +48,7 @@ def score(
     mces: MCESOptions | None = None,
     cache: Path | None = None,
     seed: int = 0,
+    ranked_lists: bool = False,
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Judge the predictions of a tool and write ``results.json``, ``table.md`` and ``per-query.parquet`` into ``out``.
@@ -54,7 +56,8 @@ def score(
     Parameters
     ----------
     predictions : path
-        Parquet with the columns query_id, candidate_id, score, and a manifest beside it; see docs/score.md.
+        Parquet with the columns query_id, candidate_id, score, or ranked lists as MassSpecGym's own tools make them;
+        and a manifest beside it. See docs/score.md and `ionbed.evaluation.ranked_lists`.
     task : path
         A folder written by ``ionbed task``.
     against : sequence of path
@@ -64,6 +67,8 @@ def score(
         How MCES@1 is measured; it is left out where this is None.
     cache : Path, optional
         Folder in which MCES distances are kept.
+    ranked_lists : bool
+        Also write ``ranked-lists.parquet``, the answers in the form of MassSpecGym's own tools.
 
     Returns
     -------
@@ -79,11 +84,13 @@ def score(
     refuse_existing(out, overwrite=overwrite)
     refuse_input_as_output(out, predictions, task, *against, *([] if cache is None else [cache]))
     loaded = load_task(task)
+    if ranked_lists:
+        require_lists(task)
     if not len(loaded.query_id):
         raise InputError(f"{task}: has no queries; there is nothing to score")
     if mces is not None and (loaded.kind == "pairs" or loaded.smiles is None):
         raise InputError(f"{task}: has no structures to rank, which MCES@1 is about; leave it out")
-    given = [read_predictions(path, loaded) for path in (predictions, *against)]
+    given = [read_answers(path, loaded, task, cache=cache) for path in (predictions, *against)]
     names = [one.manifest.name for one in given]
     if twice := next((name for name in [*names, CHANCE] if [*names, CHANCE].count(name) > 1), None):
         raise InputError(f"two rows would be named '{twice}'; change 'name' in one of the manifests")
@@ -101,6 +108,8 @@ def score(
             partial.write_text(json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
         (folder / "table.md").write_text(markdown(tree), encoding="utf-8")
         pq.write_table(judged.table, folder / "per-query.parquet", compression="zstd")
+        if ranked_lists:
+            write_ranked_lists(folder / RANKED, given[0], loaded, task)
         inputs = {
             "predictions": describe_input(predictions),
             "task": {"path": str(task), "hash": loaded.hash},
