@@ -36,6 +36,8 @@ NUMBERS = {"precursor_mz": "<f8", "polarity": "<i1", "charge": "<i1", "collision
 PEAKS = ("mz", "intensity")
 TEXTS = ("adduct", "instrument_type", "inchikey", "smiles")
 """Columns of text lie there as int32 numbers (-1 where there is none) into the texts of `TEXTS_FILE`."""
+CONDITIONS = ("adduct", "instrument_type")
+"""Those of `TEXTS` that the encoder takes; the others are read whole, once (see `MappedStore.texts`)."""
 
 SCHEMA = pa.schema(
     [
@@ -137,13 +139,13 @@ class MappedStore:
             file.gathered(rows[order[file_of[order] == number]] - self._starts[number])
             for number, file in enumerate(self._files)
         ]
-        joined = {name: np.concatenate([part[name] for part in found]) for name in (*NUMBERS, *TEXTS, *PEAKS)}
+        joined = {name: np.concatenate([part[name] for part in found]) for name in (*NUMBERS, *CONDITIONS, *PEAKS)}
         counts = np.concatenate([np.diff(part["offsets"]) for part in found])
         joined["offsets"] = np.concatenate([[0], np.cumsum(counts)])
         return self._columns(joined).take(np.argsort(order))
 
     def _columns(self, found: dict[str, np.ndarray]) -> SpectrumColumns:
-        texts = {name: self._vocabulary[name][found[name]] for name in ("adduct", "instrument_type")}
+        texts = {name: self._vocabulary[name][found[name]] for name in CONDITIONS}
         numbers = {name: found[name] for name in NUMBERS}
         return SpectrumColumns(offsets=found["offsets"], mz=found["mz"], intensity=found["intensity"],
                                **numbers, **texts)  # fmt: skip
@@ -190,19 +192,20 @@ class _MappedFile:
             yield np.diff(values) if name == "num_peaks" else values
 
     def gathered(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the values of each column at ``rows``; peaks flat, with their ``offsets``."""
+        """Return the values of each column that a batch has at ``rows``; peaks flat, with their ``offsets``."""
         batch, row = np.divmod(rows, self._rows_per_batch)
         found = {
             name: self._flat[_parts(name)["values"]][self._places[name, "values"][batch] + row]
-            for name in (*NUMBERS, *TEXTS)
+            for name in (*NUMBERS, *CONDITIONS)
         }
+        # A spectrum has as many intensities as m/z: the offsets of one are those of the other, in its own buffer.
+        places = self._places["mz", "offsets"][batch] + row
+        starts = self._flat["<i4"][places].astype(np.int64)
+        counts = self._flat["<i4"][places + 1] - starts
+        found["offsets"] = offsets = np.concatenate([[0], np.cumsum(counts)])
+        within_batch = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], counts)
         for name in PEAKS:
-            starts = self._flat["<i4"][places := self._places[name, "offsets"][batch] + row].astype(np.int64)
-            counts = self._flat["<i4"][places + 1] - starts
-            offsets = np.concatenate([[0], np.cumsum(counts)])
-            first = self._places[name, "values"][batch] + starts
-            found[name] = self._flat["<f4"][np.arange(offsets[-1]) + np.repeat(first - offsets[:-1], counts)]
-            found["offsets"] = offsets
+            found[name] = self._flat["<f4"][within_batch + np.repeat(self._places[name, "values"][batch], counts)]
         return found
 
 
