@@ -37,7 +37,9 @@ class RetrievalOptions:
         With 'mass': the precursor's m/z and that of the candidate's adduct differ by at most this, in ppm of the
         precursor's.
     max_candidates : int or None
-        More than these are reduced to so many by a draw that keeps the true one; None keeps all.
+        More than these are reduced to so many by a draw that keeps the true one; None keeps all. Lists are taken whole.
+    single_candidates : bool
+        Whether queries with one candidate count, which every ranking answers, as published benchmarks count them.
     max_queries_per_molecule : int
     pools : tuple of Path
         Files of molecules that are candidates beside those of the store.
@@ -48,6 +50,7 @@ class RetrievalOptions:
     by: By = "mass"
     precursor_ppm: float = 10.0
     max_candidates: int | None = 256
+    single_candidates: bool = False
     max_queries_per_molecule: int = 5
     pools: tuple[Path, ...] = ()
     lists: Path | None = None
@@ -68,9 +71,10 @@ def retrieval_comparisons(
 ) -> Comparisons:
     """Draw the queries of ``fold`` and gather the structures that may be their answer.
 
-    A spectrum can be a query if its own molecule is among its candidates and is not the only one; what is left out is
-    counted. The window of 'mass' lies around the mass that was measured: around the true one, the true molecule would
-    be the one in the middle. Each query has a pool of its own, in an order drawn with ``seed``.
+    A spectrum can be a query if its own molecule is among its candidates and is not the only one (unless
+    ``options.single_candidates``); what is left out is counted. The window of 'mass' lies around the mass that was
+    measured: around the true one, the true molecule would be the one in the middle. Each query has a pool of its own,
+    in an order drawn with ``seed``.
 
     Returns
     -------
@@ -93,11 +97,14 @@ def retrieval_comparisons(
     else:
         rows, starts, stops, order = _by_lists(data, candidates, rows, counts)
     is_single = stops - starts < 2
-    counts["spectra with one candidate only, left out"] = int(is_single.sum())
-    queries = draw_per_molecule(rows[~is_single], data.molecule, limit=options.max_queries_per_molecule, seed=seed)
+    what_of_single = "counted" if options.single_candidates else "left out"
+    counts[f"spectra with one candidate only, {what_of_single}"] = int(is_single.sum())
+    asked = rows if options.single_candidates else rows[~is_single]
+    queries = draw_per_molecule(asked, data.molecule, limit=options.max_queries_per_molecule, seed=seed)
     place = np.searchsorted(rows, queries)
     sizes = stops[place] - starts[place]
-    pool, candidate = _pools(starts[place], sizes, order, data.molecule[queries], options.max_candidates, seed)
+    limit = None if options.by == "lists" else options.max_candidates
+    pool, candidate = _pools(starts[place], sizes, order, data.molecule[queries], limit, seed)
     return Comparisons(
         queries=queries,
         pool_of_query=np.arange(len(queries)),
@@ -108,7 +115,7 @@ def retrieval_comparisons(
             "molecules": len(np.unique(data.molecule[queries])),
             "mean candidates": len(pool) / len(queries) if len(queries) else 0.0,
             "queries with more candidates, reduced by a draw": (
-                0 if options.max_candidates is None else int(np.count_nonzero(sizes > options.max_candidates))
+                0 if limit is None else int(np.count_nonzero(sizes > limit))
             ),
             "molecules that may be candidates": len(candidates),
             **counts,

@@ -204,6 +204,22 @@ def test_lists_become_pools_and_everything_left_out_is_counted(make, tmp_path):
     assert found.counts["lists without the true molecule, left out"] == 1
 
 
+def test_lists_are_taken_whole_and_those_of_one_candidate_count_where_that_is_asked_for(make, tmp_path):
+    data = make(("CCCCO", None, 0.0), (ALONE, None, 0.0))
+    write_lists(tmp_path / "lists.json", {"CCCCO": ["CCCCO", "CCOCC", "CC(C)CO"], ALONE: [ALONE]})
+    candidates = candidate_molecules(data, lists=tmp_path / "lists.json")
+    options = RetrievalOptions(by="lists", lists=tmp_path / "lists.json", max_candidates=2)
+    found = retrieval_comparisons(data, candidates, "test", options, 0)
+    assert pools_of(found, candidates) == [set(C4H10O)]
+    assert found.counts["queries with more candidates, reduced by a draw"] == 0
+    assert found.counts["spectra with one candidate only, left out"] == 1
+
+    found = retrieval_comparisons(data, candidates, "test", replace(options, single_candidates=True), 0)
+    assert pools_of(found, candidates) == [set(C4H10O), {ALONE}]
+    assert found.counts["spectra with one candidate only, counted"] == 1
+    assert found.counts["queries"] == 2
+
+
 def test_what_only_a_list_names_is_a_candidate_of_that_list_only(make, tmp_path):
     data = make(("CCCCO", "[M+H]+", 0.0), ("CCOCC", "[M+H]+", 0.0))
     write_lists(tmp_path / "lists.json", {"CCCCO": ["CCCCO", "CC(C)CO"]})

@@ -80,6 +80,24 @@ def test_every_molecule_is_in_the_fold_that_the_benchmark_puts_it_in(store, tmp_
     assert split_with(store, other, tmp_path / "other.json").hash != split.hash
 
 
+def test_test_spectra_that_the_store_does_not_have_are_told(store, tmp_path, caplog):
+    caplog.set_level("INFO", logger="ionbed")
+    folds = by_molecule(*FOLDS)
+    split = split_with(store, write_table(tmp_path / "folds.tsv", folds), tmp_path / "split.json")
+    assert (split.options["test_spectra"], split.options["test_spectra_in_store"]) == (4, 4)
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+    lost = write_table(tmp_path / "more.tsv", folds)
+    row = lost.read_text().splitlines()[7].split("\t")
+    assert row[-1] == "test"
+    lost.write_text(lost.read_text() + "\t".join(["MassSpecGymID9999999", *row[1:]]) + "\n")
+    split = split_with(store, lost, tmp_path / "lost.json")
+    assert (split.options["test_spectra"], split.options["test_spectra_in_store"]) == (5, 4)
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [
+        f"{lost}: 4 of its 5 test spectra are in the store"
+    ]
+
+
 def test_the_command_makes_the_same_split(store, tmp_path):
     table = write_table(tmp_path / "folds.tsv", by_molecule(*FOLDS))
     out = tmp_path / "split.json"
