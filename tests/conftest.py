@@ -1,10 +1,11 @@
-"""What holds for all tests: no network, the same examples on every run; and a small store that several rooms use."""
+"""What holds for all tests: no network, one thread, the same examples each time; and a small store of several rooms."""
 
 from __future__ import annotations
 
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # models are tiny, and other processes test beside this one
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 
 from pathlib import Path
