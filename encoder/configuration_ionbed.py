@@ -54,6 +54,9 @@ class IonbedConfig(PretrainedConfig):
         What the weights were trained on, one entry per stage: command, split (its hash, or None), folds, numbers of
         spectra and molecules, store (hashes of its shards). A record, not an option: it does not enter the model's
         hash, and an evaluation reads it to see whether a test is fair.
+    fusion : dict or None
+        How the cosine of two embeddings is fused with look-ups of the peaks (`ionbed.embeddings.fusion`). Not in the
+        model's hash either: no embedding depends on it, so an index need not be built again where it is fitted anew.
 
     Raises
     ------
@@ -86,6 +89,7 @@ class IonbedConfig(PretrainedConfig):
         molecule_features: int = FEATURES_VERSION,
         initializer_range: float = 0.02,
         training: Sequence[Mapping[str, Any]] = (),
+        fusion: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         sizes = {"hidden_size": hidden_size, "num_layers": num_layers, "num_heads": num_heads, "mlp_ratio": mlp_ratio,
@@ -135,6 +139,7 @@ class IonbedConfig(PretrainedConfig):
         self.molecule_features = molecule_features
         self.initializer_range = initializer_range
         self.training = [dict(stage) for stage in training]
+        self.fusion = None if fusion is None else dict(fusion)
         super().__init__(**kwargs)
 
     @property

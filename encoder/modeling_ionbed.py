@@ -416,7 +416,7 @@ class IonbedModel(PreTrainedModel):
         # A model without a bias, or a tower, keeps the hash it had before there were these options.
         bias = () if self.config.pairwise_bias else ("pairwise_bias",)
         tower = () if self.config.molecule_tower else ("molecule_tower", "molecule_features")
-        for name in ("self", "training", "kwargs", *bias, *tower):
+        for name in ("self", "training", "fusion", "kwargs", *bias, *tower):
             names.remove(name)
         return {name: getattr(self.config, name) for name in names}
 

@@ -181,6 +181,7 @@ def write_model(
                 **data_record(Path(tree["data"]["store"]), spectra.store_manifest, rows),
             }
             encoder.config.training = [*encoder.config.training, stage]
+            encoder.config.fusion = None  # it was fitted for the weights that training began with
             manifest = {
                 "command": command,
                 "config": tree,

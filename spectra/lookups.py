@@ -245,7 +245,7 @@ class Lookup:
                     self._is_entropy, self._peaks, fragments, losses, wanted, library, self._tolerance, written
                 )
 
-        self._in_threads(part, len(queries), max(1, -(-len(queries) // self._workers)))
+        run_in_threads(part, len(queries), max(1, -(-len(queries) // self._workers)), self._workers)
         return results
 
     def pair_scores(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -261,7 +261,7 @@ class Lookup:
                 self._tolerance, results[begin:end],
             )  # fmt: skip
 
-        self._in_threads(part, len(first), PAIRS_PER_PART)
+        run_in_threads(part, len(first), PAIRS_PER_PART, self._workers)
         return results
 
     def _checked(self, rows: np.ndarray) -> np.ndarray:
@@ -269,17 +269,6 @@ class Lookup:
         if not self._is_cleaned[rows].all():
             raise ValueError(f"'{self.label}' was made for other spectra; it would take their peaks for none")
         return rows
-
-    def _in_threads(self, part: Callable[[int, int], None], count: int, size: int) -> None:
-        """Call ``part(begin, end)`` for all of ``count``; the compiled loops hold no lock of Python's."""
-        begins = range(0, count, size)
-        if self._workers == 1 or len(begins) < 2:
-            for begin in begins:
-                part(begin, min(begin + size, count))
-            return
-        with ThreadPoolExecutor(self._workers) as pool:
-            for done in [pool.submit(part, begin, min(begin + size, count)) for begin in begins]:
-                done.result()
 
     def _has_index(self, library: np.ndarray) -> bool:
         return self._indexed is not None and np.array_equal(self._indexed[0], library)
@@ -291,3 +280,15 @@ class Lookup:
             losses = build_index(self._peaks, library, losses=True) if self._is_shifted else None
             self._indexed = library, build_index(self._peaks, library, losses=False), losses
         return self._indexed[1:]
+
+
+def run_in_threads(part: Callable[[int, int], None], count: int, size: int, workers: int) -> None:
+    """Call ``part(begin, end)`` for all of ``count``, ``size`` at a time; compiled loops hold no lock of Python's."""
+    begins = range(0, count, size)
+    if workers == 1 or len(begins) < 2:
+        for begin in begins:
+            part(begin, min(begin + size, count))
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        for done in [pool.submit(part, begin, min(begin + size, count)) for begin in begins]:
+            done.result()

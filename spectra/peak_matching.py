@@ -218,6 +218,30 @@ def score_listed(
 
 
 @compiled
+def match_counts(peaks: PeakLists, first: np.ndarray, second: np.ndarray, tolerance: float, counts: np.ndarray) -> None:
+    """Count the matches of listed pairs of spectra, and the weight of the matched peaks in either.
+
+    Parameters are those of `score_listed`, and ``counts``, float64 of shape (n_pairs, 6), written to: matching
+    fragments, their weight in the first and in the second spectrum, and the same three for fragments shifted by the
+    difference of the precursors.
+    """
+    for pair in range(len(first)):
+        a, b = first[pair], second[pair]
+        room = min(peaks.offsets[a + 1] - peaks.offsets[a], peaks.offsets[b + 1] - peaks.offsets[b])
+        own, other = np.empty(room, np.int64), np.empty(room, np.int64)
+        for kind in range(2):
+            shift = kind * (peaks.precursor_mz[a] - peaks.precursor_mz[b])
+            count = _matches(peaks, a, b, shift, tolerance, own, other, 0)
+            weight_own = weight_other = 0.0
+            for match in range(count):
+                weight_own += peaks.weight[own[match]]
+                weight_other += peaks.weight[other[match]]
+            counts[pair, 3 * kind] = count
+            counts[pair, 3 * kind + 1] = weight_own
+            counts[pair, 3 * kind + 2] = weight_other
+
+
+@compiled
 def score_library(
     is_entropy: bool, peaks: PeakLists, index: PeakIndex, queries: np.ndarray, library: np.ndarray, tolerance: float,
     scores: np.ndarray,

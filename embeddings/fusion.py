@@ -1,0 +1,182 @@
+"""One score of two spectra from the cosine of their embeddings and from look-ups of their peaks, with fitted weights.
+
+A learned vector forgets what a comparison of the peaks themselves still sees, and a look-up does not know that 10 eV
+and 60 eV give one molecule two faces. `ionbed.evaluation.fuse` fits how much each counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..errors import InputError
+from ..spectra.lookups import LookupOptions
+from ..spectra.pair_features import FEATURES
+
+EMBEDDING_COSINE = "embedding cosine"
+BY = " by "
+"""Joins the two factors of a term that is a product."""
+
+_IN_WINDOW = (
+    EMBEDDING_COSINE, "spectral entropy", "cosine", "matched peaks", "lower matched weight", "higher matched weight",
+    "lower entropy", "entropy difference", "fewer peaks", "energy difference", "energy unknown",
+)  # fmt: skip
+
+WINDOW_TERMS = (
+    *_IN_WINDOW,
+    f"spectral entropy{BY}energy difference",
+    f"{EMBEDDING_COSINE}{BY}energy difference",
+)
+"""Terms of the score within a precursor window. The precursors are not among them: which of two values within 10 ppm
+is nearer says how a library was made (calculated or measured m/z) before it says anything of the molecule."""
+
+OPEN_TERMS = (
+    EMBEDDING_COSINE,
+    *FEATURES,
+    f"hybrid entropy{BY}energy difference",
+    f"{EMBEDDING_COSINE}{BY}energy difference",
+    f"{EMBEDDING_COSINE}{BY}lower entropy",
+    f"{EMBEDDING_COSINE}{BY}hybrid entropy",
+)
+"""Terms of the score of an open search."""
+
+FORMAT = 1
+"""Of the record in a model's ``config.json``."""
+
+
+class FusedModel(Protocol):
+    """What is asked of a model that carries a fusion: `ionbed.load_model` gives one."""
+
+    config: Any
+
+    def model_hash(self) -> str:
+        """Return a hash over weights and configuration."""
+
+
+@dataclass(frozen=True)
+class FusedScore:
+    """A logistic function of weighted terms.
+
+    Attributes
+    ----------
+    terms : tuple of str
+        `EMBEDDING_COSINE`, `ionbed.spectra.pair_features.FEATURES`, and products of two of them (`BY`).
+    weights : tuple of float
+        One for each term.
+    intercept : float
+    """
+
+    terms: tuple[str, ...]
+    weights: tuple[float, ...]
+    intercept: float
+
+    def __post_init__(self) -> None:
+        unknown = {part for term in self.terms for part in term.split(BY)} - {EMBEDDING_COSINE, *FEATURES}
+        if unknown:
+            raise ValueError(f"the term '{min(unknown)}' is unknown to this version of ionbed")
+        if len(self.weights) != len(self.terms):
+            raise ValueError(f"{len(self.terms)} terms have {len(self.weights)} weights")
+        if not np.isfinite([*self.weights, self.intercept]).all():
+            raise ValueError("a weight is not a finite number")
+
+    def __call__(self, cosine: np.ndarray, features: np.ndarray) -> np.ndarray:
+        """Return scores from 0 to 1, float64 of shape (n_pairs,).
+
+        Parameters
+        ----------
+        cosine : array of shape (n_pairs,)
+            Of the embeddings.
+        features : array of shape (n_pairs, 17)
+            From `ionbed.spectra.pair_features.ComparedSpectra.features`.
+        """
+        # A sum over each row by itself: a matrix product may round differently with other pairs beside it.
+        total = np.full(len(cosine), self.intercept)
+        for weight, column in zip(self.weights, term_columns(self.terms, cosine, features), strict=True):
+            total += weight * column
+        return 1.0 / (1.0 + np.exp(-total))
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """What a model carries so that its cosine can be fused with look-ups.
+
+    Attributes
+    ----------
+    model_hash : str
+        Of the model (`IonbedModel.model_hash`) for which the weights were fitted: for other weights of the encoder
+        they mean nothing.
+    lookups : LookupOptions
+        How peaks are cleaned and matched.
+    window : FusedScore
+        For candidates of one precursor window: the probability that both spectra are of one molecule, where as many
+        pairs are as are not.
+    open : FusedScore
+        For candidates of any precursor: the Tanimoto similarity (Morgan fingerprints) to be expected.
+    fitted : mapping
+        On what it was fitted, and what it gave there.
+    """
+
+    model_hash: str
+    lookups: LookupOptions
+    window: FusedScore
+    open: FusedScore
+    fitted: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_tree(self) -> dict[str, Any]:
+        """Return plain values, as they stand in ``config.json``."""
+        return {"format": FORMAT, **asdict(self)}
+
+    @classmethod
+    def from_tree(cls, tree: Mapping[str, Any]) -> Fusion:
+        """Return what `to_tree` wrote; raises ValueError, TypeError or KeyError where ``tree`` is not of that form."""
+        if tree["format"] != FORMAT:
+            raise ValueError(f"its format is {tree['format']}, this version of ionbed reads {FORMAT}")
+        window, open_ = (
+            FusedScore(tuple(of["terms"]), tuple(map(float, of["weights"])), float(of["intercept"]))
+            for of in (tree["window"], tree["open"])
+        )
+        return cls(str(tree["model_hash"]), LookupOptions(**tree["lookups"]), window, open_, dict(tree["fitted"]))
+
+
+def fusion_of(model: object, name: str = "the model") -> Fusion | None:
+    """Return the fusion that ``model`` carries (``model.config.fusion``), or None.
+
+    Parameters
+    ----------
+    name : str
+        Of the model, for messages.
+
+    Raises
+    ------
+    InputError
+        The record is damaged, or it was fitted for other weights than the model now has.
+    """
+    tree = getattr(getattr(model, "config", None), "fusion", None)
+    if tree is None:
+        return None
+    try:
+        fusion = Fusion.from_tree(tree)
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(
+            f"{name}: 'fusion' in its config.json is damaged ({error!r}); fit it again: ionbed fuse"
+        ) from None
+    if fusion.model_hash != model.model_hash():  # type: ignore[attr-defined]  # who has a config has it
+        raise InputError(
+            f"{name}: its fused score was fitted for other weights (those of {fusion.model_hash[:12]}); "
+            "fit it again: ionbed fuse"
+        )
+    return fusion
+
+
+def term_columns(terms: tuple[str, ...], cosine: np.ndarray, features: np.ndarray) -> list[np.ndarray]:
+    """Return the value of each term for each pair: float64 arrays of shape (n_pairs,); parameters as of `FusedScore`."""
+    values = {name: features[:, place] for place, name in enumerate(FEATURES)}
+    values[EMBEDDING_COSINE] = np.asarray(cosine, np.float64)
+    columns = []
+    for term in terms:
+        first, *second = term.split(BY)
+        columns.append(values[first] * values[second[0]] if second else values[first])
+    return columns

@@ -1,0 +1,157 @@
+"""What two spectra have in common beside one score: matched peaks and their weight, entropies, collision energies.
+
+The numbers from which a fused score is made (`ionbed.embeddings.fusion`). None names a molecule or a laboratory, and
+all are the same whichever of the two spectra is the query.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .columns import SpectrumColumns
+from .lookups import COSINE, HYBRID_ENTROPY, LookupOptions, PeakCleaner, run_in_threads, usable_cores, weighted_peaks
+
+if TYPE_CHECKING:
+    from .peak_matching import PeakLists
+
+FEATURES = (
+    "spectral entropy",
+    "hybrid entropy",
+    "cosine",
+    "modified cosine",
+    "matched peaks",
+    "shifted matches",
+    "lower matched weight",
+    "higher matched weight",
+    "lower shifted weight",
+    "higher shifted weight",
+    "lower entropy",
+    "entropy difference",
+    "fewer peaks",
+    "energy difference",
+    "energy unknown",
+    "precursor difference",
+    "same precursor",
+)
+"""Columns of `pair_features`, in order.
+
+The four scores are those of the look-ups. Counts are ``log(1 + n)`` of peaks after cleaning; a shifted match is one of
+fragments whose neutral losses agree. Weights are the shares of a spectrum's weighted intensity (that of the entropy)
+in matched peaks, the lower and the higher of the two spectra. Entropies are in nats. The energy difference is
+``log(1 + |a - b|)`` of the collision energies in eV, 0 where one is unknown, and 'energy unknown' is then 1. The
+precursor difference is ``log(1 + |a - b|)`` in Da; 'same precursor' is 1 within the tolerance of the peaks.
+"""
+
+PAIRS_PER_PART = 4096
+"""Pairs that one thread takes at a time."""
+
+
+class ComparedSpectra:
+    """Spectra whose peaks are cleaned and weighted, to be compared pair by pair.
+
+    Parameters
+    ----------
+    columns : SpectrumColumns of n spectra
+    options : LookupOptions
+    rows : int array, optional
+        The spectra to clean; default all. To compare another raises ValueError.
+    cleaner : PeakCleaner, optional
+        One made with the same options, where spectra may have been cleaned before.
+    workers : int, optional
+        Threads; default all cores. The numbers do not depend on it.
+
+    Attributes
+    ----------
+    entropy_peaks : PeakLists
+        With the weights of the spectral entropy.
+    """
+
+    def __init__(
+        self,
+        columns: SpectrumColumns,
+        options: LookupOptions,
+        *,
+        rows: np.ndarray | None = None,
+        cleaner: PeakCleaner | None = None,
+        workers: int | None = None,
+    ) -> None:
+        cleaned = (PeakCleaner(options) if cleaner is None else cleaner)(columns, rows)
+        self.entropy_peaks: PeakLists = weighted_peaks(HYBRID_ENTROPY, cleaned, columns.precursor_mz, options)
+        self._cosine_peaks = weighted_peaks(COSINE, cleaned, columns.precursor_mz, options)
+        self._tolerance = options.tolerance_da
+        self._workers = usable_cores() if workers is None else workers
+        self._entropy = spectral_entropies(cleaned)
+        self._energy = np.asarray(columns.collision_energy, np.float64)
+        self._is_cleaned = np.full(len(columns), rows is None)
+        if rows is not None:
+            self._is_cleaned[rows] = True
+
+    def features(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """Return the `FEATURES` of listed pairs.
+
+        Parameters
+        ----------
+        first, second : int64 arrays of shape (n_pairs,)
+            Spectra.
+
+        Returns
+        -------
+        float64 array of shape (n_pairs, 17)
+        """
+        from .peak_matching import match_counts, score_listed
+
+        first, second = np.asarray(first, np.int64), np.asarray(second, np.int64)
+        if not (self._is_cleaned[first].all() and self._is_cleaned[second].all()):
+            raise ValueError("a spectrum is compared whose peaks were not cleaned; it would be taken for an empty one")
+        scores = np.empty((4, len(first)), np.float32)
+        counts = np.empty((len(first), 6), np.float64)
+
+        def part(begin: int, end: int) -> None:
+            pairs = first[begin:end], second[begin:end]
+            for place, (is_entropy, is_shifted) in enumerate(
+                ((True, False), (True, True), (False, False), (False, True))
+            ):
+                peaks = self.entropy_peaks if is_entropy else self._cosine_peaks
+                score_listed(is_entropy, is_shifted, peaks, *pairs, self._tolerance, scores[place, begin:end])
+            match_counts(self.entropy_peaks, *pairs, self._tolerance, counts[begin:end])
+
+        run_in_threads(part, len(first), PAIRS_PER_PART, self._workers)
+        peaks = self.entropy_peaks
+        num_peaks, precursor_mz = np.diff(peaks.offsets), peaks.precursor_mz
+        entropy = self._entropy[first], self._entropy[second]
+        energy_difference = np.abs(self._energy[first] - self._energy[second])
+        precursor_difference = np.abs(precursor_mz[first] - precursor_mz[second])
+        return np.column_stack(
+            [
+                *scores.astype(np.float64),
+                np.log1p(counts[:, 0]),
+                np.log1p(counts[:, 3]),
+                np.minimum(counts[:, 1], counts[:, 2]),
+                np.maximum(counts[:, 1], counts[:, 2]),
+                np.minimum(counts[:, 4], counts[:, 5]),
+                np.maximum(counts[:, 4], counts[:, 5]),
+                np.minimum(*entropy),
+                np.abs(entropy[0] - entropy[1]),
+                np.log1p(np.minimum(num_peaks[first], num_peaks[second])),
+                np.log1p(np.nan_to_num(energy_difference, nan=0.0)),
+                np.isnan(energy_difference),
+                np.log1p(precursor_difference),
+                precursor_difference <= self._tolerance,
+            ]
+        )
+
+
+def spectral_entropies(cleaned: list[np.ndarray]) -> np.ndarray:
+    """Return the entropy of the intensities of each spectrum in nats, 0 for one without peaks; float64 of shape (n,).
+
+    Parameters
+    ----------
+    cleaned : list of arrays of shape (n_peaks, 2)
+        From `PeakCleaner`.
+    """
+    counts = np.array([len(peaks) for peaks in cleaned], np.int64)
+    intensity = np.concatenate([np.empty(0), *(peaks[:, 1] for peaks in cleaned)]).astype(np.float64)
+    spectrum = np.repeat(np.arange(len(cleaned)), counts)
+    return -np.bincount(spectrum, weights=intensity * np.log(intensity), minlength=len(cleaned))
