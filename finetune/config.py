@@ -13,6 +13,7 @@ from ..pretrain.config import (
     ModelConfig,
     check_least,
     check_positive,
+    check_share,
 )
 
 LEARNED_TEMPERATURES = (0.01, 1.0)
@@ -43,7 +44,9 @@ class SamplingConfig:
     spectra_per_molecule: int = 4
     window_ppm: float = 10.0
     negatives_per_anchor: int = 3
+    formula_negatives_per_anchor: int = 0
     analogues_per_anchor: int = 1
+    spread_conditions: bool = False
 
     def __post_init__(self) -> None:
         if self.anchors < 2:
@@ -51,7 +54,7 @@ class SamplingConfig:
         if self.spectra_per_molecule < 2:
             raise ValueError(f"spectra_per_molecule is {self.spectra_per_molecule}; a positive pair needs 2")
         check_positive(self, "window_ppm")
-        check_least(self, 0, "negatives_per_anchor", "analogues_per_anchor")
+        check_least(self, 0, "negatives_per_anchor", "formula_negatives_per_anchor", "analogues_per_anchor")
 
 
 @dataclass(frozen=True)
@@ -61,17 +64,36 @@ class LossConfig:
     contrast: float = 1.0
     window: float = 1.0
     structure: float = 1.0
+    fingerprint: float = 0.0
     temperature: float = 0.07
     structure_temperature: float = 0.07
 
     def __post_init__(self) -> None:
-        check_least(self, 0, "contrast", "window", "structure")
-        if self.contrast + self.window + self.structure == 0:
-            raise ValueError("the weights contrast, window and structure must not all be 0")
-        low, high = LEARNED_TEMPERATURES
-        if not low <= self.temperature <= high:
-            raise ValueError(f"temperature is {self.temperature}; it is learned between {low} and {high}")
+        check_least(self, 0, "contrast", "window", "structure", "fingerprint")
+        _check_temperature(self.temperature)
         check_positive(self, "structure_temperature")
+
+
+@dataclass(frozen=True)
+class MoleculesConfig:
+    """Contrast of spectra with structures: a second tower, on where ``weight`` is above 0."""
+
+    weight: float = 0.0
+    window: float = 1.0
+    width: int = 512
+    temperature: float = 0.07
+    isobars: int = 4
+    structures: int = 512
+    pool: Path | None = None
+    pool_share: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_least(self, 0, "weight", "window", "isobars", "structures")
+        check_least(self, 1, "width")
+        check_share(self, "pool_share")
+        _check_temperature(self.temperature)
+        if self.pool_share and self.pool is None:
+            raise ValueError(f"pool_share is {self.pool_share} but there is no pool; name its file, or set it to 0")
 
 
 @dataclass(frozen=True)
@@ -85,9 +107,20 @@ class FinetuneConfig:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    molecules: MoleculesConfig = field(default_factory=MoleculesConfig)
+    recompute: bool = False
 
     def __post_init__(self) -> None:
+        loss = self.loss
+        if loss.contrast + loss.window + loss.structure + loss.fingerprint + self.molecules.weight == 0:
+            raise ValueError("the weights of loss and molecules.weight must not all be 0")
         if self.training.compile:
             raise ValueError(
                 "training.compile is true; batches of fine-tuning have too many shapes for it, leave it false"
             )
+
+
+def _check_temperature(temperature: float) -> None:
+    low, high = LEARNED_TEMPERATURES
+    if not low <= temperature <= high:
+        raise ValueError(f"temperature is {temperature}; it is learned between {low} and {high}")

@@ -1,6 +1,7 @@
-"""Neighbours by structure and by embedding over a batch of spectra, and the gathering of embeddings from all processes.
+"""Losses against structures over a batch of spectra, and the gathering of embeddings from all processes.
 
-Shape suffixes: A anchors (this process's spectra), N spectra of the whole batch, E embedding dimensions.
+Shape suffixes: A anchors (this process's spectra), N spectra of the whole batch, S and M the same of structures,
+E embedding dimensions, K bits of a fingerprint.
 """
 
 from __future__ import annotations
@@ -32,6 +33,15 @@ def structure_loss(
     return -(target_AN * log_share_AN).sum()
 
 
+def fingerprint_loss(logits_AK: torch.Tensor, fingerprint_AK: torch.Tensor) -> torch.Tensor:
+    """Return the binary cross-entropy of predicted fingerprints, the mean over bits summed over anchors.
+
+    To predict the bits of a fingerprint from a spectrum is how CSI:FingerID (Duehrkop et al. 2015) and MIST (Goldman
+    et al. 2023) find structures.
+    """
+    return F.binary_cross_entropy_with_logits(logits_AK, fingerprint_AK.float(), reduction="none").mean(1).sum()
+
+
 class _Gather(torch.autograd.Function):
     """All processes' rows, in order of process; the gradient of a row is the sum over all processes' losses."""
 
@@ -60,3 +70,18 @@ def gather_embeddings(own_AE: torch.Tensor, sizes: list[int]) -> torch.Tensor:
         return own_AE
     gathered: torch.Tensor = _Gather.apply(own_AE, sizes)
     return gathered
+
+
+def gather_two(
+    own_AE: torch.Tensor, own_SE: torch.Tensor, sizes: list[int], structure_sizes: list[int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the embeddings of all spectra, (N, E), and of all structures, (M, E); see `gather_embeddings`.
+
+    In one exchange: of two, processes might begin the backward passes in another order each, and wait for ever.
+    """
+    if len(sizes) == 1:
+        return own_AE, own_SE
+    both = [size for pair in zip(sizes, structure_sizes, strict=True) for size in pair]
+    together = [a + b for a, b in zip(sizes, structure_sizes, strict=True)]
+    parts = gather_embeddings(torch.cat([own_AE, own_SE]), together).split(both)
+    return torch.cat(parts[::2]), torch.cat(parts[1::2])

@@ -34,6 +34,7 @@ DESCRIPTORS = (
 
 NUM_FEATURES = FINGERPRINT_BITS + len(DESCRIPTORS)
 
+_MASS_SCALE = 500.0
 _MOLECULES_PER_TASK = 1024
 
 
@@ -96,20 +97,36 @@ class MoleculeFeatures:
             ),
         )
 
+    def take(self, rows: np.ndarray) -> MoleculeFeatures:
+        """Return the features of some molecules."""
+        place, lengths = self._places(rows)
+        offsets = np.cumsum([0, *lengths.tolist()], dtype=np.int64)
+        return MoleculeFeatures(offsets, self.bits[place], self.counts[place], self.descriptors[rows])
+
     def __len__(self) -> int:
         """Return the number of molecules."""
         return len(self.descriptors)
 
+    @property
+    def mass(self) -> np.ndarray:
+        """Monoisotopic mass of each molecule in Da (to 0.1 ppm), float64 of shape (n,)."""
+        return self.descriptors[:, DESCRIPTORS.index("mass")].astype(np.float64) * _MASS_SCALE
+
     def dense(self, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
         """Return the features of some molecules as the tower reads them, float32 of shape (n_rows, NUM_FEATURES)."""
         chosen = np.arange(len(self))[rows]
-        starts, lengths = self.offsets[chosen], np.diff(self.offsets)[chosen]
+        place, lengths = self._places(chosen)
         row = np.repeat(np.arange(len(chosen)), lengths)
-        place = np.arange(len(row)) - np.repeat(np.cumsum(lengths) - lengths, lengths) + np.repeat(starts, lengths)
         result = np.zeros((len(chosen), NUM_FEATURES), np.float32)
         result[row, self.bits[place]] = np.log1p(self.counts[place].astype(np.float32))
         result[:, FINGERPRINT_BITS:] = self.descriptors[chosen]
         return result
+
+    def _places(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return where the bits of some molecules stand, one molecule after the other, and how many each has."""
+        lengths = np.diff(self.offsets)[rows]
+        shift = self.offsets[:-1][rows] - (np.cumsum(lengths) - lengths)
+        return np.arange(lengths.sum()) + np.repeat(shift, lengths), lengths
 
 
 def molecule_features(smiles: Sequence[str], *, workers: int | None = 1) -> np.ndarray:
@@ -201,7 +218,7 @@ def _descriptors(mol: Mol) -> np.ndarray:
         CalcNumHeteroatoms(mol),
     )  # fmt: skip
     scaled = (
-        sum(atom.GetFormalCharge() for atom in mol.GetAtoms()), CalcFractionCSP3(mol), CalcExactMolWt(mol) / 500,
+        sum(atom.GetFormalCharge() for atom in mol.GetAtoms()), CalcFractionCSP3(mol), CalcExactMolWt(mol) / _MASS_SCALE,
         CalcTPSA(mol) / 100, CalcLabuteASA(mol) / 200, CalcKappa1(mol) / 20, CalcChi0v(mol) / 20,
         CalcChi1v(mol) / 10,
     )  # fmt: skip

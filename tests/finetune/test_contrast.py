@@ -6,19 +6,29 @@ import dataclasses
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 import ionbed
-from ionbed.finetune.config import AugmentationConfig, InitConfig, LossConfig, SamplingConfig
+from ionbed.configs.loading import load_config
+from ionbed.finetune.config import (
+    AugmentationConfig,
+    FinetuneConfig,
+    InitConfig,
+    LossConfig,
+    MoleculesConfig,
+    SamplingConfig,
+)
 from ionbed.finetune.losses import structure_loss
-from ionbed.finetune.sampling import MoleculeBatches, molecule_fingerprints
+from ionbed.finetune.objective import term_weights
+from ionbed.finetune.sampling import MoleculeBatches, condition_codes, numbered_molecules, spread
 from ionbed.pretrain.augmentation import augment
 from ionbed.pretrain.contrast import contrastive_loss
 from ionbed.spectra.columns import SpectrumColumns
-from ionbed.spectra.molecules import tanimoto_matrix
+from ionbed.spectra.molecules import element_formula, morgan_fingerprints, tanimoto_matrix
 from ionbed.spectra.spectrum import Spectrum
 
 
@@ -70,7 +80,8 @@ def test_losses_without_a_usable_anchor_are_zero_with_a_gradient():
 @pytest.fixture(scope="module")
 def sampler(make_columns):
     columns, inchikey, smiles = make_columns
-    molecule, fingerprints = molecule_fingerprints(inchikey, smiles)
+    molecule, structures = numbered_molecules(inchikey, smiles)
+    fingerprints = morgan_fingerprints(list(structures.values()))
     config = SamplingConfig(anchors=6, spectra_per_molecule=4, negatives_per_anchor=2, analogues_per_anchor=1)
     batches = MoleculeBatches(
         np.arange(len(molecule)), molecule, columns.precursor_mz, columns.polarity, fingerprints, config
@@ -153,11 +164,29 @@ def test_impossible_options_are_refused():
         lambda: LossConfig(structure_temperature=0),
         lambda: SamplingConfig(anchors=1),
         lambda: SamplingConfig(spectra_per_molecule=1),
-        lambda: LossConfig(contrast=0, window=0, structure=0),
+        lambda: LossConfig(fingerprint=-1),
         lambda: LossConfig(temperature=0),
+        lambda: SamplingConfig(formula_negatives_per_anchor=-1),
+        lambda: MoleculesConfig(weight=-1),
+        lambda: MoleculesConfig(width=0),
+        lambda: MoleculesConfig(isobars=-1),
+        lambda: MoleculesConfig(structures=-1),
+        lambda: MoleculesConfig(temperature=2),
+        lambda: MoleculesConfig(pool=Path("hmdb.tsv"), pool_share=1.5),
+        lambda: MoleculesConfig(pool_share=0.5),
     ):
         with pytest.raises(ValueError):
             make()
+
+
+@pytest.mark.parametrize(
+    "on", ["loss.contrast", "loss.window", "loss.structure", "loss.fingerprint", "molecules.weight"]
+)
+def test_any_one_term_will_do_but_not_none(on):
+    off = ["loss.contrast=0", "loss.window=0", "loss.structure=0"]
+    with pytest.raises(ionbed.InputError, match="must not all be 0"):
+        load_config(FinetuneConfig, "finetune-tiny", off)
+    assert set(term_weights(load_config(FinetuneConfig, "finetune-tiny", [*off, f"{on}=2"])).values()) <= {1.0, 2.0}
 
 
 GATHER = """

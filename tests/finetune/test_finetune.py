@@ -18,7 +18,8 @@ from ionbed.configs.loading import load_config
 from ionbed.encoder.configuration_ionbed import IonbedConfig
 from ionbed.encoder.modeling_ionbed import IonbedModel
 from ionbed.finetune.config import FinetuneConfig
-from ionbed.finetune.run import ContrastiveTask, finetune
+from ionbed.finetune.run import finetune
+from ionbed.finetune.task import ContrastiveTask
 from ionbed.pretrain import loop
 from ionbed.pretrain.config import PretrainConfig
 from ionbed.pretrain.data import TrainingSpectra
