@@ -185,18 +185,40 @@ def read_manifest(folder: str | os.PathLike[str], *, made_by: str) -> dict[str, 
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; it should be one written by 'ionbed {made_by}'")
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = read_object(folder / MANIFEST)
     except FileNotFoundError:
         raise InputError(f"{folder}: has no {MANIFEST}; it should be a folder written by 'ionbed {made_by}'") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except ValueError as error:
         raise InputError(f"{folder / MANIFEST}: is damaged ({error}); run 'ionbed {made_by}' again") from None
-    if not isinstance(manifest, dict):
-        raise InputError(f"{folder / MANIFEST}: is damaged (not a JSON object); run 'ionbed {made_by}' again")
     if (command := manifest.get("command")) != made_by:
         raise InputError(
             f"{folder}: was written by 'ionbed {command}', not by 'ionbed {made_by}'; name the right folder"
         )
     return manifest
+
+
+def read_object(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the JSON object in a file.
+
+    Raises
+    ------
+    OSError
+        It cannot be read.
+    ValueError
+        It is not JSON in UTF-8, or is no object.
+    """
+    value = json.loads(Path(path).read_text(encoding="utf-8"))
+    if not isinstance(value, dict):
+        raise ValueError("not a JSON object")
+    return value
+
+
+def read_object_or_empty(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the JSON object in a file, an empty one where there is none that can be read."""
+    try:
+        return read_object(path)
+    except (OSError, ValueError):
+        return {}
 
 
 def sha256_of_file(path: str | os.PathLike[str]) -> str:

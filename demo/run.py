@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 import sys
 import time
@@ -12,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..artifacts import MANIFEST, write_manifest
+from ..artifacts import MANIFEST, read_object_or_empty, write_manifest
 from ..configs.loading import load_config
 from ..errors import InputError
 from ..progress import progress
@@ -127,19 +126,11 @@ def _take(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file, a folder is needed; choose another name")
     if out.is_dir() and any(out.iterdir()):
-        if not (out / _UNFINISHED).exists() and _command_of(out) != "demo":
+        if not (out / _UNFINISHED).exists() and read_object_or_empty(out / MANIFEST).get("command") != "demo":
             raise InputError(f"{out}: holds something that is no demo; choose another folder with --out")
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
     (out / _UNFINISHED).touch()
-
-
-def _command_of(folder: Path) -> str | None:
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return manifest.get("command") if isinstance(manifest, dict) else None
 
 
 def _simulate(out: Path) -> str:

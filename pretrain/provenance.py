@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import platform
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -17,6 +16,7 @@ import torch
 from ..errors import InputError
 from ..spectra.store import Store
 from .card import citations_of
+from .run_record import read_log
 from .sources import num_predicted, sources_of
 
 logger = logging.getLogger("ionbed")
@@ -63,7 +63,7 @@ def training_record(tree: Mapping[str, Any], summary: Mapping[str, Any], log: Pa
     log : Path
         The run's log, whose lines tell the share of the measured peak.
     """
-    shares = [entry["mfu"] for entry in _log_entries(log) if isinstance(entry.get("mfu"), (int, float))]
+    shares = [entry["mfu"] for entry in _lines(log) if isinstance(entry.get("mfu"), (int, float))]
     training, sampling = tree["training"], tree.get("sampling")
     batch = (
         f"{sampling['anchors']:,} molecules of {sampling['spectra_per_molecule']:,} spectra, and their negatives"
@@ -106,21 +106,12 @@ def _processor() -> str:
 def last_losses(log: Path, terms: Iterable[str]) -> dict[str, float]:
     """Return the losses of the last line of a training log that has them: the whole loss, and each of ``terms``."""
     last: dict[str, float] = {}
-    for entry in _log_entries(log):
+    for entry in _lines(log):
         if isinstance(entry.get("loss"), (int, float)):
             last = {name: entry[name] for name in ("loss", *terms) if isinstance(entry.get(name), (int, float))}
     return last
 
 
-def _log_entries(log: Path) -> Iterator[Mapping[str, Any]]:
-    """Yield the whole lines of a training log, none where there is no log."""
-    if not log.is_file():
-        return
-    with open(log, encoding="utf-8") as lines:
-        for line in lines:
-            try:
-                entry = json.loads(line)
-            except ValueError:  # the last line of a run that was killed
-                continue
-            if isinstance(entry, dict):
-                yield entry
+def _lines(log: Path) -> list[dict[str, Any]]:
+    """Return the whole lines of a training log, none where there is no log."""
+    return read_log(log)[0] if log.is_file() else []

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ..artifacts import atomic_file
+from ..artifacts import atomic_file, read_object
 from ..errors import InputError
 
 logger = logging.getLogger("ionbed")
@@ -85,14 +85,12 @@ def read_record(output: Path) -> dict[str, Any] | None:
     """
     path = output / RECORD
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_object(path)
     except FileNotFoundError:
         return None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({error})") from None
-    if not isinstance(record, dict) or not all(
-        isinstance(record.get(name), kind) for name, kind in (("id", str), ("name", str), ("attempts", list))
-    ):
+    if not all(isinstance(record.get(name), kind) for name, kind in (("id", str), ("name", str), ("attempts", list))):
         raise InputError(f"{path}: is not the record of a run")
     return record
 

@@ -14,7 +14,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
-from ..artifacts import MANIFEST
+from ..artifacts import MANIFEST, read_object_or_empty
 from ..configs.loading import dotted
 from ..errors import InputError
 from .run_record import LOG, RECORD, STOPPED, read_log, read_record
@@ -142,7 +142,7 @@ def read_run(path: Path, name: str, now: float) -> Run:
     except InputError as error:
         record = None
         remarks.append(str(error))
-    manifest, state = _read_object(path / MANIFEST), _read_object(_latest_state(path))
+    manifest, state = read_object_or_empty(path / MANIFEST), _latest_state(path)
     config = (record or {}).get("config") or manifest.get("config") or state.get("identity") or {}
     config = dotted(config) if isinstance(config, Mapping) else {}
     attempts = (record or {}).get("attempts") or [{}]
@@ -236,21 +236,13 @@ def _read_log(path: Path) -> tuple[list[dict[str, Any]], float, str]:
 
 def _step(lines: Sequence[Mapping[str, Any]], path: Path) -> int:
     """Return the last step: of the log, or where the run was stopped between two lines of it."""
-    stopped = _read_object(path / STOPPED).get("step")
+    stopped = read_object_or_empty(path / STOPPED).get("step")
     return max(lines[-1]["step"] if lines else 0, stopped if isinstance(stopped, int) else 0)
 
 
-def _read_object(path: Path | None) -> dict[str, Any]:
-    """Return the JSON object in a file; an empty one where there is none that can be read."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8")) if path is not None else {}
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError):
-        value = {}
-    return value if isinstance(value, dict) else {}
-
-
-def _latest_state(path: Path) -> Path | None:
-    return max((path / "checkpoints").glob("step-*/state.json"), default=None)
+def _latest_state(path: Path) -> dict[str, Any]:
+    latest = max((path / "checkpoints").glob("step-*/state.json"), default=None)
+    return read_object_or_empty(latest) if latest is not None else {}
 
 
 def _stage(config: Mapping[str, Any]) -> str | None:

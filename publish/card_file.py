@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..artifacts import MANIFEST, atomic_file, sha256_of_file
+from ..artifacts import MANIFEST, atomic_file, read_object, sha256_of_file
 from ..encoder.loading import load_model
 from ..errors import InputError
 from ..pretrain.card import CARD, card_metadata, model_card, with_evaluation
@@ -32,12 +31,12 @@ def run_manifest(folder: Path) -> dict[str, Any] | None:
     """
     path = folder.resolve().parent / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = read_object(path)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: is damaged ({' '.join(str(error).split())[:100]}); restore it") from None
-    if not isinstance(manifest, dict) or manifest.get("command") not in COMMANDS:
+    if manifest.get("command") not in COMMANDS:
         return None
     if (expected := manifest.get("model_sha256")) != sha256_of_file(folder / WEIGHTS):
         raise InputError(

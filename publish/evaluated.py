@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..artifacts import MANIFEST
+from ..artifacts import MANIFEST, read_object, read_object_or_empty
 from ..errors import InputError
 from ..evaluation.report.explanations import TRANSFER
 from ..evaluation.report.results import RESULTS, load_results
@@ -39,7 +38,7 @@ def evaluation_text(folder: str | os.PathLike[str], model_hash: str) -> str:
     InputError
         There are no such results, they are about other models, or about the mean of several trainings.
     """
-    if _command(Path(folder)) == PROBE:
+    if read_object_or_empty(Path(folder) / MANIFEST).get("command") == PROBE:
         tree = _load_probe(Path(folder))
         return _probe_text(tree, _label(tree, model_hash, folder), folder)
     tree = load_results(folder)
@@ -136,29 +135,17 @@ def _is_about(sentence: str, label: str) -> bool:
     return sentence.startswith(named)
 
 
-def _manifest(folder: Path) -> Mapping[str, Any]:
-    try:
-        tree = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return tree if isinstance(tree, dict) else {}
-
-
-def _command(folder: Path) -> str | None:
-    return _manifest(folder).get("command")
-
-
 def _version(folder: Path) -> str:
-    return str(_manifest(folder).get("ionbed_version", "of unknown version"))
+    return str(read_object_or_empty(folder / MANIFEST).get("ionbed_version", "of unknown version"))
 
 
 def _load_probe(folder: Path) -> dict[str, Any]:
     path = folder / RESULTS
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
+        tree = read_object(path)
         if not {"inputs", "tasks", "options"} <= set(tree):
             raise ValueError("inputs, tasks or options are missing")
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(
             f"{path}: cannot be read ({' '.join(str(error).split())[:100]}); run the probe again"
         ) from None
