@@ -154,7 +154,13 @@ class Block(nn.Module):
         self.mlp_out = nn.Linear(config.mlp_ratio * size, size)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(
+    def forward(self, *inputs: Any) -> torch.Tensor:
+        """Return what `compute` does; compiled, in training, where there is a backend for it."""
+        if self.compile_backend is not None and self.training:
+            return compiled_layer(self.compile_backend)(self, *inputs)
+        return self.compute(*inputs)
+
+    def compute(
         self,
         x: torch.Tensor,
         rotation: Rotation | None,
@@ -165,18 +171,6 @@ class Block(nn.Module):
 
         ``key_mask`` is that of `attend`; None where nothing is padded, or with a packing.
         """
-        if self.compile_backend is not None and self.training:
-            return compiled_layer(self.compile_backend)(self, x, rotation, key_mask)
-        return self.compute(x, rotation, key_mask, packing)
-
-    def compute(
-        self,
-        x: torch.Tensor,
-        rotation: Rotation | None,
-        key_mask: torch.Tensor | None,
-        packing: Packing | None = None,
-    ) -> torch.Tensor:
-        """Do what `forward` does, not compiled."""
         qkv = rotated_qkv(self.qkv(self.attention_norm(x)), rotation)
         q, k, v = (part.unflatten(-1, (self.num_heads, -1)) for part in qkv)
         if packing is not None:
