@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from .embeddings.index import Index as Index
+    from .embeddings.structure_index import StructureIndex as StructureIndex
     from .encoder.loading import load_model as load_model
     from .errors import InputError as InputError
     from .spectra.readers import read as read
@@ -18,6 +19,7 @@ _HOMES = {
     "Index": ".embeddings.index",
     "InputError": ".errors",
     "Spectrum": ".spectra.spectrum",
+    "StructureIndex": ".embeddings.structure_index",
     "load_model": ".encoder.loading",
     "read": ".spectra.readers",
 }

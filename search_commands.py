@@ -41,6 +41,7 @@ def register(app: typer.Typer, panel: str) -> None:
         epilog=examples(
             "ionbed index build library.msp --out library",
             "ionbed index build store --out library --model runs/small/model",
+            "ionbed index build molecules.smi --out structures --model MODEL",
         ),
     )(index_build)
     index_app.command("info", epilog=examples("ionbed index info library"))(index_info)
@@ -51,6 +52,7 @@ def register(app: typer.Typer, panel: str) -> None:
             "ionbed search library queries.mgf                 # hits to read here",
             "ionbed search library queries.mgf --out hits.tsv",
             "ionbed search library queries.mzML --out hits.tsv --top-k 20 --open",
+            "ionbed search structures queries.mgf              # which molecules?",
         ),
     )(search)
 
@@ -83,25 +85,37 @@ def embed(
 
 
 def index_build(
-    source: Annotated[Path, typer.Argument(metavar="INPUT", help="Spectra: a store, a file, a folder or an archive.")],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="INPUT",
+            help="Spectra: a store, a file, a folder or an archive. Or molecules: .smi, .tsv, .csv or .sdf, or .gz.",
+        ),
+    ],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="The index to write; it holds all that a search needs.")],
     model: ModelOption = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that read molecules.", show_default="all cores")
+    ] = None,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Embed a library of spectra into an index."""
-    from .embeddings.index import build as run
+    """Embed a library of spectra, or a database of molecules, into an index."""
+    from .embeddings.kinds import build as run
 
-    index = run(source, out, _load_model(model), overwrite=overwrite)
-    logger.info("%s: %s spectra", out, f"{len(index):,}")
+    index = run(source, out, _load_model(model), workers=workers, overwrite=overwrite)
+    counts = index.manifest["counts"]
+    merged = f", {counts['merged']:,} merged" if counts.get("merged") else ""
+    dropped = "".join(f", {number:,} {reason}" for reason, number in counts["dropped"].items() if number)
+    logger.info("%s: %s %s%s%s", out, f"{len(index):,}", index.info()["kind"], merged, dropped)
 
 
 def index_info(
     index: Annotated[Path, typer.Argument(metavar="INDEX", help="A folder written by 'ionbed index build'.")],
 ) -> None:
     """Say what an index holds and what made it."""
-    from .embeddings.index import Index
+    from .embeddings.kinds import open_index
 
-    _print_table(Index.open(index).info())
+    _print_table(open_index(index).info())
 
 
 def search(
@@ -115,19 +129,32 @@ def search(
     ] = None,
     top_k: Annotated[int, typer.Option(min=1, help="Hits for each query.")] = 10,
     precursor_ppm: Annotated[
-        float, typer.Option(min=0, help="Only candidates whose precursor m/z is this close, in ppm.")
+        float,
+        typer.Option(
+            min=0, help="Only candidates whose precursor m/z is this close, in ppm; of a structure: as the adduct."
+        ),
     ] = 10.0,
+    formula: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FORMULA|query",
+            help="In an index of structures: candidates of this formula instead; 'query': of each query's own.",
+            show_default=False,
+        ),
+    ] = None,
     open_search: Annotated[bool, typer.Option("--open", help="Candidates of any precursor m/z.")] = False,
 ) -> None:
-    """Find the library spectra that are most like each query."""
-    from .embeddings.search import find, format_hits
-    from .embeddings.search import search as run
+    """Find the library spectra that are most like each query, or the structures that it may be."""
+    from .embeddings.kinds import formatted_search, open_index
+    from .embeddings.kinds import search as run
 
-    window = None if open_search else precursor_ppm
+    if open_search and formula is not None:
+        raise typer.BadParameter("--open and --formula exclude each other")
+    window, opened = None if open_search else precursor_ppm, open_index(index)
     if out is None or str(out) == "-":
-        console().print(format_hits(find(index, queries, k=top_k, precursor_ppm=window)))
+        console().print(formatted_search(opened, queries, k=top_k, precursor_ppm=window, formula=formula))
     else:
-        logger.info("%s: %s", out, run(index, queries, out, k=top_k, precursor_ppm=window))
+        logger.info("%s: %s", out, run(opened, queries, out, k=top_k, precursor_ppm=window, formula=formula))
 
 
 def _load_model(path_or_id: str | None) -> IonbedModel:

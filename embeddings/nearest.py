@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -105,6 +105,29 @@ def nearest_in_windows(
             if not compatible.all():
                 candidates, candidate_scores = candidates[compatible], candidate_scores[compatible]
             _rank(result, query, vectors, queries[query], candidates, candidate_scores, k)
+    return result
+
+
+def nearest_among(vectors: np.ndarray, queries: np.ndarray, candidates: Sequence[np.ndarray], k: int) -> Nearest:
+    """Return the best ``k`` of the rows that each query is compared with.
+
+    Parameters
+    ----------
+    vectors : float32 array of shape (n_library, dim)
+        Rows of unit length.
+    queries : float32 array of shape (n_queries, dim)
+        Rows of unit length.
+    candidates : sequence of int64 arrays
+        Rows of each query, ascending.
+    k : int
+    """
+    result = Nearest.empty(len(queries), k)
+    for query, rows in enumerate(candidates):
+        scores = np.empty(len(rows), np.float32)
+        for block in range(0, len(rows), MAX_ROWS_AT_ONCE):
+            part = slice(block, block + MAX_ROWS_AT_ONCE)
+            scores[part] = vectors[rows[part]] @ queries[query]
+        _rank(result, query, vectors, queries[query], rows, scores, k)
     return result
 
 

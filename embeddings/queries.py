@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from ..progress import progress
+import numpy as np
+
+from ..errors import InputError
+from ..progress import progress as show_progress
+from ..spectra.columns import SpectrumColumns
 from ..spectra.deduplication import UniqueNames
 from ..spectra.record import RawRecord
 from ..spectra.spectrum import Spectrum
 from ..spectra.store import Store
-from .index_folder import is_store
+from .index_folder import Embedder, checked_vectors, is_store
 
 Result = TypeVar("Result")
 
@@ -56,6 +60,23 @@ def queries_of(path: str | os.PathLike[str]) -> tuple[Iterator[Query], int | Non
     return _queries_of_file(path), None
 
 
+def embed_queries(model: Embedder, spectra: Sequence[Spectrum], dim: int, *, progress: bool = False) -> np.ndarray:
+    """Return the embeddings of queries, float32 of shape (n_queries, dim).
+
+    Raises
+    ------
+    InputError
+        A spectrum has no peaks.
+    """
+    for spectrum in spectra:
+        if not len(spectrum):
+            raise InputError(f"query {spectrum.spectrum_id}: has no peaks; leave it out")
+    if not spectra:
+        return np.empty((0, dim), np.float32)
+    vectors = model.embed(SpectrumColumns.from_spectra(spectra), progress=progress)
+    return checked_vectors(vectors, len(spectra), dim=dim)
+
+
 def searched(
     queries: Iterator[Query], total: int | None, search: Callable[[list[Spectrum]], Iterator[Result]]
 ) -> Iterator[tuple[str, Query, Result | None]]:
@@ -77,7 +98,7 @@ def searched(
         None where the query has no spectrum.
     """
     names = UniqueNames()
-    with progress("search", total, unit="queries") as advance:
+    with show_progress("search", total, unit="queries") as advance:
         while block := list(itertools.islice(queries, QUERIES_AT_ONCE)):
             results = search([query.spectrum for query in block if query.spectrum is not None])
             for query in block:

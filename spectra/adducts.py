@@ -143,6 +143,19 @@ def atoms_lost(adduct: Adduct) -> dict[str, int]:
     return lost
 
 
+def molecule_charge(adduct: Adduct) -> float:
+    """Return the formal charge that each molecule of ``adduct`` has: 0 for ``[M+H]+``, 1 for ``[M]+`` and ``[M+H]2+``.
+
+    No whole number where the molecules cannot share the charge that is left.
+    """
+    terms = _TERM.finditer(adduct.name.partition("M")[2].partition("]")[0])
+    brought = sum(
+        _CARRIER_CHARGES.get(term["part"], 0) * int(term["count"] or 1) * (1 if term["sign"] == "+" else -1)
+        for term in terms
+    )
+    return (adduct.charge - brought) / adduct.num_molecules
+
+
 def parse_charge(text: str | None) -> int | None:
     """Return the charge that ``2+``, ``+2``, ``-1``, ``-1-``, ``--`` or ``1`` names; None for 0 or what is no charge.
 

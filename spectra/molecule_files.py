@@ -12,12 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
+from .molecules import is_formula, is_inchikey
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
 
 _SMILES_HEADERS = {"smiles", "canonicalsmiles", "isomericsmiles", "structure"}
-_NAME_HEADERS = ("name", "compoundname", "compound", "title", "id", "identifier")  # the best first
+_ID_HEADERS = ("id", "identifier", "databaseid", "compoundid", "accession", "hmdbid", "chebiid", "pubchemcompoundcid")
+_NAME_HEADERS = ("name", "compoundname", "compound", "genericname", "title", "id", "identifier")  # the best first
+_MOLECULE_SUFFIXES = {".smi", ".smiles", ".ism", ".sdf", ".mol"}
+_TABLE_SUFFIXES = {".tsv", ".csv", ".txt"}
 _ROWS_TO_JUDGE = 20
 
 
@@ -33,11 +37,32 @@ class NamedStructure:
         None where the file's own structure (an SDF record) cannot be read.
     position : int
         Line of a text file, or record of an SDF, from 1.
+    identifier : str
+        Of a database, where the file gives one besides the name; else ''.
     """
 
     name: str
     smiles: str | None
     position: int
+    identifier: str = ""
+
+
+def holds_molecules(path: Path) -> bool:
+    """Return whether a file is one of molecules rather than of spectra, by its name; a table also by its first bytes.
+
+    Raises
+    ------
+    InputError
+        A table cannot be opened.
+    """
+    suffix = _suffix(path)
+    if path.is_dir() or suffix not in _MOLECULE_SUFFIXES | _TABLE_SUFFIXES:
+        return False
+    if suffix in _MOLECULE_SUFFIXES or not path.is_file():
+        return True
+    from .readers.sniffing import source_files  # which knows the tables that hold spectra
+
+    return all(source.format is None for source in source_files(path))
 
 
 def read_molecules(path: Path) -> list[NamedStructure]:
@@ -88,9 +113,10 @@ def _read_sdf(data: bytes) -> Iterator[NamedStructure]:
                 yield NamedStructure("", None, position)
                 continue
             name = mol.GetProp("_Name").strip() if mol.HasProp("_Name") else ""
-            properties = {_header(key): mol.GetProp(key) for key in mol.GetPropNames()}
-            name = name or next((properties[key].strip() for key in _NAME_HEADERS if key in properties), "")
-            yield NamedStructure(name, Chem.MolToSmiles(mol), position)
+            properties = {_header(key): mol.GetProp(key).strip() for key in mol.GetPropNames()}
+            name = name or next((properties[key] for key in _NAME_HEADERS if key in properties), "")
+            identifier = next((properties[key] for key in _ID_HEADERS if key in properties), "")
+            yield NamedStructure(name, Chem.MolToSmiles(mol), position, identifier if identifier != name else "")
 
 
 def _read_text(path: Path, data: bytes) -> Iterator[NamedStructure]:
@@ -107,15 +133,22 @@ def _read_text(path: Path, data: bytes) -> Iterator[NamedStructure]:
     smiles_column = next((i for i, header in enumerate(headers) if header in _SMILES_HEADERS), None)
     if smiles_column is not None:
         name_column = next((headers.index(header) for header in _NAME_HEADERS if header in headers), None)
+        id_column = next((headers.index(header) for header in _ID_HEADERS if header in headers), None)
         rows = rows[1:]
     else:
         smiles_column = _column_that_parses(path, [cells for _, cells in rows[:_ROWS_TO_JUDGE]])
         width = max(len(cells) for _, cells in rows[:_ROWS_TO_JUDGE])
         name_column = next((i for i in range(width) if i != smiles_column), None)
+        id_column = None
+        if smiles_column >= 2 and not _describes_structure([cells[1] for _, cells in rows[:_ROWS_TO_JUDGE]]):
+            id_column, name_column = 0, 1  # what comes before the structure says how it is called
     for number, cells in rows:
         smiles = cells[smiles_column] if smiles_column < len(cells) else ""
         name = cells[name_column] if name_column is not None and name_column < len(cells) else ""
-        yield NamedStructure(name, smiles, number)
+        identifier = ""
+        if id_column is not None and id_column != name_column and id_column < len(cells):
+            identifier = cells[id_column]
+        yield NamedStructure(name, smiles, number, identifier)
 
 
 def _rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
@@ -151,6 +184,11 @@ def _column_that_parses(path: Path, rows: Sequence[Sequence[str]]) -> int:
             f"{path}: no column holds SMILES; name one 'smiles' in the first line, or give SMILES and name per line"
         )
     return column
+
+
+def _describes_structure(cells: Sequence[str]) -> bool:
+    """Whether a column holds InChI, InChIKeys or formulas, not names."""
+    return all(cell.startswith("InChI=") or is_inchikey(cell) or is_formula(cell) for cell in cells if cell)
 
 
 def _header(cell: str) -> str:

@@ -104,6 +104,22 @@ def components(smiles: str) -> tuple[Molecule, ...]:
     return tuple(sorted(parts.values(), key=lambda m: (-m.exact_mass, m.inchikey)))
 
 
+@lru_cache(maxsize=4096)
+def parent_molecule(structure: str) -> Molecule | None:
+    """Return the molecule that a spectrometer sees ions of: of a salt the heaviest organic part, made neutral.
+
+    A charge that no proton makes (a quaternary ammonium) stays. None where RDKit cannot read the structure.
+    """
+    molecule = standardise(structure)
+    if molecule is None:
+        return None
+    if "." in molecule.smiles:
+        parts = components(molecule.smiles)
+        organic = [part for part in parts if "C" in atom_counts(part.formula)]
+        return (organic or parts or (molecule,))[0]
+    return _uncharged(molecule) if molecule.charge else molecule
+
+
 def is_inchikey(text: str) -> bool:
     """Whether ``text`` has the form of a whole InChIKey, or of its first block (the skeleton) alone."""
     return _INCHIKEY.fullmatch(text) is not None
@@ -221,6 +237,20 @@ def _normalizer() -> Normalizer:
     from rdkit.Chem.MolStandardize.rdMolStandardize import Normalizer
 
     return Normalizer()
+
+
+def _uncharged(molecule: Molecule) -> Molecule:
+    """Return a molecule with protons added or taken where that makes it neutral."""
+    from rdkit import Chem, rdBase
+    from rdkit.Chem.MolStandardize.rdMolStandardize import Uncharger
+
+    with rdBase.BlockLogs():
+        mol = _read(molecule.smiles)
+        try:
+            neutral = None if mol is None else standardise(Chem.MolToSmiles(Uncharger().uncharge(mol)))
+        except (ValueError, RuntimeError):
+            neutral = None
+    return neutral or molecule
 
 
 def _read(structure: str) -> Mol | None:

@@ -1,0 +1,110 @@
+"""Two kinds of index, a library of spectra and a database of structures: the same words for both."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import InputError
+from ..spectra.molecule_files import holds_molecules
+from . import index as spectrum_index
+from . import search as spectrum_search
+from . import structure_index, structure_search
+from .hit_table import SearchSummary
+from .index import Index
+from .index_folder import Embedder, kind_of, read_index_manifest
+from .structure_index import MoleculeEmbedder, StructureIndex
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+
+def build(
+    input: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    model: MoleculeEmbedder,
+    *,
+    workers: int | None = 1,
+    overwrite: bool = False,
+) -> Index | StructureIndex:
+    """Build an index of structures of a file of molecules, one of spectra of anything else, and save it.
+
+    See `ionbed.embeddings.structure_index.build` and `ionbed.embeddings.index.build`;
+    `ionbed.spectra.molecule_files.holds_molecules` tells which.
+
+    Raises
+    ------
+    InputError
+        As those do.
+    """
+    if holds_molecules(Path(input)):
+        return structure_index.build(input, out, model, workers=workers, overwrite=overwrite)
+    return spectrum_index.build(input, out, model, overwrite=overwrite)
+
+
+def open_index(folder: str | os.PathLike[str], model: Embedder | None = None) -> Index | StructureIndex:
+    """Open a saved index of either kind.
+
+    Raises
+    ------
+    InputError
+        The folder is no index or is damaged, or ``model`` is not the model that the index was built with.
+    """
+    if kind_of(read_index_manifest(Path(folder))) == "structures":
+        return StructureIndex.open(folder, model)
+    return Index.open(folder, model)
+
+
+def search(
+    index: Index | StructureIndex,
+    queries: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    k: int = 10,
+    precursor_ppm: float | None = 10.0,
+    formula: str | None = None,
+) -> SearchSummary:
+    """Search every spectrum of ``queries`` and write the hits as tab-separated text, whole or not at all.
+
+    See `ionbed.embeddings.structure_search.search` and `ionbed.embeddings.search.search`.
+
+    Raises
+    ------
+    InputError
+        As those do, or ``formula`` is given and the index is one of spectra.
+    """
+    if isinstance(index, StructureIndex):
+        return structure_search.search(index, queries, out, k=k, precursor_ppm=precursor_ppm, formula=formula)
+    _refuse_formula(index, formula)
+    return spectrum_search.search(index, queries, out, k=k, precursor_ppm=precursor_ppm)
+
+
+def formatted_search(
+    index: Index | StructureIndex,
+    queries: str | os.PathLike[str],
+    *,
+    k: int = 10,
+    precursor_ppm: float | None = 10.0,
+    formula: str | None = None,
+) -> RenderableType:
+    """Search every spectrum of ``queries`` and return the hits for a terminal.
+
+    Raises
+    ------
+    InputError
+        As of `search`.
+    """
+    if isinstance(index, StructureIndex):
+        return structure_search.format_hits(
+            structure_search.find(index, queries, k=k, precursor_ppm=precursor_ppm, formula=formula)
+        )
+    _refuse_formula(index, formula)
+    return spectrum_search.format_hits(spectrum_search.find(index, queries, k=k, precursor_ppm=precursor_ppm))
+
+
+def _refuse_formula(index: Index, formula: str | None) -> None:
+    if formula is not None:
+        raise InputError(
+            f"{index.folder}: is an index of spectra, which are searched by precursor m/z; leave --formula out"
+        )

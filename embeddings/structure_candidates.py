@@ -1,0 +1,194 @@
+"""Which structures of an index may be a query: those of its neutral mass as its adduct, or of its formula."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..spectra.adducts import ELECTRON_MASS, Adduct, molecule_charge, neutral_mass, normalise_adduct
+from ..spectra.molecules import atom_counts, is_formula
+from ..spectra.spectrum import Spectrum
+from .nearest import PPM, WINDOW_SLACK
+
+USUAL_ADDUCTS = {
+    1: ("[M+H]+", "[M+Na]+", "[M+NH4]+", "[M+K]+", "[M+H-H2O]+", "[M]+", "[2M+H]+", "[2M+Na]+", "[M+2H]2+", "[M+3H]3+"),
+    -1: ("[M-H]-", "[M+HCOO]-", "[M+Cl]-", "[M+CH3COO]-", "[M-H-H2O]-", "[2M-H]-", "[M-2H]2-", "[M-3H]3-"),
+}
+"""What a query of this polarity is taken for where its adduct is unknown. ``[M]+`` is then the ion of a molecule that
+is charged as drawn: a radical cation is never guessed."""
+
+
+@dataclass(frozen=True)
+class TriedAdducts:
+    """The ions that a query may be.
+
+    Attributes
+    ----------
+    adducts : tuple of Adduct
+    stated : bool
+        Whether the query says that it is the (one) adduct.
+    note : str
+        Where it does not say: what was tried instead; else empty.
+    """
+
+    adducts: tuple[Adduct, ...]
+    stated: bool
+    note: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """The structures that one query is compared with.
+
+    Attributes
+    ----------
+    rows : int64 array of shape (n,)
+        Of the index, ascending.
+    adduct : int64 array of shape (n,)
+        Into ``tried.adducts``: as which the structure has the query's precursor m/z (the nearest of several); -1 where
+        no adduct entered.
+    error_ppm : float64 array of shape (n,)
+        ``(query - structure) / structure * 1e6`` of the m/z as that adduct; NaN without one.
+    tried : TriedAdducts
+    """
+
+    rows: np.ndarray
+    adduct: np.ndarray
+    error_ppm: np.ndarray
+    tried: TriedAdducts
+
+
+def tried_adducts(query: Spectrum) -> TriedAdducts:
+    """Return the stated adduct of a query, or else the usual ones of its polarity and number of charges."""
+    stated = normalise_adduct(query.adduct)
+    if stated is not None:
+        return TriedAdducts((stated,), stated=True)
+    polarities = (query.polarity,) if query.polarity else (1, -1)
+    adducts = tuple(adduct for polarity in polarities for adduct in _usual(polarity, query.charge))
+    what = f"adduct {query.adduct!r} not understood" if query.adduct else "adduct unknown"
+    if not query.polarity:
+        what = what.replace("adduct unknown", "adduct and polarity unknown")
+    names = ", ".join(adduct.name for adduct in adducts)
+    return TriedAdducts(
+        adducts, stated=False, note=f"{what}: tried {names}" if names else f"{what}: no usual one of {query.charge:+d}"
+    )
+
+
+def candidates_by_mass(
+    mass: np.ndarray, charge: np.ndarray, queries: Sequence[Spectrum], ppm: float
+) -> list[Candidates]:
+    """Return the structures whose m/z, as an adduct of the query, is its precursor m/z.
+
+    The window is that of `ionbed.embeddings.nearest.precursor_windows`: of the m/z, ``|query - structure| / structure``
+    is at most ``ppm * 1e-6``. A molecule that is charged as drawn has only the ions that add up with its charge:
+    choline is ``[M]+``, not ``[M+H]+``.
+
+    Parameters
+    ----------
+    mass : float64 array of shape (n_structures,)
+        Monoisotopic, in Da, ascending.
+    charge : int array of shape (n_structures,)
+        As drawn.
+    queries : sequence of Spectrum
+    ppm : float
+        More than 0 and less than 1e6.
+    """
+    tried = [tried_adducts(query) for query in queries]
+    tolerance = ppm * PPM + WINDOW_SLACK
+    edges = np.array(
+        [
+            [neutral_mass(query.precursor_mz / (1 + tolerance * sign), adduct) for sign in (1, -1)]
+            for query, of_query in zip(queries, tried, strict=True)
+            for adduct in of_query.adducts
+        ]
+    ).reshape(-1, 2)
+    starts = np.searchsorted(mass, edges[:, 0], side="left").tolist()
+    stops = np.searchsorted(mass, edges[:, 1], side="right").tolist()
+    found, window = [], 0
+    for query, of_query in zip(queries, tried, strict=True):
+        parts = []
+        for number, adduct in enumerate(of_query.adducts):
+            rows = np.arange(starts[window], max(starts[window], stops[window]))
+            window += 1
+            rows = rows[_may_be(charge[rows], adduct, guessed=not of_query.stated)]
+            parts.append((rows, np.full(len(rows), number), mz_error_ppm(query.precursor_mz, mass[rows], adduct)))
+        found.append(_nearest_of_each(parts, of_query))
+    return found
+
+
+def candidates_by_formula(
+    rows_of_formula: dict[frozenset[tuple[str, int]], np.ndarray],
+    mass: np.ndarray,
+    queries: Sequence[Spectrum],
+    formulas: Sequence[str | None],
+) -> list[Candidates]:
+    """Return the structures of each query's formula; none where the formula is unknown.
+
+    Parameters
+    ----------
+    rows_of_formula : dict
+        Rows by `formula_key`.
+    mass : float64 array of shape (n_structures,)
+    queries : sequence of Spectrum
+    formulas : sequence of str or None
+        One for each query; charge, brackets and isotopes aside.
+    """
+    found = []
+    for query, formula in zip(queries, formulas, strict=True):
+        key = formula_key(formula)
+        rows = np.empty(0, np.int64) if key is None else rows_of_formula.get(key, np.empty(0, np.int64))
+        found.append(without_window(query, rows, mass))
+    return found
+
+
+def without_window(query: Spectrum, rows: np.ndarray, mass: np.ndarray) -> Candidates:
+    """Return candidates that no mass was asked of; where the query states its adduct, the error is that adduct's."""
+    tried = tried_adducts(query)
+    if not tried.stated:
+        nothing = np.full(len(rows), np.nan)
+        return Candidates(rows, np.full(len(rows), -1), nothing, TriedAdducts((), stated=False))
+    error = mz_error_ppm(query.precursor_mz, mass[rows], tried.adducts[0])
+    return Candidates(rows, np.zeros(len(rows), np.int64), error, tried)
+
+
+def formula_key(formula: str | None) -> frozenset[tuple[str, int]] | None:
+    """Return what equal formulas share, None where a text is no formula; charge, brackets and isotopes aside."""
+    if not formula or not is_formula(formula):
+        return None
+    return frozenset(atom_counts(formula).items())
+
+
+def mz_error_ppm(precursor_mz: float, mass: np.ndarray, adduct: Adduct) -> np.ndarray:
+    """Return ``(query - structure) / structure * 1e6`` of the m/z, for structures of these masses as ``adduct``."""
+    ion_mass = adduct.num_molecules * mass + adduct.mass_shift - adduct.charge * ELECTRON_MASS
+    mz = ion_mass / abs(adduct.charge)
+    error: np.ndarray = (precursor_mz - mz) / mz * 1e6
+    return error
+
+
+def _usual(polarity: int, charge: int | None) -> list[Adduct]:
+    adducts = [normalise_adduct(name) for name in USUAL_ADDUCTS[polarity]]
+    return [a for a in adducts if a is not None and (not charge or abs(a.charge) == abs(charge))]
+
+
+def _may_be(charge: np.ndarray, adduct: Adduct, *, guessed: bool) -> np.ndarray:
+    """Return whether molecules of these charges have this ion.
+
+    A stated ion that needs a charged molecule may also be of a neutral one: ``[M]+`` of one that lost an electron.
+    """
+    needed = molecule_charge(adduct)
+    may: np.ndarray = (charge == needed) | ((charge == 0) & (not guessed))
+    return may
+
+
+def _nearest_of_each(parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]], tried: TriedAdducts) -> Candidates:
+    """Return the candidates of all windows, each structure once: as the adduct with the smallest error."""
+    if not parts:
+        empty = np.empty(0, np.int64)
+        return Candidates(empty, empty, np.empty(0), tried)
+    rows, adduct, error = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    order = np.lexsort((adduct, np.abs(error), rows))
+    first = order[np.unique(rows[order], return_index=True)[1]]
+    return Candidates(rows[first], adduct[first], error[first], tried)

@@ -1,0 +1,88 @@
+"""What comes out of a search among structures: the hits of every query by number and by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+
+@dataclass(frozen=True, slots=True)
+class StructureHit:
+    """One structure found for one query.
+
+    Attributes
+    ----------
+    rank : int
+        From 1.
+    row : int
+        In the index.
+    score : float
+        Inner product of the embeddings of spectrum and structure, from -1 to 1.
+    adduct : str or None
+        As which the structure was compared with the precursor; None where the query states none and no mass was asked.
+    mass_error_ppm : float or None
+        ``(query - structure) / structure * 1e6`` of the m/z as that adduct.
+    metadata : mapping of str to object
+        Of the structure, by the names of `ionbed.embeddings.structure_rows.STRUCTURE_SCHEMA`; None where unknown.
+    """
+
+    rank: int
+    row: int
+    score: float
+    adduct: str | None
+    mass_error_ppm: float | None
+    metadata: Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class StructureHits:
+    """The hits of ``n_queries`` queries, best first; ``hits[i]`` lists those of query i by name.
+
+    Attributes
+    ----------
+    rows : int64 array of shape (n_queries, k)
+        Rows of the index, -1 where there are fewer than k hits.
+    scores : float32 array of shape (n_queries, k)
+        Inner products, NaN where there is no hit.
+    mass_error_ppm : float64 array of shape (n_queries, k)
+        NaN where there is no hit or no adduct.
+    adducts : object array of str or None, of shape (n_queries, k)
+    num_candidates : int64 array of shape (n_queries,)
+        Structures that each query was compared with.
+    notes : tuple of str
+        Of each query: what was tried in place of an unknown adduct; why there is no candidate; else empty.
+    structures : pyarrow.Table
+        The rows of the index.
+    """
+
+    rows: np.ndarray
+    scores: np.ndarray
+    mass_error_ppm: np.ndarray
+    adducts: np.ndarray
+    num_candidates: np.ndarray
+    notes: tuple[str, ...]
+    structures: pa.Table = field(repr=False)
+
+    def __len__(self) -> int:
+        """Return the number of queries."""
+        return len(self.rows)
+
+    def __getitem__(self, query: int) -> list[StructureHit]:
+        """Return the hits of one query by name."""
+        rows = self.rows[query][self.rows[query] >= 0]
+        errors = [None if np.isnan(error) else error for error in self.mass_error_ppm[query].tolist()]
+        scores, adducts = self.scores[query].tolist(), self.adducts[query].tolist()
+        return [
+            StructureHit(place + 1, row, scores[place], adducts[place], errors[place], metadata)
+            for place, (row, metadata) in enumerate(
+                zip(rows.tolist(), self.structures.take(pa.array(rows)).to_pylist(), strict=True)
+            )
+        ]
+
+    def __iter__(self) -> Iterator[list[StructureHit]]:
+        """Yield the hits of one query after the other."""
+        return (self[query] for query in range(len(self)))

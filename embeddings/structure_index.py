@@ -1,0 +1,445 @@
+"""The index of structures: unit vectors of molecules in order of their mass, ranked for spectra by inner product."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+
+from ..artifacts import describe_input, refuse_existing, refuse_input_as_output
+from ..errors import InputError
+from ..spectra.molecule_files import NamedStructure, read_molecules
+from ..spectra.spectrum import Spectrum
+from .index_folder import (
+    COMMAND,
+    METADATA,
+    Embedder,
+    as_array,
+    check_search_options,
+    checked_vectors,
+    compare_files,
+    damaged,
+    model_in,
+    open_index_folder,
+    write_index,
+)
+from .nearest import Nearest, nearest_among, nearest_of_all
+from .queries import embed_queries
+from .structure_candidates import (
+    Candidates,
+    candidates_by_formula,
+    candidates_by_mass,
+    formula_key,
+    without_window,
+)
+from .structure_hits import StructureHits
+from .structure_rows import DROPPED_SCHEMA, STRUCTURE_SCHEMA, structure_rows
+
+if TYPE_CHECKING:
+    import faiss
+
+DROPPED = "dropped.tsv"
+
+OWN_FORMULA = "query"
+"""In place of a formula: that of each query."""
+
+
+class MoleculeEmbedder(Embedder, Protocol):
+    """What an index of structures asks of a model; one that was fine-tuned with structures gives it."""
+
+    def embed_molecules(self, smiles: Sequence[str], *, workers: int | None = 1, progress: bool = False) -> np.ndarray:
+        """Return unit vectors, float32 of shape (n_molecules, dim), comparable with `embed` by inner product."""
+
+
+class StructureIndex:
+    """A database of structures, embedded.
+
+    Rows are ordered by monoisotopic mass, then by InChIKey, so that a window of masses is a slice of the vectors.
+    Make one with `StructureIndex.build`, keep it with `save`, and get it back with `StructureIndex.open`.
+
+    Attributes
+    ----------
+    vectors : float32 array of shape (n_structures, dim)
+        Rows of unit length, read-only.
+    mass : float64 array of shape (n_structures,)
+        Monoisotopic, in Da, ascending.
+    charge : int8 array of shape (n_structures,)
+        As drawn.
+    manifest : dict
+        What made the index, from what, with which counts.
+    folder : Path or None
+        Where it is saved.
+    """
+
+    def __init__(
+        self,
+        vectors: faiss.IndexFlatIP,
+        structures: pa.Table | None,
+        dropped: pa.Table | None,
+        manifest: Mapping[str, Any],
+        *,
+        model: Embedder | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        self._faiss = vectors
+        self._structures = structures
+        self._dropped = dropped
+        self._model = model
+        self.folder = folder
+        self.manifest = dict(manifest)
+        self.vectors = as_array(vectors)
+        numeric = self._columns(["mass", "charge"])
+        self.mass: np.ndarray = numeric["mass"].to_numpy()
+        self.charge: np.ndarray = numeric["charge"].to_numpy()
+
+    @classmethod
+    def build(
+        cls,
+        model: MoleculeEmbedder,
+        molecules: Iterable[NamedStructure | str],
+        *,
+        workers: int | None = 1,
+        progress: bool = False,
+    ) -> StructureIndex:
+        """Embed a database of structures.
+
+        Parameters
+        ----------
+        model : IonbedModel
+            Fine-tuned with structures.
+        molecules : iterable of NamedStructure or str
+            As `ionbed.spectra.molecule_files.read_molecules` reads them, or SMILES or InChI. Of a salt the heaviest
+            organic part is kept, made neutral. Entries of one molecule (first InChIKey block, and mass) become one row,
+            with all their names. Entries that RDKit cannot read are left out and counted in the manifest.
+        workers : int or None
+            Processes that read the structures; all cores where None (a script must then guard its main part by
+            ``if __name__ == "__main__"``).
+        progress : bool
+            Show the progress on stderr.
+
+        Raises
+        ------
+        InputError
+            The model was not trained with structures, or there is no structure that can be read.
+        """
+        model.embed_molecules([])  # a model that cannot says so before the structures are read
+        rows, dropped, num_read = structure_rows(molecules, workers=workers, progress=progress)
+        return cls._of_rows(model, rows, dropped, num_read, workers=workers, progress=progress)
+
+    @classmethod
+    def _of_rows(
+        cls,
+        model: MoleculeEmbedder,
+        rows: pa.Table,
+        dropped: pa.Table,
+        num_read: int,
+        *,
+        workers: int | None,
+        progress: bool,
+    ) -> StructureIndex:
+        import faiss
+
+        embedded = model.embed_molecules(rows["smiles"].to_pylist(), workers=workers, progress=progress)
+        vectors = checked_vectors(embedded, len(rows))
+        index = faiss.IndexFlatIP(vectors.shape[1])
+        index.add(vectors)
+        reasons = Counter(dropped["reason"].to_pylist())
+        manifest = {
+            "command": COMMAND,
+            "kind": "structures",
+            "model_hash": model.model_hash(),
+            "embedding_dim": vectors.shape[1],
+            "inputs": [],
+            "counts": {
+                "read": num_read,
+                "kept": len(rows),
+                "merged": num_read - len(rows) - len(dropped),
+                "dropped": dict(sorted(reasons.items())),
+            },
+        }
+        return cls(index, rows, dropped, manifest, model=model)
+
+    def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Write the index and a copy of its model as a folder, whole or not at all.
+
+        Raises
+        ------
+        InputError
+            The folder exists and is not empty (unless ``overwrite``).
+        """
+        write_index(folder, self._faiss, self._write_metadata, self.model, self.manifest, overwrite=overwrite)
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str], model: Embedder | None = None) -> StructureIndex:
+        """Open a saved index; its vectors stay on disk and are mapped into memory.
+
+        Parameters
+        ----------
+        folder : path
+        model : IonbedModel, optional
+            To embed queries with. By default the copy within the folder, loaded when it is first needed.
+
+        Raises
+        ------
+        InputError
+            The folder is no index of structures or is damaged, or ``model`` is not the model it was built with.
+        """
+        folder = Path(folder)
+        manifest, vectors = open_index_folder(folder, "structures", model)
+        try:
+            index = cls(vectors, None, None, manifest, model=model, folder=folder)
+        except (OSError, KeyError, pa.ArrowException) as error:
+            raise damaged(folder, error) from None
+        if not len(index) == len(index.mass) == manifest["counts"]["kept"]:
+            raise InputError(f"{folder}: its vectors, metadata and manifest differ in number; build the index again")
+        return index
+
+    def __len__(self) -> int:
+        """Return the number of structures."""
+        return len(self.vectors)
+
+    @property
+    def model(self) -> Embedder:
+        """The model that the index was built with; loaded from its folder when first asked for."""
+        if self._model is None:
+            assert self.folder is not None, "an index that was not opened from a folder has its model"
+            self._model = model_in(self.folder, self.manifest)
+        return self._model
+
+    @cached_property
+    def metadata(self) -> pa.Table:
+        """`ionbed.embeddings.structure_rows.STRUCTURE_SCHEMA` of every row."""
+        return self._columns(STRUCTURE_SCHEMA.names).combine_chunks()
+
+    @property
+    def dropped(self) -> pa.Table:
+        """The entries that gave no row, with the reason: `ionbed.embeddings.structure_rows.DROPPED_SCHEMA`."""
+        if self._dropped is None:
+            assert self.folder is not None, "an index that was not opened from a folder has its table"
+            try:
+                self._dropped = _read_dropped(self.folder / DROPPED)
+            except (OSError, pa.ArrowException) as error:
+                raise damaged(self.folder, error) from None
+        return self._dropped
+
+    def search(
+        self,
+        queries: Sequence[Spectrum],
+        k: int = 10,
+        precursor_ppm: float | None = 10.0,
+        *,
+        formula: str | None = None,
+    ) -> StructureHits:
+        """Rank the structures that each query may be.
+
+        The search is exact, and a query's hits do not depend on the queries beside it. Equal scores are ranked by row.
+
+        Parameters
+        ----------
+        queries : sequence of Spectrum
+            With their adduct; where it is unknown, the usual ones of the polarity are tried
+            (`ionbed.embeddings.structure_candidates.USUAL_ADDUCTS`).
+        k : int
+            Hits per query, at most.
+        precursor_ppm : float or None
+            Largest difference of the query's precursor from the m/z of the structure as the query's adduct, in ppm of
+            the structure's; None to search the whole index.
+        formula : str or None
+            Instead of the mass: the formula of the candidates; `OWN_FORMULA` for that of each query.
+
+        Raises
+        ------
+        InputError
+            ``k``, ``precursor_ppm`` or ``formula`` is none, or a query has no peaks.
+        """
+        check_structure_search(k, precursor_ppm, formula)
+        vectors = embed_queries(self.model, queries, self.vectors.shape[1])
+        k_possible = min(k, len(self))
+        if formula is None and precursor_ppm is None:
+            nobody = np.zeros(len(self), np.int8)  # a structure has no polarity
+            found = nearest_of_all(
+                self._faiss, self.vectors, nobody, vectors, np.zeros(len(queries), np.int8), k_possible
+            )
+            compared = [
+                without_window(query, np.sort(rows[rows >= 0]), self.mass)
+                for query, rows in zip(queries, found.rows, strict=True)
+            ]
+            num_candidates = np.full(len(queries), len(self), np.int64)
+            notes = [""] * len(queries)
+        else:
+            compared, notes = self._candidates(queries, precursor_ppm, formula)
+            found = nearest_among(self.vectors, vectors, [candidates.rows for candidates in compared], k_possible)
+            num_candidates = np.array([len(candidates.rows) for candidates in compared], np.int64)
+        padded = Nearest.empty(len(queries), k)
+        padded.rows[:, :k_possible], padded.scores[:, :k_possible] = found.rows, found.scores
+        errors, adducts = np.full(padded.rows.shape, np.nan), np.full(padded.rows.shape, None, object)
+        for query, candidates in enumerate(compared):
+            num_hits = int(np.count_nonzero(padded.rows[query] >= 0))
+            place = np.searchsorted(candidates.rows, padded.rows[query, :num_hits])
+            errors[query, :num_hits] = candidates.error_ppm[place]
+            names = [adduct.name for adduct in candidates.tried.adducts]
+            adducts[query, :num_hits] = [None if n < 0 else names[n] for n in candidates.adduct[place].tolist()]
+        return StructureHits(
+            padded.rows, padded.scores, errors, adducts, num_candidates, tuple(notes), structures=self.metadata
+        )
+
+    def info(self) -> dict[str, Any]:
+        """Return what the index holds, for a person to read: counts, masses, model, inputs."""
+        return {
+            "folder": None if self.folder is None else str(self.folder),
+            "ionbed_version": self.manifest.get("ionbed_version"),
+            "kind": "structures",
+            "structures": len(self),
+            "charged": int(np.count_nonzero(self.charge)),
+            "formulas": len(self._rows_of_formula),
+            "lowest_mass": float(self.mass[0]),
+            "highest_mass": float(self.mass[-1]),
+            "embedding_dim": self.vectors.shape[1],
+            "model_hash": self.manifest["model_hash"],
+            "counts": self.manifest["counts"],
+            "inputs": self.manifest["inputs"],
+            "bytes": sum(entry["bytes"] for entry in self.manifest.get("files", {}).values()),
+        }
+
+    def verify(self) -> None:
+        """Compare every file with its checksum.
+
+        Raises
+        ------
+        InputError
+            A file was changed after the index was built, or the index is not saved.
+        """
+        if self.folder is None:
+            raise InputError("this index is not saved; there are no files to verify")
+        compare_files(self.folder, self.manifest, largest=None)
+
+    @cached_property
+    def _rows_of_formula(self) -> dict[frozenset[tuple[str, int]], np.ndarray]:
+        encoded = self._columns(["formula"])["formula"].combine_chunks().dictionary_encode()
+        codes = encoded.indices.to_numpy()
+        keys = [formula_key(text) for text in encoded.dictionary.to_pylist()]
+        order = np.argsort(codes, kind="stable")
+        groups = np.split(order, np.cumsum(np.bincount(codes, minlength=len(keys)))[:-1])
+        found: dict[frozenset[tuple[str, int]], np.ndarray] = {}
+        for key, rows in zip(keys, groups, strict=True):  # formulas that differ in their charge have one key
+            if key is not None:
+                found[key] = np.sort(np.concatenate([found[key], rows])) if key in found else rows
+        return found
+
+    def _candidates(
+        self, queries: Sequence[Spectrum], precursor_ppm: float | None, formula: str | None
+    ) -> tuple[list[Candidates], list[str]]:
+        """Return the structures to compare each query with, and what is to be said of them."""
+        if formula is not None:
+            formulas = [query.formula if formula == OWN_FORMULA else formula for query in queries]
+            found = candidates_by_formula(self._rows_of_formula, self.mass, queries, formulas)
+            return found, [
+                "" if len(candidates.rows) else _why_none_of_formula(text)
+                for candidates, text in zip(found, formulas, strict=True)
+            ]
+        assert precursor_ppm is not None, "an open search has no candidates of its own"
+        found = candidates_by_mass(self.mass, self.charge, queries, precursor_ppm)
+        return found, [_note_of_mass(candidates, precursor_ppm) for candidates in found]
+
+    def _write_metadata(self, folder: Path) -> None:
+        table = self._columns(STRUCTURE_SCHEMA.names).cast(STRUCTURE_SCHEMA).combine_chunks()
+        pq.write_table(table, folder / METADATA, compression="zstd", write_page_checksum=True)
+        _write_dropped(self.dropped, folder / DROPPED)
+
+    def _columns(self, names: Sequence[str]) -> pa.Table:
+        if self._structures is not None:
+            return self._structures.select(list(names))
+        assert self.folder is not None, "an index without its table in memory was opened from a folder"
+        return pq.read_table(self.folder / METADATA, columns=list(names), memory_map=True)
+
+
+def build(
+    input: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    model: MoleculeEmbedder,
+    *,
+    workers: int | None = 1,
+    overwrite: bool = False,
+) -> StructureIndex:
+    """Build an index of a file of molecules, and save it.
+
+    Parameters
+    ----------
+    input : path
+        See `ionbed.spectra.molecule_files.read_molecules`.
+    out : path
+        The folder to write.
+    model : IonbedModel
+        Fine-tuned with structures.
+    workers : int or None
+        Processes that read the structures; all cores where None.
+    overwrite : bool
+        Replace what is in ``out``.
+
+    Returns
+    -------
+    StructureIndex
+        As `StructureIndex.open` gives it.
+
+    Raises
+    ------
+    InputError
+        The input cannot be read or holds no structure, ``out`` is taken or would replace the input, or the model was
+        not trained with structures.
+    """
+    refuse_input_as_output(out, input)
+    refuse_existing(out, overwrite=overwrite)
+    model.embed_molecules([])
+    entries = read_molecules(Path(input))
+    try:
+        rows, dropped, num_read = structure_rows(entries, workers=workers, progress=True)
+    except InputError as error:
+        raise InputError(f"{input}: {error}") from None
+    index = StructureIndex._of_rows(model, rows, dropped, num_read, workers=workers, progress=True)
+    index.manifest["inputs"] = [describe_input(input)]
+    index.save(out, overwrite=overwrite)
+    return StructureIndex.open(out, model)
+
+
+def check_structure_search(k: int, precursor_ppm: float | None, formula: str | None) -> None:
+    """Raise `InputError` if the number of hits, the window or the formula is none."""
+    check_search_options(k, precursor_ppm)
+    if formula is not None and formula != OWN_FORMULA and formula_key(formula) is None:
+        raise InputError(
+            f"{formula!r} is no formula; write one like C6H12O6, or '{OWN_FORMULA}' for that of each query"
+        )
+
+
+def _note_of_mass(candidates: Candidates, ppm: float) -> str:
+    tried = candidates.tried
+    if len(candidates.rows) or not tried.adducts:
+        return tried.note
+    as_what = f"no structure within {ppm:g} ppm as "
+    return as_what + (tried.adducts[0].name if tried.stated else f"a usual adduct ({tried.note})")
+
+
+def _why_none_of_formula(formula: str | None) -> str:
+    if formula is None:
+        return "the query's formula is unknown"
+    if formula_key(formula) is None:
+        return f"the query's formula {formula!r} cannot be read"
+    return f"no structure of the formula {formula}"
+
+
+def _write_dropped(dropped: pa.Table, path: Path) -> None:
+    pacsv.write_csv(dropped, path, pacsv.WriteOptions(delimiter="\t", quoting_style="needed"))
+
+
+def _read_dropped(path: Path) -> pa.Table:
+    convert = pacsv.ConvertOptions(column_types=DROPPED_SCHEMA, strings_can_be_null=True, null_values=[""])
+    return pacsv.read_csv(
+        path, parse_options=pacsv.ParseOptions(delimiter="\t", newlines_in_values=True), convert_options=convert
+    )

@@ -1,0 +1,195 @@
+"""``ionbed search`` in an index of structures: what may each spectrum of a file be, ranked, as a table."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..spectra.spectrum import Spectrum
+from .hit_table import SearchSummary, format_queries, refuse_output, shown, write_hits
+from .queries import Query, queries_of, searched
+from .structure_hits import StructureHit
+from .structure_index import StructureIndex, check_structure_search
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+
+@dataclass(frozen=True, slots=True)
+class StructureHitRow:
+    """One line of the table of hits; a query without a hit has one line too, with a ``note`` that says why.
+
+    Attributes
+    ----------
+    query_id : str
+        With ``#2``, ``#3``... where the file uses an id more than once.
+    query_precursor_mz : float or None
+        In Da per charge.
+    rank : int or None
+        From 1.
+    score : float or None
+        Inner product of the embeddings of spectrum and structure, from -1 to 1.
+    id, name : str or None
+        Of the structure, in the database; all that it has.
+    mass_error_ppm : float or None
+        ``(query - structure) / structure * 1e6`` of the m/z as ``adduct``.
+    adduct : str or None
+        As which the structure was compared with the precursor.
+    candidates : int or None
+        Structures that the query was compared with.
+    note : str
+        Why there is no hit; or what was tried in place of an unknown adduct.
+    """
+
+    query_id: str
+    query_precursor_mz: float | None = None
+    rank: int | None = None
+    score: float | None = None
+    id: str | None = None
+    name: str | None = None
+    smiles: str | None = None
+    inchikey: str | None = None
+    formula: str | None = None
+    mass_error_ppm: float | None = None
+    adduct: str | None = None
+    candidates: int | None = None
+    note: str = ""
+
+
+_FROM_METADATA = ("id", "name", "smiles", "inchikey", "formula")
+COLUMNS = tuple(f.name for f in dataclasses.fields(StructureHitRow))
+"""Columns of the table of hits, in order."""
+
+_FORMATS = {"query_precursor_mz": ".6f", "score": ".6f", "mass_error_ppm": ".4f"}
+
+
+def search(
+    index: StructureIndex | str | os.PathLike[str],
+    queries: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    k: int = 10,
+    precursor_ppm: float | None = 10.0,
+    formula: str | None = None,
+) -> SearchSummary:
+    """Rank structures for every spectrum of ``queries`` and write them as tab-separated text, whole or not at all.
+
+    The columns are `COLUMNS`. See `find` for the parameters.
+
+    Raises
+    ------
+    InputError
+        As `find`, or ``out`` is a folder or would replace the queries or the index.
+    """
+    folder = index.folder if isinstance(index, StructureIndex) else index
+    refuse_output(out, queries, folder)
+    rows = find(index, queries, k=k, precursor_ppm=precursor_ppm, formula=formula)
+    return write_hits(rows, out, COLUMNS, _FORMATS)
+
+
+def find(
+    index: StructureIndex | str | os.PathLike[str],
+    queries: str | os.PathLike[str],
+    *,
+    k: int = 10,
+    precursor_ppm: float | None = 10.0,
+    formula: str | None = None,
+) -> Iterator[StructureHitRow]:
+    """Rank structures for every spectrum of ``queries``, in the order of the file and by rank.
+
+    Every MS/MS record of the file has at least one row, one that cannot be used as well. Survey scans (MS1) are no
+    queries and are left out.
+
+    Parameters
+    ----------
+    index : StructureIndex, or path of a saved one
+    queries : path
+        A prepared store, or anything that `ionbed.read` reads.
+    k, precursor_ppm, formula
+        See `StructureIndex.search`.
+
+    Raises
+    ------
+    InputError
+        At the call: the index or the queries cannot be read, or an option is out of range.
+    """
+    check_structure_search(k, precursor_ppm, formula)
+    opened = index if isinstance(index, StructureIndex) else StructureIndex.open(index)
+    return _find(opened, *queries_of(queries), k, precursor_ppm, formula)
+
+
+def format_hits(rows: Iterable[StructureHitRow], *, max_queries: int = 50) -> RenderableType:
+    """Return the hits for a terminal: a line for each query, and a table of its hits below.
+
+    Parameters
+    ----------
+    rows : iterable of StructureHitRow
+        As `find` yields them; all are consumed.
+    max_queries : int
+        Queries shown; the last line says how many are not.
+    """
+    return format_queries(rows, _table_of, max_queries=max_queries)
+
+
+def _find(
+    index: StructureIndex,
+    queries: Iterator[Query],
+    total: int | None,
+    k: int,
+    precursor_ppm: float | None,
+    formula: str | None,
+) -> Iterator[StructureHitRow]:
+    def search(spectra: list[Spectrum]) -> Iterator[tuple[list[StructureHit], int, str]]:
+        hits = index.search(spectra, k, precursor_ppm, formula=formula)
+        return zip(hits, hits.num_candidates.tolist(), hits.notes, strict=True)
+
+    for query_id, query, result in searched(queries, total, search):
+        if query.spectrum is None or result is None:
+            yield StructureHitRow(query_id, note=query.note)
+            continue
+        found, num_candidates, note = result
+        precursor_mz = query.spectrum.precursor_mz
+        if not found:
+            yield StructureHitRow(query_id, precursor_mz, candidates=num_candidates, note=note)
+        for hit in found:
+            yield StructureHitRow(
+                query_id,
+                precursor_mz,
+                hit.rank,
+                hit.score,
+                mass_error_ppm=hit.mass_error_ppm,
+                adduct=hit.adduct,
+                candidates=num_candidates,
+                note=note,
+                **{name: hit.metadata[name] for name in _FROM_METADATA},
+            )
+
+
+def _table_of(hits: Sequence[StructureHitRow]) -> Table:
+    """Return the hits of one query; the widths are fixed, so that the tables of several queries align."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", expand=True)
+    table.add_column("   #", justify="right", width=4)
+    table.add_column("score", justify="right", width=6)
+    table.add_column("ppm", justify="right", width=9)
+    table.add_column("adduct", width=10, overflow="fold")
+    table.add_column("name", ratio=3, overflow="fold")
+    table.add_column("formula", width=14, overflow="fold")
+    table.add_column("id", ratio=2, overflow="fold")
+    for hit in hits:
+        table.add_row(
+            str(hit.rank),
+            shown(hit.score, ".3f"),
+            shown(hit.mass_error_ppm, "+.1f"),
+            Text(hit.adduct or ""),
+            Text(hit.name or hit.smiles or ""),
+            Text(hit.formula or ""),
+            Text(hit.id or ""),
+        )
+    return table
