@@ -34,11 +34,11 @@ from .logs import Logs
 from .meter import Meter, SpikeAlarm, Totals, measured_peak
 from .optimisation import BestWeights, MovingAverage, learning_rate, make_optimizer
 from .parallel import distribute, equal_numbers, gradient_norm, reshard, synchronised
-from .processes import agreed, gather_rng, on_cpu
+from .processes import gather_rng, on_cpu
 from .run_record import STOPPED
 from .signals import StopSignal, heeding
 from .stage import MicroBatch, Task
-from .turns import in_all
+from .turns import from_main, in_all
 
 logger = logging.getLogger("ionbed")
 
@@ -163,7 +163,7 @@ class Trainer:
         if resume is None:
             return
         # One process looks, and all hear the same: a damaged checkpoint must not split them.
-        source = agreed(lambda: choose_checkpoint(self.checkpoints, resume), self.accelerator)
+        source = from_main(lambda: choose_checkpoint(self.checkpoints, resume))
         if source is None:
             return
         state = in_all(lambda: self._restored(source))

@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
-
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import broadcast_object_list, parse_flag_from_env
-
-from ..errors import InputError
-
-T = TypeVar("T")
+from accelerate.utils import parse_flag_from_env
 
 
 def on_cpu() -> bool:
@@ -25,20 +18,6 @@ def on_cpu() -> bool:
 def process_state() -> PartialState:
     """Return this process's place among those of the run, before there is an `Accelerator`."""
     return PartialState(cpu=on_cpu())
-
-
-def agreed(decide: Callable[[], T], accelerator: Accelerator) -> T:
-    """Let the main process decide; return its answer, or raise its `InputError`, in all processes alike."""
-    answer: list[object] = [None, None]
-    if accelerator.is_main_process:
-        try:
-            answer[0] = decide()
-        except InputError as error:
-            answer[1] = str(error)
-    broadcast_object_list(answer)
-    if answer[1] is not None:
-        raise InputError(str(answer[1]))
-    return answer[0]  # type: ignore[return-value]
 
 
 def gather_rng(accelerator: Accelerator) -> dict[str, torch.Tensor]:

@@ -72,6 +72,13 @@ def in_all(work: Callable[[], T]) -> T:
     return result  # type: ignore[return-value]
 
 
+def from_main(work: Callable[[], T]) -> T:
+    """Do ``work`` on the main process alone and return its answer on every one; an `InputError` ends all, as above."""
+    answer = [in_all(lambda: work() if process_state().is_main_process else None)]
+    broadcast_object_list(answer)
+    return answer[0]  # type: ignore[return-value]
+
+
 def raise_in_all(error: InputError | None) -> None:
     """End all processes if one has an error: the first that has one raises it, the others exit with code 2."""
     state = process_state()

@@ -266,9 +266,16 @@ WAITING = textwrap.dedent(
             raise InputError("the other cannot read it")
         return state.process_index
 
-    for kind in ("slow", "refused", "other", "broken", "dead"):
+    def chosen():
+        assert state.is_main_process
+        if kind == "none":
+            raise InputError("there is none")
+        return {"checkpoint": 7}
+
+    for kind in ("chosen", "none", "slow", "refused", "other", "broken", "dead"):
         try:
-            outcome = f"did {turns.main_first(work, Path(sys.argv[1]) / kind)}"
+            by_main = kind in ("chosen", "none")
+            outcome = f"did {turns.from_main(chosen) if by_main else turns.main_first(work, Path(sys.argv[1]) / kind)}"
         except BaseException as error:
             outcome = f"{type(error).__name__}: {error}"
         print(f"{kind}: {outcome}", flush=True)
@@ -291,9 +298,12 @@ def test_processes_wait_for_the_main_one_without_a_limit_and_its_errors_end_all(
     told = [process.communicate(timeout=120) for process in started]
     first, second = (output.splitlines() for output, _ in told)
     assert first == [
+        "chosen: did {'checkpoint': 7}", "none: InputError: there is none",
         "slow: did 0", "refused: InputError: the store is bad", "other: SystemExit: 2", "broken: OSError: no such thing"
     ], told[0][1]  # fmt: skip
     assert second == [
+        "chosen: did {'checkpoint': 7}",
+        "none: SystemExit: 2",
         "slow: did 1",
         "refused: SystemExit: 2",
         "other: InputError: the other cannot read it",
