@@ -226,18 +226,29 @@ def pretrain(
 
 @app.command(
     rich_help_panel=TRAINING,
-    epilog=examples("ionbed finetune finetune-small --set data.store=store"),
+    epilog=examples(
+        "ionbed finetune finetune-small --set data.store=store",
+        "ionbed finetune label-classification --set data.store=store",
+    ),
 )
 def finetune(
     config: Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file, or a name from 'ionbed configs'.")],
     overrides: SetOption = None,
     resume: ResumeOption = None,
 ) -> None:
-    """Train an encoder further with labelled spectra, so that spectra of one molecule lie close together."""
+    """Train an encoder further with labelled spectra: for search, or on labels where the configuration has a task."""
     from .pretrain.signals import StopSignal
 
     with StopSignal() as stop:  # entered before the seconds that these imports take
         from .configs.loading import load_config
+        from .finetune.labelled.config import LabelledConfig, names_a_task
+
+        if names_a_task(config, overrides or ()):
+            from .evaluation.labelled.run import train_and_report
+
+            labelled = load_config(LabelledConfig, config, overrides or ())
+            _end_training(train_and_report(labelled, resume=resume, stop=stop))
+            return
         from .finetune.config import FinetuneConfig
         from .finetune.run import finetune as run
 

@@ -1,4 +1,4 @@
-"""The command ``ionbed runs``: the training runs under some folders, compared."""
+"""The commands ``ionbed runs``, which compares training runs, and ``ionbed predict``, which uses a trained model."""
 
 from __future__ import annotations
 
@@ -24,6 +24,14 @@ def register(app: typer.Typer, panel: str) -> None:
             "ionbed runs runs/small runs/base --json",
         ),
     )(runs)
+    app.command(
+        "predict",
+        rich_help_panel=panel,
+        epilog=examples(
+            "ionbed predict runs/label-classification/model queries.mgf --out predictions.tsv",
+            "ionbed predict runs/label-regression/model store --out predictions.parquet",
+        ),
+    )(predict)
 
 
 def runs(
@@ -70,3 +78,16 @@ def runs(
         from .pretrain.runs_table import print_runs
 
         print_runs(found, console())
+
+
+def predict(
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="The model folder of a run of 'ionbed finetune' with a task.")
+    ],
+    source: Annotated[Path, typer.Argument(metavar="INPUT", help="Spectra: a store, a file, a folder or an archive.")],
+    out: Annotated[Path, typer.Option(metavar="FILE.tsv|parquet", help="The table to write.")],
+) -> None:
+    """Predict labels of spectra: calibrated probabilities, or numbers with their ranges."""
+    from .finetune.labelled.predict import predict as run
+
+    logger.info("%s: predictions of %s spectra", out, f"{run(model, source, out):,}")

@@ -48,6 +48,12 @@ def load_config(schema: type[T], source: str | os.PathLike[str], overrides: Sequ
         A file is missing, is not YAML, or has an unknown key, a value of the wrong type, or one that
         ``__post_init__`` of its dataclass refuses with a ValueError.
     """
+    label, tree = load_tree(source, overrides)
+    return build(schema, tree, label)
+
+
+def load_tree(source: str | os.PathLike[str], overrides: Sequence[str] = ()) -> tuple[str, dict[str, Any]]:
+    """Return the name of a source for errors, and what it holds with overrides, not checked; see `load_config`."""
     label, text = _read(source)
     try:
         tree = yaml.safe_load(text)
@@ -59,7 +65,7 @@ def load_config(schema: type[T], source: str | os.PathLike[str], overrides: Sequ
         raise InputError(f"{label}: must hold keys and values, not {type(tree).__name__}; see 'ionbed configs'")
     for override in overrides:
         _apply(tree, override)
-    return build(schema, tree, label)
+    return label, tree
 
 
 def build(schema: type[T], tree: Mapping[str, Any], label: str) -> T:

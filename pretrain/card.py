@@ -47,7 +47,14 @@ from transformers import AutoModel
 model = AutoModel.from_pretrained("{PLACE}", trust_remote_code=True)  # the code is one import of ionbed
 ```"""
 
-STAGE_WORDS = {"pretrain": "masked-peak pretraining", "finetune": "contrastive fine-tuning for retrieval"}
+STAGE_WORDS = {
+    "pretrain": "masked-peak pretraining",
+    "finetune": "contrastive fine-tuning for retrieval",
+    "classification": "training on labels (classification)",
+    "multi-label": "training on labels (several yes/no labels)",
+    "regression": "training on labels (regression)",
+}
+"""By the task of a stage that has one, else by its command."""
 
 EVALUATION_BEGINS, EVALUATION_ENDS = "<!-- evaluation: written by 'ionbed card' -->", "<!-- end of evaluation -->"
 
@@ -58,7 +65,7 @@ Not evaluated. `ionbed evaluate` measures a model beside plain look-ups on molec
 ABOUT_DATA = ("description", "citation", "homepage")
 """What a card tells of a public data set."""
 
-PRIVATE = {"output": None, "data": ("store", "split"), "init": ("model",)}
+PRIVATE = {"output": None, "data": ("store", "split"), "init": ("model",), "labels": ("file",)}
 """Options that name places on the machine of the training, which are nobody else's business."""
 
 
@@ -75,7 +82,10 @@ def model_card(config: IonbedConfig, num_parameters: int, model_hash: str, run: 
     stages = config.training
     run = run or {}
     license_ = model_license(licenses_of(stages))
-    how = " and ".join(STAGE_WORDS.get(stage.get("command", ""), "training") for stage in stages) or "unknown training"
+    how = (
+        " and ".join(STAGE_WORDS.get(stage.get("task", stage.get("command", "")), "training") for stage in stages)
+        or "unknown training"
+    )
     metadata: dict[str, Any] = {"library_name": "ionbed", "license": license_.identifier}
     if license_.identifier == "other":
         metadata["license_name"] = "licences-of-the-training-data"
@@ -149,7 +159,7 @@ def _limits(config: IonbedConfig, stages: Sequence[Mapping[str, Any]]) -> str:
     if predicted := [stage for stage in stages if stage.get("predicted")]:
         how = "; ".join(f"{s.get('command', 'training')}: {s['predicted'] / s['spectra']:.0%}" for s in predicted)
         lines.append(f"It was trained on spectra that a program predicted and no instrument measured ({how}).")
-    if not any(stage.get("command") == "finetune" for stage in stages):
+    if not any(stage.get("command") == "finetune" and "task" not in stage for stage in stages):
         lines.append("It was not trained to tell molecules apart; fine-tune it (`ionbed finetune`) for retrieval.")
     if any(stage.get("split") is None for stage in stages) or not stages:
         lines.append("No molecules were held out from all of its training: it can be tested on new data only.")

@@ -172,6 +172,7 @@ def write_model(
         if not is_done:
             stage = {
                 "command": command,
+                **({"task": tree["task"]} if "task" in tree else {}),
                 "split": spectra.split.hash if spectra.split else None,
                 "folds": list(tree["data"]["folds"]) if spectra.split else [],
                 "spectra": len(rows),

@@ -24,7 +24,7 @@ BELOW = {
     "evaluation_commands": {"console", "evaluation"},
     "publish_commands": {"console", "publish"},
     "search_commands": {"console", "embeddings", "encoder"},
-    "training_commands": {"console", "pretrain"},
+    "training_commands": {"console", "finetune", "pretrain"},
     "spectra": set(),
     "encoder": {"spectra"},
     "pretrain": {"doctor", "encoder", "spectra"},

@@ -20,7 +20,7 @@ from ionbed.errors import InputError
 
 COMMANDS = [
     ["data"], ["data", "list"], ["data", "get"], ["prepare"], ["split"], ["simulate"], ["pretrain"], ["finetune"],
-    ["runs"], ["card"], ["push"], ["probe"],
+    ["runs"], ["predict"], ["card"], ["push"], ["probe"],
     ["embed"], ["index"], ["index", "build"], ["index", "info"], ["search"], ["evaluate"], ["task"], ["score"],
     ["demo"], ["doctor"], ["configs"],
 ]  # fmt: skip
@@ -268,10 +268,12 @@ def test_wrong_words_and_models_of_evaluate(capsys, tmp_path):
 
 def test_every_shipped_configuration_fits_its_command_and_prints(capsys):
     from ionbed.finetune.config import FinetuneConfig
+    from ionbed.finetune.labelled.config import LabelledConfig
     from ionbed.pretrain.config import PretrainConfig
     from ionbed.spectra.prepare import PrepareOptions
 
-    schemas = {"pretrain": PretrainConfig, "finetune": FinetuneConfig, "prepare": PrepareOptions}
+    schemas = {"pretrain": PretrainConfig, "finetune": FinetuneConfig, "label": LabelledConfig,
+               "prepare": PrepareOptions}  # fmt: skip
     for name in shipped_configs():
         if (stage := name.split("-")[0]) in schemas:
             load_config(schemas[stage], name)

@@ -1,0 +1,188 @@
+"""Train a model of labels: ``ionbed finetune CONFIG`` with a configuration that has a ``task``."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...configs.loading import to_tree
+from ...encoder.modeling_ionbed import IonbedModel
+from ...pretrain.loop import train
+from ...pretrain.parallel import unsharded
+from ...pretrain.processes import process_state
+from ...pretrain.run import open_training_spectra, run_identity, sole_run, write_model
+from ...pretrain.signals import StopSignal, heeding
+from ...pretrain.trackers import check_trackers
+from ...pretrain.turns import main_first
+from .calibration import Calibration, conformal_half_width, fit_calibration
+from .config import LabelledConfig
+from .examples import OWN_SPLIT, LabelledSpectra
+from .labels import summary
+from .linear import Examples, LinearHead, fit_linear
+from .lora import check_peft
+from .model import LabelledModel
+from .task import TERM, LabelledTask, starting_encoder
+
+logger = logging.getLogger("ionbed")
+
+MOST_FITTED = 50_000
+"""Training spectra that a linear head is fitted on, at most; more would take time and change little."""
+
+
+def train_on_labels(config: LabelledConfig, *, resume: str | None = None, stop: StopSignal | None = None) -> Path:
+    """Train a head on an encoder's embeddings, and the encoder with it where that is wanted; write the model folder.
+
+    A frozen encoder's embeddings are computed once, and a linear head is fitted on them. LoRA and full fine-tuning
+    start from that head and go through `ionbed.pretrain.loop.train`, with early stopping on the validation fold, on
+    which probabilities are calibrated afterwards.
+
+    Parameters
+    ----------
+    config : LabelledConfig
+    resume, stop
+        See `ionbed.pretrain.run.pretrain`.
+
+    Returns
+    -------
+    Path
+        ``config.output / 'model'``: an encoder for `ionbed.load_model`, with the head that
+        `ionbed.finetune.labelled.model.load_labelled_model` reads. The split that was made, if none was given, is
+        ``config.output / 'split.json'``. A run stopped by a signal leaves a checkpoint and no model folder.
+
+    Raises
+    ------
+    InputError
+        The store, the split, the labels, the output or a checkpoint to resume from is unusable.
+    """
+    with sole_run(config.output), heeding(stop) as stop:
+        check_trackers(config.training.trackers)  # now, not when the data has been made ready
+        if config.init.train == "lora":
+            check_peft()
+        loaded: list[LabelledSpectra] = []
+
+        def open_spectra(cache: Path) -> LabelledSpectra:
+            loaded.append(LabelledSpectra(config, cache))
+            return loaded[0]
+
+        open_training_spectra(config.output, resume, open_spectra)
+        spectra = loaded[0]
+        encoder = starting_encoder(config.init, config.training.seed)
+        source_hash = encoder.model_hash()
+        began = time.perf_counter()
+        head = fit_head(config, spectra, encoder)
+        config = _with_split(config, spectra)
+        tree = to_tree(config)
+        if config.init.train == "frozen":
+            record = _summary_of_fit(spectra, head, time.perf_counter() - began)
+        else:
+            task = LabelledTask(config, spectra, encoder.train(), head)
+            identity = run_identity(config, spectra, dropout=max(config.init.dropout, config.init.lora_dropout))
+            identity |= {"labels": spectra.labels.hash, "init": {**identity["init"], "model": source_hash}}
+            about = {"command": "finetune", "config": tree}
+            record = train(task, config.training, config.output, identity, resume, stop, about, config.head.patience)
+            head = task.module.fitted_head()
+            encoder = unsharded(encoder)
+            if task.adapter is not None:
+                task.adapter.merge()
+        model = calibrated(config, spectra, encoder, head) if record["finished"] else None
+    folder = write_model(encoder, config.output, "finetune", tree, spectra, spectra.train_rows, record, (TERM,))
+    if model is not None:
+        main_first(lambda: model.save_head(folder) if process_state().is_main_process else None, config.output)
+    return folder
+
+
+def fit_head(config: LabelledConfig, spectra: LabelledSpectra, encoder: IonbedModel) -> LinearHead:
+    """Fit a linear head on the embeddings of an encoder as it is."""
+    train, validation = (
+        examples_of(spectra, rows, embedded(encoder, spectra, rows))
+        for rows in (drawn(spectra.train_rows, MOST_FITTED, config.training.seed), spectra.validation_rows_all)
+    )
+    return fit_linear(config.task, spectra.labels.num_outputs, train, validation, config.head)
+
+
+def drawn(rows: np.ndarray, most: int, seed: int) -> np.ndarray:
+    """Return at most ``most`` of ``rows``, drawn at random, in their order."""
+    if len(rows) <= most:
+        return rows
+    return np.sort(np.random.default_rng(seed).permutation(rows)[:most])
+
+
+def examples_of(spectra: LabelledSpectra, rows: np.ndarray, features: np.ndarray) -> Examples:
+    """Return the answers of ``rows`` beside their ``features``, numbers scaled."""
+    return Examples(features, spectra.scaled_values[rows], spectra.votes(rows))
+
+
+def embedded(encoder: IonbedModel, spectra: LabelledSpectra, rows: np.ndarray) -> np.ndarray:
+    """Return the embeddings of ``rows``, float32 of shape (N, D), computed on the GPU where there is one."""
+    movable: Any = encoder  # transformers wraps `to` in a function without its types
+    movable.to(process_state().device)
+    return encoder.embed(spectra.columns(rows), progress=process_state().is_main_process)
+
+
+def calibrated(
+    config: LabelledConfig, spectra: LabelledSpectra, encoder: IonbedModel, head: LinearHead
+) -> LabelledModel:
+    """Return the model with its probabilities, or the widths of its intervals, fitted on the validation fold."""
+    rows = spectra.validation_rows_all
+    scores, votes = head(embedded(encoder, spectra, rows)), spectra.votes(rows)
+    outputs = spectra.labels.num_outputs
+    half_width = np.full(outputs, np.inf)
+    if config.task == "regression":
+        calibration = Calibration("none", np.ones(outputs), np.zeros(outputs))
+        predicted = scores * spectra.spread + spectra.mean
+        half_width = conformal_half_width(spectra.labels.values[rows], predicted, votes, config.head.interval)
+    else:
+        kind = config.head.calibration
+        calibration = fit_calibration(config.task, kind, scores, spectra.labels.values[rows], votes)
+    about = {
+        "labels": summary(spectra.labels),
+        "fitted": {
+            "trained": config.init.train,
+            "spectra": len(spectra.train_rows),
+            "molecules": len(np.unique(spectra.molecule[spectra.train_rows])),
+            "calibrated on spectra": len(rows),
+            "calibrated on molecules": len(np.unique(spectra.molecule[rows])),
+            "split": spectra.split.hash if spectra.split else None,
+            "penalty": None if np.isnan(head.penalty) else head.penalty,
+        },
+    }
+    return LabelledModel(
+        encoder, head, config.task, spectra.labels.names, calibration, spectra.mean, spectra.spread, half_width,
+        config.head.interval, about,
+    )  # fmt: skip
+
+
+def _with_split(config: LabelledConfig, spectra: LabelledSpectra) -> LabelledConfig:
+    """Return the configuration with the split that is in use; one that was made is written into the output."""
+    if config.data.split is not None:
+        return config
+    path = config.output / OWN_SPLIT
+    if process_state().is_main_process and spectra.split is not None:
+        spectra.split.save(path)
+        logger.info("the split is %s", path)
+    return replace(config, data=replace(config.data, split=path))
+
+
+def _summary_of_fit(spectra: LabelledSpectra, head: LinearHead, seconds: float) -> dict[str, Any]:
+    """Return what `ionbed.pretrain.loop.train` would of a run that only fits a head."""
+    rows = spectra.train_rows
+    return {
+        "steps": 0,
+        "new_steps": 1,  # it was fitted now, whatever was there before
+        "finished": True,
+        "epochs": 1,
+        "skipped_steps": 0,
+        "loss_spikes": 0,
+        "seconds": round(seconds, 1),
+        "spectra": len(rows),
+        "tokens": int((spectra.num_peaks[rows].astype(np.int64) + 1).sum()),
+        "spectra_per_second": round(len(rows) / max(seconds, 1e-9), 1),
+        "processes": process_state().num_processes,
+        "device": str(process_state().device),
+        "validation": {"loss": head.losses[head.penalty], TERM: head.losses[head.penalty]},
+    }
