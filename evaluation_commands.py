@@ -1,4 +1,4 @@
-"""The commands ``ionbed evaluate``, ``probe``, ``task`` and ``score``: models beside look-ups; a test for any tool."""
+"""Commands that measure and compare: ``ionbed evaluate``, ``probe``, ``fuse``, ``task`` and ``score``."""
 
 from __future__ import annotations
 
@@ -40,6 +40,15 @@ def register(app: typer.Typer, panel: str) -> None:
             "ionbed probe store --split split.json --model a=A --model b=B --out two",
         ),
     )(probe)
+    app.command(
+        "fuse",
+        rich_help_panel=panel,
+        epilog=examples(
+            "ionbed fuse runs/small/model store --split split.json --out fused",
+            "ionbed index build library.msp --model fused --out library",
+            "ionbed search library queries.mgf --score fused --out hits.tsv",
+        ),
+    )(fuse)
     app.command(
         "task",
         rich_help_panel=panel,
@@ -167,6 +176,29 @@ def probe(
     result = run_probe(models, store, split, out, options, seed=seed, device=device, overwrite=overwrite)
     print_tables(result.tree, console())
     logger.info("%s: the numbers are in results.json, the tables in table.md", out)
+
+
+def fuse(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A folder written by training, or a hub id.")],
+    store: Annotated[Path, typer.Argument(metavar="STORE", help="A folder written by 'ionbed prepare'.")],
+    *,
+    split: Annotated[Path, typer.Option(metavar="FILE.json", help="The split that the model was trained with.")],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="The model with its fused score, to write.")],
+    allow_other_split: Annotated[
+        bool, typer.Option("--allow-other-split", help="Go on with a model that may have seen the molecules.")
+    ] = False,
+    cache: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where fingerprints are kept.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Threads and processes.", show_default="all cores")] = None,
+    seed: Annotated[int, typer.Option(help="Of the draws of pairs and queries.")] = 0,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Fit a score of a model's cosine and look-ups together, on the fold 'validation', for 'search --score fused'."""
+    from .evaluation.fuse import FuseOptions
+    from .evaluation.fuse import fuse as run
+
+    options = FuseOptions(allow_other_split=allow_other_split, cache=cache, workers=workers, seed=seed)
+    run(model, store, split, out, options, overwrite=overwrite)
+    logger.info("%s: the model with its fused score", out)
 
 
 def task(

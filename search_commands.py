@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -143,6 +143,10 @@ def search(
         ),
     ] = None,
     open_search: Annotated[bool, typer.Option("--open", help="Candidates of any precursor m/z.")] = False,
+    score: Annotated[
+        Literal["cosine", "fused"],
+        typer.Option(help="Cosine of the embeddings; or that and look-ups in one, see 'ionbed fuse'."),
+    ] = "cosine",
 ) -> None:
     """Find the library spectra that are most like each query, or the structures that it may be."""
     from .embeddings.kinds import formatted_search, open_index
@@ -150,11 +154,13 @@ def search(
 
     if open_search and formula is not None:
         raise typer.BadParameter("--open and --formula exclude each other")
-    window, opened = None if open_search else precursor_ppm, open_index(index)
+    opened = open_index(index)
+    window = None if open_search else precursor_ppm
+    options: dict[str, Any] = {"k": top_k, "precursor_ppm": window, "formula": formula, "score": score}
     if out is None or str(out) == "-":
-        console().print(formatted_search(opened, queries, k=top_k, precursor_ppm=window, formula=formula))
+        console().print(formatted_search(opened, queries, **options))
     else:
-        logger.info("%s: %s", out, run(opened, queries, out, k=top_k, precursor_ppm=window, formula=formula))
+        logger.info("%s: %s", out, run(opened, queries, out, **options))
 
 
 def _load_model(path_or_id: str | None) -> IonbedModel:

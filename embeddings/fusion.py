@@ -172,7 +172,7 @@ def fusion_of(model: object, name: str = "the model") -> Fusion | None:
 
 
 def term_columns(terms: tuple[str, ...], cosine: np.ndarray, features: np.ndarray) -> list[np.ndarray]:
-    """Return the value of each term for each pair: float64 arrays of shape (n_pairs,); parameters as of `FusedScore`."""
+    """Return the values of each term, float64 of shape (n_pairs,) each; parameters as of `FusedScore`."""
     values = {name: features[:, place] for place, name in enumerate(FEATURES)}
     values[EMBEDDING_COSINE] = np.asarray(cosine, np.float64)
     columns = []

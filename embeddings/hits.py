@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+
+from ..spectra.columns import SpectrumColumns
+
+ScoreName = Literal["cosine", "fused"]
+"""By what hits are ranked: the cosine of the embeddings, or that and look-ups of the peaks in one."""
 
 HIT_METADATA = (
     "spectrum_id",
@@ -39,12 +44,15 @@ class EmbeddedQueries:
         +1, -1, or 0 where unknown.
     model_hash : str
         Of the model that made the vectors (`IonbedModel.model_hash`).
+    columns : SpectrumColumns or None
+        Their peaks and conditions, which a fused score needs.
     """
 
     vectors: np.ndarray
     precursor_mz: np.ndarray
     polarity: np.ndarray
     model_hash: str
+    columns: SpectrumColumns | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +66,7 @@ class Hit:
     row : int
         In the index; `Index.spectra` gives its peaks.
     score : float
-        Cosine of the two embeddings.
+        Cosine of the two embeddings, or the fused score (`ionbed.embeddings.fusion.Fusion`).
     precursor_error_ppm : float
         ``(query - library) / library * 1e6``.
     metadata : mapping of str to object
@@ -81,7 +89,7 @@ class Hits:
     rows : int64 array of shape (n_queries, k)
         Rows of the index, -1 where there are fewer than k hits.
     scores : float32 array of shape (n_queries, k)
-        Cosine of the embeddings, NaN where there is no hit.
+        Cosine of the embeddings, or the fused score; NaN where there is no hit.
     precursor_error_ppm : float64 array of shape (n_queries, k)
         ``(query - library) / library * 1e6``, NaN where there is no hit.
     num_in_window : int64 array of shape (n_queries,)

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +23,9 @@ from ..spectra.columns import SpectrumColumns
 from ..spectra.deduplication import UniqueNames
 from ..spectra.spectrum import Spectrum
 from ..spectra.store import SCHEMA, Store, spectra_from_table, table_from_spectra, write_shard
-from .hits import HIT_METADATA, EmbeddedQueries, Hits
+from .fused_search import OPEN_DEPTH, FusedSearch
+from .fusion import fusion_of
+from .hits import HIT_METADATA, EmbeddedQueries, Hits, ScoreName
 from .index_folder import (
     COMMAND,
     METADATA,
@@ -39,6 +41,7 @@ from .index_folder import (
     write_index,
 )
 from .nearest import Nearest, nearest_in_windows, nearest_of_all, precursor_windows
+from .queries import embed_queries
 
 if TYPE_CHECKING:
     import faiss
@@ -174,6 +177,24 @@ class Index:
         """`HIT_METADATA` of every row."""
         return self._columns(HIT_METADATA).combine_chunks()
 
+    def check_score(self, score: ScoreName) -> None:
+        """Raise `InputError` if hits cannot be ranked by ``score``: an unknown one, or one that the model lacks."""
+        if score not in get_args(ScoreName):
+            raise InputError(f"the score is '{score}'; it must be one of {', '.join(get_args(ScoreName))}")
+        if score == "fused":
+            assert self._fused_search
+
+    @cached_property
+    def _fused_search(self) -> FusedSearch:
+        fusion = fusion_of(self.model, "the model of the index")
+        if fusion is None:
+            raise InputError(
+                "the model of the index carries no fused score; fit one (ionbed fuse) and build the index with the "
+                "model that it writes, or search by cosine"
+            )
+        library = SpectrumColumns.from_table(self._columns(SpectrumColumns.TABLE_COLUMNS))
+        return FusedSearch(fusion, library, self.vectors, self.polarity)
+
     def spectra(self, rows: Sequence[int] | np.ndarray) -> list[Spectrum]:
         """Return library spectra with their peaks, in the order of ``rows``; only the parts needed are read."""
         rows = np.asarray(rows, np.int64)
@@ -200,19 +221,23 @@ class Index:
         InputError
             A spectrum has no peaks.
         """
-        for spectrum in spectra:
-            if not len(spectrum):
-                raise InputError(f"query {spectrum.spectrum_id}: has no peaks; leave it out")
+        vectors = embed_queries(self.model, spectra, self.vectors.shape[1], progress=progress)
         columns = SpectrumColumns.from_spectra(spectra)
-        vectors = self.model.embed(columns, progress=progress) if len(columns) else self.vectors[:0]
-        return EmbeddedQueries(vectors, columns.precursor_mz, columns.polarity, model_hash=self.manifest["model_hash"])
+        model_hash = self.manifest["model_hash"]
+        return EmbeddedQueries(vectors, columns.precursor_mz, columns.polarity, model_hash=model_hash, columns=columns)
 
     def search(
-        self, queries: Sequence[Spectrum] | EmbeddedQueries, k: int = 10, precursor_ppm: float | None = 10.0
+        self,
+        queries: Sequence[Spectrum] | EmbeddedQueries,
+        k: int = 10,
+        precursor_ppm: float | None = 10.0,
+        score: ScoreName = "cosine",
     ) -> Hits:
         """Find the library spectra nearest to each query.
 
         The search is exact, and a query's hits do not depend on the queries beside it. Equal scores are ranked by row.
+        With the fused score a search of the whole library ranks the best by cosine and the best by hybrid entropy
+        (`ionbed.embeddings.fused_search.OPEN_DEPTH` of each), and no others.
         A library spectrum of the other polarity is never a hit where both polarities are known;
         an unknown polarity, of the query or of the library spectrum, goes with either.
 
@@ -223,13 +248,17 @@ class Index:
             Hits per query, at most.
         precursor_ppm : float or None
             Largest difference of the precursors in ppm of the library's; None to search the whole library.
+        score : 'cosine' or 'fused'
+            The cosine of the embeddings, or that and look-ups of the peaks in one, for models that carry such a score.
 
         Raises
         ------
         InputError
-            ``k`` or ``precursor_ppm`` is out of range, or the vectors are not of this index's model.
+            ``k`` or ``precursor_ppm`` is out of range, or the vectors are not of this index's model, or it carries no
+            fused score.
         """
         check_search_options(k, precursor_ppm)
+        self.check_score(score)
         if not isinstance(queries, EmbeddedQueries):
             queries = self.embed(queries)
         elif queries.model_hash != self.manifest["model_hash"]:
@@ -244,18 +273,28 @@ class Index:
         if polarity.shape != (num_queries,):
             raise InputError(f"{num_queries} precursors and {len(polarity)} polarities; give one of each per query")
         k_possible = min(k, len(self))
-        if precursor_ppm is None:
-            found = nearest_of_all(self._faiss, self.vectors, self.polarity, vectors, polarity, k_possible)
-            num_in_window = np.full(num_queries, len(self), np.int64)
-        else:
+        start, stop = np.zeros(num_queries, np.int64), np.full(num_queries, len(self), np.int64)
+        if precursor_ppm is not None:
             start, stop = precursor_windows(self.precursor_mz, precursor_mz, precursor_ppm)
+        if score == "fused":
+            if queries.columns is None:
+                raise InputError("the queries have no peaks, which a fused score needs; embed them with Index.embed")
+            fused = self._fused_search
+            if precursor_ppm is None:
+                depth = min(max(k, OPEN_DEPTH), len(self))
+                found = nearest_of_all(self._faiss, self.vectors, self.polarity, vectors, polarity, depth)
+                found = fused.of_all(queries.columns, vectors, found, k_possible, depth)
+            else:
+                found = fused.in_windows(queries.columns, vectors, start, stop, k_possible)
+        elif precursor_ppm is None:
+            found = nearest_of_all(self._faiss, self.vectors, self.polarity, vectors, polarity, k_possible)
+        else:
             found = nearest_in_windows(self.vectors, self.polarity, vectors, polarity, start, stop, k_possible)
-            num_in_window = stop - start
         padded = Nearest.empty(num_queries, k)
         padded.rows[:, :k_possible], padded.scores[:, :k_possible] = found.rows, found.scores
         library_mz = np.where(padded.rows >= 0, self.precursor_mz[padded.rows], np.nan)
         error = (precursor_mz[:, None] - library_mz) / library_mz * 1e6
-        return Hits(padded.rows, padded.scores, error, num_in_window, library=self.metadata)
+        return Hits(padded.rows, padded.scores, error, stop - start, library=self.metadata)
 
     def info(self) -> dict[str, Any]:
         """Return what the index holds, for a person to read: counts, precursor range, model, licences, inputs."""
@@ -263,6 +302,7 @@ class Index:
         return {
             "folder": None if self.folder is None else str(self.folder),
             "ionbed_version": self.manifest.get("ionbed_version"),
+            "kind": "spectra",
             "spectra": len(self),
             "structures": len(blocks),
             "predicted_spectra": pc.sum(self.metadata["predicted"]).as_py(),

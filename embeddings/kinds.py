@@ -12,6 +12,7 @@ from . import index as spectrum_index
 from . import search as spectrum_search
 from . import structure_index, structure_search
 from .hit_table import SearchSummary
+from .hits import ScoreName
 from .index import Index
 from .index_folder import Embedder, kind_of, read_index_manifest
 from .structure_index import MoleculeEmbedder, StructureIndex
@@ -64,6 +65,7 @@ def search(
     k: int = 10,
     precursor_ppm: float | None = 10.0,
     formula: str | None = None,
+    score: ScoreName = "cosine",
 ) -> SearchSummary:
     """Search every spectrum of ``queries`` and write the hits as tab-separated text, whole or not at all.
 
@@ -72,12 +74,13 @@ def search(
     Raises
     ------
     InputError
-        As those do, or ``formula`` is given and the index is one of spectra.
+        As those do, or ``formula`` is given for an index of spectra, or a fused score for one of structures.
     """
     if isinstance(index, StructureIndex):
+        _refuse_score(index, score)
         return structure_search.search(index, queries, out, k=k, precursor_ppm=precursor_ppm, formula=formula)
     _refuse_formula(index, formula)
-    return spectrum_search.search(index, queries, out, k=k, precursor_ppm=precursor_ppm)
+    return spectrum_search.search(index, queries, out, k=k, precursor_ppm=precursor_ppm, score=score)
 
 
 def formatted_search(
@@ -87,6 +90,7 @@ def formatted_search(
     k: int = 10,
     precursor_ppm: float | None = 10.0,
     formula: str | None = None,
+    score: ScoreName = "cosine",
 ) -> RenderableType:
     """Search every spectrum of ``queries`` and return the hits for a terminal.
 
@@ -96,15 +100,25 @@ def formatted_search(
         As of `search`.
     """
     if isinstance(index, StructureIndex):
+        _refuse_score(index, score)
         return structure_search.format_hits(
             structure_search.find(index, queries, k=k, precursor_ppm=precursor_ppm, formula=formula)
         )
     _refuse_formula(index, formula)
-    return spectrum_search.format_hits(spectrum_search.find(index, queries, k=k, precursor_ppm=precursor_ppm))
+    return spectrum_search.format_hits(
+        spectrum_search.find(index, queries, k=k, precursor_ppm=precursor_ppm, score=score)
+    )
 
 
 def _refuse_formula(index: Index, formula: str | None) -> None:
     if formula is not None:
         raise InputError(
             f"{index.folder}: is an index of spectra, which are searched by precursor m/z; leave --formula out"
+        )
+
+
+def _refuse_score(index: StructureIndex, score: ScoreName) -> None:
+    if score != "cosine":
+        raise InputError(
+            f"{index.folder}: is an index of structures, which have no peaks to look up; leave --score {score} out"
         )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..spectra.spectrum import Spectrum
 from .hit_table import SearchSummary, format_queries, refuse_output, shown, write_hits
-from .hits import Hit
+from .hits import Hit, ScoreName
 from .index import Index
 from .index_folder import check_search_options
 from .queries import Query, queries_of, searched
@@ -33,7 +33,7 @@ class HitRow:
     rank : int or None
         From 1.
     score : float or None
-        Cosine of the two embeddings.
+        Cosine of the two embeddings, or the fused score.
     precursor_error_ppm : float or None
         ``(query - library) / library * 1e6``.
     collision_energy : float or None
@@ -79,6 +79,7 @@ def search(
     *,
     k: int = 10,
     precursor_ppm: float | None = 10.0,
+    score: ScoreName = "cosine",
 ) -> SearchSummary:
     """Search every spectrum of ``queries`` and write the hits as tab-separated text, whole or not at all.
 
@@ -91,7 +92,7 @@ def search(
     """
     folder = index.folder if isinstance(index, Index) else index
     refuse_output(out, queries, folder)
-    return write_hits(find(index, queries, k=k, precursor_ppm=precursor_ppm), out, COLUMNS, _FORMATS)
+    return write_hits(find(index, queries, k=k, precursor_ppm=precursor_ppm, score=score), out, COLUMNS, _FORMATS)
 
 
 def find(
@@ -100,6 +101,7 @@ def find(
     *,
     k: int = 10,
     precursor_ppm: float | None = 10.0,
+    score: ScoreName = "cosine",
 ) -> Iterator[HitRow]:
     """Search every spectrum of ``queries`` and yield the hits, in the order of the file and by rank.
 
@@ -115,15 +117,19 @@ def find(
         Hits per query, at most.
     precursor_ppm : float or None
         Largest difference of the precursors, in ppm of the library's; None to search the whole library.
+    score : 'cosine' or 'fused'
+        By which hits are ranked; see `Index.search`.
 
     Raises
     ------
     InputError
-        At the call: the index or the queries cannot be read, or an option is out of range.
+        At the call: the index or the queries cannot be read, an option is out of range, or the model of the index
+        carries no fused score.
     """
     check_search_options(k, precursor_ppm)
     opened = index if isinstance(index, Index) else Index.open(index)
-    return _find(opened, *queries_of(queries), k, precursor_ppm)
+    opened.check_score(score)
+    return _find(opened, *queries_of(queries), k, precursor_ppm, score)
 
 
 def format_hits(rows: Iterable[HitRow], *, max_queries: int = 50) -> RenderableType:
@@ -168,10 +174,10 @@ def _table_of(hits: Sequence[HitRow]) -> Table:
 
 
 def _find(
-    index: Index, queries: Iterator[Query], total: int | None, k: int, precursor_ppm: float | None
+    index: Index, queries: Iterator[Query], total: int | None, k: int, precursor_ppm: float | None, score: ScoreName
 ) -> Iterator[HitRow]:
     def search(spectra: list[Spectrum]) -> Iterator[tuple[list[Hit], int]]:
-        hits = index.search(spectra, k, precursor_ppm)
+        hits = index.search(spectra, k, precursor_ppm, score)
         return zip(hits, hits.num_in_window.tolist(), strict=True)
 
     for query_id, query, result in searched(queries, total, search):

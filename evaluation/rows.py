@@ -13,6 +13,7 @@ from ..errors import InputError
 from .candidates import Candidates
 from .dataset import EvaluationData
 from .entries import Build, Entry
+from .fused import fused_entries
 from .judged import CHANCE
 from .molecule_embeddings import embeds_molecules, learned_with_structures
 from .predictions import KNOWN, Corpus
@@ -65,6 +66,8 @@ def table_rows(
         model_entry(label, of_label, exposure[label], cache=config.cache, workers=config.workers)
         for label, of_label in models.items()
     ]
+    fused = fused_entries(learned, models, SPECTRA, split_hash=split_hash, fold=config.fold, workers=config.workers)
+    learned += fused
     transferred = _only(RETRIEVAL, transfer_entries([*lookups, *learned], config.transfer))
     structures = _only(RETRIEVAL, structure_entries())
     made = [entry.label for entry in (*lookups, *learned, *transferred, *structures)]

@@ -208,7 +208,7 @@ class Lookup:
         self.label = label
         self._is_entropy = label in (ENTROPY, HYBRID_ENTROPY)
         self._is_shifted = label in (MODIFIED_COSINE, HYBRID_ENTROPY)
-        self._peaks, self._tolerance = peaks, options.tolerance_da
+        self._peaks, self._options, self._tolerance = peaks, options, options.tolerance_da
         self._workers = usable_cores() if workers is None else workers
         self._indexed: tuple[np.ndarray, PeakIndex, PeakIndex | None] | None = None
         self._is_cleaned = np.full(len(peaks.precursor_mz), rows is None)
@@ -269,6 +269,17 @@ class Lookup:
         if not self._is_cleaned[rows].all():
             raise ValueError(f"'{self.label}' was made for other spectra; it would take their peaks for none")
         return rows
+
+    def extended(self, peaks: PeakLists) -> Lookup:
+        """Return the look-up over more spectra: ``peaks`` begins with all of this one's, cleaned; its index is kept."""
+        longer = Lookup(self.label, peaks, self._options, workers=self._workers)
+        longer._is_cleaned[: len(self._is_cleaned)] = self._is_cleaned
+        longer._indexed = self._indexed
+        return longer
+
+    def index_library(self, library: np.ndarray) -> None:
+        """Make the index of a library, which is kept until that of another is made."""
+        self._index(self._checked(library))
 
     def _has_index(self, library: np.ndarray) -> bool:
         return self._indexed is not None and np.array_equal(self._indexed[0], library)

@@ -6,12 +6,14 @@ all are the same whichever of the two spectra is the query.
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .columns import SpectrumColumns
-from .lookups import COSINE, HYBRID_ENTROPY, LookupOptions, PeakCleaner, run_in_threads, usable_cores, weighted_peaks
+from .lookups import COSINE, HYBRID_ENTROPY, Lookup, LookupOptions, PeakCleaner, run_in_threads, weighted_peaks
+from .preparation.workers import usable_cores
 
 if TYPE_CHECKING:
     from .peak_matching import PeakLists
@@ -64,8 +66,8 @@ class ComparedSpectra:
 
     Attributes
     ----------
-    entropy_peaks : PeakLists
-        With the weights of the spectral entropy.
+    hybrid_entropy : Lookup
+        The look-up by which candidates are proposed in an open search.
     """
 
     def __init__(
@@ -77,16 +79,32 @@ class ComparedSpectra:
         cleaner: PeakCleaner | None = None,
         workers: int | None = None,
     ) -> None:
-        cleaned = (PeakCleaner(options) if cleaner is None else cleaner)(columns, rows)
-        self.entropy_peaks: PeakLists = weighted_peaks(HYBRID_ENTROPY, cleaned, columns.precursor_mz, options)
+        self._options, self._workers = options, usable_cores() if workers is None else workers
+        self._cleaner = PeakCleaner(options) if cleaner is None else cleaner
+        cleaned = self._cleaner(columns, rows)
+        self._entropy_peaks = weighted_peaks(HYBRID_ENTROPY, cleaned, columns.precursor_mz, options)
         self._cosine_peaks = weighted_peaks(COSINE, cleaned, columns.precursor_mz, options)
-        self._tolerance = options.tolerance_da
-        self._workers = usable_cores() if workers is None else workers
+        self.hybrid_entropy = Lookup(HYBRID_ENTROPY, self._entropy_peaks, options, rows=rows, workers=self._workers)
         self._entropy = spectral_entropies(cleaned)
         self._energy = np.asarray(columns.collision_energy, np.float64)
         self._is_cleaned = np.full(len(columns), rows is None)
         if rows is not None:
             self._is_cleaned[rows] = True
+
+    def __len__(self) -> int:
+        """Return the number of spectra."""
+        return len(self._energy)
+
+    def followed_by(self, columns: SpectrumColumns) -> ComparedSpectra:
+        """Return these spectra and, numbered on from them, those of ``columns``; what is known of these is kept."""
+        others = ComparedSpectra(columns, self._options, cleaner=self._cleaner, workers=self._workers)
+        both = copy.copy(self)
+        both._entropy_peaks = joined(self._entropy_peaks, others._entropy_peaks)
+        both._cosine_peaks = joined(self._cosine_peaks, others._cosine_peaks)
+        both.hybrid_entropy = self.hybrid_entropy.extended(both._entropy_peaks)
+        for name in ("_entropy", "_energy", "_is_cleaned"):
+            setattr(both, name, np.concatenate([getattr(self, name), getattr(others, name)]))
+        return both
 
     def features(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """Return the `FEATURES` of listed pairs.
@@ -105,6 +123,7 @@ class ComparedSpectra:
         first, second = np.asarray(first, np.int64), np.asarray(second, np.int64)
         if not (self._is_cleaned[first].all() and self._is_cleaned[second].all()):
             raise ValueError("a spectrum is compared whose peaks were not cleaned; it would be taken for an empty one")
+        tolerance = self._options.tolerance_da
         scores = np.empty((4, len(first)), np.float32)
         counts = np.empty((len(first), 6), np.float64)
 
@@ -113,12 +132,12 @@ class ComparedSpectra:
             for place, (is_entropy, is_shifted) in enumerate(
                 ((True, False), (True, True), (False, False), (False, True))
             ):
-                peaks = self.entropy_peaks if is_entropy else self._cosine_peaks
-                score_listed(is_entropy, is_shifted, peaks, *pairs, self._tolerance, scores[place, begin:end])
-            match_counts(self.entropy_peaks, *pairs, self._tolerance, counts[begin:end])
+                peaks = self._entropy_peaks if is_entropy else self._cosine_peaks
+                score_listed(is_entropy, is_shifted, peaks, *pairs, tolerance, scores[place, begin:end])
+            match_counts(self._entropy_peaks, *pairs, tolerance, counts[begin:end])
 
         run_in_threads(part, len(first), PAIRS_PER_PART, self._workers)
-        peaks = self.entropy_peaks
+        peaks = self._entropy_peaks
         num_peaks, precursor_mz = np.diff(peaks.offsets), peaks.precursor_mz
         entropy = self._entropy[first], self._entropy[second]
         energy_difference = np.abs(self._energy[first] - self._energy[second])
@@ -138,7 +157,7 @@ class ComparedSpectra:
                 np.log1p(np.nan_to_num(energy_difference, nan=0.0)),
                 np.isnan(energy_difference),
                 np.log1p(precursor_difference),
-                precursor_difference <= self._tolerance,
+                precursor_difference <= tolerance,
             ]
         )
 
@@ -155,3 +174,11 @@ def spectral_entropies(cleaned: list[np.ndarray]) -> np.ndarray:
     intensity = np.concatenate([np.empty(0), *(peaks[:, 1] for peaks in cleaned)]).astype(np.float64)
     spectrum = np.repeat(np.arange(len(cleaned)), counts)
     return -np.bincount(spectrum, weights=intensity * np.log(intensity), minlength=len(cleaned))
+
+
+def joined(first: PeakLists, second: PeakLists) -> PeakLists:
+    """Return the peaks of both, the spectra of the second after those of the first."""
+    from .peak_matching import PeakLists
+
+    offsets = np.concatenate([first.offsets, second.offsets[1:] + first.offsets[-1]])
+    return PeakLists(offsets, *(np.concatenate(pair) for pair in zip(first[1:], second[1:], strict=True)))

@@ -1,0 +1,157 @@
+"""Ranking library spectra by a fused score: all of a precursor window, or the best by embedding and by peaks of all."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..spectra.columns import SpectrumColumns
+from ..spectra.lookups import PeakCleaner, require_lookups
+from ..spectra.pair_features import ComparedSpectra
+from .fusion import Fusion
+from .nearest import Nearest
+
+OPEN_DEPTH = 1000
+"""In an open search the fused score is worked out for so many library spectra by the cosine of the embeddings, and for
+as many by hybrid entropy: what a look-up alone would have found is always among them."""
+
+PAIRS_AT_ONCE = 1 << 18
+SCORES_AT_ONCE = 1 << 24
+
+
+class FusedSearch:
+    """A library whose spectra are ranked by the fused score.
+
+    Parameters
+    ----------
+    fusion : Fusion
+    library : SpectrumColumns of n spectra
+    vectors : float32 array of shape (n, dim)
+        Their unit embeddings.
+    polarity : int8 array of shape (n,)
+        +1, -1, or 0 where unknown: spectra of the other polarity are never ranked.
+
+    Raises
+    ------
+    InputError
+        The packages of the look-ups are not installed.
+    """
+
+    def __init__(self, fusion: Fusion, library: SpectrumColumns, vectors: np.ndarray, polarity: np.ndarray) -> None:
+        require_lookups()
+        self._fusion, self._library, self._vectors, self._polarity = fusion, library, vectors, polarity
+        self._cleaner = PeakCleaner(fusion.lookups)
+        self._compared: ComparedSpectra | None = None
+
+    def in_windows(
+        self, queries: SpectrumColumns, vectors: np.ndarray, start: np.ndarray, stop: np.ndarray, k: int
+    ) -> Nearest:
+        """Return the best ``k`` of the rows ``start:stop`` of each query; all of them are scored.
+
+        Parameters
+        ----------
+        queries : SpectrumColumns of n_queries spectra
+        vectors : float32 array of shape (n_queries, dim)
+        start, stop : int64 arrays of shape (n_queries,)
+        k : int
+        """
+        counts = np.maximum(stop - start, 0)
+        query = np.repeat(np.arange(len(queries)), counts)
+        row = np.arange(len(query)) - np.repeat(np.cumsum(counts) - counts, counts) + np.repeat(start, counts)
+        query, row = self._of_one_polarity(queries, query, row)
+        needed, place = np.unique(row, return_inverse=True)
+        compared = ComparedSpectra(self._library.take(needed), self._fusion.lookups, cleaner=self._cleaner)
+        scores = np.empty(len(query), np.float32)
+        both = compared.followed_by(queries)
+        for part in _parts(len(query)):
+            features = both.features(query[part] + len(needed), place[part])
+            scores[part] = self._fusion.window(self._cosine(vectors, query[part], row[part]), features)
+        return best_of(query, row, scores, len(queries), k)
+
+    def of_all(
+        self, queries: SpectrumColumns, vectors: np.ndarray, nearest: Nearest, k: int, depth: int = OPEN_DEPTH
+    ) -> Nearest:
+        """Return the best ``k`` of the whole library, among the best ``depth`` by cosine and by hybrid entropy.
+
+        Parameters
+        ----------
+        nearest : Nearest
+            The best rows by cosine.
+        depth : int
+        """
+        if self._compared is None:  # cleaning and indexing a whole library takes a while, once
+            self._compared = ComparedSpectra(self._library, self._fusion.lookups, cleaner=self._cleaner)
+            self._compared.hybrid_entropy.index_library(np.arange(len(self._library)))
+        library = np.arange(len(self._library))
+        both = self._compared.followed_by(queries)
+        proposed = []
+        for begin in range(0, len(queries), max(1, SCORES_AT_ONCE // len(library))):
+            rows = np.arange(begin, min(begin + max(1, SCORES_AT_ONCE // len(library)), len(queries)))
+            scores = both.hybrid_entropy.scores(rows + len(library), library)
+            scores[self._polarity[None, :] * queries.polarity[rows, None] == -1] = -1.0
+            proposed.append(highest(scores, depth))
+        by_peaks = np.concatenate(proposed) if proposed else np.empty((0, 0), np.int64)
+        query, row = pairs_of(nearest.rows[:, :depth], by_peaks)
+        query, row = self._of_one_polarity(queries, query, row)
+        scores = np.empty(len(query), np.float32)
+        for part in _parts(len(query)):
+            features = both.features(query[part] + len(library), row[part])
+            scores[part] = self._fusion.open(self._cosine(vectors, query[part], row[part]), features)
+        return best_of(query, row, scores, len(queries), k)
+
+    def _of_one_polarity(
+        self, queries: SpectrumColumns, query: np.ndarray, row: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        kept = self._polarity[row] * queries.polarity[query] != -1
+        return query[kept], row[kept]
+
+    def _cosine(self, vectors: np.ndarray, query: np.ndarray, row: np.ndarray) -> np.ndarray:
+        products: np.ndarray = np.einsum("pd,pd->p", vectors[query], self._vectors[row], dtype=np.float64)
+        return products
+
+
+def highest(scores: np.ndarray, depth: int) -> np.ndarray:
+    """Return the columns of the ``depth`` highest scores of each row, in no order, int64."""
+    depth = min(depth, scores.shape[1])
+    return np.argpartition(-scores, depth - 1, axis=1)[:, :depth]
+
+
+def pairs_of(*columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distinct (row, column) pairs of proposals by row; -1 is none.
+
+    Parameters
+    ----------
+    *columns : int64 arrays of shape (n, any)
+
+    Returns
+    -------
+    row, column : int64 arrays of shape (n_pairs,)
+        Ascending.
+    """
+    proposed = np.concatenate(columns, axis=1)
+    row = np.repeat(np.arange(len(proposed)), proposed.shape[1])
+    pairs = np.stack([row, proposed.ravel()])
+    distinct: np.ndarray = np.unique(pairs[:, pairs[1] >= 0], axis=1)
+    return distinct[0], distinct[1]
+
+
+def best_of(query: np.ndarray, row: np.ndarray, scores: np.ndarray, num_queries: int, k: int) -> Nearest:
+    """Return the ``k`` best pairs of each query; equal scores in the order of the rows.
+
+    Parameters
+    ----------
+    query, row : int64 arrays of shape (n_pairs,)
+    scores : float32 array of shape (n_pairs,)
+    """
+    order = np.lexsort((row, -scores, query))
+    query = query[order]
+    begins = np.searchsorted(query, np.arange(num_queries))
+    rank = np.arange(len(query)) - begins[query]
+    kept = rank < k
+    result = Nearest.empty(num_queries, k)
+    result.rows[query[kept], rank[kept]] = row[order][kept]
+    result.scores[query[kept], rank[kept]] = scores[order][kept]
+    return result
+
+
+def _parts(count: int) -> list[slice]:
+    return [slice(begin, begin + PAIRS_AT_ONCE) for begin in range(0, count, PAIRS_AT_ONCE)]

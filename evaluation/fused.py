@@ -1,0 +1,144 @@
+"""The row of a model whose cosine is fused with look-ups of the peaks, beside its plain row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol, cast
+
+import numpy as np
+
+from ..embeddings.fused_search import OPEN_DEPTH, highest, pairs_of
+from ..embeddings.fusion import Fusion, fusion_of
+from ..errors import InputError
+from ..spectra.lookups import PeakCleaner, require_lookups
+from ..spectra.pair_features import ComparedSpectra
+from .candidates import Candidates
+from .dataset import EvaluationData
+from .entries import Build, Entry
+from .predictions import KNOWN, Corpus
+from .scorers import Encoder, Kind, Scorer
+from .task_files import TaskKind
+
+READS = ("precursor_mz", "collision_energy")
+"""What a fused score is given beside the peaks, whatever the model reads."""
+
+
+class Cosines(Protocol):
+    """A `Scorer` and `PairScorer` by the cosine of embeddings."""
+
+    def scores(self, queries: np.ndarray, library: np.ndarray) -> np.ndarray:
+        """See `Scorer`."""
+        ...
+
+    def pair_scores(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """See `PairScorer`."""
+        ...
+
+
+def fused_label(label: str) -> str:
+    """Return the label of the row in which the model ``label`` is fused with look-ups."""
+    return f"{label} + look-up"
+
+
+class FusedScorer:
+    """Scores by a `Fusion`: listed pairs as within a precursor window, whole libraries as in an open search.
+
+    A library is ranked as ``ionbed search --open --score fused`` ranks it: the best ``depth`` spectra by cosine and by
+    hybrid entropy are scored, all others abstain.
+    """
+
+    kind: Kind = "learned"
+
+    def __init__(
+        self, label: str, cosines: Cosines, compared: ComparedSpectra, fusion: Fusion, depth: int = OPEN_DEPTH
+    ) -> None:
+        self.label = label
+        self._cosines, self._compared, self._fusion, self._depth = cosines, compared, fusion, depth
+
+    def scores(self, queries: np.ndarray, library: np.ndarray) -> np.ndarray:
+        """Return float32 scores from 0 to 1, NaN for what is not among the best; see `Scorer`."""
+        cosine = self._cosines.scores(queries, library)
+        by_peaks = self._compared.hybrid_entropy.scores(queries, library)
+        query, column = pairs_of(highest(cosine, self._depth), highest(by_peaks, self._depth))
+        features = self._compared.features(queries[query], library[column])
+        results = np.full(cosine.shape, np.nan, np.float32)
+        results[query, column] = self._fusion.open(cosine[query, column], features)
+        return results
+
+    def pair_scores(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """Return float64 scores from 0 to 1 of shape (n_pairs,); see `PairScorer`."""
+        return self._fusion.window(self._cosines.pair_scores(first, second), self._compared.features(first, second))
+
+
+def fused_entries(
+    entries: Sequence[Entry],
+    models: Mapping[str, Sequence[Encoder]],
+    kinds: frozenset[TaskKind],
+    *,
+    split_hash: str,
+    fold: str,
+    workers: int | None = None,
+) -> list[Entry]:
+    """Return a further row of every model that carries a fusion.
+
+    Parameters
+    ----------
+    entries : sequence of Entry
+        The plain rows of the models; what they have embedded is not embedded again.
+    models : mapping of label to sequence of Encoder
+        The trainings of each model.
+    kinds : frozenset of TaskKind
+        The questions that spectra answer.
+    split_hash, fold : str
+        Of the evaluation: a score that was fitted on that fold, or by another split, has seen the molecules.
+
+    Raises
+    ------
+    InputError
+        Some trainings of a model carry a fusion and some do not, or it does not fit its model.
+    """
+    rows = []
+    for entry in entries:
+        found = [fusion_of(model, f"models.{entry.label}") for model in models[entry.label]]
+        fusions = [fusion for fusion in found if fusion is not None]
+        if not fusions:
+            continue
+        if len(fusions) < len(found):
+            raise InputError(
+                f"models.{entry.label}: {len(fusions)} of its {len(found)} trainings carry a fused score; one row "
+                "cannot be of both kinds: run ionbed fuse for all of them"
+            )
+        fitted = [Corpus("fuse", fusion.fitted.get("split"), (str(fusion.fitted.get("fold")),)) for fusion in fusions]
+        reasons = [entry.exposure, *(_exposure(corpus, split_hash, fold) for corpus in fitted)]
+        rows.append(
+            Entry(
+                fused_label(entry.label),
+                "learned",
+                tuple(
+                    _fused(entry.label, build, fusion, workers)
+                    for build, fusion in zip(entry.builds, fusions, strict=True)
+                ),
+                tuple(name for name in KNOWN if name in entry.known or name in READS),
+                tuple(dict.fromkeys([*entry.trained_on, *fitted])),
+                next((reason for reason in reasons if reason is not None), None),
+                kinds,
+            )
+        )
+    return rows
+
+
+def _exposure(fitted: Corpus, split_hash: str, fold: str) -> str | None:
+    if fitted.split != split_hash:
+        return "its fused score was fitted by another split"
+    return f"its fused score was fitted on the fold '{fold}'" if fold in fitted.folds else None
+
+
+def _fused(label: str, build: Build, fusion: Fusion, workers: int | None) -> Build:
+    cleaner = PeakCleaner(fusion.lookups)
+
+    def built(data: EvaluationData, molecules: Candidates, rows: np.ndarray) -> Scorer:
+        require_lookups()
+        compared = ComparedSpectra(data.columns, fusion.lookups, rows=rows, cleaner=cleaner, workers=workers)
+        return FusedScorer(fused_label(label), cast(Cosines, build(data, molecules, rows)), compared, fusion)
+
+    return built

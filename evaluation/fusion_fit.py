@@ -1,0 +1,178 @@
+"""Fitting the weights of a fused score: a logistic function for pairs, a ranking for the best hit of each query."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..embeddings.fusion import FusedScore
+
+ENERGY_EDGES = np.log1p([0.5, 5.0, 12.0, 25.0, 45.0])
+"""Differences of collision energies, as `ionbed.spectra.pair_features` has them, between which pairs are balanced."""
+
+MAX_ITERATIONS = 300
+
+
+@dataclass(frozen=True, eq=False)
+class FitPairs:
+    """Pairs of spectra from which weights are fitted.
+
+    Attributes
+    ----------
+    terms : tuple of str
+    values : float64 array of shape (n_pairs, n_terms)
+    target : float64 array of shape (n_pairs,)
+        1 for one molecule, else 0; or the Tanimoto similarity of the two.
+    query : int64 array of shape (n_pairs,)
+        The query spectrum; a ranking is of the pairs of one query.
+    group : int64 array of shape (n_pairs,)
+        Molecule of the query; pairs of one are never on both sides of a cross-validation.
+    energy : float64 array of shape (n_pairs, 2)
+        'energy difference' and 'energy unknown'.
+    """
+
+    terms: tuple[str, ...]
+    values: np.ndarray = field(repr=False)
+    target: np.ndarray = field(repr=False)
+    query: np.ndarray = field(repr=False)
+    group: np.ndarray = field(repr=False)
+    energy: np.ndarray = field(repr=False)
+
+    def take(self, chosen: np.ndarray) -> FitPairs:
+        """Return the pairs at ``chosen`` (integers or bool)."""
+        parts = (self.values, self.target, self.query, self.group, self.energy)
+        return FitPairs(self.terms, *(part[chosen] for part in parts))
+
+
+Fit = Callable[[FitPairs, float], FusedScore]
+
+
+def fit_probability(pairs: FitPairs, ridge: float) -> FusedScore:
+    """Fit the probability that a pair is of one molecule: logistic regression.
+
+    Pairs are weighted so that each difference of collision energies has as many pairs of one molecule as of two:
+    which energies a library measured its molecules at must not tell them apart.
+
+    Parameters
+    ----------
+    ridge : float
+        Penalty on the squared weights of standardised terms.
+    """
+    weights, intercept = logistic(pairs.values, pairs.target, balanced(pairs.target > 0.5, pairs.energy), ridge)
+    return FusedScore(pairs.terms, tuple(weights.tolist()), intercept)
+
+
+def fit_ranking(pairs: FitPairs, ridge: float) -> FusedScore:
+    """Fit the score whose best candidate has the highest target, and scale it to the target itself.
+
+    Maximised is the mean over queries of the target that is expected where a candidate is drawn by the softmax of the
+    scores: a smooth form of the target of the best hit. A logistic function with a positive slope, which changes no
+    ranking, then maps the score to the target.
+
+    Raises
+    ------
+    ValueError
+        The best candidates have no higher target than others.
+    """
+    from scipy.optimize import minimize
+
+    order = np.argsort(pairs.query, kind="stable")
+    query, target = pairs.query[order], pairs.target[order]
+    values, _, scale = _standardised(pairs.values[order])
+    starts = np.flatnonzero(np.diff(query, prepend=-1))
+    counts = np.diff(starts, append=len(query))
+
+    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        scores = values @ weights
+        share = np.exp(scores - np.repeat(np.maximum.reduceat(scores, starts), counts))
+        share /= np.repeat(np.add.reduceat(share, starts), counts)
+        expected = np.add.reduceat(share * target, starts)
+        gradient = values.T @ (share * (target - np.repeat(expected, counts))) / len(starts)
+        return float(ridge * weights @ weights - expected.mean()), 2 * ridge * weights - gradient
+
+    found = minimize(loss, np.zeros(values.shape[1]), jac=True, method="L-BFGS-B", options={"maxiter": MAX_ITERATIONS})
+    weights = found.x / scale
+    slope, intercept = logistic((pairs.values @ weights)[:, None], pairs.target, np.ones(len(pairs.target)), 0.0)
+    if not slope[0] > 0:
+        raise ValueError("candidates with higher scores are no more alike to the query than others")
+    return FusedScore(pairs.terms, tuple((slope[0] * weights).tolist()), intercept)
+
+
+def logistic(values: np.ndarray, target: np.ndarray, weight: np.ndarray, ridge: float) -> tuple[np.ndarray, float]:
+    """Return weights and intercept of a weighted logistic regression.
+
+    Parameters
+    ----------
+    values : float64 array of shape (n, p)
+    target : float64 array of shape (n,)
+        From 0 to 1.
+    weight : float64 array of shape (n,)
+    ridge : float
+        Penalty on the squared weights of standardised values.
+    """
+    from scipy.optimize import minimize
+
+    standard, mean, scale = _standardised(values)
+    weight = weight / weight.sum()
+
+    def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+        total = standard @ parameters[:-1] + parameters[-1]
+        residual = weight * (1 / (1 + np.exp(-total)) - target)
+        value = weight @ (np.logaddexp(0.0, total) - target * total) + ridge * parameters[:-1] @ parameters[:-1]
+        return float(value), np.append(residual @ standard + 2 * ridge * parameters[:-1], residual.sum())
+
+    start = np.zeros(values.shape[1] + 1)
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": MAX_ITERATIONS})
+    weights = found.x[:-1] / scale
+    return weights, float(found.x[-1] - weights @ mean)
+
+
+def balanced(positive: np.ndarray, energy: np.ndarray) -> np.ndarray:
+    """Return weights by which, at every difference of collision energies, either kind of pair weighs the same.
+
+    A difference at which there is one kind only has the weight 0.
+
+    Parameters
+    ----------
+    positive : bool array of shape (n,)
+    energy : float64 array of shape (n, 2)
+        'energy difference' and 'energy unknown' of `ionbed.spectra.pair_features`.
+    """
+    place = np.where(energy[:, 1] > 0, len(ENERGY_EDGES) + 1, np.digitize(energy[:, 0], ENERGY_EDGES))
+    num = np.bincount(place, minlength=len(ENERGY_EDGES) + 2)
+    num_positive = np.bincount(place[positive], minlength=len(num))
+    own = np.where(positive, num_positive[place], (num - num_positive)[place])
+    both = (num_positive * (num - num_positive))[place] > 0
+    return np.where(both, 0.5 * num[place] / own, 0.0)
+
+
+def cross_validated(pairs: FitPairs, fit: Fit, ridge: float, folds: int, seed: int) -> np.ndarray:
+    """Return the score of each pair by weights that were fitted without its query's molecule; float64, (n_pairs,)."""
+    molecules = np.unique(pairs.group)
+    fold_of = np.random.default_rng(seed).permutation(len(molecules)) % folds
+    fold = fold_of[np.searchsorted(molecules, pairs.group)]
+    result = np.empty(len(pairs.target))
+    for number in range(folds):
+        held = fold == number
+        score = fit(pairs.take(~held), ridge)
+        result[held] = pairs.values[held] @ np.array(score.weights) + score.intercept
+    return result
+
+
+def best_targets(scores: np.ndarray, pairs: FitPairs) -> np.ndarray:
+    """Return the target of the best candidate of each query; equal scores share it in expectation."""
+    order = np.lexsort((-scores, pairs.query))
+    query, scores, target = pairs.query[order], scores[order], pairs.target[order]
+    starts = np.flatnonzero(np.diff(query, prepend=-1))
+    is_best = scores == np.repeat(scores[starts], np.diff(starts, append=len(query)))
+    best: np.ndarray = np.add.reduceat(is_best * target, starts) / np.add.reduceat(is_best, starts)
+    return best
+
+
+def _standardised(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return values with mean 0 and deviation 1 by column, and both; a constant column has the deviation 1."""
+    mean, scale = values.mean(axis=0), values.std(axis=0)
+    scale = np.where(scale > 1e-9, scale, 1.0)
+    return (values - mean) / scale, mean, scale
