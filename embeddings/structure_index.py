@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -435,7 +436,10 @@ def _why_none_of_formula(formula: str | None) -> str:
 
 
 def _write_dropped(dropped: pa.Table, path: Path) -> None:
-    pacsv.write_csv(dropped, path, pacsv.WriteOptions(delimiter="\t", quoting_style="needed"))
+    with open(path, "w", encoding="utf-8", newline="") as handle:
+        writer = csv.writer(handle, dialect="excel-tab", lineterminator="\n")
+        writer.writerow(dropped.column_names)
+        writer.writerows(row.values() for row in dropped.to_pylist())
 
 
 def _read_dropped(path: Path) -> pa.Table:

@@ -92,7 +92,8 @@ def structure_rows(
     dropped: list[dict[str, object]] = []
     for entry, molecule in zip(named, _molecules(named, workers, progress), strict=True):
         if molecule is None:
-            reason = UNREADABLE if entry.smiles else NO_STRUCTURE
+            # The reader gives None where it could not read a structure that is there.
+            reason = UNREADABLE if entry.smiles is None or entry.smiles.strip() else NO_STRUCTURE
             values = (entry.position, entry.identifier or None, entry.name or None, entry.smiles or None, reason)
             dropped.append(dict(zip(DROPPED_SCHEMA.names, values, strict=True)))
             continue

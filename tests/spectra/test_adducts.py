@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ionbed.spectra.adducts import ELECTRON_MASS, adduct_mz, neutral_mass, normalise_adduct, parse_charge
+from ionbed.spectra.adducts import (
+    ELECTRON_MASS,
+    adduct_mz,
+    molecule_charge,
+    neutral_mass,
+    normalise_adduct,
+    parse_charge,
+)
 
 SPELLINGS = {
     "[M+H]+": [
@@ -171,3 +178,17 @@ def test_the_electron_weighs_what_the_table_of_masses_says() -> None:
     from pyteomics.mass import nist_mass
 
     assert pytest.approx(nist_mass["e*"][0][0], abs=1e-11) == ELECTRON_MASS
+
+
+@pytest.mark.parametrize(
+    ("name", "charge"),
+    [
+        ("[M+H]+", 0), ("[M+Na]+", 0), ("[M+NH4]+", 0), ("[M+H-H2O]+", 0), ("[M-H+2Na]+", 0), ("[M+3H]3+", 0),
+        ("[2M+H]+", 0), ("[M-H]-", 0), ("[M+HCOO]-", 0), ("[M-2H+K]-", 0), ("[M]+", 1), ("[M]2+", 2), ("[M]-", -1),
+        ("[M+H]2+", 1), ("[M-H]+", 2), ("[M-2H]-", 1), ("[M-H+Cl]-", 1), ("[M+2H]+", -1), ("[2M]2+", 1),
+    ],
+)  # fmt: skip
+def test_charge_of_the_molecules_of_an_adduct(name: str, charge: int) -> None:
+    adduct = normalise_adduct(name)
+    assert adduct is not None
+    assert molecule_charge(adduct) == charge

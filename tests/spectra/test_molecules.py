@@ -10,6 +10,7 @@ from ionbed.spectra.molecules import (
     is_inchikey,
     morgan_fingerprints,
     murcko_scaffold,
+    parent_molecule,
     same_formula,
     standardise,
     tanimoto_matrix,
@@ -109,3 +110,26 @@ def test_scaffold() -> None:
         murcko_scaffold("xyz")
     with pytest.raises(ValueError, match="xyz"):
         morgan_fingerprints(["CCO", "xyz"])
+
+
+@pytest.mark.parametrize(
+    ("drawn", "parent"),
+    [
+        ("CCO", "CCO"),
+        ("Cl.CN(C)C(=N)NC(N)=N", "CN(C)C(=N)NC(=N)N"),
+        ("CC(=O)[O-].[Ag+]", "CC(=O)O"),  # silver is the heavier part
+        ("[I-].C[N+](C)(C)C", "C[N+](C)(C)C"),  # as is the iodide; this charge is no proton's
+        ("CC(=O)[O-]", "CC(=O)O"),
+        ("C[NH3+]", "CN"),
+        ("C[N+](C)(C)CCO", "C[N+](C)(C)CCO"),
+        ("C[N+](C)(C)CC([O-])=O", "C[N+](C)(C)CC(=O)[O-]"),  # betaine has no charge in all
+        ("O.O.CC(N)C(=O)O", "CC(N)C(=O)O"),
+    ],
+)
+def test_the_molecule_of_which_there_are_ions(drawn: str, parent: str) -> None:
+    assert parent_molecule(drawn) == standardise(parent)
+
+
+def test_an_unreadable_structure_has_no_parent() -> None:
+    assert parent_molecule("C1CC") is None
+    assert parent_molecule("") is None
