@@ -18,7 +18,8 @@ from ..errors import InputError
 from ..spectra.pairs import read_pairs
 from .config import ObjectivesConfig
 from .contrast import contrast_anchors, contrastive_loss
-from .run_groups import POOL_GROUPS, GroupBatch, StoreRuns, check_unchanged, similar_lengths
+from .groups import POOL_GROUPS, GroupBatch, GroupSource, is_next_precursor, similar_lengths
+from .store_runs import StoreRuns, check_unchanged
 
 _MOST_DRAWS = 1000
 
@@ -47,7 +48,7 @@ def pairs_of_store(store: Path, manifest: Mapping[str, Any]) -> np.ndarray:
     return np.stack([table["row_a"].to_numpy(), table["row_b"].to_numpy()], axis=1)
 
 
-class Neighbours:
+class Neighbours(GroupSource):
     """Draws groups of pairs of one run, each pair of another precursor.
 
     Parameters
@@ -82,8 +83,7 @@ class Neighbours:
             pool = self.pairs[places].astype(np.int64)
             mz = self.runs.precursor_mz[pool[:, 0]]
             order = np.argsort(mz, kind="stable")
-            gap = np.diff(mz[order]) > mz[order][1:] * (self.config.min_precursor_ppm * 1e-6)
-            pool = pool[order[np.r_[True, gap]]]
+            pool = pool[order[is_next_precursor(mz[order], self.config.min_precursor_ppm)]]
             if len(pool) > 1:
                 length = self.runs.num_tokens[pool].max(axis=1)
                 return pool[similar_lengths(rng, length, size)].reshape(-1)
@@ -91,11 +91,6 @@ class Neighbours:
             "objectives.neighbours: the runs of the store have no pairs of more than one precursor; "
             "set objectives.neighbours to 0"
         )
-
-    @staticmethod
-    def draws(rows: np.ndarray) -> np.ndarray:
-        """Return numbers that decide how each spectrum of groups is changed."""
-        return rows
 
     def batch(self, groups: Sequence[np.ndarray], spectra: EncoderBatch) -> NeighbourBatch:
         """Say how the spectra of ``groups``, collated in that order, are related."""

@@ -17,7 +17,8 @@ from ..encoder.collator import EncoderBatch
 from ..errors import InputError
 from ..spectra.pairs import retention_order_pairs
 from .config import ObjectivesConfig
-from .run_groups import POOL_GROUPS, GroupBatch, StoreRuns, similar_lengths
+from .groups import POOL_GROUPS, GroupBatch, GroupSource, other_precursors, similar_lengths
+from .store_runs import StoreRuns
 
 PLACE_SCALE = 10.0
 """Places are so many times what the head puts out: the vectors of an untrained encoder hardly differ, and without it
@@ -39,7 +40,7 @@ class OrderBatch(GroupBatch):
     before_NN: torch.Tensor
 
 
-class RetentionOrder:
+class RetentionOrder(GroupSource):
     """Draws groups of spectra of one run, to be put into the order of their elution.
 
     Parameters
@@ -86,11 +87,6 @@ class RetentionOrder:
             "apart; lower objectives.min_time_difference"
         )
 
-    @staticmethod
-    def draws(rows: np.ndarray) -> np.ndarray:
-        """Return numbers that decide how each spectrum of groups is changed."""
-        return rows
-
     def batch(self, groups: Sequence[np.ndarray], spectra: EncoderBatch) -> OrderBatch:
         """Say how the spectra of ``groups``, collated in that order, are related."""
         before = np.zeros((len(spectra), len(spectra)), bool)
@@ -103,8 +99,8 @@ class RetentionOrder:
 
     def _before(self, rows: np.ndarray) -> np.ndarray:
         """Return which spectra of a run elute before which; none of the same precursor, whose order says nothing."""
-        time, mz = self.runs.retention_time[rows].astype(np.float64), self.runs.precursor_mz[rows]
-        other = np.abs(mz[:, None] - mz) > np.maximum(mz[:, None], mz) * (self.config.min_precursor_ppm * 1e-6)
+        time = self.runs.retention_time[rows].astype(np.float64)
+        other = other_precursors(self.runs.precursor_mz[rows], self.config.min_precursor_ppm)
         result: np.ndarray = other & (time[None, :] - time[:, None] >= self.config.min_time_difference)
         return result
 

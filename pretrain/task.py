@@ -14,10 +14,10 @@ from ..encoder.flops import forward_flops
 from ..encoder.modeling_ionbed import IonbedModel
 from .config import PretrainConfig
 from .data import TrainingSpectra, epoch_batches
+from .group_objectives import GroupObjectives
 from .joint_objective import JointBatch, JointObjective
 from .masking import masked_batch
 from .objective import MaskedPeakObjective
-from .run_objectives import RunObjectives
 
 
 class MaskedPeakTask:
@@ -30,14 +30,14 @@ class MaskedPeakTask:
         self.encoder = IonbedModel(config.model.encoder_config())
         masked = MaskedPeakObjective(self.encoder, config.masking)
         self.num_tokens = np.minimum(spectra.num_peaks, config.model.max_peaks) + 1
-        self.run_objectives = (
-            RunObjectives(config, spectra, self.num_tokens, self.encoder.config) if config.objectives.names else None
+        self.group_objectives = (
+            GroupObjectives(config, spectra, self.num_tokens, self.encoder.config) if config.objectives.names else None
         )
         self.module: MaskedPeakObjective | JointObjective = (
-            JointObjective(masked, config.objectives) if self.run_objectives else masked
+            JointObjective(masked, config.objectives) if self.group_objectives else masked
         )
-        self.rows = self.run_objectives.rows if self.run_objectives else spectra.rows
-        share = self.run_objectives.share if self.run_objectives else 0.0
+        self.rows = self.group_objectives.rows if self.group_objectives else spectra.rows
+        share = self.group_objectives.share if self.group_objectives else 0.0
         self.masked_tokens = round((1 - share) * config.training.batch_tokens)  # the rest goes to groups
         self.weights = self.module.weights
         longest = self.num_tokens.max()  # of the whole store: the validation fold is padded to the same lengths
@@ -54,18 +54,18 @@ class MaskedPeakTask:
         """Return the rows of each validation batch: of the validation fold, then of the runs held out."""
         rows = self.spectra.validation_rows
         fold = [rows[b] for b in token_budget_batches(self.num_tokens[rows], self.config.training.batch_tokens)]
-        return fold + (self.run_objectives.validation_batches() if self.run_objectives else [])
+        return fold + (self.group_objectives.validation_batches() if self.group_objectives else [])
 
     def micro_batches(self, rows: np.ndarray, epoch: int, process: int, processes: int) -> Sequence[JointBatch]:
-        """Collate this process's part of a batch: of masked peaks, and of groups of spectra of one run."""
+        """Collate this process's part of a batch: of masked peaks, and of groups of spectra."""
         shapes = None
         if self.lengths is not None:
             budget = self.config.training.micro_batch_tokens
             shapes = FixedShapes.of_run(self.lengths, self.masked_tokens, budget, processes)
         groups: list[JointBatch] = []
-        if self.run_objectives is not None:
-            groups += self.run_objectives.micro_batches(rows, epoch, process, processes, shapes)
-            if self.run_objectives.are_held_out(rows):
+        if self.group_objectives is not None:
+            groups += self.group_objectives.micro_batches(rows, epoch, process, processes, shapes)
+            if self.group_objectives.are_held_out(rows):
                 return groups
         return [*self._masked(rows, epoch, process, processes, shapes), *groups]
 

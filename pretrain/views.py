@@ -16,8 +16,8 @@ import torch
 from ..encoder.collator import EncoderBatch
 from ..errors import InputError
 from .config import ObjectivesConfig
+from .groups import POOL_GROUPS, GroupSource, is_next_precursor, other_precursors, similar_lengths
 from .neighbours import NeighbourBatch
-from .run_groups import POOL_GROUPS, similar_lengths
 
 _MOST_DRAWS = 100
 NEAR = 25.0
@@ -31,7 +31,7 @@ class ViewBatch(NeighbourBatch):
     TERM: ClassVar[str] = "views"
 
 
-class Views:
+class Views(GroupSource):
     """Draws groups of spectra of one polarity.
 
     Parameters
@@ -69,10 +69,7 @@ class Views:
                 start, stop = start + near[0], start + near[1]
             places = rng.integers(start, stop, POOL_GROUPS * size)
             pool = self.rows[np.unique(places)]
-            gap = np.diff(self.precursor_mz[pool]) > self.precursor_mz[pool][1:] * (
-                self.config.min_precursor_ppm * 1e-6
-            )
-            pool = pool[np.r_[True, gap]]
+            pool = pool[is_next_precursor(self.precursor_mz[pool], self.config.min_precursor_ppm)]
             if len(pool) > 1:
                 return np.repeat(pool[similar_lengths(rng, self.num_tokens[pool], size)], 2)
         raise InputError(
@@ -91,8 +88,7 @@ class Views:
         group = np.repeat(np.arange(len(groups)), [len(g) for g in groups])
         same = rows[:, None] == rows
         in_group = group[:, None] == group
-        mz, polarity = self.precursor_mz[rows], self.polarity[rows]
-        other = np.abs(mz[:, None] - mz) > np.maximum(mz[:, None], mz) * (self.config.min_precursor_ppm * 1e-6)
+        other, polarity = other_precursors(self.precursor_mz[rows], self.config.min_precursor_ppm), self.polarity[rows]
         return ViewBatch(
             spectra=spectra,
             positive_NN=torch.from_numpy(in_group & same & ~np.eye(len(rows), dtype=bool)),

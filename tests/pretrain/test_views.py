@@ -97,12 +97,12 @@ def test_views_do_not_depend_on_the_processes(make_task):
 
 def test_only_the_folds_of_training_are_seen_and_validation_has_its_own(make_task, store, split):
     task = make_task()
-    assert task.run_objectives is not None
+    assert task.group_objectives is not None
     table, made = task.spectra, Split.load(split)
     fold = {name: set(rows.tolist()) for name, rows in
             (("train", table.rows), ("validation", table.validation_rows))}  # fmt: skip
     assert made.hash and fold["train"] and fold["validation"]
-    drawn = {int(row) for seed in range(300) for row in task.run_objectives.sources["views"].draw(
+    drawn = {int(row) for seed in range(300) for row in task.group_objectives.sources["views"].draw(
         np.random.default_rng(seed))}  # fmt: skip
     assert drawn <= fold["train"] and len(drawn) > 0.5 * len(fold["train"])
     rows = task.validation_batches()[0]

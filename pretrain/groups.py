@@ -1,4 +1,4 @@
-"""Groups of spectra of one run, which the objectives beside masked peaks compare with each other.
+"""Groups of spectra that the objectives beside masked peaks compare with each other: drawn, packed, collated.
 
 A group is whole in one micro-batch of one process, and follows from the seed, the epoch and the batch that it belongs
 to: neither the number of processes nor the size of a micro-batch changes what is compared with what.
@@ -8,24 +8,18 @@ Shape suffix: N spectra of a micro-batch.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import pyarrow as pa
 import torch
 
-from ..artifacts import sha256_of_file
 from ..encoder.batching import ENOUGH_TOKENS, SHORTEST_SHARE
 from ..encoder.collator import EncoderBatch, collate
 from ..encoder.configuration_ionbed import IonbedConfig
-from ..errors import InputError
 from ..spectra.columns import SpectrumColumns
-from ..spectra.pairs import PAIRS_FILE, RUNS_FILE, read_runs
-from ..spectra.store import Store
 from .augmentation import augment, jitter_intensities, without_precursor
 from .config import AugmentationConfig, MaskingConfig, ObjectivesConfig
 from .masking import hide_metadata
@@ -68,96 +62,33 @@ class GroupBatch:
         return replace(self, spectra=spectra, **relations)
 
 
-@dataclass(frozen=True, eq=False)
-class StoreRuns:
-    """The runs of a store whose spectra may be compared.
+class GroupSource(ABC):
+    """Draws the groups of one objective."""
 
-    Attributes
-    ----------
-    table : pyarrow.Table of `ionbed.spectra.pairs.RUNS_SCHEMA`
-    held_out : bool array of shape (n_runs,)
-        Runs for validation alone.
-    allowed : bool array, one value for each row of the store
-        Whether the row is in a fold to train on.
-    retention_time : float32 array, one value for each row of the store
-        In s, NaN where unknown.
-    precursor_mz : float64 array, one value for each row of the store
-    num_tokens : int array, one value for each row of the store
-    """
+    @abstractmethod
+    def draw(self, rng: np.random.Generator) -> np.ndarray:
+        """Return the rows of a group; raises `InputError` if there is nothing to compare."""
 
-    table: pa.Table
-    held_out: np.ndarray
-    allowed: np.ndarray
-    retention_time: np.ndarray
-    precursor_mz: np.ndarray
-    num_tokens: np.ndarray
+    @abstractmethod
+    def batch(self, groups: Sequence[np.ndarray], spectra: EncoderBatch) -> GroupBatch:
+        """Say how the spectra of ``groups``, collated in that order, are related."""
 
-    @classmethod
-    def read(
-        cls,
-        store: Path,
-        manifest: Mapping[str, Any],
-        rows: np.ndarray,
-        precursor_mz: np.ndarray,
-        num_tokens: np.ndarray,
-        validation_share: float,
-    ) -> StoreRuns:
-        """Read the runs of a store with its manifest; ``rows`` are those of the folds to train on.
-
-        Runs are held out by the hash of their file's name, whatever the seed: what two trainings are judged by is the
-        same.
-
-        Raises
-        ------
-        InputError
-            The store has no runs, or they are damaged.
-        """
-        check_unchanged(store, "runs", manifest)
-        table = read_runs(store)
-        allowed = np.zeros(len(precursor_mz), bool)
-        allowed[rows] = True
-        names = table["source_file"].to_pylist()
-        order = np.argsort([hashlib.sha256(name.encode()).hexdigest() for name in names], kind="stable")
-        held_out = np.zeros(len(names), bool)
-        held_out[order[: min(round(validation_share * len(names)), len(names) - 1)]] = True
-        times = Store(store).table(["retention_time"])["retention_time"]
-        return cls(
-            table=table,
-            held_out=held_out,
-            allowed=allowed,
-            retention_time=times.fill_null(float("nan")).to_numpy().astype(np.float32, copy=False),
-            precursor_mz=precursor_mz,
-            num_tokens=num_tokens,
-        )
-
-    @property
-    def first_row(self) -> np.ndarray:
-        """First row of each run."""
-        first: np.ndarray = self.table["first_row"].to_numpy()
-        return first
-
-    @property
-    def num_rows(self) -> np.ndarray:
-        """Number of rows of each run."""
-        count: np.ndarray = self.table["num_rows"].to_numpy()
-        return count
-
-    def rows_held_out(self) -> np.ndarray:
-        """Return whether each row of the store is of a run for validation, a bool array."""
-        result = np.zeros(len(self.allowed), bool)
-        for first, count in zip(self.first_row[self.held_out], self.num_rows[self.held_out], strict=True):
-            result[first : first + count] = True
-        return result
+    @staticmethod
+    def draws(rows: np.ndarray) -> np.ndarray:
+        """Return numbers that decide how each spectrum of groups is changed."""
+        return rows
 
 
-def check_unchanged(store: Path, kind: str, manifest: Mapping[str, Any]) -> None:
-    """Raise `InputError` if a store's file of ``kind`` 'runs' or 'pairs' is there, but not as the manifest says."""
-    path = store / {"runs": RUNS_FILE, "pairs": PAIRS_FILE}[kind]
-    if not path.is_file():
-        return  # its reader says how to mend that
-    entry = manifest.get("pairs", {}).get(kind)
-    if entry is None or sha256_of_file(path) != entry["sha256"]:
-        raise InputError(f"{path}: is not the file that the manifest describes; run 'ionbed prepare' again")
+def is_next_precursor(precursor_mz: np.ndarray, ppm: float) -> np.ndarray:
+    """Return which of ascending m/z lie more than ``ppm`` above the one before; the first does."""
+    return np.r_[True, np.diff(precursor_mz) > precursor_mz[1:] * (ppm * 1e-6)]
+
+
+def other_precursors(precursor_mz: np.ndarray, ppm: float) -> np.ndarray:
+    """Return which m/z lie more than ``ppm`` from which, a bool array (N, N)."""
+    mz = precursor_mz
+    result: np.ndarray = np.abs(mz[:, None] - mz) > np.maximum(mz[:, None], mz) * (ppm * 1e-6)
+    return result
 
 
 def similar_lengths(rng: np.random.Generator, length: np.ndarray, count: int) -> np.ndarray:

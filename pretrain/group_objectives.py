@@ -12,10 +12,11 @@ from ..encoder.configuration_ionbed import IonbedConfig
 from ..errors import InputError
 from .config import PretrainConfig
 from .data import TrainingSpectra
+from .groups import collate_group, group_rng, pack_groups
 from .neighbours import NeighbourBatch, Neighbours, pairs_of_store
 from .processes import process_state
 from .retention_order import OrderBatch, RetentionOrder
-from .run_groups import StoreRuns, collate_group, group_rng, pack_groups
+from .store_runs import StoreRuns
 from .views import Views
 
 logger = logging.getLogger("ionbed")
@@ -26,7 +27,7 @@ _MEASURED_GROUPS = 64
 Source = Neighbours | RetentionOrder | Views
 
 
-class RunObjectives:
+class GroupObjectives:
     """Groups of spectra, drawn for each batch of masked peaks and for validation.
 
     Parameters
@@ -60,14 +61,15 @@ class RunObjectives:
         pairs: np.ndarray | None = None
         if objectives.needs_runs:
             self.runs, pairs = self._runs_and_pairs()
+        self.held_out = np.zeros(len(num_tokens), bool)
+        if self.runs:
+            self.held_out = self.runs.held_out_rows & self.runs.allowed
+        self.rows = spectra.rows[~self.held_out[spectra.rows]]
+        self.trained = np.zeros(len(num_tokens), bool)
+        self.trained[self.rows] = True
         self.sources = self._sources(pairs, held_out=False)
         self.group_tokens = {name: self._tokens_of_a_group(source, name) for name, source in self.sources.items()}
         self.validation = self._validation_sources(pairs)
-        allowed = np.zeros(len(num_tokens), bool)
-        allowed[spectra.rows] = True
-        self.held_out = self.runs.rows_held_out() & allowed if self.runs else np.zeros(len(num_tokens), bool)
-        self.rows = spectra.rows[~self.held_out[spectra.rows]]
-        self.trained = allowed & ~self.held_out
 
     def _runs_and_pairs(self) -> tuple[StoreRuns, np.ndarray | None]:
         """Read the runs of the store, and its pairs where they are needed."""
@@ -152,9 +154,7 @@ class RunObjectives:
         sources: dict[str, Source] = {}
         if self.config.objectives.views:
             spectra = self.spectra
-            rows = spectra.validation_rows if held_out else spectra.rows
-            if self.runs and not held_out:
-                rows = rows[~self.runs.rows_held_out()[rows]]
+            rows = spectra.validation_rows if held_out else self.rows
             sources["views"] = Views(rows, spectra.precursor_mz, spectra.polarity, self.num_tokens,
                                      self.config.objectives)  # fmt: skip
         if self.runs is None:
