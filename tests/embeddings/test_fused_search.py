@@ -1,0 +1,164 @@
+"""Searching by a fused score: all of a window, the best of a library by either score, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from ionbed import InputError
+from ionbed.embeddings import index as index_module
+from ionbed.embeddings.fused_search import best_of, highest, pairs_of
+from ionbed.embeddings.fusion import EMBEDDING_COSINE, OPEN_TERMS, WINDOW_TERMS, FusedScore, Fusion
+from ionbed.embeddings.index import Index
+from ionbed.embeddings.search import find
+from ionbed.spectra.columns import SpectrumColumns
+from ionbed.spectra.lookups import LookupOptions
+from ionbed.spectra.pair_features import ComparedSpectra
+from ionbed.spectra.spectrum import Spectrum
+from ionbed.spectra.writers import write_mgf
+
+from .conftest import CountSketchModel
+
+OPTIONS = LookupOptions()
+MIXED = Fusion(
+    "",
+    OPTIONS,
+    FusedScore(WINDOW_TERMS, tuple(np.linspace(1, -1, len(WINDOW_TERMS)).tolist()), 0.1),
+    FusedScore(OPEN_TERMS, tuple(np.linspace(1, -0.5, len(OPEN_TERMS)).tolist()), 0.1),
+)
+
+
+def fused_model(fusion: Fusion) -> CountSketchModel:
+    model = CountSketchModel()
+    model.config = SimpleNamespace(fusion=replace(fusion, model_hash=model.model_hash()).to_tree())
+    return model
+
+
+def only(term: str) -> Fusion:
+    return replace(MIXED, open=FusedScore((term,), (4.0,), 0.0))
+
+
+@pytest.fixture
+def queries(library: list[Spectrum]) -> list[Spectrum]:
+    """Seven noisy copies of library spectra; polarity known and unknown."""
+    rng = np.random.default_rng(1)
+    return [
+        replace(
+            spectrum,
+            spectrum_id=f"query-{number}",
+            mz=spectrum.mz[: max(1, len(spectrum.mz) - 2)],
+            intensity=rng.uniform(0.1, 1, max(1, len(spectrum.mz) - 2)).astype(np.float32),
+            polarity=(1, -1, None)[number % 3],
+            collision_energy=(20.0, 60.0, None)[number % 3],
+        )
+        for number, spectrum in enumerate(library[:7])
+    ]
+
+
+def brute_force(index: Index, queries: list[Spectrum], score: FusedScore) -> np.ndarray:
+    """Every query with every library spectrum, one by one."""
+    library = index.spectra(np.arange(len(index)))
+    compared = ComparedSpectra(SpectrumColumns.from_spectra([*library, *queries]), OPTIONS)
+    vectors = index.model.embed(queries)
+    rows = np.arange(len(library))
+    return np.stack(
+        [
+            score(vectors[q].astype(np.float64) @ index.vectors.T.astype(np.float64),
+                  compared.features(np.full(len(rows), len(library) + q), rows))
+            for q in range(len(queries))
+        ]
+    )  # fmt: skip
+
+
+def compatible(index: Index, queries: list[Spectrum]) -> np.ndarray:
+    return np.array([s.polarity or 0 for s in queries])[:, None] * index.polarity[None, :] != -1
+
+
+def test_every_candidate_of_a_window_has_its_exact_score(library, queries) -> None:
+    index = Index.build(fused_model(MIXED), library)
+    hits = index.search(queries, k=8, precursor_ppm=10, score="fused")
+    expected = brute_force(index, queries, MIXED.window)
+    mz = np.array([s.precursor_mz for s in queries])
+    allowed = compatible(index, queries) & (np.abs(mz[:, None] - index.precursor_mz) <= 1e-5 * index.precursor_mz)
+    for query in range(len(queries)):
+        rows = hits.rows[query][hits.rows[query] >= 0]
+        assert sorted(rows) == np.flatnonzero(allowed[query]).tolist()
+        np.testing.assert_allclose(hits.scores[query, : len(rows)], expected[query, rows], atol=1e-6)
+        assert (np.diff(hits.scores[query, : len(rows)]) <= 0).all()
+    assert (hits.rows >= 0).sum() > 20 and not allowed.all()
+
+
+@pytest.mark.parametrize("precursor_ppm", [10.0, None])
+def test_a_query_is_answered_alike_alone_and_among_others(library, queries, precursor_ppm) -> None:
+    index = Index.build(fused_model(MIXED), library)
+    together = index.search(queries, k=5, precursor_ppm=precursor_ppm, score="fused")
+    for number, query in enumerate(queries):
+        alone = Index.build(fused_model(MIXED), library).search([query], 5, precursor_ppm, "fused")
+        np.testing.assert_array_equal(alone.rows[0], together.rows[number])
+        np.testing.assert_array_equal(alone.scores[0], together.scores[number])
+
+
+def test_an_open_search_of_a_small_library_is_exact(library, queries) -> None:
+    index = Index.build(fused_model(MIXED), library)
+    hits = index.search(queries, k=10, precursor_ppm=None, score="fused")
+    expected = np.where(compatible(index, queries), brute_force(index, queries, MIXED.open), -1).astype(np.float32)
+    np.testing.assert_allclose(hits.scores, -np.sort(-expected, axis=1)[:, :10], atol=1e-6)
+    assert (hits.num_in_window == len(index)).all()
+
+
+@pytest.mark.parametrize("term", [EMBEDDING_COSINE, "hybrid entropy"])
+def test_the_best_of_either_score_is_never_missed(library, queries, term, monkeypatch) -> None:
+    monkeypatch.setattr(index_module, "OPEN_DEPTH", 1)
+    fusion = only(term)
+    index = Index.build(fused_model(fusion), library)
+    hits = index.search(queries, k=1, precursor_ppm=None, score="fused")
+    expected = np.where(compatible(index, queries), brute_force(index, queries, fusion.open), -1)
+    np.testing.assert_allclose(hits.scores[:, 0], expected.max(axis=1), atol=1e-6)
+    both = [only(EMBEDDING_COSINE), only("hybrid entropy")]
+    assert np.ptp([brute_force(index, queries, one.open).argmax(axis=1) for one in both], axis=0).any()
+
+
+def test_only_so_many_are_scored_in_an_open_search(library, queries, monkeypatch) -> None:
+    monkeypatch.setattr(index_module, "OPEN_DEPTH", 3)
+    index = Index.build(fused_model(MIXED), library)
+    asked = []
+    plain = ComparedSpectra.features
+    monkeypatch.setattr(ComparedSpectra, "features", lambda *a: asked.append(len(a[1])) or plain(*a))
+    index.search(queries, k=3, precursor_ppm=None, score="fused")
+    assert 3 * len(queries) <= sum(asked) <= 6 * len(queries)
+
+
+def test_the_table_of_hits_is_ranked_by_the_score(library, queries, tmp_path) -> None:
+    write_mgf(queries, tmp_path / "queries.mgf")
+    index = Index.build(fused_model(MIXED), library)
+    rows = [row for row in find(index, tmp_path / "queries.mgf", k=2, score="fused") if row.rank]
+    plain = [row for row in find(index, tmp_path / "queries.mgf", k=2) if row.rank]
+    assert rows and all(0 < row.score < 1 for row in rows)
+    assert [row.library_id for row in rows] != [row.library_id for row in plain]
+
+
+def test_what_cannot_be_searched_is_refused(library, queries, model, tmp_path, monkeypatch) -> None:
+    plain, index = Index.build(model, library), Index.build(fused_model(MIXED), library)
+    with pytest.raises(InputError, match=r"carries no fused score; fit one .ionbed fuse."):
+        plain.search(queries, score="fused")
+    with pytest.raises(InputError, match="carries no fused score"):
+        find(plain, tmp_path / "nothing.mgf", score="fused")
+    with pytest.raises(InputError, match="the score is 'charm'; it must be one of cosine, fused"):
+        index.search(queries, score="charm")
+    with pytest.raises(InputError, match="have no peaks, which a fused score needs"):
+        index.search(replace(index.embed(queries), columns=None), score="fused")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(InputError, match="the look-ups need matchms"):
+        Index.build(fused_model(MIXED), library).search(queries, score="fused")
+
+
+def test_proposals_and_ranks() -> None:
+    assert sorted(highest(np.array([[3.0, 1.0, 2.0]]), 2)[0]) == [0, 2]
+    assert highest(np.array([[3.0, 1.0]]), 5).shape == (1, 2)
+    pairs = pairs_of(np.array([[2, -1], [0, 1]]), np.array([[2], [5]]))
+    assert [part.tolist() for part in pairs] == [[0, 1, 1, 1], [2, 0, 1, 5]]
+    found = best_of(np.array([1, 1, 1]), np.array([7, 4, 9]), np.array([0.5, 0.5, 0.9], np.float32), 3, 2)
+    assert found.rows.tolist() == [[-1, -1], [9, 4], [-1, -1]]

@@ -1,0 +1,98 @@
+"""What two spectra have in common: by hand, from either side, and the same whatever else is compared with them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ionbed.spectra.columns import SpectrumColumns
+from ionbed.spectra.lookups import LABELS, Lookup, LookupOptions, clean_peaks, weighted_peaks
+from ionbed.spectra.pair_features import FEATURES, ComparedSpectra
+from ionbed.spectra.spectrum import Spectrum
+
+OPTIONS = LookupOptions()
+
+
+def spectrum(name: str, precursor_mz: float, peaks: dict[float, float], energy: float | None = None) -> Spectrum:
+    mz, intensity = np.array(sorted(peaks.items()), np.float32).T
+    return Spectrum(
+        name, precursor_mz, mz=mz, intensity=intensity / intensity.max(), polarity=1, collision_energy=energy
+    )
+
+
+def crowd(count: int) -> list[Spectrum]:
+    rng = np.random.default_rng(3)
+    fragments = rng.uniform(50, 150, 15)
+    return [
+        spectrum(
+            str(number),
+            float(rng.uniform(200, 300)),
+            {float(mz): float(rng.uniform(0.05, 1)) for mz in rng.choice(fragments, int(rng.integers(1, 10)), False)},
+            float(rng.choice([10.0, 40.0, np.nan])) if number % 3 else None,
+        )
+        for number in range(count)
+    ]
+
+
+def named(row: np.ndarray) -> dict[str, float]:
+    return dict(zip(FEATURES, row.tolist(), strict=True))
+
+
+def test_two_spectra_by_hand() -> None:
+    # 80 matches as a fragment, 120 and 134.0157 by their loss of 100; every intensity is the same.
+    first = spectrum("a", 220.0, {80.0: 1, 120.0: 1}, 10.0)
+    second = spectrum("b", 234.0157, {80.0: 1, 134.0157: 1, 60.0: 1, 70.0: 1}, 40.0)
+    compared = ComparedSpectra(SpectrumColumns.from_spectra([first, second]), OPTIONS)
+    found = named(compared.features(np.array([0]), np.array([1]))[0])
+    assert found["matched peaks"] == pytest.approx(np.log(2))
+    assert found["shifted matches"] == pytest.approx(np.log(2))
+    assert found["lower matched weight"] == found["lower shifted weight"] == pytest.approx(1 / 4)
+    assert found["higher matched weight"] == found["higher shifted weight"] == pytest.approx(1 / 2)
+    assert found["lower entropy"] == pytest.approx(np.log(2))
+    assert found["entropy difference"] == pytest.approx(np.log(2))
+    assert found["fewer peaks"] == pytest.approx(np.log(3))
+    assert found["energy difference"] == pytest.approx(np.log(31)) and found["energy unknown"] == 0
+    assert found["precursor difference"] == pytest.approx(np.log(15.0157)) and found["same precursor"] == 0
+    assert found["cosine"] == pytest.approx(1 / np.sqrt(8))
+
+
+def test_an_unknown_energy_is_said_and_no_difference() -> None:
+    spectra = [spectrum("a", 220.0, {80.0: 1}, 10.0), spectrum("b", 220.01, {80.0: 1})]
+    found = named(ComparedSpectra(SpectrumColumns.from_spectra(spectra), OPTIONS).features([0], [1])[0])
+    assert (found["energy difference"], found["energy unknown"], found["same precursor"]) == (0, 1, 1)
+
+
+def test_either_spectrum_may_be_the_query_and_the_scores_are_those_of_the_lookups() -> None:
+    columns = SpectrumColumns.from_spectra(crowd(25))
+    first, second = (places.ravel() for places in np.indices((25, 25)))
+    compared = ComparedSpectra(columns, OPTIONS, workers=2)
+    found = compared.features(first, second)
+    np.testing.assert_allclose(found, compared.features(second, first), atol=1e-6)
+    assert np.isfinite(found).all() and (found.std(axis=0) > 0).all()
+    cleaned = clean_peaks(columns, OPTIONS)
+    for label in LABELS:
+        lookup = Lookup(label, weighted_peaks(label, cleaned, columns.precursor_mz, OPTIONS), OPTIONS)
+        np.testing.assert_array_equal(found[:, FEATURES.index(label)], lookup.pair_scores(first, second))
+
+
+def test_spectra_that_follow_are_compared_as_if_they_had_been_there() -> None:
+    spectra = crowd(40)
+    library, queries = SpectrumColumns.from_spectra(spectra[:30]), SpectrumColumns.from_spectra(spectra[30:])
+    compared = ComparedSpectra(library, OPTIONS)
+    compared.hybrid_entropy.index_library(np.arange(30))
+    both, whole = compared.followed_by(queries), ComparedSpectra(SpectrumColumns.from_spectra(spectra), OPTIONS)
+    assert (len(both), len(compared)) == (40, 30)
+    first, second = np.repeat(np.arange(30, 40), 30), np.tile(np.arange(30), 10)
+    np.testing.assert_array_equal(both.features(first, second), whole.features(first, second))
+    scores = both.hybrid_entropy.scores(np.arange(30, 40), np.arange(30))
+    np.testing.assert_allclose(
+        scores.ravel(), whole.features(first, second)[:, FEATURES.index("hybrid entropy")], atol=1e-6
+    )
+    assert (scores > 0.1).any()
+
+
+def test_what_was_not_cleaned_is_not_compared() -> None:
+    compared = ComparedSpectra(SpectrumColumns.from_spectra(crowd(4)), OPTIONS, rows=np.array([0, 2]))
+    compared.features([0], [2])
+    with pytest.raises(ValueError, match="not cleaned"):
+        compared.features([0], [1])
