@@ -19,7 +19,7 @@ from ..spectra.molecules import standardise
 
 logger = logging.getLogger("ionbed")
 
-_ARRAYS = ("offsets", "bits", "counts", "descriptors")
+_ARRAYS = ("offsets", "bits", "counts", "descriptors", "mass")
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,15 +22,12 @@ class TrainingStructures:
         Number of each molecule's structure (-1: of no spectrum that is trained or validated on).
     features : MoleculeFeatures
         Of each structure.
-    mass : float64 array
-        Of each structure, monoisotopic, Da.
     first_of_pool : int
         Structures from this number on are of the pool.
     """
 
     number_of: np.ndarray
     features: MoleculeFeatures
-    mass: np.ndarray
     first_of_pool: int
 
     @classmethod
@@ -41,11 +38,11 @@ class TrainingStructures:
         features = MoleculeFeatures.of([smiles[molecule] for molecule in used.tolist()])
         if pool is not None:
             features = MoleculeFeatures.concatenated([features, pool.features])
-        return cls(number_of, features, features.mass, len(used))
+        return cls(number_of, features, len(used))
 
     def __len__(self) -> int:
         """Return the number of structures."""
-        return len(self.mass)
+        return len(self.features)
 
 
 class StructureSampler:
@@ -73,7 +70,7 @@ class StructureSampler:
         use_pool: bool,
     ) -> None:
         self.structures, self.config, self.width = structures, config, window_ppm * 1e-6
-        self.log_mass = np.log(structures.mass)
+        self.log_mass = np.log(structures.features.mass)
         measured = structures.number_of[np.unique(molecules)]
         pool = np.arange(structures.first_of_pool, len(structures))
         share = config.pool_share if use_pool else 0.0

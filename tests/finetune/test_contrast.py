@@ -24,11 +24,11 @@ from ionbed.finetune.config import (
 )
 from ionbed.finetune.losses import structure_loss
 from ionbed.finetune.objective import term_weights
-from ionbed.finetune.sampling import MoleculeBatches, condition_codes, numbered_molecules, spread
+from ionbed.finetune.sampling import MoleculeBatches, numbered_molecules
 from ionbed.pretrain.augmentation import augment
 from ionbed.pretrain.contrast import contrastive_loss
 from ionbed.spectra.columns import SpectrumColumns
-from ionbed.spectra.molecules import element_formula, morgan_fingerprints, tanimoto_matrix
+from ionbed.spectra.molecules import morgan_fingerprints, tanimoto_matrix
 from ionbed.spectra.spectrum import Spectrum
 
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -18,12 +19,12 @@ from ionbed.configs.loading import load_config
 from ionbed.encoder.configuration_ionbed import IonbedConfig
 from ionbed.encoder.modeling_ionbed import IonbedModel
 from ionbed.finetune.config import FinetuneConfig
-from ionbed.finetune.run import finetune
+from ionbed.finetune.run import finetune, finetuning_identity
 from ionbed.finetune.task import ContrastiveTask
 from ionbed.pretrain import loop
 from ionbed.pretrain.config import PretrainConfig
 from ionbed.pretrain.data import TrainingSpectra
-from ionbed.pretrain.run import pretrain, run_identity
+from ionbed.pretrain.run import pretrain
 from ionbed.spectra.split import Split
 from ionbed.spectra.store import SHARD_NAME, Store, write_shard
 
@@ -67,41 +68,75 @@ def small_random_model(size: tuple[str, ...]) -> IonbedModel:
     return IonbedModel(IonbedConfig(**sizes, embedding_dim=16, precursor="hidden")).eval()
 
 
+EVERYTHING = (
+    "molecules.weight=1", "molecules.width=24", "molecules.isobars=2", "molecules.structures=16", "loss.fingerprint=1",
+    "sampling.formula_negatives_per_anchor=1", "sampling.spread_conditions=true",
+)  # fmt: skip
+TERMS = {"contrast", "window", "structure", "fingerprint", "spectrum_to_structure", "structure_to_spectrum",
+         "structure_in_window"}  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def whole_run(store, split, pretrained, tmp_path_factory) -> Path:
+    """A run with every term of the loss."""
     output = tmp_path_factory.mktemp("finetuned") / "whole"
-    run(store, split, pretrained, output)
+    run(store, split, pretrained, output, *EVERYTHING)
     return output
 
 
 def test_fine_tuning_starts_from_the_pretrained_encoder(whole_run, pretrained):
     before, after = load_file(pretrained / "model.safetensors"), load_file(whole_run / "model" / "model.safetensors")
-    assert after.keys() - before.keys() == {"projection.weight", "projection.bias"}
+    new = {name for name in after if not name.startswith("molecule_tower.")} - before.keys()
+    assert new == {"projection.weight", "projection.bias"}
     name = "layers.0.qkv.weight"
     assert 0 < (after[name] - before[name]).abs().max() < 0.05
     config = ionbed.load_model(whole_run / "model").config
     assert (config.embedding_dim, config.precursor, config.hidden_size) == (16, "hidden", 32)
     assert [stage["command"] for stage in config.training] == ["pretrain", "finetune"]
-    assert {"contrast", "window", "structure"} <= json.loads(
-        (whole_run / "log.jsonl").read_text().splitlines()[0]
-    ).keys()
+    assert config.molecule_tower == 24
+    assert json.loads((whole_run / "log.jsonl").read_text().splitlines()[0]).keys() >= TERMS
 
 
-def test_spectra_of_one_molecule_come_together(store, split, tmp_path):
-    training = ("steps=150", "learning_rate=0.003", "validate_every=150", "checkpoint_every=150")
-    changes = [RANDOM, "sampling.anchors=10", *(f"training.{item}" for item in training)]
-    model = ionbed.load_model(run(store, split, None, tmp_path / "run", *changes))
+@pytest.fixture(scope="module")
+def learned(store, split, tmp_path_factory) -> Path:
+    """A run from random weights that is long enough to learn its spectra and their structures."""
+    output = tmp_path_factory.mktemp("learned") / "run"
+    training = ("steps=150", "learning_rate=0.006", "validate_every=150", "checkpoint_every=150")
+    changes = [RANDOM, "sampling.anchors=10", "init.embedding_dim=32", "molecules.weight=1", "molecules.width=32"]
+    run(store, split, None, output, *changes, *(f"training.{item}" for item in training))
+    return output
+
+
+def trained_on(store, split) -> tuple[np.ndarray, pa.Table]:
     table = Store(store).table()
     train = Split.load(split).rows_in(table, ["train"])
-    molecule = np.array(table["inchikey"].to_pylist())[train]
-    vectors = model.embed(Store(store).spectra(train))
+    return train, table.take(train)
+
+
+def test_a_spectrum_finds_its_structure(store, split, learned):
+    train, table = trained_on(store, split)
+    model = ionbed.load_model(learned / "model")
+    structures = sorted(set(table["smiles"].to_pylist()))
+    scores = model.embed(Store(store).spectra(train)) @ model.embed_molecules(structures).T
+    found = np.array(structures)[scores.argmax(1)] == np.array(table["smiles"].to_pylist())
+    assert len(structures) > 12 and found.mean() > 0.95
+    for term in ("spectrum_to_structure", "structure_to_spectrum", "structure_in_window"):
+        losses = losses_of(learned, term)
+        assert sum(losses[-10:]) < 0.5 * sum(losses[:10]), term
+        assert np.isfinite(losses_of(learned, f"validation_{term}")).all()
+
+
+def test_spectra_of_one_molecule_come_together(store, split, learned):
+    train, table = trained_on(store, split)
+    molecule = np.array(table["inchikey"].to_pylist())
+    vectors = ionbed.load_model(learned / "model").embed(Store(store).spectra(train))
     similarity = vectors @ vectors.T
     np.fill_diagonal(similarity, -1)
     assert (molecule[similarity.argmax(1)] == molecule).mean() > 0.9
     before = small_random_model(SIZE).embed(Store(store).spectra(train))
     unrelated = molecule[:, None] != molecule
     assert similarity[unrelated].mean() < (before @ before.T)[unrelated].mean() - 0.2
-    losses = losses_of(tmp_path / "run")
+    losses = losses_of(learned)
     assert sum(losses[-10:]) < 0.7 * sum(losses[:10])
 
 
@@ -144,7 +179,8 @@ def test_each_process_drops_out_its_own(store, split, pretrained, tmp_path, monk
 @pytest.mark.parametrize("parallelism", ["ddp", "fsdp2"])
 def test_two_processes_give_the_loss_of_one(parallelism, store, split, pretrained, whole_run, tmp_path):
     output = tmp_path / "two"
-    changes = (f"training.parallelism={parallelism}", "training.micro_batch_tokens=24")  # in many small parts
+    # In many small parts, each of which is computed a second time.
+    changes = (*EVERYTHING, f"training.parallelism={parallelism}", "training.micro_batch_tokens=24", "recompute=true")
     sets = [word for item in overrides(store, split, pretrained, output, *changes) for word in ("--set", item)]
     words = [
         "-m",
@@ -170,13 +206,17 @@ def test_another_pretrained_model_is_another_run(store, split, whole_run, pretra
 def test_what_does_not_decide_the_weights_may_change(store, split, pretrained, tmp_path):
     def identity(*changes):
         config = load_config(FinetuneConfig, "finetune-tiny", overrides(store, split, pretrained, tmp_path, *changes))
-        return run_identity(config, spectra, dropout=config.init.dropout)
+        return finetuning_identity(config, spectra)
 
     spectra = TrainingSpectra(load_config(FinetuneConfig, "finetune-tiny", overrides(
         store, split, pretrained, tmp_path)).data, tmp_path / "columns")  # fmt: skip
-    for same in ("data.validation_spectra=3", "training.threads=2", "training.micro_batch_tokens=77"):
+    for same in ("data.validation_spectra=3", "training.threads=2", "training.micro_batch_tokens=77", "recompute=true",
+                 "molecules.isobars=9"):  # fmt: skip
         assert identity(same) == identity(), same
-    assert identity("training.steps=9") != identity()
+    for other in ("training.steps=9", "molecules.weight=1", "loss.fingerprint=1", "sampling.spread_conditions=true"):
+        assert identity(other) != identity(), other
+    assert not {"molecules", "recompute"} & identity().keys()  # a run from before there were these options goes on
+    assert identity("molecules.weight=1") != identity("molecules.weight=1", "molecules.isobars=9")
     drop = "init.dropout=0.1"
     assert identity(drop, "training.micro_batch_tokens=77") != identity(drop)
     with pytest.raises(ionbed.InputError, match=r"unknown key 'training\.batch_tokens'"):
@@ -192,8 +232,6 @@ def write_store(folder: Path, table) -> None:
 
 
 def test_unlabelled_spectra_cannot_be_fine_tuned_on(store, split, tmp_path):
-    import pyarrow as pa
-
     folder, table = tmp_path / "unlabelled", Store(store).table()
     for name in ("inchikey", "smiles"):
         table = table.set_column(table.column_names.index(name), name, pa.nulls(len(table), pa.string()))
@@ -244,8 +282,6 @@ def test_compiled_fine_tuning_is_refused():
 
 
 def test_only_labelled_spectra_count_as_trained_on(store, split, tmp_path):
-    import pyarrow as pa
-
     folder, table = tmp_path / "half", Store(store).table()
     labelled = np.arange(len(table)) % 2 == 0
     for name in ("inchikey", "smiles"):
