@@ -1,0 +1,121 @@
+"""The weights of a fused score: those of scikit-learn, fair to collision energies, and of terms that do rank."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from ionbed.evaluation.fusion_fit import (
+    FitPairs,
+    balanced,
+    best_targets,
+    cross_validated,
+    fit_probability,
+    fit_ranking,
+    logistic,
+)
+
+TERMS = ("cosine", "matched peaks", "fewer peaks")
+
+
+def pairs(count: int = 600, seed: int = 0) -> FitPairs:
+    """Pairs of 30 queries whose target follows the first term, then the second; the third says nothing."""
+    rng = np.random.default_rng(seed)
+    values = rng.normal(0, 1, (count, 3)) * (0.5, 3.0, 1.0) + (0.4, 2.0, 0.0)
+    chance = 1 / (1 + np.exp(-(4 * (values[:, 0] - 0.4) + 0.4 * (values[:, 1] - 2))))
+    query = np.arange(count) % 30
+    energy = np.column_stack([np.log1p(rng.choice([0.0, 20.0, 60.0], count)), np.zeros(count)])
+    return FitPairs(TERMS, values, (rng.random(count) < chance).astype(float), query, query // 2, energy)
+
+
+def test_the_regression_is_that_of_scikit_learn() -> None:
+    found = pairs()
+    weight = np.random.default_rng(1).uniform(0.1, 3, len(found.target))
+    weights, intercept = logistic(found.values, found.target, weight, 0.01)
+    standard = (found.values - found.values.mean(axis=0)) / found.values.std(axis=0)
+    # scikit-learn: C * sum of losses + squares / 2; here the weighted mean of losses + 0.01 * squares
+    reference = LogisticRegression(C=1 / (2 * 0.01 * weight.sum()), tol=1e-10, max_iter=10_000)
+    reference.fit(standard, found.target, sample_weight=weight)
+    np.testing.assert_allclose(weights, reference.coef_[0] / found.values.std(axis=0), rtol=1e-3)
+    total = found.values @ weights + intercept
+    np.testing.assert_allclose(total, reference.decision_function(standard), atol=2e-3)
+
+
+def test_a_constant_term_gets_no_weight() -> None:
+    found = pairs()
+    weights, _ = logistic(np.column_stack([found.values, np.ones(600)]), found.target, np.ones(600), 1e-3)
+    assert weights[3] == 0 and (weights[:2] > 0).all()
+
+
+def test_collision_energies_tell_nothing_once_pairs_are_balanced() -> None:
+    # One molecule is measured at many energies, two are compared at one: alone, the energies tell them apart.
+    rng = np.random.default_rng(0)
+    positive = rng.random(2000) < 0.6
+    difference = np.where(rng.random(2000) < np.where(positive, 0.7, 0.2), 20.0, 0.0)
+    energy = np.column_stack([np.log1p(difference), np.zeros(2000)])
+    unknown = rng.random(2000) < 0.1
+    energy[unknown] = (0.0, 1.0)
+    weight = balanced(positive, energy)
+    for place in (unknown, ~unknown & (difference == 0), ~unknown & (difference > 0)):
+        assert weight[place & positive].sum() == pytest.approx(weight[place & ~positive].sum())
+        assert weight[place].sum() == pytest.approx(place.sum())
+    alone = FitPairs(("energy difference",), energy[:, :1], positive.astype(float), *2 * [np.arange(2000)], energy)
+    fair = fit_probability(alone, 1e-6).weights[0]
+    unfair = logistic(alone.values, alone.target, np.ones(2000), 1e-6)[0][0]
+    assert unfair > 0.3 and abs(fair) < 1e-3
+
+
+def test_energies_with_one_kind_of_pair_weigh_nothing() -> None:
+    energy = np.array([[0.0, 0.0], [0.0, 0.0], [np.log1p(30), 0.0]])
+    assert balanced(np.array([True, False, True]), energy).tolist() == [1.0, 1.0, 0.0]
+
+
+def test_a_ranking_is_by_the_terms_that_rank_and_says_what_to_expect() -> None:
+    found = pairs(1200)
+    tanimoto = np.clip(0.3 + 0.4 * (found.values[:, 0] - 0.4), 0, 1)
+    # What differs between queries but not within one must not matter: the third term tells how easy a query is.
+    easy = np.random.default_rng(3).uniform(-0.2, 0.2, 30)[found.query]
+    found = replace(found, target=np.clip(tanimoto + easy, 0, 1))
+    found.values[:, 2] = 10 * easy
+    score = fit_ranking(found, 1e-4)
+    spread = np.abs(score.weights) * found.values.std(axis=0)
+    assert score.weights[0] > 0 and spread[0] > 10 * spread[1:].max()
+    best = best_targets(found.values @ np.array(score.weights), found)
+    assert best.mean() > 0.95 * best_targets(found.target, found).mean()
+    expected = 1 / (1 + np.exp(-(found.values @ np.array(score.weights) + score.intercept)))
+    assert expected.mean() == pytest.approx(found.target.mean(), abs=1e-3)
+
+
+def test_a_ranking_that_learned_nothing_is_refused() -> None:
+    found = replace(pairs(), values=np.ones((600, 3)))
+    with pytest.raises(ValueError, match="no more alike"):
+        fit_ranking(found, 1e-3)
+
+
+def test_a_pair_is_scored_by_weights_that_have_not_seen_its_molecule() -> None:
+    found, seen = pairs(), []
+
+    def fit(part: FitPairs, ridge: float):
+        seen.append(set(part.group.tolist()))
+        return fit_probability(part, ridge)
+
+    scores = cross_validated(found, fit, 1e-3, 5, 0)
+    assert len(seen) == 5 and all(len(groups) == 12 for groups in seen)
+    assert not set.intersection(*seen)
+    for group in range(15):
+        (without,) = (groups for groups in seen if group not in groups)
+        rows = np.isin(found.group, list(without))
+        score = fit_probability(found.take(rows), 1e-3)
+        expected = found.values @ np.array(score.weights) + score.intercept
+        np.testing.assert_allclose(scores[found.group == group], expected[found.group == group])
+
+
+def test_the_best_candidates_of_a_query_share_its_target() -> None:
+    found = FitPairs(
+        ("cosine",), np.zeros((5, 1)), np.array([1.0, 0.2, 0.4, 0.7, 0.1]), np.array([3, 1, 1, 1, 3]),
+        np.zeros(5, np.int64), np.zeros((5, 2)),
+    )  # fmt: skip
+    np.testing.assert_allclose(best_targets(np.array([0.1, 0.5, 0.5, 0.4, 0.9]), found), [0.3, 0.1])
