@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -108,27 +108,32 @@ def nearest_in_windows(
     return result
 
 
-def nearest_among(vectors: np.ndarray, queries: np.ndarray, candidates: Sequence[np.ndarray], k: int) -> Nearest:
-    """Return the best ``k`` of the rows that each query is compared with.
+def nearest_among(
+    vectors: np.ndarray, query_vector: np.ndarray, rows: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the best ``k`` of some rows for one query, and their scores; equal scores in the order of the rows.
 
     Parameters
     ----------
     vectors : float32 array of shape (n_library, dim)
         Rows of unit length.
-    queries : float32 array of shape (n_queries, dim)
-        Rows of unit length.
-    candidates : sequence of int64 arrays
-        Rows of each query, ascending.
+    query_vector : float32 array of shape (dim,)
+        Of unit length.
+    rows : int64 array
     k : int
+
+    Returns
+    -------
+    rows : int64 array of shape (min(k, len(rows)),)
+    scores : float32 array of that shape
     """
-    result = Nearest.empty(len(queries), k)
-    for query, rows in enumerate(candidates):
-        scores = np.empty(len(rows), np.float32)
-        for block in range(0, len(rows), MAX_ROWS_AT_ONCE):
-            part = slice(block, block + MAX_ROWS_AT_ONCE)
-            scores[part] = vectors[rows[part]] @ queries[query]
-        _rank(result, query, vectors, queries[query], rows, scores, k)
-    return result
+    result = Nearest.empty(1, min(k, len(rows)))
+    scores = np.empty(len(rows), np.float32)
+    for block in range(0, len(rows), MAX_ROWS_AT_ONCE):
+        part = slice(block, block + MAX_ROWS_AT_ONCE)
+        scores[part] = vectors[rows[part]] @ query_vector
+    _rank(result, 0, vectors, query_vector, rows, scores, k)
+    return result.rows[0], result.scores[0]
 
 
 def nearest_of_all(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,8 +78,8 @@ def tried_adducts(query: Spectrum) -> TriedAdducts:
 
 def candidates_by_mass(
     mass: np.ndarray, charge: np.ndarray, queries: Sequence[Spectrum], ppm: float
-) -> list[Candidates]:
-    """Return the structures whose m/z, as an adduct of the query, is its precursor m/z.
+) -> Iterator[Candidates]:
+    """Yield, for each query, the structures whose m/z as an adduct of the query is its precursor m/z.
 
     The window is that of `ionbed.embeddings.nearest.precursor_windows`: of the m/z, ``|query - structure| / structure``
     is at most ``ppm * 1e-6``. A molecule that is charged as drawn has only the ions that add up with its charge:
@@ -106,7 +106,7 @@ def candidates_by_mass(
     ).reshape(-1, 2)
     starts = np.searchsorted(mass, edges[:, 0], side="left").tolist()
     stops = np.searchsorted(mass, edges[:, 1], side="right").tolist()
-    found, window = [], 0
+    window = 0
     for query, of_query in zip(queries, tried, strict=True):
         parts = []
         for number, adduct in enumerate(of_query.adducts):
@@ -114,8 +114,7 @@ def candidates_by_mass(
             window += 1
             rows = rows[_may_be(charge[rows], adduct, guessed=not of_query.stated)]
             parts.append((rows, np.full(len(rows), number), mz_error_ppm(query.precursor_mz, mass[rows], adduct)))
-        found.append(_nearest_of_each(parts, of_query))
-    return found
+        yield _nearest_of_each(parts, of_query)
 
 
 def candidates_by_formula(
@@ -123,8 +122,8 @@ def candidates_by_formula(
     mass: np.ndarray,
     queries: Sequence[Spectrum],
     formulas: Sequence[str | None],
-) -> list[Candidates]:
-    """Return the structures of each query's formula; none where the formula is unknown.
+) -> Iterator[Candidates]:
+    """Yield the structures of each query's formula; none where the formula is unknown.
 
     Parameters
     ----------
@@ -135,12 +134,10 @@ def candidates_by_formula(
     formulas : sequence of str or None
         One for each query; charge, brackets and isotopes aside.
     """
-    found = []
     for query, formula in zip(queries, formulas, strict=True):
         key = formula_key(formula)
         rows = np.empty(0, np.int64) if key is None else rows_of_formula.get(key, np.empty(0, np.int64))
-        found.append(without_window(query, rows, mass))
-    return found
+        yield without_window(query, rows, mass)
 
 
 def without_window(query: Spectrum, rows: np.ndarray, mass: np.ndarray) -> Candidates:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -58,6 +59,17 @@ class MoleculeEmbedder(Embedder, Protocol):
 
     def embed_molecules(self, smiles: Sequence[str], *, workers: int | None = 1, progress: bool = False) -> np.ndarray:
         """Return unit vectors, float32 of shape (n_molecules, dim), comparable with `embed` by inner product."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Ranked:
+    """The best candidates of one query, and what is told of them."""
+
+    candidates: Candidates
+    rows: np.ndarray
+    scores: np.ndarray
+    num_candidates: int
+    note: str
 
 
 class StructureIndex:
@@ -263,33 +275,23 @@ class StructureIndex:
         """
         check_structure_search(k, precursor_ppm, formula)
         vectors = embed_queries(self.model, queries, self.vectors.shape[1])
-        k_possible = min(k, len(self))
         if formula is None and precursor_ppm is None:
-            nobody = np.zeros(len(self), np.int8)  # a structure has no polarity
-            found = nearest_of_all(
-                self._faiss, self.vectors, nobody, vectors, np.zeros(len(queries), np.int8), k_possible
-            )
-            compared = [
-                without_window(query, np.sort(rows[rows >= 0]), self.mass)
-                for query, rows in zip(queries, found.rows, strict=True)
-            ]
-            num_candidates = np.full(len(queries), len(self), np.int64)
-            notes = [""] * len(queries)
+            ranked = self._ranked_openly(queries, vectors, min(k, len(self)))
         else:
-            compared, notes = self._candidates(queries, precursor_ppm, formula)
-            found = nearest_among(self.vectors, vectors, [candidates.rows for candidates in compared], k_possible)
-            num_candidates = np.array([len(candidates.rows) for candidates in compared], np.int64)
-        padded = Nearest.empty(len(queries), k)
-        padded.rows[:, :k_possible], padded.scores[:, :k_possible] = found.rows, found.scores
-        errors, adducts = np.full(padded.rows.shape, np.nan), np.full(padded.rows.shape, None, object)
-        for query, candidates in enumerate(compared):
-            num_hits = int(np.count_nonzero(padded.rows[query] >= 0))
-            place = np.searchsorted(candidates.rows, padded.rows[query, :num_hits])
-            errors[query, :num_hits] = candidates.error_ppm[place]
-            names = [adduct.name for adduct in candidates.tried.adducts]
-            adducts[query, :num_hits] = [None if n < 0 else names[n] for n in candidates.adduct[place].tolist()]
+            ranked = self._ranked_among(queries, vectors, k, precursor_ppm, formula)
+        found = Nearest.empty(len(queries), k)
+        errors, adducts = np.full(found.rows.shape, np.nan), np.full(found.rows.shape, None, object)
+        num_candidates, notes = np.zeros(len(queries), np.int64), []
+        for query, one in enumerate(ranked):
+            place, num_hits = np.searchsorted(one.candidates.rows, one.rows), len(one.rows)
+            names = [adduct.name for adduct in one.candidates.tried.adducts]
+            found.rows[query, :num_hits], found.scores[query, :num_hits] = one.rows, one.scores
+            errors[query, :num_hits] = one.candidates.error_ppm[place]
+            adducts[query, :num_hits] = [None if n < 0 else names[n] for n in one.candidates.adduct[place].tolist()]
+            num_candidates[query] = one.num_candidates
+            notes.append(one.note)
         return StructureHits(
-            padded.rows, padded.scores, errors, adducts, num_candidates, tuple(notes), structures=self.metadata
+            found.rows, found.scores, errors, adducts, num_candidates, tuple(notes), structures=self.metadata
         )
 
     def info(self) -> dict[str, Any]:
@@ -335,20 +337,31 @@ class StructureIndex:
                 found[key] = np.sort(np.concatenate([found[key], rows])) if key in found else rows
         return found
 
-    def _candidates(
-        self, queries: Sequence[Spectrum], precursor_ppm: float | None, formula: str | None
-    ) -> tuple[list[Candidates], list[str]]:
-        """Return the structures to compare each query with, and what is to be said of them."""
+    def _ranked_openly(self, queries: Sequence[Spectrum], vectors: np.ndarray, k: int) -> Iterator[_Ranked]:
+        nobody, unknown = np.zeros(len(self), np.int8), np.zeros(len(vectors), np.int8)  # structures have no polarity
+        found = nearest_of_all(self._faiss, self.vectors, nobody, vectors, unknown, k)
+        for query, rows, scores in zip(queries, found.rows, found.scores, strict=True):
+            yield _Ranked(without_window(query, np.sort(rows), self.mass), rows, scores, len(self), "")
+
+    def _ranked_among(
+        self,
+        queries: Sequence[Spectrum],
+        vectors: np.ndarray,
+        k: int,
+        precursor_ppm: float | None,
+        formula: str | None,
+    ) -> Iterator[_Ranked]:
         if formula is not None:
-            formulas = [query.formula if formula == OWN_FORMULA else formula for query in queries]
-            found = candidates_by_formula(self._rows_of_formula, self.mass, queries, formulas)
-            return found, [
-                "" if len(candidates.rows) else _why_none_of_formula(text)
-                for candidates, text in zip(found, formulas, strict=True)
-            ]
-        assert precursor_ppm is not None, "an open search has no candidates of its own"
-        found = candidates_by_mass(self.mass, self.charge, queries, precursor_ppm)
-        return found, [_note_of_mass(candidates, precursor_ppm) for candidates in found]
+            formulas = [_formula_of(query, formula) for query in queries]
+            compared = candidates_by_formula(self._rows_of_formula, self.mass, queries, formulas)
+        else:
+            assert precursor_ppm is not None, "an open search has no candidates of its own"
+            compared = candidates_by_mass(self.mass, self.charge, queries, precursor_ppm)
+        # One query after the other: the candidates of wide windows, all at once, would not fit in memory.
+        for query, vector, candidates in zip(queries, vectors, compared, strict=True):
+            rows, scores = nearest_among(self.vectors, vector, candidates.rows, k)
+            note = _note(query, candidates, precursor_ppm, formula)
+            yield _Ranked(candidates, rows, scores, len(candidates.rows), note)
 
     def _write_metadata(self, folder: Path) -> None:
         table = self._columns(STRUCTURE_SCHEMA.names).cast(STRUCTURE_SCHEMA).combine_chunks()
@@ -419,12 +432,19 @@ def check_structure_search(k: int, precursor_ppm: float | None, formula: str | N
         )
 
 
-def _note_of_mass(candidates: Candidates, ppm: float) -> str:
+def _formula_of(query: Spectrum, formula: str) -> str | None:
+    return query.formula if formula == OWN_FORMULA else formula
+
+
+def _note(query: Spectrum, candidates: Candidates, precursor_ppm: float | None, formula: str | None) -> str:
+    """Return why a query has no candidates, or what was tried in place of an unknown adduct; '' where all is known."""
+    if formula is not None:
+        return "" if len(candidates.rows) else _why_none_of_formula(_formula_of(query, formula))
     tried = candidates.tried
     if len(candidates.rows) or not tried.adducts:
         return tried.note
-    as_what = f"no structure within {ppm:g} ppm as "
-    return as_what + (tried.adducts[0].name if tried.stated else f"a usual adduct ({tried.note})")
+    as_what = tried.adducts[0].name if tried.stated else f"a usual adduct ({tried.note})"
+    return f"no structure within {precursor_ppm:g} ppm as {as_what}"
 
 
 def _why_none_of_formula(formula: str | None) -> str:
