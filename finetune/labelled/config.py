@@ -12,7 +12,6 @@ from ...pretrain.config import (
     DataConfig,
     TrainingConfig,
     check_least,
-    check_positive,
     check_share,
 )
 from .computed import CLASS_LABELS, FINGERPRINT, PROPERTIES, check_computed, check_smarts
@@ -54,15 +53,14 @@ class EncoderConfig:
     precursor: Literal["full", "relative", "hidden"] | None = None
     train: Literal["frozen", "lora", "full"] = "frozen"
     lora_rank: int = 8
-    lora_alpha: float = 16.0
+    lora_alpha: int = 16
     lora_dropout: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("dropout", "lora_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must lie from 0 to below 1")
-        check_least(self, 1, "lora_rank")
-        check_positive(self, "lora_alpha")
+        check_least(self, 1, "lora_rank", "lora_alpha")
 
 
 @dataclass(frozen=True)

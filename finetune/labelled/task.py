@@ -81,6 +81,9 @@ class LabelObjective(nn.Module):
         self.gamma = config.focal_gamma if config.imbalance == "focal" else 0.0
         self.weight = nn.Parameter(torch.from_numpy(head.weight.copy()))
         self.bias = nn.Parameter(torch.from_numpy(head.bias.copy()))
+        self.mean: torch.Tensor
+        self.scale: torch.Tensor
+        self.answer_weight: torch.Tensor
         for name, value in {"mean": head.mean, "scale": head.scale, "answer_weight": weight_AK}.items():
             self.register_buffer(name, torch.from_numpy(value.copy()))
 
@@ -95,9 +98,8 @@ class LabelObjective(nn.Module):
 
     def fitted_head(self) -> LinearHead:
         """Return the head as it is now; all processes must call this together where it is sharded."""
-        tensors = {name: getattr(self, name) for name in ("mean", "scale", "weight", "bias")}
-        arrays = {name: whole(tensor.detach()).cpu().float().numpy().copy() for name, tensor in tensors.items()}
-        return LinearHead(**arrays)
+        tensors = (self.mean, self.scale, self.weight, self.bias)
+        return LinearHead(*(whole(tensor.detach()).cpu().float().numpy().copy() for tensor in tensors))
 
 
 class LabelledTask:
