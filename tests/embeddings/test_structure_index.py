@@ -271,6 +271,13 @@ def test_candidates_of_a_formula(index):
         index.search(queries, formula="sugar")
 
 
+def test_a_formula_finds_molecules_of_any_charge(tower):
+    index = StructureIndex.build(tower, ["C[n+]1ccccc1", "C[CH]n1cccc1", "CO"])
+    assert sorted(index.metadata["formula"].to_pylist()) == ["C6H8N", "C6H8N+", "CH4O"]
+    [found] = index.search([query(94.0651)], formula="C6H8N")
+    assert sorted(hit.metadata["charge"] for hit in found) == [0, 1]
+
+
 def test_open_search_ranks_every_structure(index, tower):
     queries = [query(200.0, "[M+H]+"), query(300.0)]
     hits = index.search(queries, k=40, precursor_ppm=None)
