@@ -95,6 +95,11 @@ class MoleculesConfig:
         if self.pool_share and self.pool is None:
             raise ValueError(f"pool_share is {self.pool_share} but there is no pool; name its file, or set it to 0")
 
+    @property
+    def pool_in_use(self) -> Path | None:
+        """The file of further structures, where any are drawn."""
+        return self.pool if self.weight and self.pool_share else None
+
 
 @dataclass(frozen=True)
 class FinetuneConfig:

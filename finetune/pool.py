@@ -42,6 +42,12 @@ class Pool:
         return Pool(self.blocks[keep], self.features.take(keep))
 
 
+def check_pool(path: Path) -> None:
+    """Raise `InputError` where there is no such file."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; molecules.pool is a .smi, .tsv, .csv or .sdf file of molecules")
+
+
 def read_pool(path: Path, cache: Path) -> Pool:
     """Read the structures of a file of molecules (`ionbed.spectra.molecule_files.read_molecules`).
 
@@ -58,8 +64,7 @@ def read_pool(path: Path, cache: Path) -> Pool:
     InputError
         The file is unusable, or nothing in it can be used.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; molecules.pool is a .smi, .tsv, .csv or .sdf file of molecules")
+    check_pool(path)
     kept = cache / f"pool-{sha256_of_file(path)[:16]}-{FEATURES_VERSION}.npz"
     if kept.is_file():
         with np.load(kept, allow_pickle=False) as arrays:

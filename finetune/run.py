@@ -15,7 +15,7 @@ from ..pretrain.signals import StopSignal, heeding
 from ..pretrain.trackers import check_trackers
 from ..pretrain.turns import main_first
 from .config import FinetuneConfig
-from .pool import read_pool
+from .pool import check_pool, read_pool
 from .task import ContrastiveTask
 
 
@@ -26,12 +26,14 @@ def finetune(config: FinetuneConfig, *, resume: str | None = None, stop: StopSig
     window. See `ionbed.pretrain.run.pretrain` for the parameters, the result and the errors.
     """
     with sole_run(config.output), heeding(stop) as stop:
-        check_trackers(config.training.trackers)  # now, not when the data has been made ready
+        # Now, not when the data has been made ready.
+        check_trackers(config.training.trackers)
+        file = config.molecules.pool_in_use
+        if file is not None:
+            check_pool(file)
         spectra = open_training_spectra(config.output, resume, lambda cache: TrainingSpectra(config.data, cache))
-        pool = None
-        if (path := config.molecules.pool) is not None and config.molecules.weight and config.molecules.pool_share:
-            cache = config.output / COLUMNS
-            pool = main_first(lambda: read_pool(path, cache), cache)
+        cache = config.output / COLUMNS
+        pool = main_first(lambda: read_pool(file, cache), cache) if file is not None else None
         task = ContrastiveTask(config, spectra, pool)
         identity = finetuning_identity(config, spectra)
         tree = to_tree(config)
@@ -52,11 +54,9 @@ def finetuning_identity(config: FinetuneConfig, spectra: TrainingSpectra) -> dic
                           ("loss", "fingerprint")):  # fmt: skip
         if not identity[section][name]:
             del identity[section][name]
-    molecules = config.molecules
-    if not molecules.weight:
+    if not config.molecules.weight:
         del identity["molecules"]
-    elif molecules.pool is not None and molecules.pool_share:
-        identity["molecules"]["pool"] = sha256_of_file(molecules.pool)
     else:
-        del identity["molecules"]["pool"]
+        pool = config.molecules.pool_in_use
+        identity["molecules"]["pool"] = sha256_of_file(pool) if pool is not None else None
     return identity

@@ -46,12 +46,19 @@ def pretrained(store, split, tmp_path_factory) -> Path:
     return pretrain(load_config(PretrainConfig, "pretrain-tiny", changes))
 
 
-def overrides(store: Path, split: Path, model: Path | None, output: Path, *changes: str) -> list[str]:
-    paths = [f"data.store={store}", f"data.split={split}", f"output={output}", f"init.model={model or 'null'}"]
+def overrides(store: Path, split: Path | None, model: Path | None, output: Path, *changes: str) -> list[str]:
+    paths = [
+        f"data.store={store}",
+        f"data.split={split or 'null'}",
+        f"output={output}",
+        f"init.model={model or 'null'}",
+    ]
     return [*SMALL, *paths, *changes]
 
 
-def run(store: Path, split: Path, model: Path | None, output: Path, *changes: str, resume: str | None = None) -> Path:
+def run(
+    store: Path, split: Path | None, model: Path | None, output: Path, *changes: str, resume: str | None = None
+) -> Path:
     return finetune(
         load_config(FinetuneConfig, "finetune-tiny", overrides(store, split, model, output, *changes)), resume=resume
     )
@@ -242,15 +249,36 @@ def test_unlabelled_spectra_cannot_be_fine_tuned_on(store, split, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
-    [("sampling.anchors=999", "molecules have spectra; lower it"), ("init.model=nowhere", "is not a model folder")],
+    ("changes", "words"),
+    [
+        (["sampling.anchors=999"], "molecules have spectra; lower it"),
+        (["init.model=nowhere"], "is not a model folder"),
+        (["molecules.weight=1", "molecules.pool=none.smi", "molecules.pool_share=0.5"], "none.smi: no such file"),
+    ],
 )
 def test_a_configuration_that_fails_leaves_nothing_and_can_be_corrected(
-    store, split, pretrained, tmp_path, change, words
+    store, split, pretrained, tmp_path, changes, words
 ):
     with pytest.raises(ionbed.InputError, match=words):
-        run(store, split, pretrained, tmp_path / "run", change)
+        run(store, split, pretrained, tmp_path / "run", *changes)
     assert not (tmp_path / "run").exists()
+
+
+def test_structures_of_a_pool_are_trained_with_in_place_of_others(store, pretrained, tmp_path):
+    """Without a validation fold, and stopped and resumed: the file decides, not its path."""
+    pool, moved = tmp_path / "pool.smi", tmp_path / "moved.smi"
+    pool.write_text("CCCCN butylamine\nCCCCC(=O)O valeric acid\nCCCCCO pentanol\nCC(C)CO isobutanol\n")
+    changes = ["molecules.weight=1", "molecules.width=16", "molecules.structures=26",
+               "molecules.pool_share=1"]  # fmt: skip
+    output = tmp_path / "run"
+    model = ionbed.load_model(run(store, None, pretrained, output, *changes, f"molecules.pool={pool}"))
+    assert model.embed_molecules(["CCCCN"]).shape == (1, 16)
+    assert losses_of(output, "spectrum_to_structure") and not losses_of(output, "validation_loss")
+    pool.rename(moved)
+    run(store, None, pretrained, output, *changes, f"molecules.pool={moved}", resume="auto")
+    moved.write_text("CCCCN butylamine\n")
+    with pytest.raises(ionbed.InputError, match=r"other values of molecules\.pool"):
+        run(store, None, pretrained, output, *changes, f"molecules.pool={moved}", resume="auto")
 
 
 def test_a_batch_too_small_for_all_processes_is_skipped_by_all(store, split, tmp_path):
