@@ -196,7 +196,7 @@ def matmul_peak(
     ----------
     torch : module
     device : str
-        For example ``cpu`` or ``cuda:0``.
+        For example ``cpu`` or ``cuda:0``; one process of several may compute on ``cpu:0``.
     dtype : torch.dtype
     size : int
         Rows and columns; where None, large enough to reach the peak on that device.
@@ -205,7 +205,7 @@ def matmul_peak(
     clock : function
         In seconds; `time.process_time` on a machine that is busy with other work.
     """
-    n = size or (1024 if device == "cpu" else 8192)
+    n = size or (1024 if torch.device(device).type == "cpu" else 8192)
     a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
     wait = torch.cuda.synchronize if device.startswith("cuda") else (lambda: None)
     a @ b

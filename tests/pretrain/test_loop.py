@@ -154,6 +154,15 @@ def test_imitated_bf16_is_a_warning(bf16, warned, monkeypatch, caplog):
     assert ("takes 10.0 times as long as in fp32" in caplog.text) == bool(caplog.records) == warned
 
 
+def test_a_processor_is_timed_by_a_small_product_whatever_its_name(monkeypatch):
+    """Among several processes it is called 'cpu:0'; the product for a GPU would take it minutes."""
+    sizes, randn = [], torch.randn
+    monkeypatch.setattr(torch, "randn", lambda *size, **named: (sizes.append(size), randn(1, 1, **named))[1])
+    for device in ("cpu", "cpu:0"):
+        meter.matmul_peak(torch, device, torch.float32, seconds=0.01)
+    assert sizes == [(1024, 1024)] * 4
+
+
 def test_a_checkpoint_that_cannot_be_written_leaves_those_before(whole, tmp_path, monkeypatch):
     import shutil
 
