@@ -213,7 +213,7 @@ class Index:
         table = file.read_row_groups(groups.tolist())
         return list(spectra_from_table(table.take(pa.array(rows - (first_in_file - first_in_table)[group_of_row]))))
 
-    def embed(self, spectra: Sequence[Spectrum], *, progress: bool = False) -> EmbeddedQueries:
+    def embed(self, spectra: Iterable[Spectrum], *, progress: bool = False) -> EmbeddedQueries:
         """Embed queries with the model of the index.
 
         Raises
@@ -221,6 +221,7 @@ class Index:
         InputError
             A spectrum has no peaks.
         """
+        spectra = list(spectra)
         vectors = embed_queries(self.model, spectra, self.vectors.shape[1], progress=progress)
         columns = SpectrumColumns.from_spectra(spectra)
         model_hash = self.manifest["model_hash"]
@@ -228,7 +229,7 @@ class Index:
 
     def search(
         self,
-        queries: Sequence[Spectrum] | EmbeddedQueries,
+        queries: Iterable[Spectrum] | EmbeddedQueries,
         k: int = 10,
         precursor_ppm: float | None = 10.0,
         score: ScoreName = "cosine",
@@ -243,7 +244,7 @@ class Index:
 
         Parameters
         ----------
-        queries : sequence of Spectrum, or EmbeddedQueries
+        queries : iterable of Spectrum, or EmbeddedQueries
         k : int
             Hits per query, at most.
         precursor_ppm : float or None

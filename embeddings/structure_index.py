@@ -245,7 +245,7 @@ class StructureIndex:
 
     def search(
         self,
-        queries: Sequence[Spectrum],
+        queries: Iterable[Spectrum],
         k: int = 10,
         precursor_ppm: float | None = 10.0,
         *,
@@ -257,7 +257,7 @@ class StructureIndex:
 
         Parameters
         ----------
-        queries : sequence of Spectrum
+        queries : iterable of Spectrum
             With their adduct; where it is unknown, the usual ones of the polarity are tried
             (`ionbed.embeddings.structure_candidates.USUAL_ADDUCTS`).
         k : int
@@ -274,6 +274,7 @@ class StructureIndex:
             ``k``, ``precursor_ppm`` or ``formula`` is none, or a query has no peaks.
         """
         check_structure_search(k, precursor_ppm, formula)
+        queries = list(queries)
         vectors = embed_queries(self.model, queries, self.vectors.shape[1])
         if formula is None and precursor_ppm is None:
             ranked = self._ranked_openly(queries, vectors, min(k, len(self)))

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from ionbed import InputError
+from ionbed import InputError, read
 from ionbed.embeddings.hits import HIT_METADATA, EmbeddedQueries
 from ionbed.embeddings.index import Index, build
 from ionbed.spectra.spectrum import Spectrum
@@ -343,6 +343,8 @@ def test_build_takes_a_file_of_spectra_and_its_counts_add_up(model, tmp_path):
     (tmp_path / "library.mgf").write_text(MGF)
     index = build(tmp_path / "library.mgf", tmp_path / "index", model)
     assert index.metadata["spectrum_id"].to_pylist() == ["second", "first"]
+    found = index.search(read(tmp_path / "library.mgf"), k=1)
+    assert [of_query[0].metadata["spectrum_id"] for of_query in found] == ["first", "second"]
     assert index.polarity.tolist() == [-1, 1]
     counts = index.manifest["counts"]
     assert (counts["read"], counts["kept"], sum(counts["dropped"].values())) == (3, 2, 1)

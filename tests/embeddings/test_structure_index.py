@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+import ionbed
 from ionbed import InputError
 from ionbed.embeddings.index import Index
 from ionbed.embeddings.kinds import open_index
@@ -302,6 +303,13 @@ def test_hits_do_not_depend_on_the_queries_beside_them(index):
             alone = index.search([queries[i]], k=7, **options)
             np.testing.assert_array_equal(alone.rows[0], together.rows[i])
             np.testing.assert_array_equal(alone.scores[0], together.scores[i])
+
+
+def test_queries_may_come_from_a_file_as_it_is_read(index, tmp_path):
+    path = tmp_path / "queries.mgf"
+    path.write_text("BEGIN IONS\nTITLE=a\nPEPMASS=124.0393\nADDUCT=[M+H]+\n78.03 100\nEND IONS\n")
+    [found] = index.search(ionbed.read(path))
+    assert {hit.metadata["formula"] for hit in found} == {"C6H5NO2"}
 
 
 def test_equal_scores_are_ranked_by_row():
