@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from rich.console import Console
 from ionbed import InputError, cli
 from ionbed.embeddings import kinds
 from ionbed.embeddings.index import Index
+from ionbed.embeddings.structure_candidates import USUAL_ADDUCTS
 from ionbed.embeddings.structure_index import StructureIndex
 from ionbed.embeddings.structure_search import COLUMNS, find, format_hits, search
 from ionbed.encoder.configuration_ionbed import IonbedConfig
@@ -173,6 +176,13 @@ def test_the_commands_build_describe_and_search(queries, tmp_path, capsys):
     assert cli.main(["search", folder, str(queries), "--formula", "C6H5NO2"]) == 0
     assert "H3" in capsys.readouterr().out
     assert cli.main(["search", folder, str(queries), "--formula", "C6H5NO2", "--open"]) == 2
+
+
+def test_the_page_names_the_ions_that_are_tried():
+    page = (Path(__file__).parents[2] / "docs" / "structures.md").read_text(encoding="utf-8")
+    for sign, word in ((1, "positive"), (-1, "negative")):
+        [line] = [line for line in page.splitlines() if line.startswith(f"- {word}: ")]
+        assert tuple(re.findall(r"`(.+?)`", line)) == USUAL_ADDUCTS[sign]
 
 
 def read_spectra(path):
