@@ -43,6 +43,12 @@ OPEN_TERMS = (
 )
 """Terms of the score of an open search."""
 
+
+def without_embedding(terms: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the terms that need no embedding."""
+    return tuple(term for term in terms if EMBEDDING_COSINE not in term.split(BY))
+
+
 FORMAT = 1
 """Of the record in a model's ``config.json``."""
 
@@ -115,6 +121,8 @@ class Fusion:
         pairs are as are not.
     open : FusedScore
         For candidates of any precursor: the Tanimoto similarity (Morgan fingerprints) to be expected.
+    window_lookups, open_lookups : FusedScore
+        The same without the embeddings, fitted to the same pairs: what the model adds is seen beside them only.
     fitted : mapping
         On what it was fitted, and what it gave there.
     """
@@ -123,6 +131,8 @@ class Fusion:
     lookups: LookupOptions
     window: FusedScore
     open: FusedScore
+    window_lookups: FusedScore
+    open_lookups: FusedScore
     fitted: Mapping[str, Any] = field(default_factory=dict)
 
     def to_tree(self) -> dict[str, Any]:
@@ -134,11 +144,11 @@ class Fusion:
         """Return what `to_tree` wrote; raises ValueError, TypeError or KeyError where ``tree`` is not of that form."""
         if tree["format"] != FORMAT:
             raise ValueError(f"its format is {tree['format']}, this version of ionbed reads {FORMAT}")
-        window, open_ = (
+        scores = (
             FusedScore(tuple(of["terms"]), tuple(map(float, of["weights"])), float(of["intercept"]))
-            for of in (tree["window"], tree["open"])
+            for of in (tree["window"], tree["open"], tree["window_lookups"], tree["open_lookups"])
         )
-        return cls(str(tree["model_hash"]), LookupOptions(**tree["lookups"]), window, open_, dict(tree["fitted"]))
+        return cls(str(tree["model_hash"]), LookupOptions(**tree["lookups"]), *scores, dict(tree["fitted"]))
 
 
 def fusion_of(model: object, name: str = "the model") -> Fusion | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,15 @@ import numpy as np
 
 from ..artifacts import atomic_folder, refuse_existing, refuse_input_as_output, write_manifest
 from ..embeddings.fused_search import highest, pairs_of
-from ..embeddings.fusion import EMBEDDING_COSINE, OPEN_TERMS, WINDOW_TERMS, Fusion, term_columns
+from ..embeddings.fusion import (
+    EMBEDDING_COSINE,
+    OPEN_TERMS,
+    WINDOW_TERMS,
+    FusedScore,
+    Fusion,
+    term_columns,
+    without_embedding,
+)
 from ..encoder.loading import load_model
 from ..errors import InputError
 from ..progress import progress
@@ -22,7 +31,7 @@ from ..spectra.split import MOLECULES, Split
 from ..spectra.store import Store
 from .candidates import candidate_molecules
 from .dataset import EvaluationData, load_evaluation_data
-from .fusion_fit import FitPairs, best_targets, cross_validated, fit_probability, fit_ranking
+from .fusion_fit import Fit, FitPairs, best_targets, calibrated, cross_validated, fit_probability, fit_ranking
 from .metrics import comparable, roc_auc
 from .outcomes import tanimoto_pairs
 from .provenance import check_exposure
@@ -51,8 +60,8 @@ class FuseOptions:
     ----------
     depth : int
         Candidates of each query of the open search that are compared: the best by the cosine and by hybrid entropy.
-    ridge : float
-        Penalty on the squared weights of standardised terms.
+    window_ridge, open_ridge : float
+        Penalties on the squared weights of standardised terms, for either score.
     folds : int
         Of the cross-validation that says what the fit gives.
     allow_other_split : bool
@@ -66,7 +75,8 @@ class FuseOptions:
     """
 
     depth: int = 200
-    ridge: float = 1e-3
+    window_ridge: float = 1e-3
+    open_ridge: float = 1e-4
     folds: int = 5
     allow_other_split: bool = False
     cache: Path | None = None
@@ -75,9 +85,10 @@ class FuseOptions:
     lookups: LookupOptions = field(default_factory=LookupOptions)
 
     def __post_init__(self) -> None:
-        if self.depth < 1 or self.folds < 2 or self.ridge < 0:
-            raise ValueError(f"depth ({self.depth}), folds ({self.folds}) and ridge ({self.ridge}) must be at least 1, "
-                             "2 and 0")  # fmt: skip
+        if self.depth < 1 or self.folds < 2:
+            raise ValueError(f"'depth' is {self.depth} and 'folds' {self.folds}; they must be at least 1 and 2")
+        if min(self.window_ridge, self.open_ridge) < 0:
+            raise ValueError(f"a ridge is {min(self.window_ridge, self.open_ridge)}; it must not be below 0")
 
 
 def fuse(
@@ -123,14 +134,13 @@ def fuse(
             f"{split}: its fold '{FOLD}' holds {num_molecules} molecules of {store}; at least {LEAST_MOLECULES} are "
             "needed to fit a fused score: make a split with a larger one"
         )
-    window, open_, figures = fit(data, encoder, options)
+    scores, figures = fit(data, encoder, options)
     fusion = Fusion(
         encoder.model_hash(),
         options.lookups,
-        window,
-        open_,
+        *scores,
         {
-            "store": [shard["sha256"] for shard in shelf.manifest["shards"]],
+            "store": [shard.get("sha256") for shard in shelf.manifest["shards"]],
             "split": folds.hash,
             "fold": FOLD,
             "molecules": num_molecules,
@@ -150,8 +160,8 @@ def fuse(
     return fusion
 
 
-def fit(data: EvaluationData, encoder: Encoder, options: FuseOptions) -> tuple[Any, Any, dict[str, Any]]:
-    """Return the score within a window, that of an open search, and what they give in cross-validation.
+def fit(data: EvaluationData, encoder: Encoder, options: FuseOptions) -> tuple[list[FusedScore], dict[str, Any]]:
+    """Return the four scores of a `Fusion`, in its order, and what they give in cross-validation.
 
     Raises
     ------
@@ -160,33 +170,40 @@ def fit(data: EvaluationData, encoder: Encoder, options: FuseOptions) -> tuple[A
     """
     embedder = Embedder("model", encoder)
     pairs, singles = _window_pairs(data, embedder, options)
-    window = fit_probability(pairs, options.ridge)
-    scores = cross_validated(pairs, fit_probability, options.ridge, options.folds, options.seed)
     positive = pairs.target > 0.5
-    figures: dict[str, Any] = {
-        "same molecule": {
-            "metric": "ROC AUC",
-            "pairs": len(positive),
-            "pairs of one molecule": int(positive.sum()),
-            "fused": roc_auc(comparable(scores), positive),
-            "scores": {name: roc_auc(comparable(values), positive) for name, values in singles.items()},
-        }
-    }
+    window, alone, figures = _fitted(
+        pairs, fit_probability, options.window_ridge, options, singles, lambda scores: roc_auc(scores, positive)
+    )
+    counts = {"metric": "ROC AUC", "pairs": len(positive), "pairs of one molecule": int(positive.sum())}
+    found = {"same molecule": {**counts, **figures}}
     pairs, singles = _open_pairs(data, embedder, options)
+    open_, open_alone, figures = _fitted(
+        pairs, fit_ranking, options.open_ridge, options, singles, lambda scores: best_targets(scores, pairs).mean()
+    )
+    found["analogue search"] = {"metric": "Tanimoto@1", "queries": len(np.unique(pairs.query)), **figures}
     try:
-        open_ = fit_ranking(pairs, options.ridge)
-        scores = cross_validated(pairs, fit_ranking, options.ridge, options.folds, options.seed)
+        open_, open_alone = calibrated(open_, pairs), calibrated(open_alone, pairs.only(open_alone.terms))
     except ValueError as error:
-        raise InputError(
-            f"the open search cannot be fitted: {error}; train the model longer, or use more spectra"
-        ) from None
-    figures["analogue search"] = {
-        "metric": "Tanimoto@1",
-        "queries": len(np.unique(pairs.query)),
-        "fused": float(best_targets(comparable(scores), pairs).mean()),
-        "scores": {name: float(best_targets(comparable(values), pairs).mean()) for name, values in singles.items()},
-    }
-    return window, open_, figures
+        raise InputError(f"an open search cannot be fitted: {error}; use more spectra") from None
+    return [window, open_, alone, open_alone], found
+
+
+def _fitted(
+    pairs: FitPairs,
+    method: Fit,
+    ridge: float,
+    options: FuseOptions,
+    singles: dict[str, np.ndarray],
+    measure: Callable[[np.ndarray], float],
+) -> tuple[FusedScore, FusedScore, dict[str, Any]]:
+    """Return the score with and without the embeddings, and what they and single scores give."""
+    scores, figures = [], []
+    for part in (pairs, pairs.only(without_embedding(pairs.terms))):
+        scores.append(method(part, ridge))
+        held_out = cross_validated(part, method, ridge, options.folds, options.seed)
+        figures.append(float(measure(comparable(held_out))))
+    found = {name: float(measure(comparable(values))) for name, values in singles.items()}
+    return scores[0], scores[1], {"fused": figures[0], "look-ups fused": figures[1], "scores": found}
 
 
 def _window_pairs(
@@ -253,4 +270,7 @@ def _fit_pairs(
 
 def _in_words(question: str, figures: dict[str, Any]) -> str:
     others = ", ".join(f"{name} {value:.3f}" for name, value in figures["scores"].items())
-    return f"{question}: {figures['metric']} {figures['fused']:.3f} in cross-validation ({others})"
+    return (
+        f"{question}: {figures['metric']} {figures['fused']:.3f} in cross-validation (look-ups fused without the model "
+        f"{figures['look-ups fused']:.3f}; {others})"
+    )

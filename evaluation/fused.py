@@ -40,34 +40,52 @@ def fused_label(label: str) -> str:
     return f"{label} + look-up"
 
 
+def lookups_label(label: str) -> str:
+    """Return the label of the row of the same look-ups, fused without the model ``label``."""
+    return f"{label} + look-up, without the model"
+
+
 class FusedScorer:
     """Scores by a `Fusion`: listed pairs as within a precursor window, whole libraries as in an open search.
 
     A library is ranked as ``ionbed search --open --score fused`` ranks it: the best ``depth`` spectra by cosine and by
     hybrid entropy are scored, all others abstain.
+
+    Parameters
+    ----------
+    label : str
+    cosines : Cosines or None
+        None for the look-ups alone: the row is then one of a baseline that is trained here.
+    compared : ComparedSpectra
+    fusion : Fusion
+    depth : int
     """
 
-    kind: Kind = "learned"
-
     def __init__(
-        self, label: str, cosines: Cosines, compared: ComparedSpectra, fusion: Fusion, depth: int = OPEN_DEPTH
+        self, label: str, cosines: Cosines | None, compared: ComparedSpectra, fusion: Fusion, depth: int = OPEN_DEPTH
     ) -> None:
         self.label = label
-        self._cosines, self._compared, self._fusion, self._depth = cosines, compared, fusion, depth
+        self.kind: Kind = "trained" if cosines is None else "learned"
+        self._window, self._open = fusion.window, fusion.open
+        if cosines is None:
+            self._window, self._open = fusion.window_lookups, fusion.open_lookups
+        self._cosines, self._compared, self._depth = cosines, compared, depth
 
     def scores(self, queries: np.ndarray, library: np.ndarray) -> np.ndarray:
         """Return float32 scores from 0 to 1, NaN for what is not among the best; see `Scorer`."""
-        cosine = self._cosines.scores(queries, library)
         by_peaks = self._compared.hybrid_entropy.scores(queries, library)
-        query, column = pairs_of(highest(cosine, self._depth), highest(by_peaks, self._depth))
+        cosine = np.zeros_like(by_peaks) if self._cosines is None else self._cosines.scores(queries, library)
+        proposed = [scores for scores in (by_peaks, cosine) if self._cosines is not None or scores is by_peaks]
+        query, column = pairs_of(*(highest(scores, self._depth) for scores in proposed))
         features = self._compared.features(queries[query], library[column])
-        results = np.full(cosine.shape, np.nan, np.float32)
-        results[query, column] = self._fusion.open(cosine[query, column], features)
+        results = np.full(by_peaks.shape, np.nan, np.float32)
+        results[query, column] = self._open(cosine[query, column], features)
         return results
 
     def pair_scores(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """Return float64 scores from 0 to 1 of shape (n_pairs,); see `PairScorer`."""
-        return self._fusion.window(self._cosines.pair_scores(first, second), self._compared.features(first, second))
+        cosine = np.zeros(len(first)) if self._cosines is None else self._cosines.pair_scores(first, second)
+        return self._window(cosine, self._compared.features(first, second))
 
 
 def fused_entries(
@@ -79,7 +97,7 @@ def fused_entries(
     fold: str,
     workers: int | None = None,
 ) -> list[Entry]:
-    """Return a further row of every model that carries a fusion.
+    """Return two further rows of every model that carries a fusion: with look-ups, and those look-ups without it.
 
     Parameters
     ----------
@@ -112,15 +130,26 @@ def fused_entries(
         reasons = [entry.exposure, *(_exposure(corpus, split_hash, fold) for corpus in fitted)]
         rows.append(
             Entry(
+                lookups_label(entry.label),
+                "trained",
+                tuple(_fused(lookups_label(entry.label), None, fusion, workers) for fusion in fusions),
+                READS,
+                tuple(dict.fromkeys(fitted)),
+                next(filter(None, reasons[1:]), None),
+                kinds,
+            )
+        )
+        rows.append(
+            Entry(
                 fused_label(entry.label),
                 "learned",
                 tuple(
-                    _fused(entry.label, build, fusion, workers)
+                    _fused(fused_label(entry.label), build, fusion, workers)
                     for build, fusion in zip(entry.builds, fusions, strict=True)
                 ),
                 tuple(name for name in KNOWN if name in entry.known or name in READS),
                 tuple(dict.fromkeys([*entry.trained_on, *fitted])),
-                next((reason for reason in reasons if reason is not None), None),
+                next(filter(None, reasons), None),
                 kinds,
             )
         )
@@ -133,12 +162,13 @@ def _exposure(fitted: Corpus, split_hash: str, fold: str) -> str | None:
     return f"its fused score was fitted on the fold '{fold}'" if fold in fitted.folds else None
 
 
-def _fused(label: str, build: Build, fusion: Fusion, workers: int | None) -> Build:
+def _fused(label: str, build: Build | None, fusion: Fusion, workers: int | None) -> Build:
     cleaner = PeakCleaner(fusion.lookups)
 
     def built(data: EvaluationData, molecules: Candidates, rows: np.ndarray) -> Scorer:
         require_lookups()
         compared = ComparedSpectra(data.columns, fusion.lookups, rows=rows, cleaner=cleaner, workers=workers)
-        return FusedScorer(fused_label(label), cast(Cosines, build(data, molecules, rows)), compared, fusion)
+        cosines = None if build is None else cast(Cosines, build(data, molecules, rows))
+        return FusedScorer(label, cosines, compared, fusion)
 
     return built

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -40,6 +40,10 @@ class FitPairs:
     group: np.ndarray = field(repr=False)
     energy: np.ndarray = field(repr=False)
 
+    def only(self, terms: tuple[str, ...]) -> FitPairs:
+        """Return the pairs with fewer terms."""
+        return replace(self, terms=terms, values=self.values[:, [self.terms.index(term) for term in terms]])
+
     def take(self, chosen: np.ndarray) -> FitPairs:
         """Return the pairs at ``chosen`` (integers or bool)."""
         parts = (self.values, self.target, self.query, self.group, self.energy)
@@ -65,16 +69,10 @@ def fit_probability(pairs: FitPairs, ridge: float) -> FusedScore:
 
 
 def fit_ranking(pairs: FitPairs, ridge: float) -> FusedScore:
-    """Fit the score whose best candidate has the highest target, and scale it to the target itself.
+    """Fit the score whose best candidate has the highest target, of no scale of its own.
 
     Maximised is the mean over queries of the target that is expected where a candidate is drawn by the softmax of the
-    scores: a smooth form of the target of the best hit. A logistic function with a positive slope, which changes no
-    ranking, then maps the score to the target.
-
-    Raises
-    ------
-    ValueError
-        The best candidates have no higher target than others.
+    scores: a smooth form of the target of the best hit.
     """
     from scipy.optimize import minimize
 
@@ -92,12 +90,25 @@ def fit_ranking(pairs: FitPairs, ridge: float) -> FusedScore:
         gradient = values.T @ (share * (target - np.repeat(expected, counts))) / len(starts)
         return float(ridge * weights @ weights - expected.mean()), 2 * ridge * weights - gradient
 
-    found = minimize(loss, np.zeros(values.shape[1]), jac=True, method="L-BFGS-B", options={"maxiter": MAX_ITERATIONS})
-    weights = found.x / scale
-    slope, intercept = logistic((pairs.values @ weights)[:, None], pairs.target, np.ones(len(pairs.target)), 0.0)
+    start = np.zeros(values.shape[1])
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": MAX_ITERATIONS})
+    return FusedScore(pairs.terms, tuple((found.x / scale).tolist()), 0.0)
+
+
+def calibrated(score: FusedScore, pairs: FitPairs) -> FusedScore:
+    """Return a score that ranks alike and is, on the average over all pairs, the target itself.
+
+    Raises
+    ------
+    ValueError
+        Pairs of higher scores have no higher targets.
+    """
+    weights = np.array(score.weights)
+    total = (pairs.values @ weights)[:, None]
+    slope, intercept = logistic(total, pairs.target, np.ones(len(total)), 0.0)
     if not slope[0] > 0:
         raise ValueError("candidates with higher scores are no more alike to the query than others")
-    return FusedScore(pairs.terms, tuple((slope[0] * weights).tolist()), intercept)
+    return FusedScore(score.terms, tuple((slope[0] * weights).tolist()), intercept)
 
 
 def logistic(values: np.ndarray, target: np.ndarray, weight: np.ndarray, ridge: float) -> tuple[np.ndarray, float]:

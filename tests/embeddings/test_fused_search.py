@@ -28,6 +28,7 @@ MIXED = Fusion(
     OPTIONS,
     FusedScore(WINDOW_TERMS, tuple(np.linspace(1, -1, len(WINDOW_TERMS)).tolist()), 0.1),
     FusedScore(OPEN_TERMS, tuple(np.linspace(1, -0.5, len(OPEN_TERMS)).tolist()), 0.1),
+    *2 * [FusedScore(("cosine",), (1.0,), 0.0)],
 )
 
 

@@ -14,11 +14,12 @@ from ionbed.spectra.lookups import LookupOptions
 from ionbed.spectra.pair_features import FEATURES
 
 SCORE = FusedScore((EMBEDDING_COSINE, "cosine", f"{EMBEDDING_COSINE} by lower entropy"), (2.0, -1.0, 0.5), 0.25)
+PLAIN = FusedScore(("cosine",), (2.0,), 0.0)
 
 
 def fusion(model_hash: str) -> Fusion:
     other = FusedScore((EMBEDDING_COSINE,), (3.0,), -1.0)
-    return Fusion(model_hash, LookupOptions(tolerance_da=0.01), SCORE, other, {"fold": "validation"})
+    return Fusion(model_hash, LookupOptions(tolerance_da=0.01), SCORE, other, PLAIN, PLAIN, {"fold": "validation"})
 
 
 def test_the_score_is_a_logistic_function_of_weighted_terms_and_products() -> None:

@@ -12,6 +12,7 @@ from ionbed.evaluation.fusion_fit import (
     FitPairs,
     balanced,
     best_targets,
+    calibrated,
     cross_validated,
     fit_probability,
     fit_ranking,
@@ -80,7 +81,7 @@ def test_a_ranking_is_by_the_terms_that_rank_and_says_what_to_expect() -> None:
     easy = np.random.default_rng(3).uniform(-0.2, 0.2, 30)[found.query]
     found = replace(found, target=np.clip(tanimoto + easy, 0, 1))
     found.values[:, 2] = 10 * easy
-    score = fit_ranking(found, 1e-4)
+    score = calibrated(fit_ranking(found, 1e-4), found)
     spread = np.abs(score.weights) * found.values.std(axis=0)
     assert score.weights[0] > 0 and spread[0] > 10 * spread[1:].max()
     best = best_targets(found.values @ np.array(score.weights), found)
@@ -92,7 +93,7 @@ def test_a_ranking_is_by_the_terms_that_rank_and_says_what_to_expect() -> None:
 def test_a_ranking_that_learned_nothing_is_refused() -> None:
     found = replace(pairs(), values=np.ones((600, 3)))
     with pytest.raises(ValueError, match="no more alike"):
-        fit_ranking(found, 1e-3)
+        calibrated(fit_ranking(found, 1e-3), found)
 
 
 def test_a_pair_is_scored_by_weights_that_have_not_seen_its_molecule() -> None:

@@ -1,0 +1,204 @@
+"""`ionbed fuse` from a model to its row in the tables: what is fitted, on whom, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from ionbed.cli import main
+from ionbed.embeddings.fused_search import FusedSearch
+from ionbed.embeddings.fusion import EMBEDDING_COSINE, FusedScore, Fusion, fusion_of
+from ionbed.encoder.configuration_ionbed import IonbedConfig
+from ionbed.encoder.loading import load_model
+from ionbed.encoder.modeling_ionbed import IonbedModel
+from ionbed.errors import InputError
+from ionbed.evaluation.dataset import EvaluationData, load_evaluation_data
+from ionbed.evaluation.entries import Entry
+from ionbed.evaluation.fuse import FOLD, FuseOptions, fuse
+from ionbed.evaluation.fused import FusedScorer, fused_entries, fused_label, lookups_label
+from ionbed.evaluation.rows import SPECTRA, model_entry
+from ionbed.spectra.lookups import LookupOptions
+from ionbed.spectra.pair_features import ComparedSpectra
+from ionbed.spectra.spectrum import Spectrum
+from ionbed.spectra.split import Split
+from ionbed.spectra.store import Store
+
+OPTIONS = FuseOptions(depth=10, workers=1)
+ACIDS = ("C", "CCC", "c1ccccc1", "C1CCCCC1", "c1ccncc1", "CS", "CCl", "c1ccoc1")
+AMINES = ("C", "CCO", "c1ccccc1", "C1CCCC1", "CC#N", "CCS")
+MOLECULES = len(ACIDS) * len(AMINES) // 2
+"""In either fold."""
+
+
+def amides() -> tuple[list[Spectrum], dict[int, str]]:
+    """Every acid with every amine: each has peaks of its own, so that relatives look alike; one acid, one precursor."""
+    from .conftest import spectrum
+
+    rng = np.random.default_rng(0)
+    parts = rng.uniform(60, 180, (len(ACIDS) + len(AMINES), 4))
+    spectra, folds = [], {}
+    for molecule, (acid, amine) in enumerate(np.ndindex(len(ACIDS), len(AMINES))):
+        folds[molecule] = ("train", FOLD)[(acid + amine) % 2]
+        own = np.concatenate([parts[acid], parts[len(ACIDS) + amine], rng.uniform(60, 180, 2)])
+        for number in range(4):
+            mz = np.concatenate([own[rng.random(10) < 0.6], own[:1], rng.uniform(60, 180, 3)]) + rng.normal(0, 0.002)
+            made = spectrum(
+                molecule,
+                number,
+                precursor_mz=200.0 + 20.0 * acid,
+                laboratory=("Alpha", "Beta")[number % 2],
+                mz=np.unique(mz.astype(np.float32)),
+                intensity=rng.uniform(0.2, 1.0, len(np.unique(mz.astype(np.float32)))),
+                smiles=f"{ACIDS[acid]}C(=O)N{AMINES[amine]}",
+            )
+            spectra.append(replace(made, collision_energy=(10.0, 40.0)[number // 2]))
+    return spectra, folds
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """A store of 48 molecules, half of them in the validation fold, a model that held them out, and it fused."""
+    from .conftest import split_of, write_store
+
+    folder = tmp_path_factory.mktemp("fuse")
+    spectra, folds = amides()
+    store = write_store(folder / "store", spectra)
+    split_of(folds).save(folder / "split.json")
+    split = Split.load(folder / "split.json")
+    stage = {"command": "finetune", "split": split.hash, "folds": ["train"]}
+    sizes = {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "num_mz_wavelengths": 8}
+    IonbedModel(IonbedConfig(**sizes, training=[stage])).save_pretrained(folder / "model")
+    fusion = fuse(folder / "model", store, folder / "split.json", folder / "fused", OPTIONS)
+    data = load_evaluation_data(Store(store), split)
+    return SimpleNamespace(folder=folder, store=store, split=split, fusion=fusion, data=data)
+
+
+def test_the_model_is_written_with_its_score_and_is_otherwise_what_it_was(made: SimpleNamespace) -> None:
+    before, after = load_model(made.folder / "model"), load_model(made.folder / "fused")
+    assert fusion_of(before) is None and fusion_of(after) == made.fusion
+    assert after.model_hash() == before.model_hash() == made.fusion.model_hash
+    assert after.config.training == before.config.training
+    fitted = made.fusion.fitted
+    assert (fitted["fold"], fitted["split"], fitted["molecules"]) == (FOLD, made.split.hash, MOLECULES)
+    manifest = json.loads((made.folder / "fused" / "manifest.json").read_text())
+    assert manifest["command"] == "fuse" and manifest["fusion"]["fitted"] == fitted
+
+
+def test_the_score_is_no_worse_than_a_lookup_and_says_so(made: SimpleNamespace) -> None:
+    same, analogue = (made.fusion.fitted[name] for name in ("same molecule", "analogue search"))
+    assert same["pairs"] > same["pairs of one molecule"] > 0 and analogue["queries"] == 2 * MOLECULES
+    for figures in (same, analogue):
+        assert next(iter(figures["scores"])) == EMBEDDING_COSINE and len(figures["scores"]) == 5
+        lookups = [value for name, value in figures["scores"].items() if name != EMBEDDING_COSINE]
+        assert figures["fused"] > max(lookups) - 0.05
+        assert 0 < figures["look-ups fused"] <= 1
+    assert same["scores"]["spectral entropy"] > 0.8  # the peaks do tell these molecules apart
+    for score in (made.fusion.window_lookups, made.fusion.open_lookups):
+        assert not any(EMBEDDING_COSINE in term for term in score.terms)
+
+
+def test_the_same_fit_twice_is_the_same(made: SimpleNamespace, tmp_path: Path) -> None:
+    again = fuse(made.folder / "model", made.store, made.folder / "split.json", tmp_path / "again", OPTIONS)
+    assert again == made.fusion
+    written = [
+        json.loads((folder / "config.json").read_text()) for folder in (made.folder / "fused", tmp_path / "again")
+    ]
+    assert written[0] == written[1]
+
+
+def test_only_molecules_of_the_validation_fold_are_queries(made: SimpleNamespace, monkeypatch, tmp_path: Path) -> None:
+    from ionbed.evaluation import fuse as module
+
+    asked = []
+    plain = module._fit_pairs
+
+    def seen(data: EvaluationData, terms: tuple[str, ...], *rest: np.ndarray):
+        asked.append(set(data.fold[rest[-1]].tolist()))
+        return plain(data, terms, *rest)
+
+    monkeypatch.setattr(module, "_fit_pairs", seen)
+    fuse(made.folder / "model", made.store, made.folder / "split.json", tmp_path / "out", OPTIONS)
+    assert asked == [{FOLD}, {FOLD}]
+
+
+def test_what_cannot_be_fitted_is_refused(made: SimpleNamespace, tmp_path: Path) -> None:
+    folder, out = made.folder, tmp_path / "out"
+    with pytest.raises(InputError, match="already exists"):
+        fuse(folder / "model", made.store, folder / "split.json", folder / "fused", OPTIONS)
+    blocks = {block: "train" if number % 3 else FOLD for number, block in enumerate(made.split.folds)}
+    replace(made.split, folds=blocks).save(tmp_path / "other.json")
+    with pytest.raises(InputError, match=r"may have seen the molecules .* another split"):
+        fuse(folder / "model", made.store, tmp_path / "other.json", out, OPTIONS)
+    with pytest.raises(InputError, match=r"its fold 'validation' holds 16 molecules .* at least 20"):
+        allowed = replace(OPTIONS, allow_other_split=True)
+        fuse(folder / "model", made.store, tmp_path / "other.json", out, allowed)
+    assert not out.exists()
+    words = ["fuse", str(folder / "model"), str(made.store), "--split", str(tmp_path / "none.json"), "--out", str(out)]
+    assert main(words) == 2
+
+
+def entries_of(made: SimpleNamespace, models: dict[str, list], fold: str, split_hash: str | None = None) -> list[Entry]:
+    plain = [model_entry(label, of_label, None) for label, of_label in models.items()]
+    return fused_entries(plain, models, SPECTRA, split_hash=split_hash or made.split.hash, fold=fold, workers=1)
+
+
+def test_a_model_with_a_score_has_two_rows_more(made: SimpleNamespace) -> None:
+    plain, fused = load_model(made.folder / "model"), load_model(made.folder / "fused")
+    alone, row = entries_of(made, {"plain": [plain], "mine": [fused]}, "test")
+    assert (alone.label, alone.kind) == (lookups_label("mine"), "trained")
+    assert (row.label, row.kind) == (fused_label("mine"), "learned")
+    assert row.known == alone.known == ("precursor_mz", "collision_energy")
+    assert [corpus.name for corpus in row.trained_on] == ["finetune", "fuse"]
+    assert [corpus.name for corpus in alone.trained_on] == ["fuse"]
+    assert row.exposure is None and alone.exposure is None
+    assert all("fitted on the fold" in entry.exposure for entry in entries_of(made, {"mine": [fused]}, FOLD))
+    assert all("another split" in entry.exposure for entry in entries_of(made, {"mine": [fused]}, "test", "x"))
+    with pytest.raises(InputError, match=r"models.mine: 1 of its 2 trainings carry a fused score"):
+        entries_of(made, {"mine": [fused, plain]}, "test")
+
+
+def test_the_rows_score_as_a_search_does(made: SimpleNamespace) -> None:
+    data, model = made.data, load_model(made.folder / "fused")
+    queries, library = data.rows_in(FOLD)[:20], data.rows_in("train")
+    alone, row = (
+        entry.builds[0](data, None, np.arange(len(data))) for entry in entries_of(made, {"m": [model]}, "test")
+    )
+    scores, of_lookups = row.scores(queries, library), alone.scores(queries, library)
+    assert scores.shape == of_lookups.shape == (20, len(library))
+    vectors = model.embed(data.columns)
+    search = FusedSearch(made.fusion, data.columns.take(library), vectors[library], data.columns.polarity[library])
+    every = np.arange(len(library))
+    start, stop = np.zeros(20, np.int64), np.full(20, len(library))
+    found = search.in_windows(data.columns.take(queries), vectors[queries], start, stop, len(library))
+    first, second = np.repeat(queries, len(library)), np.tile(library, 20)
+    expected = np.empty_like(scores)
+    np.put_along_axis(expected, found.rows, found.scores, axis=1)
+    np.testing.assert_allclose(row.pair_scores(first, second).reshape(scores.shape), expected, atol=1e-5)
+    assert np.abs(alone.pair_scores(first, second) - row.pair_scores(first, second)).max() > 1e-3
+    np.testing.assert_array_equal(np.isnan(scores), False)  # fewer than are scored in an open search
+    assert len(every) == scores.shape[1]
+
+
+def test_a_row_abstains_on_what_neither_score_proposes(made: SimpleNamespace) -> None:
+    data = made.data
+    queries, library = data.rows_in(FOLD)[:20], data.rows_in("train")
+    compared = ComparedSpectra(data.columns, LookupOptions(), workers=1)
+    terms = FusedScore((EMBEDDING_COSINE, "hybrid entropy"), (1.0, 1.0), 0.0)
+    fusion = Fusion("", LookupOptions(), terms, terms, *2 * [FusedScore(("cosine",), (1.0,), 0.0)])
+    rng = np.random.default_rng(0)
+    cosine = rng.uniform(-1, 1, (20, len(library))).astype(np.float32)
+    cosines = SimpleNamespace(scores=lambda queries, library: cosine)
+    by_peaks = compared.hybrid_entropy.scores(queries, library)
+    scores = FusedScorer("both", cosines, compared, fusion, depth=2).scores(queries, library)
+    alone = FusedScorer("peaks", None, compared, fusion, depth=2).scores(queries, library)
+    for query in range(20):
+        kept = {*np.argsort(-cosine[query])[:2], *np.argsort(-by_peaks[query])[:2]}
+        scored = set(np.flatnonzero(~np.isnan(scores[query])))
+        assert {cosine[query].argmax(), by_peaks[query].argmax()} <= scored
+        assert len(scored) == len(kept)
+        assert len(np.flatnonzero(~np.isnan(alone[query]))) == 2 and ~np.isnan(alone[query, by_peaks[query].argmax()])
