@@ -97,6 +97,9 @@ VERDICT_WORDS = {"beats": "beats", "loses": "loses to", "unresolved": "cannot be
 TRANSFER = ", analogue transfer"
 """Behind the label of the row whose neighbours are transferred."""
 
+WITH_LOOKUP, LOOKUPS_ONLY = " + look-up", " + look-up, without the model"
+"""Behind the label of a model whose cosine is fused with look-ups, and of the same look-ups fused without it."""
+
 
 def explained_row(row: Mapping[str, Any]) -> str:
     """Return one sentence on a row (with ``label`` and ``kind``)."""
@@ -104,4 +107,9 @@ def explained_row(row: Mapping[str, Any]) -> str:
     if label.endswith(TRANSFER):
         found = label.removesuffix(TRANSFER)
         return f"candidates like the molecules of the training spectra that '{found}' finds nearest come first"
+    fused = "the look-ups, the matched peaks and the collision energies in one score, fitted on the validation fold"
+    if label.endswith(LOOKUPS_ONLY):
+        return f"{fused}: what '{label.removesuffix(LOOKUPS_ONLY)}' with look-ups has to beat"
+    if label.endswith(WITH_LOOKUP):
+        return f"the cosine of '{label.removesuffix(WITH_LOOKUP)}' with {fused}"
     return ROWS.get(label, KIND_WORDS[row["kind"]])
