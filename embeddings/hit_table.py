@@ -39,6 +39,9 @@ class Row(Protocol):
         """Why there is no hit, or what is to be known of the hits."""
 
 
+NOTES_TOLD = 5
+"""Reasons named in the line about a search; they may have a number or a formula in them, and be as many as queries."""
+
 RowType = TypeVar("RowType", bound=Row)
 
 
@@ -69,7 +72,10 @@ class SearchSummary:
 
     def __str__(self) -> str:
         """Return one line."""
-        notes = "".join(f", {count:,} without ({note})" for note, count in self.without_hits.most_common())
+        told = self.without_hits.most_common(NOTES_TOLD)
+        notes = "".join(f", {count:,} without ({note})" for note, count in told)
+        if others := self.without_hits.total() - sum(count for _, count in told):
+            notes += f", {others:,} without for other reasons"
         return f"{self.queries:,} queries: {self.with_hits:,} with hits{notes}"
 
 
@@ -95,7 +101,11 @@ def write_hits(
 
 
 def format_queries(
-    rows: Iterable[RowType], table_of: Callable[[list[RowType]], Table], *, max_queries: int
+    rows: Iterable[RowType],
+    table_of: Callable[[list[RowType]], Table],
+    *,
+    max_queries: int,
+    about: Callable[[RowType], str] = lambda _: "",
 ) -> RenderableType:
     """Return the hits for a terminal: a line for each query, and a table of its hits or why there is none below.
 
@@ -107,6 +117,8 @@ def format_queries(
         Returns the table of the hits of one query.
     max_queries : int
         Queries shown; the last line says how many are not.
+    about : callable
+        Returns what the line of a query says besides its id and precursor m/z.
     """
     from rich.console import Group
     from rich.text import Text
@@ -121,6 +133,8 @@ def format_queries(
         title = Text(hits[0].query_id, style="bold")
         if hits[0].query_precursor_mz is not None:
             title.append(f"  m/z {hits[0].query_precursor_mz:.4f}", style="not bold")
+        if words := about(hits[0]):
+            title.append(f"  {words}", style="not bold")
         parts.append(title)
         if hits[0].note:
             parts.append(Text(f"  {hits[0].note}", style="dim"))

@@ -132,7 +132,7 @@ def format_hits(rows: Iterable[StructureHitRow], *, max_queries: int = 50) -> Re
     max_queries : int
         Queries shown; the last line says how many are not.
     """
-    return format_queries(rows, _table_of, max_queries=max_queries)
+    return format_queries(rows, _table_of, max_queries=max_queries, about=_num_candidates)
 
 
 def _find(
@@ -169,6 +169,17 @@ def _find(
             )
 
 
+def _num_candidates(row: StructureHitRow) -> str:
+    if row.candidates is None:
+        return ""
+    return "1 candidate" if row.candidates == 1 else f"{row.candidates:,} candidates"
+
+
+def _error(ppm: float | None) -> str:
+    """Return an error in ppm, short where it is large, as in an open search."""
+    return shown(ppm, "+.1f" if ppm is None or abs(ppm) < 1e5 else "+.1e")
+
+
 def _table_of(hits: Sequence[StructureHitRow]) -> Table:
     """Return the hits of one query; the widths are fixed, so that the tables of several queries align."""
     from rich.table import Table
@@ -186,7 +197,7 @@ def _table_of(hits: Sequence[StructureHitRow]) -> Table:
         table.add_row(
             str(hit.rank),
             shown(hit.score, ".3f"),
-            shown(hit.mass_error_ppm, "+.1f"),
+            _error(hit.mass_error_ppm),
             Text(hit.adduct or ""),
             Text(hit.name or hit.smiles or ""),
             Text(hit.formula or ""),

@@ -123,8 +123,27 @@ def test_hits_to_read(index, queries):
     console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(format_hits(find(index, queries), max_queries=4))
     text = console.export_text()
-    for words in ("Caffeine", "[M+H]+", "adduct unknown: tried", "no structure within 10 ppm", "and 2 more queries"):
+    for words in (
+        "Caffeine",
+        "1 candidate\n",
+        "2 candidates\n",
+        "0 candidates\n",
+        "[M+H]+",
+        "adduct unknown: tried",
+        "no structure within 10 ppm",
+        "and 2 more queries",
+    ):
         assert words in text
+
+
+def test_a_summary_names_the_commonest_reasons_only(index, tmp_path):
+    (tmp_path / "q.mgf").write_text(
+        "".join(record(f"q{n}", 200.0 + n, f"FORMULA=C{n + 30}H9", "69.04 10") for n in range(8))
+    )
+    summary = search(index, tmp_path / "q.mgf", tmp_path / "hits.tsv", formula="query")
+    assert summary.without_hits.total() == 8
+    assert str(summary).count("no structure of the formula") == 5
+    assert str(summary).endswith(", 3 without for other reasons")
 
 
 def test_bad_words_are_told_at_once_and_nothing_is_written(index, queries, tmp_path):
