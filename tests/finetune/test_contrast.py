@@ -191,7 +191,7 @@ def test_any_one_term_will_do_but_not_none(on):
 
 GATHER = """
 import sys, torch, torch.distributed as dist
-from ionbed.finetune.losses import gather_embeddings
+from ionbed.finetune.losses import gather_embeddings, gather_two
 from ionbed.pretrain.contrast import contrastive_loss
 
 dist.init_process_group("gloo")
@@ -210,6 +210,22 @@ loss(alone, torch.arange(7), [7]).backward()
 own = everything[start:stop].clone().requires_grad_()
 loss(own, torch.arange(start, stop), sizes).backward()
 torch.testing.assert_close(own.grad, alone.grad[start:stop])
+
+others = torch.nn.functional.normalize(torch.randn(3, 5, generator=torch.Generator().manual_seed(1)), dim=1)
+first, last = [(0, 3), (3, 3)][rank]  # the second process has none
+both = [everything.clone().requires_grad_(), others.clone().requires_grad_()]
+mine = [everything[start:stop].clone().requires_grad_(), others[first:last].clone().requires_grad_()]
+
+def loss_of_two(a, b, rows, sizes, other_sizes):
+    all_a, all_b = gather_two(a, b, sizes, other_sizes)
+    similarity = torch.cat([a @ all_b.T, a @ all_a.T], dim=1)
+    positive = label[rows][:, None] == torch.cat([torch.arange(3), label])
+    return contrastive_loss(similarity, positive, ~positive, 0.1) + (b @ all_a.T).square().sum()
+
+loss_of_two(*both, torch.arange(7), [7], [3]).backward()
+loss_of_two(*mine, torch.arange(start, stop), sizes, [3, 0]).backward()
+torch.testing.assert_close(mine[0].grad, both[0].grad[start:stop])
+torch.testing.assert_close(mine[1].grad, both[1].grad[first:last])
 """
 
 
