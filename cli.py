@@ -7,6 +7,7 @@ Nothing heavy is imported before a command runs, so that ``ionbed --help`` answe
 from __future__ import annotations
 
 import atexit
+import json
 import logging
 import os
 import sys
@@ -100,6 +101,10 @@ def prepare(
         str, typer.Option(metavar="CONFIG", help="A YAML file, or a name from 'ionbed configs'.")
     ] = "prepare",
     overrides: SetOption = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.csv", help="Structures by id: columns spectrum_id, smiles ...", show_default=False),
+    ] = None,
     workers: WorkersOption = None,
     cluster: Annotated[
         str | None,
@@ -112,7 +117,8 @@ def prepare(
     from .spectra.prepare import PrepareOptions
     from .spectra.prepare import prepare as run
 
-    options = load_config(PrepareOptions, config, overrides or ())
+    given = [] if labels is None else [f"labels={json.dumps(str(labels))}"]
+    options = load_config(PrepareOptions, config, [*(overrides or ()), *given])
     manifest = run(inputs, out, options=options, workers=workers, cluster=cluster, overwrite=overwrite)
     _say_counts(manifest["counts"], out)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from ..artifacts import (
     read_manifest,
     refuse_existing,
     refuse_input_as_output,
+    sha256_of_file,
     sha256_of_json,
     write_manifest,
 )
@@ -26,6 +28,7 @@ from ..progress import progress
 from .cleaning import CleaningOptions
 from .curation_report import write_report
 from .grades import GradeOptions
+from .label_table import read_record_labels
 from .near_duplicates import NearDuplicateOptions
 from .pairs import PairOptions
 from .precursor import MetadataOptions
@@ -37,6 +40,8 @@ from .preparation.shuffle import Decisions, Round, drop_by_grade, shuffle
 from .preparation.units import InputFile, Unit, cut_into_units, input_files, resume_key
 from .preparation.workers import Workers, open_workers
 from .readers import read_blocks, warn_of_skipped
+
+logger = logging.getLogger("ionbed")
 
 DROPPED_FILE = "dropped.tsv"
 """Lists every record that was dropped: source_file, position, native_id, reason, detail."""
@@ -60,6 +65,9 @@ class PrepareOptions:
     licenses : tuple of str or None
         The licences that are kept, as the records write them (``CC BY``, ``CC0``); a version number (``4.0``), case,
         blanks and hyphens do not matter. A record without a licence is then dropped. None keeps all.
+    labels : Path or None
+        A table (CSV or TSV) with ids and structures, laid over the records of these ids
+        (`ionbed.spectra.label_table.read_record_labels`).
     rows_per_shard : int
         Spectra in one Parquet file, at most. The number of files is 1, 2, 4, 8, 16, 32 or a multiple of 64, so that
         they divide among the processes of a training run.
@@ -72,6 +80,7 @@ class PrepareOptions:
     near_duplicates: NearDuplicateOptions = field(default_factory=NearDuplicateOptions)
     pairs: PairOptions = field(default_factory=PairOptions)
     licenses: tuple[str, ...] | None = None
+    labels: Path | None = None
     rows_per_shard: int = 65_536
 
     def __post_init__(self) -> None:
@@ -134,6 +143,10 @@ def prepare(
     for path in inputs:
         read_blocks(path)  # a missing or useless input is told at once
     files = input_files(inputs)
+    if options.labels is not None:
+        refuse_input_as_output(out, options.labels)
+        read_record_labels.cache_clear()  # of a file that was changed since
+        read_record_labels(options.labels)
     key = resume_key(files, _plain(options), __version__)
     with _told_of_full_disk(out), atomic_folder(out, overwrite=overwrite, resume_key=key) as folder:
         if not (folder / MANIFEST).exists():  # else all was done but the last move
@@ -166,6 +179,7 @@ def _prepare(
 ) -> dict[str, Any]:
     scratch.mkdir(exist_ok=True)
     parts = _make_parts(inputs, files, scratch, options, workers)
+    labels = _labels_used(parts, options)
     curation = Curation(parts, options.grades)
 
     decisions = _decide(parts, options, workers)
@@ -208,6 +222,7 @@ def _prepare(
         "inputs": described,
         "options": _plain(options),
         "counts": counts,
+        **({"labels": labels} if labels else {}),
         "shards": shards,
         "pairs": pairs,
     }
@@ -240,6 +255,32 @@ def _make_parts(
     if skipped:
         warn_of_skipped(", ".join(map(str, inputs[:3])), skipped)
     return Parts(scratch, tuple(rows))
+
+
+def _labels_used(parts: Parts, options: PrepareOptions) -> dict[str, Any]:
+    """Return how many ids of the user's table of labels were found among the records; empty without a table.
+
+    Raises
+    ------
+    InputError
+        None was found.
+    """
+    if options.labels is None:
+        return {}
+    labels = read_record_labels(options.labels)
+    used = {row for number in range(len(parts.num_rows)) for row in parts.summary(number)["labelled"]}
+    missing = [name for name, (row, _) in labels.fields.items() if row not in used]
+    if not used:
+        raise InputError(
+            f"{labels.path}: none of its {len(labels):,} ids is that of a record ({missing[0]!r}, for example); ids "
+            "are those of the file of spectra, in an MGF the TITLE, or FILE.mgf#3 for its third record"
+        )
+    if labels.ignored:
+        logger.warning("%s: says nothing of records in the columns %s", labels.path, ", ".join(labels.ignored))
+    if missing:
+        logger.warning("%s: %s of %s ids match no record (%s, for example)", labels.path, f"{len(missing):,}",
+                       f"{len(labels):,}", missing[0])  # fmt: skip
+    return {**describe_input(labels.path), "ids": len(labels), "matched": len(labels) - len(missing)}
 
 
 def _decide(parts: Parts, options: PrepareOptions, workers: Workers) -> Decisions:
@@ -276,4 +317,6 @@ def _nothing_kept(inputs: Sequence[Path], counts: dict[str, Any]) -> str:
 
 
 def _plain(options: PrepareOptions) -> dict[str, Any]:
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(options).items()}
+    tree = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(options).items()}
+    path = tree.pop("labels")  # told by its content: what it is called changes nothing
+    return tree if path is None else {**tree, "labels": sha256_of_file(path)}

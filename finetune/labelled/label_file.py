@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
-import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from ...errors import InputError
+from ...spectra.label_table import column_place, read_table
 from ...spectra.molecules import is_inchikey, standardise
 
 KEY_COLUMNS = {
@@ -88,8 +85,8 @@ def read_label_file(path: Path, key: str, columns: Sequence[str]) -> LabelFile:
         The file is missing, empty or no table, or lacks a column.
     """
     header, rows = read_table(path)
-    key_place = _place(path, header, key)
-    wanted = [_place(path, header, name) for name in columns] or [n for n in range(len(header)) if n != key_place]
+    key_place = column_place(path, header, key)
+    wanted = [column_place(path, header, name) for name in columns] or [n for n in range(len(header)) if n != key_place]
     if not wanted:
         raise InputError(f"{path}: has no column but '{header[key_place]}'; add one with labels")
     named = tuple(header[place] for place in wanted)
@@ -98,48 +95,6 @@ def read_label_file(path: Path, key: str, columns: Sequence[str]) -> LabelFile:
         for line, cells in rows
     ]  # fmt: skip
     return LabelFile(Path(path), key, named, cut)
-
-
-def read_table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Return the header of a CSV or TSV, and line number and cells of each row; see `read_label_file`."""
-    path = Path(path)
-    try:
-        data = path.read_bytes()
-        if path.suffix.lower() == ".gz":
-            data = gzip.decompress(data)
-        text = data.decode("utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; name a CSV or TSV with labels") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: is not UTF-8 text; save the table as CSV in UTF-8") from None
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: cannot be read ({error}); name a CSV or TSV with labels") from None
-    first = text.split("\n", 1)[0]
-    delimiter = max("\t;,", key=first.count)
-    reader = csv.reader(io.StringIO(text), delimiter=delimiter)
-    header: list[str] = []
-    rows = []
-    try:
-        for cells in reader:
-            cells = [cell.strip() for cell in cells]
-            if not any(cells):
-                continue
-            if not header:
-                header = cells
-            elif len(cells) != len(header):
-                raise InputError(
-                    f"{path}: line {reader.line_num} has {len(cells)} cells, the header {len(header)}; mend the line"
-                )
-            else:
-                rows.append((reader.line_num, cells))
-    except csv.Error as error:
-        raise InputError(f"{path}: line {reader.line_num} is no row of a table ({error}); mend the file") from None
-    if not rows:
-        raise InputError(f"{path}: holds no rows; it should have a header and a row for each spectrum or molecule")
-    if len(folded := [_folded(name) for name in header]) > len(set(folded)):
-        twice = next(name for name, count in Counter(folded).items() if count > 1)
-        raise InputError(f"{path}: has the column '{twice}' twice; rename one")
-    return header, rows
 
 
 def join(labels: LabelFile, table: pa.Table) -> Joined:
@@ -207,17 +162,6 @@ def normal_of_store(key: str, cell: str) -> str | None:
 def _note(notes: list[str], number: int, sentence: str) -> None:
     if number <= NUM_EXAMPLES:
         notes.append(sentence)
-
-
-def _place(path: Path, header: Sequence[str], name: str) -> int:
-    folded = [_folded(of) for of in header]
-    if _folded(name) not in folded:
-        raise InputError(f"{path}: has no column '{name}'; it has {', '.join(header)}")
-    return folded.index(_folded(name))
-
-
-def _folded(name: str) -> str:
-    return "".join(name.lower().replace("_", " ").replace("-", " ").split())
 
 
 def _as_written(text: str) -> str | None:

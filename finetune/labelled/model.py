@@ -143,7 +143,7 @@ def load_labelled_model(folder: str | os.PathLike[str]) -> LabelledModel:
         half_width = np.array([np.inf if value is None else value for value in tree["half_width"]], float)
         model = LabelledModel(
             encoder=encoder,
-            head=LinearHead(*(tensors[name] for name in ("mean", "scale", "weight", "bias"))),
+            head=LinearHead(tensors["mean"], tensors["scale"], tensors["weight"], tensors["bias"]),
             task=tree["task"],
             names=tuple(tree["names"]),
             calibration=Calibration.from_json(tree["calibration"]),

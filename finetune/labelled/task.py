@@ -98,8 +98,11 @@ class LabelObjective(nn.Module):
 
     def fitted_head(self) -> LinearHead:
         """Return the head as it is now; all processes must call this together where it is sharded."""
-        tensors = (self.mean, self.scale, self.weight, self.bias)
-        return LinearHead(*(whole(tensor.detach()).cpu().float().numpy().copy() for tensor in tensors))
+        mean, scale, weight, bias = (
+            whole(tensor.detach()).cpu().float().numpy().copy()
+            for tensor in (self.mean, self.scale, self.weight, self.bias)
+        )
+        return LinearHead(mean, scale, weight, bias)
 
 
 class LabelledTask:

@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from ...errors import InputError
 from ..columns import SpectrumColumns
 from ..deduplication import measurement_key, stem_of_name
 from ..grades import FileStatistics, grade_of_spectrum
 from ..harmonise import Dropped, harmonise
+from ..label_table import read_record_labels
 from ..near_duplicates import bucket_keys, conditions_of
 from ..readers import blocks_of_files, parse_block
 from ..store import SCHEMA, table_from_spectra
@@ -156,6 +158,7 @@ def make_part(unit: Unit, *, folder: Path, options: PrepareOptions) -> int:
     table_file, list_file, summary_file = (path(folder, unit.number) for path in (part_path, list_path, _summary_path))
     libraries: dict[str, FileStatistics] = {}
     skipped: list[str] = []
+    labelled: set[int] = set()
     num_rows = 0
     blocks = iter([unit.block]) if unit.block is not None else blocks_of_files(unit.files, skipped)
     with (
@@ -166,7 +169,7 @@ def make_part(unit: Unit, *, folder: Path, options: PrepareOptions) -> int:
         open(new_list, "w", encoding="utf-8", errors="replace") as listing,
     ):
         for block in blocks:
-            table = _rows_of(block, options, libraries, listing.write)
+            table = _rows_of(block, options, libraries, listing.write, labelled)
             num_rows += len(table)
             writer.write_table(table)
     summary = {
@@ -174,6 +177,7 @@ def make_part(unit: Unit, *, folder: Path, options: PrepareOptions) -> int:
         "rows": num_rows,
         "libraries": [{"name": name, "statistics": seen.to_json()} for name, seen in libraries.items()],
         "skipped": skipped,
+        "labelled": sorted(labelled),
     }
     with scratch_file(summary_file) as new_summary, open(new_summary, "w", encoding="utf-8") as stream:
         json.dump(summary, stream)
@@ -199,7 +203,11 @@ def library_of(source_file: str, format_name: str) -> str:
     return re.sub(r"[/!][^/!]*$", "", source_file)
 
 
-def _rows_of(block: Block, options: PrepareOptions, libraries: dict[str, FileStatistics], write: Any) -> pa.Table:
+def _rows_of(
+    block: Block, options: PrepareOptions, libraries: dict[str, FileStatistics], write: Any, labelled: set[int]
+) -> pa.Table:
+    """Return the table of a block; the rows of the user's table of labels that it uses are added to ``labelled``."""
+    labels = read_record_labels(options.labels) if options.labels is not None else None
     allowed = None if options.licenses is None else {license_key(text) for text in options.licenses}
     spectra: list[Spectrum] = []
     positions, names, grades = [], [], []
@@ -208,6 +216,13 @@ def _rows_of(block: Block, options: PrepareOptions, libraries: dict[str, FileSta
         statistics = libraries.get(name)
         if statistics is None:
             statistics = libraries[name] = FileStatistics()
+        if labels is not None:
+            if record.prepared is not None:
+                raise InputError(
+                    f"{record.source_file}: is prepared already; labels go with the files that it was made from"
+                )
+            record, row = labels.laid_over(record)
+            labelled |= {row} - {-1}
         outcome = harmonise(record, options.cleaning, ms_levels=options.ms_levels, metadata=options.metadata)
         if not isinstance(outcome, Dropped) and allowed is not None and license_key(outcome.license) not in allowed:
             outcome = Dropped("license", outcome.license or "no licence given")
