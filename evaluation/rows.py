@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError
+from ..spectra.lookups import HYBRID_ENTROPY
 from .candidates import Candidates
 from .dataset import EvaluationData
 from .entries import Build, Entry
@@ -59,7 +60,8 @@ def table_rows(
     from .baselines.lookups import lookup_entries
     from .baselines.networks import LABELS, trained_entries
     from .baselines.structures import structure_entries
-    from .baselines.transfer import transfer_entries
+    from .baselines.transfer import transfer_entries, transfer_label
+    from .structures_and_transfer import kept, with_transfer_entries
 
     lookups = _only(SPECTRA, lookup_entries(config.lookups, workers=config.workers))
     learned = [
@@ -69,8 +71,14 @@ def table_rows(
     fused = fused_entries(learned, models, SPECTRA, split_hash=split_hash, fold=config.fold, workers=config.workers)
     learned += fused
     transferred = _only(RETRIEVAL, transfer_entries([*lookups, *learned], config.transfer))
+    towers = [entry for entry in learned if "retrieval" in entry.kinds]
+    shared = {transfer_label(label) for label in (HYBRID_ENTROPY, *(entry.label for entry in towers)) if towers}
+    transferred = [kept(entry) if entry.label in shared else entry for entry in transferred]
+    by_label = {entry.label: entry for entry in transferred}
+    added = [[by_label[transfer_label(entry.label)], by_label[transfer_label(HYBRID_ENTROPY)]] for entry in towers]
+    both = with_transfer_entries(towers, added, data, molecules, config, split_hash=split_hash)
     structures = _only(RETRIEVAL, structure_entries())
-    made = [entry.label for entry in (*lookups, *learned, *transferred, *structures)]
+    made = [entry.label for entry in (*lookups, *learned, *transferred, *both, *structures)]
     # Before the classifiers and networks are trained, which may take minutes.
     _require_own_labels(models, [*made, CHANCE, PRECURSOR_ONLY, SMILES_CLASSIFIER, MOST_MEASURED, *LABELS.values()])
     classifiers = structure_blind_entries(data, molecules, config.blind, split_hash=split_hash, seed=config.seed)
@@ -94,6 +102,7 @@ def table_rows(
         *trained,
         *learned,
         *transferred[len(lookups) :],
+        *both,
         *(entry for entry in structures if entry.kind == "reference"),
         Entry(ORACLE, "reference", (_oracle,), ("truth",), kinds=frozenset({"analogue"})),
     ]

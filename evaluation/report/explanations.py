@@ -97,6 +97,9 @@ VERDICT_WORDS = {"beats": "beats", "loses": "loses to", "unresolved": "cannot be
 TRANSFER = ", analogue transfer"
 """Behind the label of the row whose neighbours are transferred."""
 
+WITH_TRANSFER = " + analogue transfer"
+"""Behind the label of the model whose own scores of structures are added to those of analogue transfer."""
+
 WITH_LOOKUP, LOOKUPS_ONLY = " + look-up", " + look-up, without the model"
 """Behind the label of a model whose cosine is fused with look-ups, and of the same look-ups fused without it."""
 
@@ -107,6 +110,12 @@ def explained_row(row: Mapping[str, Any]) -> str:
     if label.endswith(TRANSFER):
         found = label.removesuffix(TRANSFER)
         return f"candidates like the molecules of the training spectra that '{found}' finds nearest come first"
+    if label.endswith(WITH_TRANSFER):
+        found = label.removesuffix(WITH_TRANSFER)
+        return (
+            f"the score of '{found}' for a structure, plus analogue transfer of its own search and of a look-up, with "
+            "the weights that rank the molecules of the validation fold best"
+        )
     fused = "the look-ups, the matched peaks and the collision energies in one score, fitted on the validation fold"
     if label.endswith(LOOKUPS_ONLY):
         return f"{fused}: what '{label.removesuffix(LOOKUPS_ONLY)}' with look-ups has to beat"

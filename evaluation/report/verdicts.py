@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from .explanations import ROLE_WORDS, ROLES, TRANSFER, VERDICT_WORDS
+from .explanations import ROLE_WORDS, ROLES, TRANSFER, VERDICT_WORDS, WITH_TRANSFER
 
 EXPOSED = "†"
 """Behind the label of a row whose model may have seen the molecules of the queries."""
+
+HOW = {"": "", TRANSFER: " (by analogue transfer)", WITH_TRANSFER: " (with analogue transfer)"}
+"""What is said of the question that a row of a model has answered, by what stands behind the model's label."""
 
 VOID = "‡"
 """Behind the label of a row whose figures do not count, since an audit failed."""
@@ -22,8 +25,8 @@ def learned_labels(tree: Mapping[str, Any]) -> list[str]:
 
 
 def model_of(row: Mapping[str, Any]) -> str:
-    """Return the label of the model behind a row, which may be its analogue transfer."""
-    return str(row["label"]).removesuffix(TRANSFER)
+    """Return the label of the model behind a row, which may be its analogue transfer, or both in one."""
+    return str(row["label"]).removesuffix(TRANSFER).removesuffix(WITH_TRANSFER)
 
 
 def measured(tree: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -54,7 +57,7 @@ def verdict_sentences(tree: Mapping[str, Any]) -> list[str]:
             for row in task["rows"]:
                 if row["kind"] != "learned" or model_of(row) != label or row["void"]:
                     continue
-                how = "" if row["label"] == label else " (by analogue transfer)"
+                how = HOW[str(row["label"]).removeprefix(label)]
                 for role, found in headline(task, row).items():
                     by_role[role].setdefault(found["verdict"], []).append(_plain(name) + how)
                     num_questions[role] += 1
