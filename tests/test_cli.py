@@ -234,7 +234,9 @@ def evaluable(tmp_path) -> tuple[Path, Path, Path]:
 
 def test_evaluate_prints_the_tables_of_a_model_and_of_a_configuration(capsys, tmp_path):
     store, split, model = evaluable(tmp_path)
-    few = ["--set", "bootstrap.resamples=100"]
+    changes = ("bootstrap.resamples=100", "tasks=[library search, retrieval by mass]", "mces.max_queries=4",
+               "trained_baselines={trainings: 1, max_epochs: 1, hidden_size: 8}")  # fmt: skip
+    few = [word for change in changes for word in ("--set", change)]
     words = ["evaluate", model, store, "--split", split, "--out", tmp_path / "report", *few]
     assert cli.main([str(word) for word in words]) == 0
     first = capsys.readouterr()
