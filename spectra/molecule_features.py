@@ -87,7 +87,7 @@ class MoleculeFeatures:
             for start in range(0, len(smiles), _MOLECULES_PER_TASK)
         ]
         parts = []
-        bar = show_progress("structures", len(smiles)) if progress else unseen()
+        bar = show_progress("structures", len(smiles), unit="structures") if progress else unseen()
         # Processes take a second or two to start, in which one computes some thousands.
         with bar as advance, open_workers(workers if len(tasks) > 4 else 1, None) as pool:
             for part in pool.map(_features_of, tasks):
