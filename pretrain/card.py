@@ -98,7 +98,12 @@ def model_card(config: IonbedConfig, num_parameters: int, model_hash: str, run: 
         f"---\n{front}---",
         f"# An ionbed encoder of tandem mass spectra\n\n"
         f"{num_parameters / 1e6:,.1f} million parameters, from {how}. It maps a tandem mass spectrum (MS/MS) of a "
-        f"small molecule to a unit vector of {config.output_dim} dimensions.",
+        f"small molecule to a unit vector of {config.output_dim} dimensions."
+        + (
+            " It maps structures (SMILES) to the same space: the inner product tells how well one fits a spectrum."
+            if config.molecule_tower
+            else ""
+        ),
         USE,
         "## Training\n\n" + _training(stages, run),
         f"## Evaluation\n\n{evaluation_block(NOT_EVALUATED)}",

@@ -101,6 +101,7 @@ def test_fine_tuning_starts_from_the_pretrained_encoder(whole_run, pretrained):
     assert (config.embedding_dim, config.precursor, config.hidden_size) == (16, "hidden", 32)
     assert [stage["command"] for stage in config.training] == ["pretrain", "finetune"]
     assert config.molecule_tower == 24
+    assert "It maps structures (SMILES) to the same space" in (whole_run / "model" / "README.md").read_text()
     assert json.loads((whole_run / "log.jsonl").read_text().splitlines()[0]).keys() >= TERMS
 
 
@@ -147,21 +148,12 @@ def test_spectra_of_one_molecule_come_together(store, split, learned):
     assert sum(losses[-10:]) < 0.7 * sum(losses[:10])
 
 
-def test_stopped_and_resumed_equals_uninterrupted(store, split, pretrained, tmp_path, monkeypatch):
+def test_stopped_and_resumed_equals_uninterrupted(store, split, pretrained, tmp_path, killed_after_checkpoint):
     """With dropout, so that the random state of the checkpoint counts."""
-    output, whole, saves = tmp_path / "run", tmp_path / "whole", []
+    output, whole = tmp_path / "run", tmp_path / "whole"
     run(store, split, pretrained, whole, "init.dropout=0.1")
-
-    def save_then_die(*arguments, **options):
-        saves.append(loop_save(*arguments, **options))
-        if len(saves) == 2:
-            raise KeyboardInterrupt
-
-    loop_save = loop.save_checkpoint
-    monkeypatch.setattr(loop, "save_checkpoint", save_then_die)
-    with pytest.raises(KeyboardInterrupt):
+    with killed_after_checkpoint(2):
         run(store, split, pretrained, output, "init.dropout=0.1")
-    monkeypatch.undo()
     assert not (output / "model").exists()
     run(store, split, pretrained, output, "init.dropout=0.1", resume="auto")
     mine, theirs = (load_file(folder / "model" / "model.safetensors") for folder in (output, whole))
