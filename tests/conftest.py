@@ -8,7 +8,10 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # models are tiny, and other processes test beside this one
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,6 +67,28 @@ def make_spectra(per_molecule: int = 6, seed: int = 0) -> list[Spectrum]:
                 )
             )
     return spectra
+
+
+@pytest.fixture
+def killed_after_checkpoint() -> Callable[..., AbstractContextManager[None]]:
+    """A context in which a training is interrupted once it has written so many checkpoints, and must be."""
+
+    @contextmanager
+    def killed(checkpoints: int = 1) -> Iterator[None]:
+        from ionbed.pretrain import loop
+
+        save, saved = loop.save_checkpoint, []
+
+        def save_then_die(*arguments: Any, **options: Any) -> None:
+            saved.append(save(*arguments, **options))
+            if len(saved) == checkpoints:
+                raise KeyboardInterrupt
+
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(loop, "save_checkpoint", save_then_die)
+            yield
+
+    return killed
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,6 @@ from safetensors.torch import load_file
 import ionbed
 from ionbed.artifacts import sha256_of_file, write_manifest
 from ionbed.configs.loading import load_config
-from ionbed.pretrain import loop
 from ionbed.pretrain.augmentation import ISOTOPES, PRECURSOR_MARGIN
 from ionbed.pretrain.config import ObjectivesConfig, PretrainConfig
 from ionbed.pretrain.data import TrainingSpectra
@@ -356,18 +355,10 @@ def terms_of(output: Path) -> list[list[float]]:
     return [[e[n] for n in ("loss", "neighbours", "retention_order")] for e in log_of(output) if "loss" in e]
 
 
-def test_a_resumed_run_gives_the_same_bits(whole_run, run_store, tmp_path, monkeypatch):
+def test_a_resumed_run_gives_the_same_bits(whole_run, run_store, tmp_path, killed_after_checkpoint):
     output = tmp_path / "stopped"
-    save = loop.save_checkpoint
-
-    def save_then_die(*arguments, **options):
-        save(*arguments, **options)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(loop, "save_checkpoint", save_then_die)
-    with pytest.raises(KeyboardInterrupt):
+    with killed_after_checkpoint():
         pretrain(config_for(run_store, output))
-    monkeypatch.undo()
     pretrain(config_for(run_store, output, "training.loader_workers=1"), resume="auto")
     assert terms_of(output) == terms_of(whole_run)
     mine, theirs = (load_file(run / "model" / "model.safetensors") for run in (output, whole_run))

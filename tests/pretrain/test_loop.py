@@ -298,7 +298,7 @@ def test_the_alarm_knows_a_spike_from_noise_and_from_a_falling_loss():
     assert higher[-1] is None, "what lasts is usual in the end"
 
 
-def test_the_averaged_weights_are_written_and_survive_a_kill(store, split, tmp_path, monkeypatch):
+def test_the_averaged_weights_are_written_and_survive_a_kill(store, split, tmp_path, killed_after_checkpoint):
     change, one, two = "training.ema_decay=0.8", tmp_path / "one", tmp_path / "two"
     run(store, split, one, change)
     trained = load_file(one / "checkpoints" / "step-00000012" / "model.safetensors")
@@ -307,16 +307,8 @@ def test_the_averaged_weights_are_written_and_survive_a_kill(store, split, tmp_p
     assert all(torch.equal(written[name], average[f"encoder.{name}"]) for name in written)
     assert any(not torch.equal(written[name], trained[f"encoder.{name}"]) for name in written)
 
-    real = loop.save_checkpoint
-
-    def save_then_die(*arguments, **named):
-        real(*arguments, **named)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(loop, "save_checkpoint", save_then_die)
-    with pytest.raises(KeyboardInterrupt):
+    with killed_after_checkpoint():
         run(store, split, two, change)
-    monkeypatch.undo()
     run(store, split, two, change)
     again = load_file(two / "model" / "model.safetensors")
     assert all(torch.equal(written[name], again[name]) for name in written)

@@ -417,21 +417,11 @@ def test_only_devices_with_double_precision_are_trained_on(monkeypatch, kind, ex
     assert loop.on_cpu()
 
 
-def test_a_log_line_covers_its_interval_across_a_resumption(store, split, tmp_path, monkeypatch):
-    from ionbed.pretrain import loop
-
+def test_a_log_line_covers_its_interval_across_a_resumption(store, split, tmp_path, killed_after_checkpoint):
     changes, whole, stopped = ("training.log_every=5",), tmp_path / "whole", tmp_path / "stopped"
     pretrain(config_for(store, split, whole, *changes))
-    save = loop.save_checkpoint
-
-    def save_then_die(*arguments, **options):
-        save(*arguments, **options)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(loop, "save_checkpoint", save_then_die)
-    with pytest.raises(KeyboardInterrupt):
-        pretrain(config_for(store, split, stopped, *changes))  # after step 3: three steps are in no log line yet
-    monkeypatch.undo()
+    with killed_after_checkpoint():  # after step 3: three steps are in no log line yet
+        pretrain(config_for(store, split, stopped, *changes))
     pretrain(config_for(store, split, stopped, *changes), resume="auto")
     lines = [[(e["step"], e["loss"]) for e in log_of(run) if "loss" in e] for run in (whole, stopped)]
     assert [step for step, _ in lines[0]] == [5, 10, 12]

@@ -148,23 +148,13 @@ def test_views_bring_spectra_apart_that_were_not_seen(store, split, tmp_path):
     assert losses[-1] < 0.7 * losses[0]
 
 
-def test_a_run_with_views_resumes_to_the_same_bits(store, split, tmp_path, monkeypatch):
+def test_a_run_with_views_resumes_to_the_same_bits(store, split, tmp_path, killed_after_checkpoint):
     from safetensors.torch import load_file
-
-    from ionbed.pretrain import loop
 
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     pretrain(config_for(store, split, whole))
-    save = loop.save_checkpoint
-
-    def save_then_die(*arguments, **options):
-        save(*arguments, **options)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(loop, "save_checkpoint", save_then_die)
-    with pytest.raises(KeyboardInterrupt):
+    with killed_after_checkpoint():
         pretrain(config_for(store, split, stopped))
-    monkeypatch.undo()
     pretrain(config_for(store, split, stopped), resume="auto")
     mine, theirs = (load_file(run / "model" / "model.safetensors") for run in (stopped, whole))
     assert all(torch.equal(mine[name], theirs[name]) for name in theirs)

@@ -125,22 +125,13 @@ def test_early_stopping_keeps_the_best_weights(configured, tmp_path, monkeypatch
     )
 
 
-def test_stopped_and_resumed_equals_uninterrupted(configured, tmp_path, monkeypatch):
+def test_stopped_and_resumed_equals_uninterrupted(configured, tmp_path, killed_after_checkpoint):
     words = ("label-classification", *RING, *TRAINED, "init.train=lora", "init.lora_dropout=0.1", "head.patience=3")
     name, *changes = words
     whole, stopped = (configured(name, tmp_path / folder, *changes) for folder in ("whole", "stopped"))
     train_on_labels(whole)
-    saves = []
-
-    def save_then_die(*arguments, **options):
-        saves.append(saved(*arguments, **options))
-        raise KeyboardInterrupt
-
-    saved = loop.save_checkpoint
-    monkeypatch.setattr(loop, "save_checkpoint", save_then_die)
-    with pytest.raises(KeyboardInterrupt):
+    with killed_after_checkpoint():
         train_on_labels(stopped)
-    monkeypatch.undo()
     assert not (tmp_path / "stopped" / "model").exists()
     train_on_labels(stopped, resume="auto")
     for file in ("model.safetensors", "head.safetensors"):
