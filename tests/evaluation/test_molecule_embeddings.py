@@ -110,9 +110,11 @@ def test_each_structure_is_embedded_once_for_all_questions_and_scorers(data, can
     first = build(data, candidates, np.arange(4))
     first.score_structures(np.array([0, 1, 1]), np.array([4, 2, 4]))
     second = build(data, candidates, np.arange(len(data)))
-    some = second.score_structures(np.array([0, 0, 0]), np.array([4, 7, 2]))
-    again = second.score_structures(np.array([0]), np.array([7]))
-    assert model.asked == [candidates.smiles[[2, 4]].tolist(), candidates.smiles[[7]].tolist()]
+    some = second.score_structures(np.array([0, 0, 0]), np.array([4, 1, 2]))
+    again = second.score_structures(np.array([0]), np.array([1]))
+    assert model.asked == [candidates.smiles[[2, 4]].tolist(), candidates.smiles[[1]].tolist()]
+    expected = model._units(candidates.smiles[[4, 1, 2]].tolist()) @ model.embed(data.columns)[0]
+    np.testing.assert_allclose(some, expected, rtol=1e-6)
     assert again[0] == some[1]
 
 

@@ -32,7 +32,7 @@ LISTS = {
 }
 BEST_FIRST = {
     "0-0": ["CCCCO", "CCOCC", "CC[C@H](C)O", "CC(C)CO", "CC[C@@H](C)O", "C(("],
-    "0-1": ["CCOCC", "CCCCO", "CC[C@H](C)O", "CC(C)CO", "CC[C@@H](C)O", "C(("],
+    "0-1": ["CC[C@H](C)O", "CCCCO", "CCOCC", "CC(C)CO", "CC[C@@H](C)O", "C(("],
     "1-0": ["CC(C)CN", "CCNCC", "NCCCC"],
 }
 """What another tool ranked: right, second and last; of the third molecule nothing."""
@@ -102,7 +102,7 @@ def test_the_task_keeps_the_lists_as_they_are_written_in_no_telling_order(folder
 
 
 def test_anothers_table_is_judged_by_its_ranks(folder, tmp_path):
-    """Two enantiomers are one candidate, in the third place and in the fifth: it has the better one."""
+    """Two enantiomers are one candidate, before and behind the truth in '0-1': it has the better place."""
     expected = {"0-0": 1.0, "0-1": 0.5, "1-0": 1 / 3, "2-0": 0.0}  # no list for the last: an abstention, and a miss
     assert hits(write_theirs(tmp_path / "a.parquet"), folder, tmp_path / "a") == pytest.approx(expected)
     # The order alone, without scores; and scores that contradict the order, which count.
@@ -111,7 +111,7 @@ def test_anothers_table_is_judged_by_its_ranks(folder, tmp_path):
     )
     scores = [[float(place) for place in range(len(smiles))] for smiles in BEST_FIRST.values()]
     turned = hits(write_theirs(tmp_path / "c.parquet", scores=scores), folder, tmp_path / "c")
-    assert turned == pytest.approx({"0-0": 1 / 4, "0-1": 1 / 3, "1-0": 1.0, "2-0": 0.0})
+    assert turned == pytest.approx({"0-0": 1 / 4, "0-1": 1 / 4, "1-0": 1.0, "2-0": 0.0})
 
 
 def test_equal_scores_count_in_expectation_and_nan_abstains(folder, task, tmp_path):
