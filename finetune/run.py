@@ -39,7 +39,7 @@ def finetune(config: FinetuneConfig, *, resume: str | None = None, stop: StopSig
         tree = to_tree(config)
         about = {"command": "finetune", "config": tree}
         summary = train(task, config.training, config.output, identity, resume, stop, about)
-    return write_model(task.encoder, config.output, "finetune", tree, spectra, task.rows, summary, task.weights)
+        return write_model(task.encoder, config.output, "finetune", tree, spectra, task.rows, summary, task.weights)
 
 
 def finetuning_identity(config: FinetuneConfig, spectra: TrainingSpectra) -> dict[str, Any]:

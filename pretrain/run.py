@@ -75,9 +75,9 @@ def pretrain(config: PretrainConfig, *, resume: str | None = None, stop: StopSig
             del identity["objectives"]  # what is off changes nothing
         about = {"command": "pretrain", "config": to_tree(config)}
         summary = train(task, config.training, config.output, identity, resume, stop, about)
-    return write_model(
-        task.encoder, config.output, "pretrain", to_tree(config), spectra, task.rows, summary, task.weights
-    )
+        return write_model(
+            task.encoder, config.output, "pretrain", to_tree(config), spectra, task.rows, summary, task.weights
+        )
 
 
 @contextmanager

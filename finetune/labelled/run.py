@@ -90,10 +90,10 @@ def train_on_labels(config: LabelledConfig, *, resume: str | None = None, stop: 
             if task.adapter is not None:
                 task.adapter.merge()
         model = calibrated(config, spectra, encoder, head) if record["finished"] else None
-    folder = write_model(encoder, config.output, "finetune", tree, spectra, spectra.train_rows, record, (TERM,))
-    if model is not None:
-        main_first(lambda: model.save_head(folder) if process_state().is_main_process else None, config.output)
-    return folder
+        folder = write_model(encoder, config.output, "finetune", tree, spectra, spectra.train_rows, record, (TERM,))
+        if model is not None:
+            main_first(lambda: model.save_head(folder) if process_state().is_main_process else None, config.output)
+        return folder
 
 
 def fit_head(config: LabelledConfig, spectra: LabelledSpectra, encoder: IonbedModel) -> LinearHead:

@@ -389,6 +389,22 @@ def test_two_runs_do_not_write_one_output(store, split, tmp_path):
         run(store, split, tmp_path / "deep" / "run")
 
 
+def test_no_other_run_begins_while_the_model_is_written(store, split, tmp_path, monkeypatch):
+    from ionbed.artifacts import exclusive
+    from ionbed.pretrain import run as stage
+
+    def write(*_):
+        with pytest.raises(ionbed.InputError, match="another process is writing"), exclusive(tmp_path / "run"):
+            pytest.fail("two at once")
+        written.append(True)
+
+    written: list[bool] = []
+    monkeypatch.setattr(stage, "write_model_folder", write)
+    with pytest.raises(FileNotFoundError):  # the weights, whose sum the manifest has
+        run(store, split, tmp_path / "run", "training.steps=3")
+    assert written
+
+
 def test_an_output_in_use_ends_all_processes_with_one_line(store, split, tmp_path):
     from ionbed.artifacts import exclusive
 
