@@ -93,6 +93,6 @@ class ContrastiveBatch:
         return replace(self, parts=parts, structures=structures, **_changed(self, change))
 
 
-def _changed(batch: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, torch.Tensor]:
+def _changed(batch: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, Any]:
     values = {f.name: getattr(batch, f.name) for f in fields(batch)}
     return {name: change(value) for name, value in values.items() if isinstance(value, torch.Tensor)}
