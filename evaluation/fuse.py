@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..artifacts import atomic_folder, refuse_existing, refuse_input_as_output, write_manifest
-from ..embeddings.fused_search import highest, pairs_of
+from ..embeddings.fused_search import OPEN_DEPTH, highest, pairs_of
 from ..embeddings.fusion import (
     EMBEDDING_COSINE,
     OPEN_TERMS,
@@ -49,6 +49,9 @@ LEAST_MOLECULES = 20
 SINGLE = (EMBEDDING_COSINE, *FEATURES[:4])
 """Scores that stand beside the fused one: the cosine and the look-ups."""
 
+RIDGES = (1e-4, 1e-2, 1.0, 100.0)
+"""Penalties on what a score has beyond a look-up; with the highest it is the look-up. Cross-validation chooses."""
+
 QUERIES_PER_CHUNK = 64
 
 
@@ -59,11 +62,10 @@ class FuseOptions:
     Attributes
     ----------
     depth : int
-        Candidates of each query of the open search that are compared: the best by the cosine and by hybrid entropy.
-    window_ridge, open_ridge : float
-        Penalties on the squared weights of standardised terms, for either score.
+        Candidates of each query of the open search that are compared: so many of the best by the cosine and by hybrid
+        entropy, and as many drawn from the rest of those that a search scores.
     folds : int
-        Of the cross-validation that says what the fit gives.
+        Of the cross-validation that chooses among `RIDGES` and says what the fit gives.
     allow_other_split : bool
         Whether to go on with a model that may have been trained with the molecules of the validation fold.
     cache : Path or None
@@ -74,9 +76,7 @@ class FuseOptions:
         Of the draws of pairs, of queries, and of the parts of the cross-validation.
     """
 
-    depth: int = 200
-    window_ridge: float = 1e-3
-    open_ridge: float = 1e-4
+    depth: int = 150
     folds: int = 5
     allow_other_split: bool = False
     cache: Path | None = None
@@ -87,8 +87,6 @@ class FuseOptions:
     def __post_init__(self) -> None:
         if self.depth < 1 or self.folds < 2:
             raise ValueError(f"'depth' is {self.depth} and 'folds' {self.folds}; they must be at least 1 and 2")
-        if min(self.window_ridge, self.open_ridge) < 0:
-            raise ValueError(f"a ridge is {min(self.window_ridge, self.open_ridge)}; it must not be below 0")
 
 
 def fuse(
@@ -171,14 +169,12 @@ def fit(data: EvaluationData, encoder: Encoder, options: FuseOptions) -> tuple[l
     embedder = Embedder("model", encoder)
     pairs, singles = _window_pairs(data, embedder, options)
     positive = pairs.target > 0.5
-    window, alone, figures = _fitted(
-        pairs, fit_probability, options.window_ridge, options, singles, lambda scores: roc_auc(scores, positive)
-    )
+    window, alone, figures = _fitted(pairs, fit_probability, options, singles, lambda scores: roc_auc(scores, positive))
     counts = {"metric": "ROC AUC", "pairs": len(positive), "pairs of one molecule": int(positive.sum())}
     found = {"same molecule": {**counts, **figures}}
     pairs, singles = _open_pairs(data, embedder, options)
     open_, open_alone, figures = _fitted(
-        pairs, fit_ranking, options.open_ridge, options, singles, lambda scores: best_targets(scores, pairs).mean()
+        pairs, fit_ranking, options, singles, lambda scores: best_targets(scores, pairs).mean()
     )
     found["analogue search"] = {"metric": "Tanimoto@1", "queries": len(np.unique(pairs.query)), **figures}
     try:
@@ -191,19 +187,27 @@ def fit(data: EvaluationData, encoder: Encoder, options: FuseOptions) -> tuple[l
 def _fitted(
     pairs: FitPairs,
     method: Fit,
-    ridge: float,
     options: FuseOptions,
     singles: dict[str, np.ndarray],
     measure: Callable[[np.ndarray], float],
 ) -> tuple[FusedScore, FusedScore, dict[str, Any]]:
     """Return the score with and without the embeddings, and what they and single scores give."""
-    scores, figures = [], []
+    scores, figures, ridges = [], [], []
     for part in (pairs, pairs.only(without_embedding(pairs.terms))):
-        scores.append(method(part, ridge))
-        held_out = cross_validated(part, method, ridge, options.folds, options.seed)
-        figures.append(float(measure(comparable(held_out))))
+        tried = {}
+        for ridge in RIDGES:
+            held_out = cross_validated(part, method, ridge, options.folds, options.seed)
+            tried[ridge] = float(measure(comparable(held_out)))
+        best = max(RIDGES, key=lambda ridge: (tried[ridge], ridge))
+        scores.append(method(part, best))
+        figures.append(tried[best])
+        ridges.append(best)
     found = {name: float(measure(comparable(values))) for name, values in singles.items()}
-    return scores[0], scores[1], {"fused": figures[0], "look-ups fused": figures[1], "scores": found}
+    return (
+        scores[0],
+        scores[1],
+        {"fused": figures[0], "look-ups fused": figures[1], "ridge": ridges[0], "scores": found},
+    )
 
 
 def _window_pairs(
@@ -236,14 +240,14 @@ def _open_pairs(
     rows = np.unique(np.concatenate([*task.queries, *task.libraries]))
     compared = ComparedSpectra(data.columns, options.lookups, rows=rows, workers=options.workers)
     learned = embedder(data.columns, rows)
-    found = []
+    found, rng = [], np.random.default_rng(options.seed)
     with progress("candidates of the open search", sum(map(len, task.queries)), unit="queries") as advance:
         for queries, library in zip(task.queries, task.libraries, strict=True):
             compared.hybrid_entropy.index_library(library)
             for begin in range(0, len(queries), QUERIES_PER_CHUNK):
                 chunk = queries[begin : begin + QUERIES_PER_CHUNK]
-                by_cosine = highest(learned.scores(chunk, library), options.depth)
-                by_peaks = highest(compared.hybrid_entropy.scores(chunk, library), options.depth)
+                by_cosine = _proposed(learned.scores(chunk, library), options.depth, rng)
+                by_peaks = _proposed(compared.hybrid_entropy.scores(chunk, library), options.depth, rng)
                 query, column = pairs_of(by_cosine, by_peaks)
                 found.append(np.stack([chunk[query], library[column]]))
                 advance(len(chunk))
@@ -252,6 +256,16 @@ def _open_pairs(
     target = tanimoto_pairs(molecules.fingerprint, data.molecule[query], data.molecule[candidate])
     features = compared.features(query, candidate)
     return _fit_pairs(data, OPEN_TERMS, learned.pair_scores(query, candidate), features, target, query)
+
+
+def _proposed(scores: np.ndarray, depth: int, rng: np.random.Generator) -> np.ndarray:
+    """Return the columns of the ``depth`` highest of each row, and as many drawn from the rest that a search scores.
+
+    Weights that have never seen the further ones may rank some of them first.
+    """
+    columns = highest(scores, OPEN_DEPTH)
+    columns = np.take_along_axis(columns, np.argsort(-np.take_along_axis(scores, columns, 1), axis=1), 1)
+    return np.concatenate([columns[:, :depth], rng.permuted(columns[:, depth:], axis=1)[:, :depth]], axis=1)
 
 
 def _fit_pairs(

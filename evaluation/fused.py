@@ -16,6 +16,7 @@ from .candidates import Candidates
 from .dataset import EvaluationData
 from .entries import Build, Entry
 from .predictions import KNOWN, Corpus
+from .report.explanations import LOOKUPS_ONLY, WITH_LOOKUP
 from .scorers import Encoder, Kind, Scorer
 from .task_files import TaskKind
 
@@ -37,12 +38,12 @@ class Cosines(Protocol):
 
 def fused_label(label: str) -> str:
     """Return the label of the row in which the model ``label`` is fused with look-ups."""
-    return f"{label} + look-up"
+    return label + WITH_LOOKUP
 
 
 def lookups_label(label: str) -> str:
     """Return the label of the row of the same look-ups, fused without the model ``label``."""
-    return f"{label} + look-up, without the model"
+    return label + LOOKUPS_ONLY
 
 
 class FusedScorer:

@@ -12,7 +12,11 @@ from ..embeddings.fusion import FusedScore
 ENERGY_EDGES = np.log1p([0.5, 5.0, 12.0, 25.0, 45.0])
 """Differences of collision energies, as `ionbed.spectra.pair_features` has them, between which pairs are balanced."""
 
+WINDOW_LOOKUP, OPEN_LOOKUP = "spectral entropy", "hybrid entropy"
+"""The look-up that a score is where nothing more can be learned."""
+
 MAX_ITERATIONS = 300
+SMALL_RIDGE = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,9 +66,14 @@ def fit_probability(pairs: FitPairs, ridge: float) -> FusedScore:
     Parameters
     ----------
     ridge : float
-        Penalty on the squared weights of standardised terms.
+        Penalty on the squares by which the weights of standardised terms differ from those of `WINDOW_LOOKUP` alone:
+        the higher, the more the score is that look-up.
     """
-    weights, intercept = logistic(pairs.values, pairs.target, balanced(pairs.target > 0.5, pairs.energy), ridge)
+    weight = balanced(pairs.target > 0.5, pairs.energy)
+    place = pairs.terms.index(WINDOW_LOOKUP)
+    prior = np.zeros(len(pairs.terms))
+    prior[place] = logistic(pairs.values[:, [place]], pairs.target, weight, 0.0)[0][0] * pairs.values[:, place].std()
+    weights, intercept = logistic(pairs.values, pairs.target, weight, ridge, prior)
     return FusedScore(pairs.terms, tuple(weights.tolist()), intercept)
 
 
@@ -73,12 +82,28 @@ def fit_ranking(pairs: FitPairs, ridge: float) -> FusedScore:
 
     Maximised is the mean over queries of the target that is expected where a candidate is drawn by the softmax of the
     scores: a smooth form of the target of the best hit.
-    """
-    from scipy.optimize import minimize
 
+    Parameters
+    ----------
+    ridge : float
+        As of `fit_probability`, towards `OPEN_LOOKUP`.
+    """
     order = np.argsort(pairs.query, kind="stable")
     query, target = pairs.query[order], pairs.target[order]
     values, _, scale = _standardised(pairs.values[order])
+    place = pairs.terms.index(OPEN_LOOKUP)
+    prior = np.zeros(len(pairs.terms))
+    prior[place] = _ranking_weights(values[:, [place]], target, query, SMALL_RIDGE, np.zeros(1))[0]
+    weights = _ranking_weights(values, target, query, ridge, prior)
+    return FusedScore(pairs.terms, tuple((weights / scale).tolist()), 0.0)
+
+
+def _ranking_weights(
+    values: np.ndarray, target: np.ndarray, query: np.ndarray, ridge: float, prior: np.ndarray
+) -> np.ndarray:
+    """Return the weights that `fit_ranking` looks for, of standardised values; pairs of one query stand together."""
+    from scipy.optimize import minimize
+
     starts = np.flatnonzero(np.diff(query, prepend=-1))
     counts = np.diff(starts, append=len(query))
 
@@ -88,11 +113,12 @@ def fit_ranking(pairs: FitPairs, ridge: float) -> FusedScore:
         share /= np.repeat(np.add.reduceat(share, starts), counts)
         expected = np.add.reduceat(share * target, starts)
         gradient = values.T @ (share * (target - np.repeat(expected, counts))) / len(starts)
-        return float(ridge * weights @ weights - expected.mean()), 2 * ridge * weights - gradient
+        away = weights - prior
+        return float(ridge * away @ away - expected.mean()), 2 * ridge * away - gradient
 
-    start = np.zeros(values.shape[1])
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": MAX_ITERATIONS})
-    return FusedScore(pairs.terms, tuple((found.x / scale).tolist()), 0.0)
+    found = minimize(loss, prior, jac=True, method="L-BFGS-B", options={"maxiter": MAX_ITERATIONS})
+    weights: np.ndarray = found.x
+    return weights
 
 
 def calibrated(score: FusedScore, pairs: FitPairs) -> FusedScore:
@@ -111,7 +137,9 @@ def calibrated(score: FusedScore, pairs: FitPairs) -> FusedScore:
     return FusedScore(score.terms, tuple((slope[0] * weights).tolist()), intercept)
 
 
-def logistic(values: np.ndarray, target: np.ndarray, weight: np.ndarray, ridge: float) -> tuple[np.ndarray, float]:
+def logistic(
+    values: np.ndarray, target: np.ndarray, weight: np.ndarray, ridge: float, prior: np.ndarray | float = 0.0
+) -> tuple[np.ndarray, float]:
     """Return weights and intercept of a weighted logistic regression.
 
     Parameters
@@ -121,7 +149,8 @@ def logistic(values: np.ndarray, target: np.ndarray, weight: np.ndarray, ridge: 
         From 0 to 1.
     weight : float64 array of shape (n,)
     ridge : float
-        Penalty on the squared weights of standardised values.
+        Penalty on the squared differences of the weights of standardised values from ``prior``.
+    prior : float64 array of shape (p,), or float
     """
     from scipy.optimize import minimize
 
@@ -131,8 +160,9 @@ def logistic(values: np.ndarray, target: np.ndarray, weight: np.ndarray, ridge: 
     def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
         total = standard @ parameters[:-1] + parameters[-1]
         residual = weight * (1 / (1 + np.exp(-total)) - target)
-        value = weight @ (np.logaddexp(0.0, total) - target * total) + ridge * parameters[:-1] @ parameters[:-1]
-        return float(value), np.append(residual @ standard + 2 * ridge * parameters[:-1], residual.sum())
+        away = parameters[:-1] - prior
+        value = weight @ (np.logaddexp(0.0, total) - target * total) + ridge * away @ away
+        return float(value), np.append(residual @ standard + 2 * ridge * away, residual.sum())
 
     start = np.zeros(values.shape[1] + 1)
     found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": MAX_ITERATIONS})

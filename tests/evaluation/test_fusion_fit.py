@@ -19,7 +19,7 @@ from ionbed.evaluation.fusion_fit import (
     logistic,
 )
 
-TERMS = ("cosine", "matched peaks", "fewer peaks")
+TERMS = ("spectral entropy", "hybrid entropy", "fewer peaks")
 
 
 def pairs(count: int = 600, seed: int = 0) -> FitPairs:
@@ -45,6 +45,14 @@ def test_the_regression_is_that_of_scikit_learn() -> None:
     np.testing.assert_allclose(total, reference.decision_function(standard), atol=2e-3)
 
 
+def test_with_a_high_penalty_a_score_is_the_lookup() -> None:
+    found = pairs()
+    for fit, place in ((fit_probability, 0), (fit_ranking, 1)):
+        free, bound = (np.array(fit(found, ridge).weights) * found.values.std(axis=0) for ridge in (1e-4, 1e4))
+        assert bound[place] > 0.1 and np.abs(np.delete(bound, place)).max() < 1e-3
+        assert np.abs(np.delete(free, place)).max() > 0.3
+
+
 def test_a_constant_term_gets_no_weight() -> None:
     found = pairs()
     weights, _ = logistic(np.column_stack([found.values, np.ones(600)]), found.target, np.ones(600), 1e-3)
@@ -63,7 +71,7 @@ def test_collision_energies_tell_nothing_once_pairs_are_balanced() -> None:
     for place in (unknown, ~unknown & (difference == 0), ~unknown & (difference > 0)):
         assert weight[place & positive].sum() == pytest.approx(weight[place & ~positive].sum())
         assert weight[place].sum() == pytest.approx(place.sum())
-    alone = FitPairs(("energy difference",), energy[:, :1], positive.astype(float), *2 * [np.arange(2000)], energy)
+    alone = FitPairs(("spectral entropy",), energy[:, :1], positive.astype(float), *2 * [np.arange(2000)], energy)
     fair = fit_probability(alone, 1e-6).weights[0]
     unfair = logistic(alone.values, alone.target, np.ones(2000), 1e-6)[0][0]
     assert unfair > 0.3 and abs(fair) < 1e-3

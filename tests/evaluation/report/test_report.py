@@ -22,6 +22,7 @@ from ionbed.evaluation.baselines import blind, networks, structures
 from ionbed.evaluation.baselines.lookup_record import Agreement, LookupRecord
 from ionbed.evaluation.baselines.transfer import transfer_label
 from ionbed.evaluation.comparisons import KIND_OF
+from ionbed.evaluation.fused import fused_label, lookups_label
 from ionbed.evaluation.report import explanations
 from ionbed.evaluation.report.page import html_page
 from ionbed.evaluation.report.results import file_name, load_results, read_outcomes
@@ -225,6 +226,8 @@ def test_everything_is_explained(evaluate_made_up) -> None:
     }  # fmt: skip
     row = {"label": transfer_label("cosine"), "kind": "look-up"}
     assert "'cosine' finds nearest" in explanations.explained_row(row)
+    for row in ({"label": fused_label("mine"), "kind": "learned"}, {"label": lookups_label("mine"), "kind": "trained"}):
+        assert "'mine'" in explanations.explained_row(row) and "collision energies" in explanations.explained_row(row)
     assert explanations.explained_row({"label": "mine", "kind": "learned"}) == explanations.KIND_WORDS["learned"]
     assert explanations.TITLES.keys() == explanations.QUESTIONS.keys() == KIND_OF.keys()
     for task in tree["tasks"].values():
