@@ -318,5 +318,5 @@ def _nothing_kept(inputs: Sequence[Path], counts: dict[str, Any]) -> str:
 
 def _plain(options: PrepareOptions) -> dict[str, Any]:
     tree = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(options).items()}
-    path = tree.pop("labels")  # told by its content: what it is called changes nothing
-    return tree if path is None else {**tree, "labels": sha256_of_file(path)}
+    del tree["labels"]  # told by its content: what it is called changes nothing
+    return tree if options.labels is None else {**tree, "labels": sha256_of_file(options.labels)}

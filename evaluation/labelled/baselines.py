@@ -13,7 +13,8 @@ from ...finetune.labelled.linear import fit_linear
 from ...finetune.labelled.model import Predictions
 from ...finetune.labelled.run import drawn, examples_of
 from ...spectra.columns import SpectrumColumns
-from ..probe.features import BINNED_PEAKS, NO_SPECTRUM, binned_peaks, condition_features, precursor_features
+from ...spectra.measurement_features import MEASUREMENT_BLOCKS, condition_features, measurement_features
+from ..probe.features import BINNED_PEAKS, NO_SPECTRUM, binned_peaks
 from ..scorers import PrecursorOnly
 
 KINDS = {NO_SPECTRUM: "reference", PrecursorOnly.label: "blind", BINNED_PEAKS: "look-up"}
@@ -27,7 +28,7 @@ def baseline_predictions(config: LabelledConfig, spectra: LabelledSpectra, rows:
     the one without a spectrum are also told polarity, charge and collision energy, as an encoder may be.
     """
     train = drawn(spectra.train_rows, config.report.max_train_spectra, config.training.seed)
-    return {label: _predictions(config, spectra, train, rows, features) for label, features in _FEATURES.items()}
+    return {label: _predictions(config, spectra, train, rows, *of) for label, of in _FEATURES.items()}
 
 
 def _predictions(
@@ -36,11 +37,13 @@ def _predictions(
     train: np.ndarray,
     rows: np.ndarray,
     features: Callable[[SpectrumColumns], np.ndarray],
+    num_conditions: int,
 ) -> Predictions:
     labels, validation = spectra.labels, spectra.validation_rows_all
     train_ND, validation_ND, test_ND = (features(spectra.columns(of)) for of in (train, validation, rows))
     examples = (examples_of(spectra, train, train_ND), examples_of(spectra, validation, validation_ND))
-    head = fit_linear(config.task, labels.num_outputs, *examples, config.head)
+    blocks = (train_ND.shape[1] - num_conditions, num_conditions)
+    head = fit_linear(config.task, labels.num_outputs, *examples, config.head, blocks)
     scores = head(test_ND)
     if config.task == "regression":
         values = scores * spectra.spread + spectra.mean
@@ -56,16 +59,13 @@ def _nothing(columns: SpectrumColumns) -> np.ndarray:
     return np.zeros((len(columns), 0), np.float32)
 
 
-def _precursor(columns: SpectrumColumns) -> np.ndarray:
-    return np.concatenate([precursor_features(columns), condition_features(columns)], axis=1)
-
-
 def _peaks(columns: SpectrumColumns) -> np.ndarray:
     return np.concatenate([binned_peaks(columns), condition_features(columns)], axis=1)
 
 
-_FEATURES: dict[str, Callable[[SpectrumColumns], np.ndarray]] = {
-    NO_SPECTRUM: _nothing,
-    PrecursorOnly.label: _precursor,
-    BINNED_PEAKS: _peaks,
+_FEATURES: dict[str, tuple[Callable[[SpectrumColumns], np.ndarray], int]] = {
+    NO_SPECTRUM: (_nothing, 0),
+    PrecursorOnly.label: (measurement_features, MEASUREMENT_BLOCKS[-1]),
+    BINNED_PEAKS: (_peaks, MEASUREMENT_BLOCKS[-1]),
 }
+"""Features of each row, and how many of the last are conditions of measurement."""

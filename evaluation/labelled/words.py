@@ -109,11 +109,17 @@ def join_table(tree: Mapping[str, Any]) -> Table:
 
 def footnote(tree: Mapping[str, Any]) -> str:
     """Return how to read the tables."""
+    told = (
+        " The head on the encoder is told all that 'precursor only' knows."
+        if tree["config"]["head"]["measurement"]
+        else ""
+    )
     votes = "molecule" if tree["config"]["head"]["votes"] == "molecule" else "spectrum"
     return (
         f"In brackets: 95% intervals, {tree['config']['report']['resamples']:,} bootstrap resamples of molecules "
         f"(fewer of many labels). Every {votes} has one vote. 'no spectrum' knows how frequent each answer "
         "is; 'precursor only' and 'binned peaks' are linear heads on the precursor m/z and on peaks in bins of 1 Da, "
-        "both with polarity, charge and collision energy, fitted and calibrated as the model's head is. 'beats' and "
+        "both with polarity, charge and collision energy, fitted and calibrated as the model's head is."
+        f"{told} 'beats' and "
         "'loses' need an interval of the difference without 0 and a p-value of at most 0.05 after Holm's correction."
     )

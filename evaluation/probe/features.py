@@ -15,6 +15,7 @@ import numpy as np
 
 from ...errors import InputError
 from ...spectra.columns import SpectrumColumns
+from ...spectra.measurement_features import precursor_features
 from ..scorers import PrecursorOnly
 from ..vector_cache import cached_vectors
 
@@ -27,8 +28,6 @@ FeatureKind = Literal["reference", "blind", "look-up", "untrained", "learned"]
 
 NO_SPECTRUM, BINNED_PEAKS, RANDOM_WEIGHTS = "no spectrum", "binned peaks", "random weights"
 BIN_WIDTH, MAX_MZ = 1.0, 1000.0
-PRECURSOR_WAVELENGTHS = np.geomspace(0.01, 2000.0, 128)
-"""In Da. A linear head on the bare number could tell heavy from light, and no more."""
 
 NOT_IDENTITY = ("training", "dropout", "dtype", "architectures", "transformers_version", "_name_or_path")
 """Entries of a configuration that do not change what an untrained model embeds."""
@@ -115,26 +114,6 @@ def binned_peaks(columns: SpectrumColumns) -> np.ndarray:
     np.add.at(binned, (row[within], place[within]), np.sqrt(columns.intensity[within]))
     norms = np.linalg.norm(binned, axis=1, keepdims=True)
     return np.divide(binned, norms, out=binned, where=norms > 0)
-
-
-def precursor_features(columns: SpectrumColumns) -> np.ndarray:
-    """Return sines and cosines of the precursor m/z at `PRECURSOR_WAVELENGTHS`, float32 of shape (n, 256)."""
-    turns = columns.precursor_mz.astype(np.float64)[:, None] / PRECURSOR_WAVELENGTHS
-    angles = 2 * np.pi * (turns - np.floor(turns))
-    return np.concatenate([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32)
-
-
-def condition_features(columns: SpectrumColumns) -> np.ndarray:
-    """Return what is known of a measurement beside precursor and peaks, float32 of shape (n, 5).
-
-    Each polarity, whether the charge is above 1, whether the collision energy is known, and the energy in 100 eV (at
-    most 1; 0 where it is unknown).
-    """
-    energy = columns.collision_energy
-    known = np.isfinite(energy)
-    hundreds = np.clip(np.where(known, energy, 0.0) / 100.0, 0.0, 1.0)
-    features = [columns.polarity > 0, columns.polarity < 0, np.abs(columns.charge) > 1, known, hundreds]
-    return np.stack(features, axis=1).astype(np.float32)
 
 
 def untrained_twin(model: IonbedModel, seed: int) -> IonbedModel:

@@ -15,6 +15,7 @@ import numpy as np
 from ...artifacts import atomic_folder, refuse_existing, refuse_input_as_output, write_manifest
 from ...configs.loading import to_tree
 from ...errors import InputError
+from ...spectra.measurement_features import condition_features
 from ...spectra.split import MOLECULES, Split
 from ...spectra.store import Store
 from ..candidates import Candidates, candidate_molecules
@@ -23,7 +24,7 @@ from ..judged import CHANCE
 from ..provenance import check_exposure, training_stages
 from ..statistics import BootstrapOptions, Estimate
 from ..tasks import draw_per_molecule
-from .features import BINNED_PEAKS, NO_SPECTRUM, FeatureSet, condition_features, feature_sets
+from .features import BINNED_PEAKS, NO_SPECTRUM, FeatureSet, feature_sets
 from .heads import Design, Predicted, Rows, logistic, ridge
 from .results import linear_tree, search_tree
 from .scores import ProbeJudge, Scored

@@ -65,8 +65,9 @@ class EncoderConfig:
 
 @dataclass(frozen=True)
 class HeadConfig:
-    """How spectra and classes weigh in the loss, how probabilities are calibrated, and when training stops."""
+    """What a head reads, how spectra and classes weigh in its loss, its calibration, and when training stops."""
 
+    measurement: bool = True
     imbalance: Literal["none", "inverse-frequency", "focal"] = "none"
     focal_gamma: float = 2.0
     votes: Literal["molecule", "spectrum"] = "molecule"

@@ -5,6 +5,8 @@ Shape suffixes: N spectra, D features, K outputs, T columns of the truth.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -45,7 +47,7 @@ class LinearHead:
     Attributes
     ----------
     mean : float32 array of shape (D,)
-    scale : float32 array of shape (1,)
+    scale : float32 array of shape (D,)
     weight : float32 array of shape (K, D)
     bias : float32 array of shape (K,)
     penalty : float
@@ -67,21 +69,32 @@ class LinearHead:
         return scores.astype(np.float32)
 
 
-def fit_linear(task: TaskKind, outputs: int, train: Examples, validation: Examples, config: HeadConfig) -> LinearHead:
+def fit_linear(
+    task: TaskKind,
+    outputs: int,
+    train: Examples,
+    validation: Examples,
+    config: HeadConfig,
+    blocks: Sequence[int] | None = None,
+) -> LinearHead:
     """Return the head with the lowest loss on the validation fold among those of `PENALTIES`.
 
     Minimises the weighted mean loss (`ionbed.finetune.labelled.losses`) plus ``penalty / 2`` times the squared weights,
     with free intercepts. Features are centred and scaled as a whole, so that a head does not change when vectors are
-    rotated or scaled.
+    rotated or scaled; where there are several ``blocks`` of them (their numbers of features), block by block.
     """
     share = train.weight / train.weight.sum()
     mean_D = (share @ train.features).astype(np.float32)
-    variance = float(share @ np.square(train.features - mean_D).sum(axis=1))
-    # Rounding leaves constant features a spread of the last digit of their mean: these say nothing.
-    says_something = variance > 1e-10 * float(np.square(mean_D).sum())
-    scale = np.float32(np.sqrt(len(mean_D) / variance) if says_something else 0.0)
-    problem = _Problem(task, outputs, train, mean_D, scale, config)
-    held_out_ND = torch.from_numpy((validation.features - mean_D) * scale)
+    variance_D = share @ np.square(train.features - mean_D)
+    scale_D = np.zeros(len(mean_D), np.float32)
+    ends = np.cumsum([0, *(blocks or [len(mean_D)])])
+    for begin, end in itertools.pairwise(ends.tolist()):
+        variance = float(variance_D[begin:end].sum())
+        # Rounding leaves constant features a spread of the last digit of their mean: these say nothing.
+        if variance > 1e-10 * float(np.square(mean_D[begin:end]).sum()):
+            scale_D[begin:end] = np.sqrt((end - begin) / variance)
+    problem = _Problem(task, outputs, train, mean_D, scale_D, config)
+    held_out_ND = torch.from_numpy((validation.features - mean_D) * scale_D)
     truth_NT, weight_N = torch.from_numpy(validation.truth), torch.from_numpy(validation.weight)
     fit = torch.zeros(len(mean_D) + 1, outputs, dtype=torch.float64)
     best, kept, losses = PENALTIES[0], fit, {}
@@ -95,17 +108,17 @@ def fit_linear(task: TaskKind, outputs: int, train: Examples, validation: Exampl
         if number - PENALTIES.index(best) >= WORSE_BEFORE_STOP:
             break
     weight_KD = kept[:-1].T.contiguous().float().numpy()
-    return LinearHead(mean_D, np.array([scale], np.float32), weight_KD, kept[-1].float().numpy(), best, losses)
+    return LinearHead(mean_D, scale_D, weight_KD, kept[-1].float().numpy(), best, losses)
 
 
 class _Problem:
     """The training data of a fit, and its loss."""
 
     def __init__(
-        self, task: TaskKind, outputs: int, train: Examples, mean_D: np.ndarray, scale: np.float32, config: HeadConfig
+        self, task: TaskKind, outputs: int, train: Examples, mean_D: np.ndarray, scale_D: np.ndarray, config: HeadConfig
     ) -> None:
         self.task, self.gamma = task, config.focal_gamma if config.imbalance == "focal" else 0.0
-        self.train_ND = torch.from_numpy((train.features - mean_D) * scale)
+        self.train_ND = torch.from_numpy((train.features - mean_D) * scale_D)
         self.truth_NT = torch.from_numpy(train.truth)
         self.weight_N = torch.from_numpy(train.weight / train.weight.sum())
         self.weight_AK = torch.from_numpy(class_weights(task, train.truth, train.weight, outputs, config))

@@ -19,6 +19,7 @@ from ...encoder.loading import load_model
 from ...encoder.modeling_ionbed import IonbedModel
 from ...errors import InputError
 from ...spectra.columns import SpectrumColumns
+from ...spectra.measurement_features import MEASUREMENT_BLOCKS, measurement_features
 from ...spectra.spectrum import Spectrum
 from .calibration import Calibration
 from .config import TaskKind
@@ -72,6 +73,8 @@ class LabelledModel:
         Of a regression; infinite where the validation fold was too small.
     interval : float
         Probability that a number lies within ``half_width`` of its prediction.
+    measurement : bool
+        Whether the head is told `measurement_features` beside the embedding.
     about : dict
         What it was fitted on, for the record.
     """
@@ -85,15 +88,14 @@ class LabelledModel:
     spread: np.ndarray = field(repr=False)
     half_width: np.ndarray = field(repr=False)
     interval: float
+    measurement: bool
     about: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def predict(self, spectra: Iterable[Spectrum] | SpectrumColumns, *, progress: bool = False) -> Predictions:
         """Predict the labels of spectra."""
-        return self.predict_from(self.encoder.embed(spectra, progress=progress))
-
-    def predict_from(self, embeddings: np.ndarray) -> Predictions:
-        """Predict the labels of spectra from their embeddings, float32 of shape (N, D)."""
-        scores = self.head(embeddings)
+        columns = spectra if isinstance(spectra, SpectrumColumns) else SpectrumColumns.from_spectra(list(spectra))
+        embeddings = self.encoder.embed(columns, progress=progress)
+        scores = self.head(head_features(embeddings, columns, measurement=self.measurement))
         if self.task == "regression":
             values = scores.astype(np.float64) * self.spread + self.mean
             return Predictions(self.task, self.names, values.astype(np.float32), values, self.half_width, self.interval)
@@ -112,6 +114,7 @@ class LabelledModel:
             "spread": self.spread.tolist(),
             "half_width": [value if np.isfinite(value) else None for value in self.half_width.tolist()],
             "interval": self.interval,
+            "measurement": self.measurement,
             **self.about,
         }
         tensors = {name: getattr(head, name) for name in ("mean", "scale", "weight", "bias")}
@@ -120,6 +123,16 @@ class LabelledModel:
             partial.chmod((folder / "config.json").stat().st_mode)
         with atomic_file(folder / HEAD) as partial:
             partial.write_text(json.dumps(tree, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def head_features(embeddings: np.ndarray, columns: SpectrumColumns, *, measurement: bool) -> np.ndarray:
+    """Return what a head reads of spectra, float32 of shape (N, D)."""
+    return np.concatenate([embeddings, measurement_features(columns)], axis=1) if measurement else embeddings
+
+
+def feature_blocks(encoder: IonbedModel, *, measurement: bool) -> tuple[int, ...]:
+    """Return the numbers of features of each kind that `head_features` returns."""
+    return (encoder.config.output_dim, *(MEASUREMENT_BLOCKS if measurement else ()))
 
 
 def load_labelled_model(folder: str | os.PathLike[str]) -> LabelledModel:
@@ -151,9 +164,11 @@ def load_labelled_model(folder: str | os.PathLike[str]) -> LabelledModel:
             spread=np.array(tree["spread"], float),
             half_width=half_width,
             interval=float(tree["interval"]),
+            measurement=bool(tree["measurement"]),
             about={name: tree[name] for name in ("labels", "fitted") if name in tree},
         )
-        if model.head.weight.shape != (outputs, encoder.config.output_dim) or len(model.mean) != outputs:
+        blocks = feature_blocks(encoder, measurement=model.measurement)
+        if model.head.weight.shape != (outputs, sum(blocks)) or len(model.mean) != outputs:
             raise ValueError(f"its head has the shape {model.head.weight.shape}")
     except FileNotFoundError as error:
         raise InputError(

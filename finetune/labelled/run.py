@@ -25,7 +25,7 @@ from .examples import OWN_SPLIT, LabelledSpectra
 from .labels import summary
 from .linear import Examples, LinearHead, fit_linear
 from .lora import check_peft
-from .model import LabelledModel
+from .model import LabelledModel, feature_blocks, head_features
 from .task import TERM, LabelledTask, starting_encoder
 
 logger = logging.getLogger("ionbed")
@@ -99,10 +99,11 @@ def train_on_labels(config: LabelledConfig, *, resume: str | None = None, stop: 
 def fit_head(config: LabelledConfig, spectra: LabelledSpectra, encoder: IonbedModel) -> LinearHead:
     """Fit a linear head on the embeddings of an encoder as it is."""
     train, validation = (
-        examples_of(spectra, rows, embedded(encoder, spectra, rows))
+        examples_of(spectra, rows, features_of(config, spectra, encoder, rows))
         for rows in (drawn(spectra.train_rows, MOST_FITTED, config.training.seed), spectra.validation_rows_all)
     )
-    return fit_linear(config.task, spectra.labels.num_outputs, train, validation, config.head)
+    blocks = feature_blocks(encoder, measurement=config.head.measurement)
+    return fit_linear(config.task, spectra.labels.num_outputs, train, validation, config.head, blocks)
 
 
 def drawn(rows: np.ndarray, most: int, seed: int) -> np.ndarray:
@@ -117,11 +118,13 @@ def examples_of(spectra: LabelledSpectra, rows: np.ndarray, features: np.ndarray
     return Examples(features, spectra.scaled_values[rows], spectra.votes(rows))
 
 
-def embedded(encoder: IonbedModel, spectra: LabelledSpectra, rows: np.ndarray) -> np.ndarray:
-    """Return the embeddings of ``rows``, float32 of shape (N, D), computed on the GPU where there is one."""
+def features_of(config: LabelledConfig, spectra: LabelledSpectra, encoder: IonbedModel, rows: np.ndarray) -> np.ndarray:
+    """Return what a head reads of ``rows``, float32 of shape (N, D); embedded on the GPU where there is one."""
     movable: Any = encoder  # transformers wraps `to` in a function without its types
     movable.to(process_state().device)
-    return encoder.embed(spectra.columns(rows), progress=process_state().is_main_process)
+    columns = spectra.columns(rows)
+    embeddings = encoder.embed(columns, progress=process_state().is_main_process)
+    return head_features(embeddings, columns, measurement=config.head.measurement)
 
 
 def calibrated(
@@ -129,7 +132,7 @@ def calibrated(
 ) -> LabelledModel:
     """Return the model with its probabilities, or the widths of its intervals, fitted on the validation fold."""
     rows = spectra.validation_rows_all
-    scores, votes = head(embedded(encoder, spectra, rows)), spectra.votes(rows)
+    scores, votes = head(features_of(config, spectra, encoder, rows)), spectra.votes(rows)
     outputs = spectra.labels.num_outputs
     half_width = np.full(outputs, np.inf)
     if config.task == "regression":
@@ -153,7 +156,7 @@ def calibrated(
     }
     return LabelledModel(
         encoder, head, config.task, spectra.labels.names, calibration, spectra.mean, spectra.spread, half_width,
-        config.head.interval, about,
+        config.head.interval, config.head.measurement, about,
     )  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from ...pretrain.augmentation import augment
 from ...pretrain.data import epoch_batches
 from ...pretrain.masking import hide_metadata
 from ...pretrain.parallel import whole
+from ...spectra.measurement_features import measurement_features
 from .config import EncoderConfig, HeadConfig, LabelledConfig, TaskKind
 from .examples import LabelledSpectra
 from .linear import LinearHead
@@ -34,17 +35,20 @@ TERM = "labels"
 
 @dataclass(frozen=True, eq=False)
 class LabelledBatch:
-    """Spectra with answers: B spectra, T columns of the truth.
+    """Spectra with answers: B spectra, T columns of the truth, X features beside the embedding.
 
     Attributes
     ----------
     spectra : EncoderBatch
+    features_BX : float32 tensor
+        `measurement_features`, if the head is told them; else X = 0.
     truth_BT : float32 tensor
         NaN where unknown.
     weight_B : float32 tensor
     """
 
     spectra: EncoderBatch
+    features_BX: torch.Tensor
     truth_BT: torch.Tensor
     weight_B: torch.Tensor
 
@@ -66,7 +70,7 @@ class LabelledBatch:
         return self._mapped(torch.Tensor.pin_memory, self.spectra.pin_memory())
 
     def _mapped(self, change: Callable[[torch.Tensor], torch.Tensor], spectra: EncoderBatch) -> LabelledBatch:
-        return LabelledBatch(spectra, change(self.truth_BT), change(self.weight_B))
+        return LabelledBatch(spectra, change(self.features_BX), change(self.truth_BT), change(self.weight_B))
 
 
 class LabelObjective(nn.Module):
@@ -91,8 +95,9 @@ class LabelObjective(nn.Module):
         """Return the summed weighted loss of the batch."""
         vectors_BE = self.encoder.embed_batch(batch.spectra)[: len(batch)]
         with torch.autocast(vectors_BE.device.type, enabled=False):
-            scaled_BE = (vectors_BE.float() - self.mean) * self.scale
-            loss_B = loss_of_spectra(self.task, F.linear(scaled_BE, self.weight, self.bias), batch.truth_BT,
+            read_BD = torch.cat([vectors_BE.float(), batch.features_BX], dim=1)
+            scaled_BD = (read_BD - self.mean) * self.scale
+            loss_B = loss_of_spectra(self.task, F.linear(scaled_BD, self.weight, self.bias), batch.truth_BT,
                                      self.answer_weight, self.gamma)  # fmt: skip
         return {TERM: (loss_B * batch.weight_B).sum()}
 
@@ -160,7 +165,9 @@ class LabelledTask:
                 batch = hide_metadata(batch, own, augmentation.metadata_dropout, training.seed, epoch)
             if not len(own):  # a process without a spectrum takes part all the same
                 batch = batch.padded_to(1, 1)
-            batches.append(LabelledBatch(batch, self.truth[own], self.weight[own]))
+            tells = self.config.head.measurement
+            features = measurement_features(columns) if tells else np.zeros((len(own), 0), np.float32)
+            batches.append(LabelledBatch(batch, torch.from_numpy(features), self.truth[own], self.weight[own]))
         return batches
 
     def counts(self, micro_batch: LabelledBatch) -> dict[str, float]:

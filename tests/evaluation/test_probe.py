@@ -24,10 +24,8 @@ from ionbed.evaluation.probe.features import (
     BINNED_PEAKS,
     MAX_MZ,
     NO_SPECTRUM,
-    PRECURSOR_WAVELENGTHS,
     RANDOM_WEIGHTS,
     binned_peaks,
-    condition_features,
     embedded,
     untrained_twin,
 )
@@ -38,6 +36,7 @@ from ionbed.evaluation.probe.targets import METRICS, SUBSTRUCTURES, TARGETS, Tar
 from ionbed.evaluation.probe.zero_shot import QUESTIONS
 from ionbed.evaluation.statistics import Estimate
 from ionbed.spectra.columns import SpectrumColumns
+from ionbed.spectra.measurement_features import PRECURSOR_WAVELENGTHS, condition_features
 from ionbed.spectra.spectrum import Spectrum
 from ionbed.spectra.split import Split
 
