@@ -197,6 +197,7 @@ def _environments(mol: Mol, generator: FingerprintGenerator64) -> dict[int, int]
 
 
 def _descriptors(mol: Mol, mass: float) -> np.ndarray:
+    from rdkit.Chem import GetFormalCharge
     from rdkit.Chem.rdMolDescriptors import (
         CalcChi0v,
         CalcChi1v,
@@ -228,7 +229,7 @@ def _descriptors(mol: Mol, mass: float) -> np.ndarray:
         CalcNumHeteroatoms(mol),
     )  # fmt: skip
     scaled = (
-        sum(atom.GetFormalCharge() for atom in mol.GetAtoms()), CalcFractionCSP3(mol), mass / 500,
+        GetFormalCharge(mol), CalcFractionCSP3(mol), mass / 500,
         CalcTPSA(mol) / 100, CalcLabuteASA(mol) / 200, CalcKappa1(mol) / 20, CalcChi0v(mol) / 20,
         CalcChi1v(mol) / 10,
     )  # fmt: skip
