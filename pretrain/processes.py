@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import parse_flag_from_env
+
+from ..errors import InputError
 
 
 def on_cpu() -> bool:
@@ -13,6 +17,31 @@ def on_cpu() -> bool:
         return True
     device = torch.accelerator.current_accelerator()
     return device is None or device.type not in {"cuda", "xpu"}  # MPS has no float64, which m/z need
+
+
+OTHER_LOOPS = {
+    "ACCELERATE_USE_FSDP": "FSDP",
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+    "ACCELERATE_USE_PARALLELISM_CONFIG": "parallelism",
+}
+"""Settings of ``accelerate launch`` for loops that hand their model over to it, and what they switch on."""
+
+
+def refuse_other_loops() -> None:
+    """Raise `InputError` if accelerate was told to shard the model: the loop does so itself, as its options say.
+
+    Of several processes the first says so; the others leave quietly with the same exit code, 2.
+    """
+    asked = [name for name in OTHER_LOOPS if parse_flag_from_env(name)]
+    if not asked:
+        return
+    if os.environ.get("RANK", "0") != "0":
+        raise SystemExit(2)
+    raise InputError(
+        f"{asked[0]}: accelerate is told to use {OTHER_LOOPS[asked[0]]} of its own; switch that off (by 'accelerate "
+        "config', or other options of 'accelerate launch') and set training.parallelism: ddp, or fsdp2 to shard a model"
+    )
 
 
 def process_state() -> PartialState:

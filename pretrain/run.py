@@ -22,7 +22,7 @@ from .config import PretrainConfig
 from .data import TrainingSpectra
 from .loop import train
 from .parallel import unsharded
-from .processes import process_state
+from .processes import process_state, refuse_other_loops
 from .provenance import data_record, last_losses, training_record
 from .run_record import LOG, RECORD
 from .signals import StopSignal, heeding
@@ -87,8 +87,9 @@ def sole_run(output: Path) -> Iterator[None]:
     Raises
     ------
     InputError
-        Another run is writing there.
+        Another run is writing there, or the launcher has set up accelerate to train in another way.
     """
+    refuse_other_loops()
     created = [folder for folder in (output, *output.parents) if not folder.exists()]
     is_main = process_state().is_main_process
     try:

@@ -11,8 +11,11 @@ import torch
 import torch.distributed
 from torch.distributed.tensor import DTensor
 
+from ionbed.errors import InputError
 from ionbed.pretrain.loop import evaluating
 from ionbed.pretrain.optimisation import MovingAverage
+from ionbed.pretrain.processes import refuse_other_loops
+from ionbed.pretrain.run import sole_run
 
 
 @pytest.fixture
@@ -46,3 +49,17 @@ def test_averaged_weights_are_exchanged_with_sharded_ones_after_validation(shard
         assert all(isinstance(p, DTensor) for p in sharded.parameters())
     assert all(torch.equal(p.full_tensor(), trained[name]) for name, p in sharded.named_parameters())
     assert sharded(torch.ones(2, 4)).any()
+
+
+@pytest.mark.parametrize("name", ["ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"])
+def test_a_launcher_that_would_shard_the_model_itself_is_refused_by_one_process(name, tmp_path, monkeypatch):
+    monkeypatch.setenv(name, "false")
+    refuse_other_loops()
+    monkeypatch.setenv(name, "true")
+    with pytest.raises(InputError, match=rf"{name}: .*training\.parallelism") as caught, sole_run(tmp_path / "run"):
+        pytest.fail("it began")
+    assert "\n" not in str(caught.value) and not (tmp_path / "run").exists()
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(SystemExit) as left:
+        refuse_other_loops()
+    assert left.value.code == 2
