@@ -34,7 +34,7 @@ from .logs import Logs
 from .meter import Meter, SpikeAlarm, Totals, measured_peak
 from .optimisation import BestWeights, MovingAverage, learning_rate, make_optimizer
 from .parallel import distribute, equal_numbers, gradient_norm, reshard, synchronised
-from .processes import gather_rng, on_cpu
+from .processes import gather_rng, lost_processes_named, on_cpu
 from .run_record import STOPPED
 from .signals import StopSignal, heeding
 from .stage import MicroBatch, Task
@@ -210,7 +210,7 @@ class Trainer:
                 (self.output / MANIFEST).unlink(missing_ok=True)
         stopping = self._any(stop.requested)
         ahead = prefetched(self.task, config.steps, start, batches, self.accelerator, config.loader_workers)
-        with logs, bar as advance, closing(ahead) as upcoming:
+        with logs, bar as advance, closing(ahead) as upcoming, lost_processes_named():
             if self.progress.validation_due and not stopping:
                 self._validate(logs)
             self.meter.started = time.perf_counter()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
+import torch.distributed
 from accelerate import Accelerator, PartialState
 from accelerate.utils import parse_flag_from_env
 
@@ -47,6 +50,35 @@ def refuse_other_loops() -> None:
 def process_state() -> PartialState:
     """Return this process's place among those of the run, before there is an `Accelerator`."""
     return PartialState(cpu=on_cpu())
+
+
+class LostProcessError(RuntimeError):
+    """Another process of the run has ended, or does not answer."""
+
+
+SIGNS_OF_LOSS = ("closed by peer", "reset by peer", "Broken pipe", "Timed out waiting", "NCCL")
+"""What gloo says of it, whose errors have no type of their own, and what NCCL's begin with."""
+
+
+@contextmanager
+def lost_processes_named() -> Iterator[None]:
+    """Say in a line that another process has ended, where the backend tells that it waits for one in vain.
+
+    Raises
+    ------
+    LostProcessError
+        With gloo at once, with NCCL after its time limit.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        told = str(error)
+        if not isinstance(error, torch.distributed.DistError) and not any(sign in told for sign in SIGNS_OF_LOSS):
+            raise
+        raise LostProcessError(
+            "another process of the run has ended or does not answer, and its own lines say why; --resume auto goes on "
+            f"from the latest checkpoint (the backend: {' '.join(told.split())[:200]})"
+        ) from error
 
 
 def gather_rng(accelerator: Accelerator) -> dict[str, torch.Tensor]:

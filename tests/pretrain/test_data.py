@@ -243,12 +243,12 @@ def test_losses_do_not_depend_on_the_shapes_of_a_compiled_model_or_on_the_proces
 
 WAITING = textwrap.dedent(
     """
-    import os, sys, time
+    import os, sys, time, torch
     from datetime import timedelta
     from pathlib import Path
     from accelerate import PartialState
     from ionbed.errors import InputError
-    from ionbed.pretrain import turns
+    from ionbed.pretrain import processes, turns
 
     state = PartialState(cpu=True, timeout=timedelta(seconds=3))
     turns.PULSE, turns.PATIENCE = 0.2, 2
@@ -279,6 +279,11 @@ WAITING = textwrap.dedent(
         except BaseException as error:
             outcome = f"{type(error).__name__}: {error}"
         print(f"{kind}: {outcome}", flush=True)
+    try:
+        with processes.lost_processes_named():
+            torch.distributed.all_reduce(torch.zeros(1))
+    except processes.LostProcessError as error:
+        print(f"alone: {str(error)[:42]}", flush=True)
     """
 )
 
@@ -309,6 +314,7 @@ def test_processes_wait_for_the_main_one_without_a_limit_and_its_errors_end_all(
         "other: InputError: the other cannot read it",
         "broken: RuntimeError: the main process has failed; its own error says why",
         f"dead: RuntimeError: the main process has given no sign of life in {tmp_path / 'dead'} for 2 s",
+        "alone: another process of the run has ended or do",
     ], told[1][1]
     assert started[0].returncode == -signal.SIGKILL
     assert not list((tmp_path / "slow").iterdir())
