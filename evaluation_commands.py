@@ -213,6 +213,10 @@ def task(
     baselines: Annotated[
         bool, typer.Option("--baselines", help="Also write the scores of the look-ups and other baselines.")
     ] = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ROW", help="Of --baselines, write this row alone; may be repeated.", show_default=False),
+    ] = None,
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Override a key of 'ionbed configs evaluate'; repeatable."),
@@ -224,9 +228,11 @@ def task(
     from .evaluation.make_task import make_task
     from .evaluation.run import EvaluationConfig
 
+    if only and not baselines:
+        raise InputError("--only: names rows of --baselines, which is not asked for; add --baselines or leave it out")
     named = [f"{key}={json.dumps(str(value))}" for key, value in (("dataset", store), ("split", split))]
     config = load_config(EvaluationConfig, "evaluate", [*named, *(overrides or ())])
-    header = make_task(config, kind, out, baselines=baselines, overwrite=overwrite)
+    header = make_task(config, kind, out, baselines=baselines, only=only or (), overwrite=overwrite)
     counts = (f"{value:,} {name}" if isinstance(value, int) else f"{value:.2f} {name}"
               for name, value in header["counts"].items())  # fmt: skip
     logger.info("%s: %s", out, ", ".join(counts))

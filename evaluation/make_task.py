@@ -52,6 +52,7 @@ def make_task(
     out: str | os.PathLike[str],
     *,
     baselines: bool = False,
+    only: Sequence[str] = (),
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Write a task folder from the store and split of an evaluation, and return its header.
@@ -64,6 +65,8 @@ def make_task(
     baselines : bool
         Also write the scores of all rows of ``ionbed evaluate`` but chance as predictions, into ``baselines``; of
         several trainings those of the first.
+    only : sequence of str
+        Labels of the rows whose scores are written; all where it is empty.
 
     Raises
     ------
@@ -90,7 +93,7 @@ def make_task(
     if question is None:
         raise InputError(f"{config.dataset}: nothing to ask of this kind in the fold '{config.fold}'; use more spectra")
     found, strata = question.found, question.task.strata
-    rows = _rows(data, molecules, split, config) if baselines else []
+    rows = _only(_rows(data, molecules, split, config), kind, only) if baselines else []
     header = {
         "kind": kind,
         "fold": config.fold,
@@ -198,13 +201,22 @@ def _write_baselines(
     spectra = question.found.queries if question.kind == "retrieval" else question.found.candidate
     needed = np.union1d(question.found.queries, spectra)
     for entry in rows:
-        if question.kind not in entry.kinds or entry.label == CHANCE:
-            continue
         scorer = entry.builds[0](data, molecules, needed)
         if can_answer(question.kind, scorer):
             manifest = PredictionManifest(entry.label, entry.known, entry.trained_on, task=task_hash)
             table = prediction_table(question, answer(question, data, scorer))
             write_predictions(_free_name(folder, entry.label), table, manifest)
+
+
+def _only(rows: Sequence[Entry], kind: TaskKind, labels: Sequence[str]) -> list[Entry]:
+    """Return the rows that answer questions of ``kind``, those of ``labels`` where there are any."""
+    found = [entry for entry in rows if kind in entry.kinds and entry.label != CHANCE]
+    known = [entry.label for entry in found]
+    if unknown := [label for label in labels if label not in known]:
+        raise InputError(
+            f"--only {unknown[0]}: no row of this kind of task has that label; there are {', '.join(known)}"
+        )
+    return [entry for entry in found if not labels or entry.label in labels]
 
 
 def _free_name(folder: Path, label: str) -> Path:

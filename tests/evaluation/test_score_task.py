@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from ionbed.cli import main
 from ionbed.errors import InputError
 from ionbed.evaluation import question as module
 from ionbed.evaluation.candidates import candidate_molecules
@@ -308,3 +309,16 @@ def test_mces_is_refused_where_no_structures_are_ranked(data, config, some_score
     with pytest.raises(InputError, match="has no structures to rank"):
         score(tmp_path / "own.parquet", tmp_path / "pairs", tmp_path / "never", mces=MCESOptions(max_queries=5))
     assert not (tmp_path / "never").exists()
+
+
+def test_some_rows_alone_are_written_where_that_is_asked_for(config, tmp_path, capsys) -> None:
+    config = replace(config, trained_baselines=replace(config.trained_baselines, trainings=0))
+    make_task(config, "pairs", tmp_path / "task", baselines=True, only=["cosine", "precursor only"])
+    written = {path.name for path in (tmp_path / "task" / "baselines").glob("*.parquet")}
+    assert written == {"cosine.parquet", "precursor-only.parquet"}
+    with pytest.raises(InputError, match=r"--only mine: no row of this kind of task has that label; there are .*cosine"):
+        make_task(config, "pairs", tmp_path / "other", baselines=True, only=["mine"])
+    assert not (tmp_path / "other").exists()
+    words = ["task", str(config.dataset), str(config.split), "--kind", "pairs", "--out", str(tmp_path / "other")]
+    assert main([*words, "--only", "cosine"]) == 2
+    assert "--only: names rows of --baselines" in capsys.readouterr().err
