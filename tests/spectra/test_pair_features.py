@@ -96,3 +96,7 @@ def test_what_was_not_cleaned_is_not_compared() -> None:
     compared.features([0], [2])
     with pytest.raises(ValueError, match="not cleaned"):
         compared.features([0], [1])
+    both = compared.followed_by(SpectrumColumns.from_spectra(crowd(1)))
+    both.hybrid_entropy.scores(np.array([4]), np.array([0, 2]))
+    with pytest.raises(ValueError, match="made for other spectra"):
+        both.hybrid_entropy.scores(np.array([4]), np.array([1]))
