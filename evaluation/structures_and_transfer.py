@@ -34,6 +34,9 @@ FITTED_ON = "validation"
 LEAST_MOLECULES = 20
 """Of the fitted fold, from which on weights are fitted: with fewer they would follow chance."""
 
+MOST_MOLECULES, QUERIES_PER_MOLECULE = 500, 2
+"""That weights are fitted on: the searches of transfer take long, and more would hardly move the weights."""
+
 WEIGHTS = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
 """Tried of each transfer beside 1 for the embeddings. The large ones are for embeddings that say little."""
 
@@ -95,8 +98,9 @@ def with_transfer_entries(
     """
     if not models or FITTED_ON in (config.fold, config.transfer.library_fold):
         return []
-    options = replace(config.retrieval, by="mass")
-    found = retrieval_comparisons(data, molecules, FITTED_ON, options, config.seed)
+    queries = min(config.retrieval.max_queries_per_molecule, QUERIES_PER_MOLECULE)
+    options = replace(config.retrieval, by="mass", max_queries_per_molecule=queries)
+    found = _of_some(retrieval_comparisons(data, molecules, FITTED_ON, options, config.seed), data, config.seed)
     num_molecules = len(np.unique(data.molecule[found.queries]))
     if num_molecules < LEAST_MOLECULES:
         logger.info(
@@ -123,6 +127,21 @@ def with_transfer_entries(
         )
         for model, added in zip(models, transfers, strict=True)
     ]
+
+
+def _of_some(found: Comparisons, data: EvaluationData, seed: int) -> Comparisons:
+    """Return the queries of `MOST_MOLECULES` drawn molecules at most, with their candidates."""
+    distinct = np.unique(data.molecule[found.queries])
+    drawn = np.random.default_rng(seed).permutation(distinct)[:MOST_MOLECULES]
+    chosen = np.isin(data.molecule[found.queries], drawn)
+    of_pool = chosen[found.pool]  # every query of a retrieval has a pool of its own, of its own number
+    return replace(
+        found,
+        queries=found.queries[chosen],
+        pool_of_query=np.arange(chosen.sum()),
+        pool=(np.cumsum(chosen) - 1)[found.pool[of_pool]],
+        candidate=found.candidate[of_pool],
+    )
 
 
 def kept(entry: Entry) -> Entry:
@@ -181,8 +200,8 @@ def _fit(
     molecules: Candidates,
     found: Comparisons,
 ) -> tuple[float, ...]:
-    query = np.searchsorted(found.pool_of_query, found.pool)  # every query of a retrieval has a pool of its own
-    rows, molecule = found.queries[query], found.candidate
+    query, molecule = found.pool, found.candidate
+    rows = found.queries[query]
     scorers = [cast(StructureScorer, build(data, molecules, np.unique(found.queries))) for build in (own, *transfers)]
     scores = [scorer.score_structures(rows, molecule) for scorer in scorers]
     weights = best_weights(

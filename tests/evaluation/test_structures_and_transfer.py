@@ -98,6 +98,23 @@ def test_there_is_no_row_where_the_validation_fold_is_asked_or_searched_or_too_s
     assert with_transfer_entries([], [], data, candidates, config, split_hash="s") == []
 
 
+def test_weights_are_fitted_on_some_molecules_where_there_are_many(data, config, monkeypatch) -> None:
+    """Of three validation molecules one is drawn, with all of its candidates and none of the others'."""
+    monkeypatch.setattr(structures_and_transfer, "LEAST_MOLECULES", 1)
+    monkeypatch.setattr(structures_and_transfer, "MOST_MOLECULES", 1)
+    seen = []
+    monkeypatch.setattr(structures_and_transfer, "best_weights", lambda *args: seen.append(args) or (0.0,))
+    candidates = candidate_molecules(data)
+    model, transfer = (entry_of(Fixed(np.arange(36.0).reshape(6, 6)), label) for label in ("mine", "theirs"))
+    (entry,) = with_transfer_entries([model], [[transfer]], data, candidates, config, split_hash="s")
+    entry.builds[0](data, candidates, np.arange(6))
+    ((scores, query, molecule, true_molecule),) = seen
+    assert len(true_molecule) == 1 and sorted(molecule.tolist()) == list(range(6)) and set(query.tolist()) == {0}
+    (row,) = np.flatnonzero(data.molecule == true_molecule[0])
+    assert row >= 3
+    np.testing.assert_array_equal(scores[0], 6 * row + molecule)
+
+
 def test_molecules_count_alike_and_of_equally_good_weights_the_smaller_is_taken() -> None:
     """Five queries, three of them of one molecule, each with three candidates."""
     query, molecule = np.repeat(np.arange(5), 3), np.tile([0, 1, 2], 5)
