@@ -17,6 +17,7 @@ from ..encoder.loading import load_model
 from ..encoder.modeling_ionbed import IonbedModel
 from ..encoder.remote_code import MODULE
 from ..errors import InputError
+from ..finetune.labelled.model import HEAD, HEAD_WEIGHTS
 from ..pretrain.card import CARD, PLACE, card_metadata
 from ..pretrain.licenses import model_license
 from ..pretrain.sources import licenses_of
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("ionbed")
 
-FILES: Final = (CARD, "config.json", WEIGHTS, f"{MODULE}.py", "LICENSE", "LICENSE.md", "LICENSE.txt")
+FILES: Final = (
+    CARD, "config.json", WEIGHTS, f"{MODULE}.py", HEAD, HEAD_WEIGHTS, "LICENSE", "LICENSE.md", "LICENSE.txt",
+)  # fmt: skip
 """What is uploaded of a model folder, where it is there."""
 
 ALLOW: Final = "--allow-restricted"

@@ -180,7 +180,7 @@ def _from_file(task: TaskKind, config: LabelsConfig, table: pa.Table) -> Labels:
                            for line, _, cells in file.rows], np.float32)  # fmt: skip
     values = np.concatenate([of_row, np.full((1, of_row.shape[1]), np.nan, np.float32)])[joined.row]
     counts["spectra with a row but no label in it"] = int((np.isnan(values).all(axis=1) & (joined.row >= 0)).sum())
-    return Labels(task, names, values, dict(counts), joined.notes, str(file.path))
+    return Labels(task, names, values, dict(counts), joined.notes, file.path.name)
 
 
 def _computed(task: TaskKind, config: LabelsConfig, table: pa.Table) -> Labels:

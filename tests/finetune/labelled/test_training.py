@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -165,6 +168,31 @@ def test_processes_share_a_batch_and_its_weights(configured, tmp_path, processes
     assert torch.equal(first, again)  # not augmented
     first, again = (task.micro_batches(rows, epoch, 0, 1)[0].spectra.mz_BL for epoch in (0, 1))
     assert first.shape != again.shape or not torch.equal(first, again)
+
+
+def test_two_processes_train_what_one_does(configured, tmp_path):
+    """LoRA, by gloo: gathered losses, one adapter, one head, one split and one model folder."""
+    changes = (*RING, *TRAINED, "init.train=lora", "init.dropout=0")
+    one, two = (configured("label-classification", tmp_path / name, *changes) for name in ("one", "two"))
+    train_on_labels(one)
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import json, sys\nfrom ionbed.configs.loading import build\n"
+        "from ionbed.finetune.labelled.config import LabelledConfig\n"
+        "from ionbed.finetune.labelled.run import train_on_labels\n"
+        "train_on_labels(build(LabelledConfig, json.loads(sys.argv[1]), 'test'))\n"
+    )
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
+    words = [*launcher, str(script), json.dumps(to_tree(two))]
+    done = subprocess.run(
+        words, capture_output=True, text=True, timeout=200, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads((tmp_path / "two" / "manifest.json").read_text())["processes"] == 2
+    for file in ("model.safetensors", "head.safetensors"):
+        mine, theirs = (load_file(tmp_path / folder / "model" / file) for folder in ("one", "two"))
+        assert mine.keys() == theirs.keys()
+        assert all(torch.allclose(mine[key], theirs[key], atol=1e-5) for key in mine), file
 
 
 def test_what_encoder_training_starts_from(configured, tmp_path, small_encoder):
