@@ -80,7 +80,7 @@ class MoleculesConfig:
 
     weight: float = 0.0
     window: float = 1.0
-    width: int = 512
+    width: int = 256
     temperature: float = 0.07
     isobars: int = 4
     structures: int = 512
