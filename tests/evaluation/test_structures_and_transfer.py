@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ionbed.errors import InputError
 from ionbed.evaluation import structures_and_transfer
 from ionbed.evaluation.baselines.transfer import TransferOptions
 from ionbed.evaluation.candidates import candidate_molecules
@@ -14,6 +15,7 @@ from ionbed.evaluation.entries import Entry
 from ionbed.evaluation.predictions import Corpus
 from ionbed.evaluation.report.explanations import explained_row
 from ionbed.evaluation.report.verdicts import verdict_sentences
+from ionbed.evaluation.rows import table_rows
 from ionbed.evaluation.run import EvaluationConfig
 from ionbed.evaluation.structures_and_transfer import best_weights, kept, with_transfer_entries
 from ionbed.spectra.molecules import standardise
@@ -149,6 +151,24 @@ def test_scorers_are_kept_for_the_same_rows_of_the_same_data(data) -> None:
     for of, asked, expected in ((data, rows, 1), (data, rows.copy(), 1), (data, rows[:2], 2), (replace(data), rows, 3)):
         build(of, None, asked)
         assert scorer.built == expected
+
+
+def test_it_stands_behind_the_models_own_rows_and_its_label_is_taken(data, config, build, monkeypatch) -> None:
+    monkeypatch.setattr(structures_and_transfer, "LEAST_MOLECULES", 3)
+    config = replace(config, trained_baselines=replace(config.trained_baselines, trainings=0), workers=1)
+    plain, tower = (build.encoder(lambda columns, row: np.ones(2)) for _ in range(2))
+    tower.config.molecule_tower = 8
+    candidates = candidate_molecules(data)
+
+    def labels(*names: str) -> list[str]:
+        models = {name: [tower if name == "mine" else plain] for name in names}
+        rows = table_rows(data, candidates, models, dict.fromkeys(models), config, split_hash="s")
+        return [row.label for row in rows if row.kind == "learned"]
+
+    found = ["mine", "plain", "mine, analogue transfer", "plain, analogue transfer", "mine + analogue transfer"]
+    assert labels("mine", "plain") == found
+    with pytest.raises(InputError, match=r"'mine \+ analogue transfer' is the label of another row"):
+        labels("mine", "mine + analogue transfer")
 
 
 def test_the_row_is_explained_and_counts_as_the_models_own() -> None:
