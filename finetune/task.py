@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 
 import numpy as np
@@ -66,8 +66,9 @@ class ContrastiveTask:
         self.module = ContrastiveObjective(self.encoder, config, len(self.predicted_bits))
         self.weights = self.module.weights
         sampling = config.sampling
-        self.formula = np.array([element_formula(text) for text in smiles], object) if (
-            sampling.formula_negatives_per_anchor) else None  # fmt: skip
+        self.formula: np.ndarray | None = None
+        if sampling.formula_negatives_per_anchor:
+            self.formula = np.array([element_formula(text) for text in smiles], object)
         self.conditions = self._conditions() if sampling.spread_conditions else None
         self.batches = self._sampler(train_rows, config.sampling)
         # A validation fold may be smaller than a batch; one molecule is no contrast at all.
@@ -79,14 +80,23 @@ class ContrastiveTask:
         self.is_validation[validation_rows] = True
         self.structures: dict[bool, StructureSampler] = {}
         if config.molecules.weight:
-            used = np.unique(self.molecule[np.concatenate([train_rows, validation_rows])])
-            # What is in the store is trained on by its spectra, or must not be seen at all; nor what the split knows.
-            known = structures.keys() | (spectra.split.folds.keys() if spectra.split is not None else set())
-            found = TrainingStructures.of(used, smiles, pool.without(known) if pool is not None else None)
-            for held_out, rows in ((False, train_rows), (True, validation_rows)):
-                self.structures[held_out] = StructureSampler(
-                    found, self.molecule[rows], sampling.window_ppm, config.molecules, use_pool=not held_out
-                )
+            self.structures = self._structure_samplers(structures, validation_rows, pool)
+
+    def _structure_samplers(
+        self, structures: Mapping[str, str], validation_rows: np.ndarray, pool: Pool | None
+    ) -> dict[bool, StructureSampler]:
+        """Return what draws structures for training (False) and for validation (True), each from its own fold."""
+        if pool is not None:
+            # What is in the store is trained on by its spectra, or must not be seen; nor what the split holds out.
+            split = self.spectra.split
+            pool = pool.without({*structures, *(split.folds if split is not None else ())})
+        used = np.unique(self.molecule[np.concatenate([self.rows, validation_rows])])
+        found = TrainingStructures.of(used, list(structures.values()), pool)
+        window, molecules = self.config.sampling.window_ppm, self.config.molecules
+        return {
+            held_out: StructureSampler(found, self.molecule[rows], window, molecules, use_pool=not held_out)
+            for held_out, rows in ((False, self.rows), (True, validation_rows))
+        }
 
     def _sampler(self, rows: np.ndarray, sampling: SamplingConfig) -> MoleculeBatches:
         spectra = self.spectra
