@@ -16,6 +16,7 @@ from ionbed.configs.loading import load_config
 from ionbed.demo import run
 from ionbed.demo.laboratories import LIBRARY, QUERIES, record
 from ionbed.errors import InputError
+from ionbed.evaluation.report import write
 from ionbed.evaluation.report.verdicts import verdict_sentences
 from ionbed.finetune.config import FinetuneConfig
 from ionbed.pretrain.config import PretrainConfig
@@ -58,6 +59,7 @@ def test_the_whole_pipeline_in_small(
     molecules.write_text("name\tsmiles\n" + "".join(f"{e.name}\t{e.smiles}\n" for e in entries))
     monkeypatch.setattr(run, "MOLECULES", molecules)
     monkeypatch.setattr(run, "load_config", small_config)
+    monkeypatch.setattr(write, "drawings", lambda *_, **__: [])  # half of the time; reports have tests of their own
     out = tmp_path / "demo"
     out.mkdir()
     (out / ".unfinished-demo").touch()  # what a killed demo leaves
