@@ -21,7 +21,7 @@ from .mces_at_1 import MCESDistances, mces_at_1
 from .outcomes import LOWER_IS_BETTER, Outcomes
 from .query_properties import query_values
 from .question import Question, answer, can_answer
-from .scorers import rows_needed
+from .scorers import Weighted, rows_needed
 from .statistics import BootstrapOptions
 from .strata_judgement import strata_trees
 from .trust import trust_tree
@@ -108,18 +108,23 @@ def measure(
         for question in questions
     ]
     judged: list[list[tuple[Entry, Judged]]] = [[] for _ in questions]
+    weights: dict[str, list[dict[str, float]]] = {}
     for entry in entries:
         places = [place for place, question in enumerate(questions) if question.kind in entry.kinds]
         if not places:
             continue
         logger.info("%s", entry.label)
         scorers = [build(data, molecules, needed) for build in entry.builds]
+        if isinstance(scorers[0], Weighted):
+            weights[entry.label] = [dict(scorer.weights) for scorer in scorers if isinstance(scorer, Weighted)]
         for place in places:
             if can_answer(questions[place].kind, scorers[0]):
                 predictions = [answer(questions[place], data, scorer) for scorer in scorers]
                 judged[place].append((entry, judges[place](predictions)))
     return [
-        _table(question, judge, rows, query_values(data, question.found.queries, nearest_train), bootstrap, seed)
+        _table(
+            question, judge, rows, query_values(data, question.found.queries, nearest_train), bootstrap, seed, weights
+        )
         for question, judge, rows in zip(questions, judges, judged, strict=True)
     ]
 
@@ -167,6 +172,7 @@ def _table(
     values: Mapping[str, np.ndarray],
     bootstrap: BootstrapOptions,
     seed: int,
+    weights: Mapping[str, Sequence[Mapping[str, float]]],
 ) -> QuestionResult:
     rows = [row for _, row in judged]
     compared = comparisons_of([(entry.kind, row) for entry, row in judged])
@@ -185,6 +191,7 @@ def _table(
             "void": None,
             "trainings": row.trainings,
             "spread": row.spread,
+            "weights": weights.get(entry.label),
             "counts": row.counts,
             "metrics": row.metrics,
             "confidence": _confidence(question, row),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from typing import Literal, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -76,6 +76,19 @@ class StructureScorer(Protocol):
             Rows of the `ionbed.evaluation.candidates.Candidates`.
         """
         ...
+
+
+@runtime_checkable
+class Weighted(Protocol):
+    """A scorer that adds scores of others with weights that were fitted; results name them.
+
+    Attributes
+    ----------
+    weights : mapping of str to float
+        By the label of what is added.
+    """
+
+    weights: Mapping[str, float]
 
 
 class Encoder(Protocol):

@@ -62,6 +62,7 @@ class WithTransfer:
     ) -> None:
         self.label = label
         self._own, self._transfers, self._weights = own, transfers, weights
+        self.weights = {transfer.label: weight for transfer, weight in zip(transfers, weights, strict=True)}
 
     def score_structures(self, query: np.ndarray, molecule: np.ndarray) -> np.ndarray:
         """Return weighted sums; see `ionbed.evaluation.scorers.StructureScorer`."""

@@ -11,12 +11,16 @@ from ionbed.errors import InputError
 from ionbed.evaluation import structures_and_transfer
 from ionbed.evaluation.baselines.transfer import TransferOptions
 from ionbed.evaluation.candidates import candidate_molecules
+from ionbed.evaluation.comparisons import RETRIEVAL_BY_MASS
 from ionbed.evaluation.entries import Entry
+from ionbed.evaluation.measure import measure
 from ionbed.evaluation.predictions import Corpus
+from ionbed.evaluation.question import ask
 from ionbed.evaluation.report.explanations import explained_row
 from ionbed.evaluation.report.verdicts import verdict_sentences
 from ionbed.evaluation.rows import table_rows
 from ionbed.evaluation.run import EvaluationConfig
+from ionbed.evaluation.statistics import BootstrapOptions
 from ionbed.evaluation.structures_and_transfer import best_weights, kept, with_transfer_entries
 from ionbed.spectra.molecules import standardise
 
@@ -27,10 +31,9 @@ class Fixed:
     """Scores a structure by a table of its own; counts how often it is built."""
 
     kind = "learned"
-    label = "fixed"
 
-    def __init__(self, table: np.ndarray) -> None:
-        self.table, self.built = table, 0
+    def __init__(self, table: np.ndarray, label: str = "fixed") -> None:
+        self.table, self.label, self.built = table, label, 0
 
     def __call__(self, data, candidates, rows) -> Fixed:
         self.built += 1
@@ -67,7 +70,7 @@ def test_the_weights_rank_the_true_molecules_of_the_validation_fold_highest(data
     candidates = candidate_molecules(data)
     true = np.eye(6)[data.molecule][:, : len(candidates)]
     own = Fixed(true * (np.arange(6) < 3)[:, None])
-    right, wrong = Fixed(0.05 * true), Fixed(0.6 * np.roll(true, 1, axis=1))
+    right, wrong = Fixed(0.05 * true, "right"), Fixed(0.6 * np.roll(true, 1, axis=1), "wrong")
     (entry,) = with_transfer_entries(
         [entry_of(own, "mine")], [[entry_of(wrong, "wrong"), entry_of(right, "right")]], data, candidates, config,
         split_hash="s",
@@ -83,6 +86,10 @@ def test_the_weights_rank_the_true_molecules_of_the_validation_fold_highest(data
     )
     build(data, candidates, np.arange(3))
     assert own.built == 3, "fitted once, built twice"
+
+    question = ask(RETRIEVAL_BY_MASS, data, candidates, config)
+    (result,) = measure([question], data, candidates, [entry], BootstrapOptions(resamples=100), seed=0)
+    assert result.rows[0].tree["weights"] == [{"wrong": 0.0, "right": 0.1}]
 
 
 def test_there_is_no_row_where_the_validation_fold_is_asked_or_searched_or_too_small(data, config, monkeypatch) -> None:
