@@ -82,6 +82,7 @@ def train_on_labels(config: LabelledConfig, *, resume: str | None = None, stop: 
         else:
             task = LabelledTask(config, spectra, encoder.train(), head)
             identity = run_identity(config, spectra, dropout=max(config.init.dropout, config.init.lora_dropout))
+            del identity["report"]  # it decides nothing
             identity |= {"labels": spectra.labels.hash, "init": {**identity["init"], "model": source_hash}}
             about = {"command": "finetune", "config": tree}
             record = train(task, config.training, config.output, identity, resume, stop, about, config.head.patience)

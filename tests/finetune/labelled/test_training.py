@@ -23,7 +23,7 @@ from ionbed.finetune.labelled.config import names_a_task
 from ionbed.finetune.labelled.examples import LabelledSpectra
 from ionbed.finetune.labelled.model import load_labelled_model
 from ionbed.finetune.labelled.predict import predict
-from ionbed.finetune.labelled.run import fit_head, train_on_labels
+from ionbed.finetune.labelled.run import calibrated, fit_head, train_on_labels
 from ionbed.finetune.labelled.task import LabelledTask, starting_encoder
 from ionbed.pretrain import loop
 from ionbed.spectra.split import Split
@@ -168,6 +168,27 @@ def test_processes_share_a_batch_and_its_weights(configured, tmp_path, processes
     assert torch.equal(first, again)  # not augmented
     first, again = (task.micro_batches(rows, epoch, 0, 1)[0].spectra.mz_BL for epoch in (0, 1))
     assert first.shape != again.shape or not torch.equal(first, again)
+
+
+@pytest.mark.parametrize("measurement", [True, False])
+def test_the_objective_scores_as_the_saved_head_does(configured, tmp_path, measurement):
+    config = configured("label-classification", tmp_path / "run", *RING, "init.train=full",
+                        f"head.measurement={str(measurement).lower()}")  # fmt: skip
+    spectra = LabelledSpectra(config, tmp_path / "columns")
+    encoder = starting_encoder(config.init, 0)
+    task = LabelledTask(config, spectra, encoder, fit_head(config, spectra, encoder))
+    model = calibrated(config, spectra, encoder.eval(), task.module.fitted_head())
+    encoder.save_pretrained(tmp_path / "model")
+    model.save_head(tmp_path / "model")
+    rows = spectra.validation_rows_all
+    found = load_labelled_model(tmp_path / "model").predict(spectra.columns(rows))
+    assert model.head.weight.shape == (2, 16 + (261 if measurement else 0))
+    label = spectra.labels.values[rows, 0].astype(int)
+    log_p = found.scores - np.log(np.exp(found.scores).sum(axis=1, keepdims=True))
+    expected = -(log_p[np.arange(len(rows)), label] * spectra.weight[rows]).sum()
+    batches = [batch for held_out in task.validation_batches() for batch in task.micro_batches(held_out, 0, 0, 1)]
+    with torch.no_grad():
+        assert sum(float(task.module.eval()(batch)["labels"]) for batch in batches) == pytest.approx(expected, rel=1e-3)
 
 
 def test_two_processes_train_what_one_does(configured, tmp_path):
