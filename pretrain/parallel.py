@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -36,7 +37,10 @@ def distribute(module: nn.Module, config: LoopConfig, accelerator: Accelerator) 
             fully_shard(layer, mesh=mesh)
         fully_shard(module, mesh=mesh)
         return module
-    prepared: nn.Module = accelerator.prepare_model(module)
+    with warnings.catch_warnings():
+        # What torch would have instead of `broadcast_buffers` cannot be said through accelerate.
+        warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+        prepared: nn.Module = accelerator.prepare_model(module)
     return prepared
 
 

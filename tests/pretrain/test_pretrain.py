@@ -141,6 +141,7 @@ def test_two_processes_give_the_loss_of_one(store, split, whole_run, tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
     assert json.loads((output / "manifest.json").read_text())["processes"] == 2
     one, two = ([entry["loss"] for entry in log_of(run) if "loss" in entry] for run in (whole_run, output))
     assert one == pytest.approx(two, abs=1e-4)
