@@ -28,8 +28,8 @@ def register(app: typer.Typer, panel: str) -> None:
         "predict",
         rich_help_panel=panel,
         epilog=examples(
-            "ionbed predict runs/label-classification/model queries.mgf --out predictions.tsv",
-            "ionbed predict runs/label-regression/model store --out predictions.parquet",
+            "ionbed predict runs/fluorine/model new.mgf --out predictions.tsv",
+            "ionbed predict runs/logp/model store --out predictions.parquet",
         ),
     )(predict)
 
