@@ -143,11 +143,13 @@ class Fusion:
         """Return what `to_tree` wrote; raises ValueError, TypeError or KeyError where ``tree`` is not of that form."""
         if tree["format"] != FORMAT:
             raise ValueError(f"its format is {tree['format']}, this version of ionbed reads {FORMAT}")
-        scores = (
+        window, open_, window_lookups, open_lookups = (
             FusedScore(tuple(of["terms"]), tuple(map(float, of["weights"])), float(of["intercept"]))
             for of in (tree["window"], tree["open"], tree["window_lookups"], tree["open_lookups"])
         )
-        return cls(str(tree["model_hash"]), LookupOptions(**tree["lookups"]), *scores, dict(tree["fitted"]))
+        lookups = LookupOptions(**tree["lookups"])
+        fitted = dict(tree["fitted"])
+        return cls(str(tree["model_hash"]), lookups, window, open_, window_lookups, open_lookups, fitted)
 
 
 def fusion_of(model: object, name: str = "the model") -> Fusion | None:

@@ -158,7 +158,9 @@ def fuse(
     return fusion
 
 
-def fit(data: EvaluationData, encoder: Encoder, options: FuseOptions) -> tuple[list[FusedScore], dict[str, Any]]:
+def fit(
+    data: EvaluationData, encoder: Encoder, options: FuseOptions
+) -> tuple[tuple[FusedScore, FusedScore, FusedScore, FusedScore], dict[str, Any]]:
     """Return the four scores of a `Fusion`, in its order, and what they give in cross-validation.
 
     Raises
@@ -181,7 +183,7 @@ def fit(data: EvaluationData, encoder: Encoder, options: FuseOptions) -> tuple[l
         open_, open_alone = calibrated(open_, pairs), calibrated(open_alone, pairs.only(open_alone.terms))
     except ValueError as error:
         raise InputError(f"an open search cannot be fitted: {error}; use more spectra") from None
-    return [window, open_, alone, open_alone], found
+    return (window, open_, alone, open_alone), found
 
 
 def _fitted(

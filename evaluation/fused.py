@@ -70,6 +70,11 @@ class FusedScorer:
         self._window, self._open = fusion.window, fusion.open
         if cosines is None:
             self._window, self._open = fusion.window_lookups, fusion.open_lookups
+        self.weights: Mapping[str, float] = {
+            f"{question}: {term}": weight
+            for question, score in (("window", self._window), ("open", self._open))
+            for term, weight in zip(score.terms, score.weights, strict=True)
+        }
         self._cosines, self._compared, self._depth = cosines, compared, depth
 
     def scores(self, queries: np.ndarray, library: np.ndarray) -> np.ndarray:

@@ -233,6 +233,8 @@ def test_the_tables_hold_both_rows(made: SimpleNamespace) -> None:
         row, alone, plain = (rows[label] for label in (fused_label("mine"), lookups_label("mine"), "mine"))
         assert row["exposure"] == "its fused score was fitted on the fold 'validation'" and plain["exposure"] is None
         assert row["differences"] and alone["differences"]
+        assert row["weights"][0][f"window: {EMBEDDING_COSINE}"] == made.fusion.window.weights[0]
+        assert alone["weights"][0]["open: cosine"] and plain["weights"] is None
         main = result.tree["main"]
         best = max(rows[label]["metrics"][main]["micro"]["value"] for label in LABELS)
         assert row["metrics"][main]["micro"]["value"] > best - 0.01
