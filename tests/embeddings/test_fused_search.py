@@ -132,6 +132,17 @@ def test_only_so_many_are_scored_in_an_open_search(library, queries, monkeypatch
     assert 3 * len(queries) <= sum(asked) <= 6 * len(queries)
 
 
+def test_no_query_and_no_candidate_are_no_error(library, queries) -> None:
+    index = Index.build(fused_model(MIXED), library)
+    for precursor_ppm in (10.0, None):
+        assert len(index.search([], 3, precursor_ppm, "fused")) == 0
+    far = [replace(queries[0], precursor_mz=5000.0), queries[1]]
+    hits = index.search(far, 3, 10.0, "fused")
+    assert (hits.rows[0] == -1).all() and np.isnan(hits.scores[0]).all() and hits.num_in_window[0] == 0
+    np.testing.assert_array_equal(hits.rows[1], index.search(queries[1:2], 3, 10.0, "fused").rows[0])
+    assert (index.search(far[:1], 3, 10.0, "fused").rows == -1).all()
+
+
 def test_the_table_of_hits_is_ranked_by_the_score(library, queries, tmp_path) -> None:
     write_mgf(queries, tmp_path / "queries.mgf")
     index = Index.build(fused_model(MIXED), library)
