@@ -41,6 +41,7 @@ def table_rows(
     config: EvaluationConfig,
     *,
     split_hash: str,
+    num_candidates: int = 0,
 ) -> list[Entry]:
     """Return all rows in the order of the tables: references, blind rankers, look-ups, trained baselines, models.
 
@@ -50,6 +51,8 @@ def table_rows(
         The trainings of each model.
     exposure : mapping of label to str or None
         Why a model may have seen the molecules of the queries.
+    num_candidates : int
+        Molecules that are a candidate of any query of a retrieval, where that is known: some rows take long for many.
 
     Raises
     ------
@@ -59,6 +62,7 @@ def table_rows(
     from .baselines.blind import MOST_MEASURED, SMILES_CLASSIFIER, spectrum_blind_entries, structure_blind_entries
     from .baselines.lookups import lookup_entries
     from .baselines.networks import LABELS, trained_entries
+    from .baselines.predicted_spectra import predicted_spectra_entries
     from .baselines.structures import structure_entries
     from .baselines.transfer import transfer_entries, transfer_label
     from .structures_and_transfer import kept, with_transfer_entries
@@ -78,7 +82,13 @@ def table_rows(
     added = [[by_label[transfer_label(entry.label)], by_label[transfer_label(HYBRID_ENTROPY)]] for entry in towers]
     both = with_transfer_entries(towers, added, data, molecules, config, split_hash=split_hash)
     structures = _only(RETRIEVAL, structure_entries())
-    made = [entry.label for entry in (*lookups, *learned, *transferred, *both, *structures)]
+    predicted = _only(
+        RETRIEVAL,
+        predicted_spectra_entries(
+            config.predicted_spectra, config.lookups, num_candidates, cache=config.cache, workers=config.workers
+        ),
+    )
+    made = [entry.label for entry in (*lookups, *learned, *transferred, *both, *structures, *predicted)]
     # Before the classifiers and networks are trained, which may take minutes.
     _require_own_labels(models, [*made, CHANCE, PRECURSOR_ONLY, SMILES_CLASSIFIER, MOST_MEASURED, *LABELS.values()])
     classifiers = structure_blind_entries(data, molecules, config.blind, split_hash=split_hash, seed=config.seed)
@@ -99,6 +109,7 @@ def table_rows(
         *_only(WINDOWS, spectrum_blind_entries(data)),
         *lookups,
         *transferred[: len(lookups)],
+        *predicted,
         *trained,
         *learned,
         *transferred[len(lookups) :],

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from ..artifacts import atomic_folder, refuse_existing, refuse_input_as_output, write_manifest
 from ..configs.loading import to_tree
 from ..errors import InputError
@@ -20,6 +22,7 @@ from .audits.run import AuditOptions, audit_outcomes, run_audits
 from .baselines.blind import BlindOptions
 from .baselines.lookup_record import lookup_record
 from .baselines.networks import TrainedBaselineOptions
+from .baselines.predicted_spectra import PredictedSpectraOptions
 from .baselines.transfer import TransferOptions
 from .candidates import Candidates, candidate_molecules
 from .comparisons import (
@@ -104,6 +107,7 @@ class EvaluationConfig:
     retrieval: RetrievalOptions = field(default_factory=RetrievalOptions)
     lookups: LookupOptions = field(default_factory=LookupOptions)
     transfer: TransferOptions = field(default_factory=TransferOptions)
+    predicted_spectra: PredictedSpectraOptions = field(default_factory=PredictedSpectraOptions)
     blind: BlindOptions = field(default_factory=BlindOptions)
     trained_baselines: TrainedBaselineOptions = field(default_factory=TrainedBaselineOptions)
     audits: AuditOptions = field(default_factory=AuditOptions)
@@ -192,7 +196,9 @@ def evaluate(config: EvaluationConfig, out: str | os.PathLike[str], *, overwrite
         for question in questions
         if question is not None
     ]
-    rows = table_rows(data, molecules, models, exposed, config, split_hash=split.hash)
+    ranked = [question.task.candidate_molecule for question in asked if question.kind == "retrieval"]
+    num_candidates = len(np.unique(np.concatenate(ranked))) if ranked else 0
+    rows = table_rows(data, molecules, models, exposed, config, split_hash=split.hash, num_candidates=num_candidates)
     with MCESDistances(config.mces, config.cache, workers=config.workers) as distances:
         results = measure(
             asked,

@@ -1,0 +1,210 @@
+"""A look-up in predicted spectra: a candidate is as good as the best of its predicted spectra resembles the query.
+
+Nobody has measured a candidate of a structure database, but rules of fragmentation say what its spectra would hold
+(`ionbed.spectra.simulate`), and those are searched like any library. It needs no training; who learns to read
+structures out of spectra has to do better.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ...artifacts import atomic_file
+from ...errors import InputError
+from ...progress import progress
+from ...spectra.columns import SpectrumColumns
+from ...spectra.lookups import ENTROPY, Lookup, LookupOptions, PeakCleaner, weighted_peaks
+from ...spectra.preparation.workers import open_workers
+from ...spectra.simulate import simulate_spectra
+from ...spectra.store import table_from_spectra
+from ..candidates import Candidates
+from ..dataset import EvaluationData
+from ..entries import Entry
+from ..scorers import Kind
+
+logger = logging.getLogger("ionbed")
+
+PREDICTED_SPECTRA = "predicted spectra"
+VERSION = 1
+"""Of the prediction: a number for each change after which a molecule has other spectra; older ones are not reused."""
+
+MOLECULES_PER_TASK = 16
+WORTH_PROCESSES = 256
+PAIRS_AT_ONCE = 2**18
+
+
+@dataclass(frozen=True)
+class PredictedSpectraOptions:
+    """What the look-up in predicted spectra may take.
+
+    Attributes
+    ----------
+    most_molecules : int
+        With more candidates, over all queries, the row is left out: a molecule takes some 50 ms. 0 leaves it out.
+    """
+
+    most_molecules: int = 10_000
+
+    def __post_init__(self) -> None:
+        if self.most_molecules < 0:
+            raise ValueError(f"'most_molecules' is {self.most_molecules}; it must be at least 0")
+
+
+class PredictedLibrary:
+    """Predicts the spectra of molecules, each once, for all rows and questions of an evaluation.
+
+    Parameters
+    ----------
+    cache : Path or None
+        Folder that keeps them.
+    workers : int or None
+        Processes; all cores where None.
+    """
+
+    def __init__(self, cache: Path | None, workers: int | None) -> None:
+        self._cache, self._workers = cache, workers
+        self._known: dict[str, pa.Table] = {}
+
+    def spectra(self, smiles: Sequence[str]) -> tuple[SpectrumColumns, np.ndarray]:
+        """Return the predicted spectra of some molecules, and the place of the molecule of each; int64 of shape (n,).
+
+        Molecules that cannot be predicted have none: salts, several charges, labelled isotopes.
+        """
+        new = sorted({text for text in smiles if text not in self._known})
+        if new:
+            table = self._predicted(new)
+            owner = np.array([int(name) for name in table["name"].to_pylist()], np.int64)
+            ends = np.cumsum(np.bincount(owner, minlength=len(new)))
+            self._known.update(
+                (text, table.slice(start, stop - start))
+                for text, start, stop in zip(new, [0, *ends[:-1].tolist()], ends.tolist(), strict=True)
+            )
+        tables = [self._known[text] for text in smiles]
+        places = np.repeat(np.arange(len(smiles)), [len(table) for table in tables])
+        return SpectrumColumns.from_table(pa.concat_tables(tables).combine_chunks()), places
+
+    def _predicted(self, smiles: list[str]) -> pa.Table:
+        """Return the spectra of molecules, in their order; ``name`` is the place of each one's molecule."""
+        path = None
+        if self._cache is not None:
+            made_of = "\n".join([f"{VERSION}", *smiles])
+            path = Path(self._cache) / f"predicted-spectra-{hashlib.sha256(made_of.encode()).hexdigest()[:32]}.parquet"
+            if path.is_file():
+                return pq.read_table(path)
+        parts = [
+            (start, smiles[start : start + MOLECULES_PER_TASK]) for start in range(0, len(smiles), MOLECULES_PER_TASK)
+        ]
+        tables = []
+        with (
+            progress(PREDICTED_SPECTRA, len(smiles), unit="molecules") as advance,
+            open_workers(self._workers if len(smiles) >= WORTH_PROCESSES else 1, None) as processes,
+        ):
+            for part, table in zip(parts, processes.map(_predict_all, parts), strict=True):
+                tables.append(table)
+                advance(len(part[1]))
+        found = pa.concat_tables(tables)
+        if path is not None:
+            try:
+                with atomic_file(path) as partial:
+                    pq.write_table(found, partial, compression="zstd")
+            except OSError as error:
+                raise InputError(
+                    f"{path.parent}: cannot be used as a cache ({error.strerror}); name another folder"
+                ) from None
+        return found
+
+
+def _predict_all(part: tuple[int, list[str]]) -> pa.Table:
+    first, smiles = part
+    return table_from_spectra(list(simulate_spectra((str(first + i), text) for i, text in enumerate(smiles))))
+
+
+class PredictedSpectra:
+    """The spectral entropy similarity of the query and a candidate's predicted spectrum: the best over energies.
+
+    Only spectra of the query's polarity are compared, whatever its adduct. A candidate without a predicted spectrum
+    gets 0, as one that shares no peak.
+    """
+
+    label = PREDICTED_SPECTRA
+    kind: Kind = "look-up"
+
+    def __init__(
+        self,
+        data: EvaluationData,
+        candidates: Candidates,
+        library: PredictedLibrary,
+        lookups: LookupOptions,
+        *,
+        workers: int | None = None,
+    ) -> None:
+        self._columns, self._smiles, self._library = data.columns, candidates.smiles, library
+        self._lookups, self._workers = lookups, workers
+
+    def score_structures(self, query: np.ndarray, molecule: np.ndarray) -> np.ndarray:
+        """Return similarities from 0 to 1; see `ionbed.evaluation.scorers.StructureScorer`."""
+        scores = np.zeros(len(query))
+        rows, row_of_pair = np.unique(query, return_inverse=True)
+        molecules, molecule_of_pair = np.unique(molecule, return_inverse=True)
+        if not len(rows):
+            return scores
+        predicted, owner = self._library.spectra([self._smiles[number] or "" for number in molecules.tolist()])
+        lookup = self._lookup(self._columns.take(rows), predicted)
+        of_queries = self._columns.polarity[rows]
+        for polarity in np.unique(of_queries).tolist():
+            spectra = np.flatnonzero(predicted.polarity == polarity)
+            start = np.searchsorted(owner[spectra], np.arange(len(molecules)), "left")
+            count = np.searchsorted(owner[spectra], np.arange(len(molecules)), "right") - start
+            pairs = np.flatnonzero((of_queries[row_of_pair] == polarity) & (count[molecule_of_pair] > 0))
+            for begin in range(0, len(pairs), PAIRS_AT_ONCE):
+                chunk = pairs[begin : begin + PAIRS_AT_ONCE]
+                number = count[molecule_of_pair[chunk]]
+                bounds = np.cumsum(number) - number
+                place = np.arange(number.sum()) + np.repeat(start[molecule_of_pair[chunk]] - bounds, number)
+                similarity = lookup.pair_scores(np.repeat(row_of_pair[chunk], number), len(rows) + spectra[place])
+                scores[chunk] = np.maximum.reduceat(similarity, bounds)
+        return scores
+
+    def _lookup(self, queries: SpectrumColumns, predicted: SpectrumColumns) -> Lookup:
+        """Return the look-up over the queries, and then the predicted spectra."""
+        cleaner = PeakCleaner(self._lookups)
+        cleaned = [*cleaner(queries), *cleaner(predicted)]
+        precursor_mz = np.concatenate([queries.precursor_mz, predicted.precursor_mz])
+        peaks = weighted_peaks(ENTROPY, cleaned, precursor_mz, self._lookups)
+        return Lookup(ENTROPY, peaks, self._lookups, workers=self._workers)
+
+
+def predicted_spectra_entries(
+    options: PredictedSpectraOptions,
+    lookups: LookupOptions,
+    num_candidates: int,
+    *,
+    cache: Path | None,
+    workers: int | None,
+) -> list[Entry]:
+    """Return the row of the look-up in predicted spectra, or none where it would take too long.
+
+    ``num_candidates`` is the number of molecules that are a candidate of any query.
+    """
+    if num_candidates > options.most_molecules:
+        if options.most_molecules:
+            logger.warning(
+                "no row '%s': %s candidate molecules; to predict their spectra, raise predicted_spectra.most_molecules "
+                "(%s)", PREDICTED_SPECTRA, f"{num_candidates:,}", f"{options.most_molecules:,}",
+            )  # fmt: skip
+        return []
+    library = PredictedLibrary(cache, workers)
+
+    def build(data: EvaluationData, candidates: Candidates, rows: np.ndarray) -> PredictedSpectra:
+        return PredictedSpectra(data, candidates, library, lookups, workers=workers)
+
+    # Cleaning removes the peak of the precursor, whose m/z it must know.
+    return [Entry(PREDICTED_SPECTRA, "look-up", (build,), ("precursor_mz",))]
