@@ -10,7 +10,7 @@ from ...finetune.labelled.calibration import fit_calibration
 from ...finetune.labelled.config import LabelledConfig
 from ...finetune.labelled.examples import LabelledSpectra
 from ...finetune.labelled.linear import fit_linear
-from ...finetune.labelled.model import Predictions
+from ...finetune.labelled.model import Predictions, chosen_class
 from ...finetune.labelled.run import drawn, examples_of
 from ...spectra.columns import SpectrumColumns
 from ...spectra.measurement_features import MEASUREMENT_BLOCKS, condition_features, measurement_features
@@ -52,7 +52,9 @@ def _predictions(
         config.task, config.head.calibration, head(validation_ND), labels.values[validation], spectra.votes(validation)
     )
     values = calibration(config.task, scores)
-    return Predictions(config.task, labels.names, scores, values)
+    balanced = config.head.imbalance == "inverse-frequency"
+    chosen = chosen_class(config.task, scores, values, balanced=balanced)
+    return Predictions(config.task, labels.names, scores, values, chosen)
 
 
 def _nothing(columns: SpectrumColumns) -> np.ndarray:

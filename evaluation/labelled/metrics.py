@@ -70,17 +70,19 @@ class LabelJudge:
         # First the data as they are.
         self.weights_RM = np.concatenate([np.ones((1, len(molecules)), np.float32), weights]).astype(np.float64)
 
-    def __call__(self, values: np.ndarray) -> Scored:
-        """Score probabilities (of a classification or labels) or numbers, of shape (N, K)."""
+    def __call__(self, values: np.ndarray, chosen: np.ndarray | None = None) -> Scored:
+        """Score probabilities (of a classification or labels) or numbers, of shape (N, K).
+
+        ``chosen`` is the class that is predicted, int64 of shape (N,); the most probable one where None.
+        """
         if self.task == "classification":
-            return self._classes(values)
+            return self._classes(values, values.argmax(axis=1) if chosen is None else chosen)
         if self.task == "multi-label":
             return self._labels(values)
         return self._numbers(values)
 
-    def _classes(self, values: np.ndarray) -> Scored:
+    def _classes(self, values: np.ndarray, predicted: np.ndarray) -> Scored:
         label = self.truth[:, 0].astype(np.int64)
-        predicted = values.argmax(axis=1)
         of_class = self._f1(label, predicted, len(self.names))
         found = {}
         if len(self.names) == 2:

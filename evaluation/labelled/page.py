@@ -72,8 +72,9 @@ def drawings(tree: Mapping[str, Any], predictions: Predictions, spectra: Labelle
     if tree["task"] == "regression":
         return [_scatter(predictions, truth)]
     found = [_reliability(tree)]
-    if tree["task"] == "classification" and len(predictions.names) <= MOST_CLASSES:
-        found.append(_confusions(predictions, truth, spectra.votes(spectra.test_rows)))
+    if predictions.chosen is not None and len(predictions.names) <= MOST_CLASSES:
+        votes = spectra.votes(spectra.test_rows)
+        found.append(_confusions(predictions.names, predictions.chosen, truth[:, 0].astype(np.int64), votes))
     return found
 
 
@@ -102,10 +103,10 @@ def _reliability(tree: Mapping[str, Any]) -> Drawing:
     return Drawing(caption, (svg_element(figure),), tuple(key))
 
 
-def _confusions(predictions: Predictions, truth: np.ndarray, votes: np.ndarray) -> Drawing:
-    size = len(predictions.names)
+def _confusions(names: tuple[str, ...], chosen: np.ndarray, truth: np.ndarray, votes: np.ndarray) -> Drawing:
+    size = len(names)
     table = np.zeros((size, size))
-    np.add.at(table, (truth[:, 0].astype(np.int64), predictions.values.argmax(axis=1)), votes)
+    np.add.at(table, (truth, chosen), votes)
     shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1e-12)
     side = 2.4 + 0.35 * size
     figure = blank_figure(side, side)
@@ -114,8 +115,8 @@ def _confusions(predictions: Predictions, truth: np.ndarray, votes: np.ndarray) 
     for row, column in np.argwhere(shares >= 0.005).tolist():
         colour = "white" if shares[row, column] > 0.5 else "black"
         axes.text(column, row, f"{shares[row, column]:.2f}", ha="center", va="center", fontsize=7, color=colour)
-    axes.set_xticks(range(size), predictions.names, rotation=90)
-    axes.set_yticks(range(size), predictions.names)
+    axes.set_xticks(range(size), names, rotation=90)
+    axes.set_yticks(range(size), names)
     axes.set_xlabel("predicted", fontsize=9)
     axes.set_ylabel("true", fontsize=9)
     caption = "Confusions: of each true class (row), the share of the votes that was predicted to be of each class."

@@ -115,7 +115,7 @@ def results_of(
         config.task, labels.names, labels.values[rows], spectra.molecule[rows], votes,
         resamples=config.report.resamples, seed=config.training.seed,
     )  # fmt: skip
-    scored = {label: judge(of.values) for label, of in predictions.items()}
+    scored = {label: judge(of.values, of.chosen) for label, of in predictions.items()}
     main = metrics_of(config.task, labels.num_outputs)[0]
     of_label = {
         name: {row: asdict(estimate(of.of_label[name], CONFIDENCE)) for row, of in scored.items()}

@@ -43,6 +43,9 @@ class Predictions:
         As the head gives them: logits, or numbers.
     values : float64 array of shape (N, K)
         Calibrated probabilities, or numbers.
+    chosen : int64 array of shape (N,), or None
+        Of a classification: the class that is predicted, the most probable one; the one with the highest score where
+        the head was trained with inverse frequencies, whose probabilities, calibrated, seldom favour a rare class.
     half_width : float64 array of shape (K,), or None
         Of a regression: so far a number lies from its prediction at most, with the probability ``interval``.
     interval : float
@@ -52,8 +55,17 @@ class Predictions:
     names: tuple[str, ...]
     scores: np.ndarray = field(repr=False)
     values: np.ndarray = field(repr=False)
+    chosen: np.ndarray | None = field(default=None, repr=False)
     half_width: np.ndarray | None = None
     interval: float = 0.9
+
+
+def chosen_class(task: TaskKind, scores: np.ndarray, values: np.ndarray, *, balanced: bool) -> np.ndarray | None:
+    """Return the class of each spectrum, None where there are no classes; see `Predictions`."""
+    if task != "classification":
+        return None
+    best: np.ndarray = (scores if balanced else values).argmax(axis=1)
+    return best
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +87,8 @@ class LabelledModel:
         Probability that a number lies within ``half_width`` of its prediction.
     measurement : bool
         Whether the head is told `measurement_features` beside the embedding.
+    balanced : bool
+        Whether it was trained with inverse frequencies.
     about : dict
         What it was fitted on, for the record.
     """
@@ -89,6 +103,7 @@ class LabelledModel:
     half_width: np.ndarray = field(repr=False)
     interval: float
     measurement: bool
+    balanced: bool
     about: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def predict(self, spectra: Iterable[Spectrum] | SpectrumColumns, *, progress: bool = False) -> Predictions:
@@ -98,8 +113,11 @@ class LabelledModel:
         scores = self.head(head_features(embeddings, columns, measurement=self.measurement))
         if self.task == "regression":
             values = scores.astype(np.float64) * self.spread + self.mean
-            return Predictions(self.task, self.names, values.astype(np.float32), values, self.half_width, self.interval)
-        return Predictions(self.task, self.names, scores, self.calibration(self.task, scores))
+            numbers = values.astype(np.float32)
+            return Predictions(self.task, self.names, numbers, values, None, self.half_width, self.interval)
+        values = self.calibration(self.task, scores)
+        chosen = chosen_class(self.task, scores, values, balanced=self.balanced)
+        return Predictions(self.task, self.names, scores, values, chosen)
 
     def save_head(self, folder: Path) -> None:
         """Write `HEAD_WEIGHTS` and `HEAD` into the folder of the encoder."""
@@ -115,6 +133,7 @@ class LabelledModel:
             "half_width": [value if np.isfinite(value) else None for value in self.half_width.tolist()],
             "interval": self.interval,
             "measurement": self.measurement,
+            "balanced": self.balanced,
             **self.about,
         }
         tensors = {name: getattr(head, name) for name in ("mean", "scale", "weight", "bias")}
@@ -165,6 +184,7 @@ def load_labelled_model(folder: str | os.PathLike[str]) -> LabelledModel:
             half_width=half_width,
             interval=float(tree["interval"]),
             measurement=bool(tree["measurement"]),
+            balanced=bool(tree["balanced"]),
             about={name: tree[name] for name in ("labels", "fitted") if name in tree},
         )
         blocks = feature_blocks(encoder, measurement=model.measurement)

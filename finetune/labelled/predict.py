@@ -80,10 +80,9 @@ def prediction_table(names: Iterable[str], predictions: Predictions) -> pa.Table
                 columns[f"{label} low"] = pa.array(values[:, k] - half_width[k], pa.float64())
                 columns[f"{label} high"] = pa.array(values[:, k] + half_width[k], pa.float64())
         return pa.table(columns)
-    if predictions.task == "classification":
-        best = values.argmax(axis=1)
-        columns["predicted"] = pa.array([labels[k] for k in best.tolist()], pa.string())
-        columns["probability"] = pa.array(values.max(axis=1), pa.float64())
+    if (chosen := predictions.chosen) is not None:
+        columns["predicted"] = pa.array([labels[k] for k in chosen.tolist()], pa.string())
+        columns["probability"] = pa.array(values[np.arange(len(chosen)), chosen], pa.float64())
     columns |= {f"{PROBABILITY}{label}": pa.array(values[:, k], pa.float64()) for k, label in enumerate(labels)}
     return pa.table(columns)
 

@@ -157,7 +157,7 @@ def calibrated(
     }
     return LabelledModel(
         encoder, head, config.task, spectra.labels.names, calibration, spectra.mean, spectra.spread, half_width,
-        config.head.interval, config.head.measurement, about,
+        config.head.interval, config.head.measurement, config.head.imbalance == "inverse-frequency", about,
     )  # fmt: skip
 
 

@@ -19,10 +19,11 @@ import ionbed
 from ionbed.configs.loading import to_tree
 from ionbed.errors import InputError
 from ionbed.finetune.labelled import lora
+from ionbed.finetune.labelled.calibration import Calibration
 from ionbed.finetune.labelled.config import names_a_task
 from ionbed.finetune.labelled.examples import LabelledSpectra
 from ionbed.finetune.labelled.model import load_labelled_model
-from ionbed.finetune.labelled.predict import predict
+from ionbed.finetune.labelled.predict import predict, prediction_table
 from ionbed.finetune.labelled.run import calibrated, fit_head, train_on_labels
 from ionbed.finetune.labelled.task import LabelledTask, starting_encoder
 from ionbed.pretrain import loop
@@ -226,6 +227,21 @@ def test_what_encoder_training_starts_from(configured, tmp_path, small_encoder):
     random = [starting_encoder(replace(config, random_weights=True), seed) for seed in (0, 0, 1)]
     assert random[0].model_hash() == random[1].model_hash() != random[2].model_hash()
     assert random[0].config.training == [] and random[0].config.hidden_size == 32
+
+
+def test_a_head_of_inverse_frequencies_decides_before_calibration(configured, tmp_path, store):
+    config = configured("label-classification", tmp_path / "run", *RING, "head.imbalance=inverse-frequency")
+    train_on_labels(config)
+    trained = load_labelled_model(tmp_path / "run" / "model")
+    assert trained.balanced
+    rare = Calibration("platt", np.ones(2), np.array([50.0, 0.0]))  # as where the second class is very rare
+    model, spectra = replace(trained, calibration=rare), Store(store).spectra()
+    found, other = model.predict(spectra), replace(model, balanced=False).predict(spectra)
+    assert (found.chosen == found.scores.argmax(axis=1)).all() and 0 < found.chosen.sum() < 144
+    assert (other.chosen == 0).all()
+    table = prediction_table([s.spectrum_id for s in spectra], found)
+    assert (np.array(table["predicted"].to_pylist()) == np.array(model.names)[found.chosen]).all()
+    assert table["probability"].to_numpy() == pytest.approx(found.values[np.arange(144), found.chosen])
 
 
 def test_predictions_as_tables(frozen, adapted, store, tmp_path):
