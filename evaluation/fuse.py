@@ -52,6 +52,9 @@ SINGLE = (EMBEDDING_COSINE, *FEATURES[:4])
 RIDGES = (1e-4, 1e-2, 1.0, 100.0)
 """Penalties on what a score has beyond a look-up; with the highest it is the look-up. Cross-validation chooses."""
 
+QUERIES_PER_MOLECULE = 6
+"""Of the open search: more than an evaluation asks, since spectra of one molecule differ, and weights profit of each."""
+
 QUERIES_PER_CHUNK = 64
 
 
@@ -236,7 +239,8 @@ def _open_pairs(
     data: EvaluationData, embedder: Embedder, options: FuseOptions
 ) -> tuple[FitPairs, dict[str, np.ndarray]]:
     """Return the best candidates, by cosine and by peaks, of the queries of the task 'analogue search' of the fold."""
-    task = analogue_search_task(data, FOLD, AnalogueSearchOptions(), seed=options.seed)
+    drawn = AnalogueSearchOptions(max_queries_per_molecule=QUERIES_PER_MOLECULE)
+    task = analogue_search_task(data, FOLD, drawn, seed=options.seed)
     if not task.queries:
         raise InputError(f"the fold '{FOLD}' has no query of a polarity of the fold 'train'; use more spectra")
     rows = np.unique(np.concatenate([*task.queries, *task.libraries]))
