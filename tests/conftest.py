@@ -8,6 +8,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # models are tiny, and other processes test beside this one
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -67,6 +69,20 @@ def make_spectra(per_molecule: int = 6, seed: int = 0) -> list[Spectrum]:
                 )
             )
     return spectra
+
+
+@pytest.fixture(scope="session")
+def torchrun() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """A function that runs Python with ``words`` in several processes, one thread each, and returns what they say."""
+
+    def run(*words: object, processes: int = 2, timeout: float = 280) -> subprocess.CompletedProcess[str]:
+        launcher = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}", "--standalone"]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        return subprocess.run(
+            [*launcher, *map(str, words)], env=environment, capture_output=True, text=True, timeout=timeout
+        )
+
+    return run
 
 
 @pytest.fixture

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -368,15 +366,11 @@ def test_a_resumed_run_gives_the_same_bits(whole_run, run_store, tmp_path, kille
     assert manifest["training"]["spectra"] == (RUNS - 1) * COMPOUNDS * SCANS
 
 
-def test_two_processes_give_the_loss_of_one(whole_run, run_store, tmp_path):
+def test_two_processes_give_the_loss_of_one(whole_run, run_store, tmp_path, torchrun):
     output = tmp_path / "two"
     words = [*SMALL, *BOTH, f"data.store={run_store}", f"output={output}"]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
     sets = [word for item in words for word in ("--set", item)]
-    done = subprocess.run(
-        [*launcher, "-m", "ionbed", "pretrain", "pretrain-tiny", *sets], capture_output=True, text=True, timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    done = torchrun("-m", "ionbed", "pretrain", "pretrain-tiny", *sets)
     assert done.returncode == 0, done.stderr
     assert json.loads((output / "manifest.json").read_text())["processes"] == 2
     np.testing.assert_allclose(terms_of(output), terms_of(whole_run), atol=1e-5)

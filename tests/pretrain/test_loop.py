@@ -405,15 +405,12 @@ def test_no_other_run_begins_while_the_model_is_written(store, split, tmp_path, 
     assert written
 
 
-def test_an_output_in_use_ends_all_processes_with_one_line(store, split, tmp_path):
+def test_an_output_in_use_ends_all_processes_with_one_line(store, split, tmp_path, torchrun):
     from ionbed.artifacts import exclusive
 
-    launcher = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
     sets = [word for item in options(store, split, tmp_path / "run") for word in ("--set", item)]
-    words = [sys.executable, *launcher, "-m", "ionbed", "pretrain", "pretrain-tiny", *sets]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with exclusive(tmp_path / "run"):
-        done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120)
+        done = torchrun("-m", "ionbed", "pretrain", "pretrain-tiny", *sets)
     assert done.returncode != 0
     lines = [line for line in done.stderr.splitlines() if line.startswith("ionbed:")]
     assert len(lines) == 1 and "another process is writing" in lines[0], lines  # and nobody misses the one who says so

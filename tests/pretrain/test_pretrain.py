@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import itertools
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -50,9 +49,9 @@ def overrides(store: Path, split: Path, output: Path, *changes: str) -> list[str
     return [*SMALL, f"data.store={store}", f"data.split={split}", f"output={output}", *changes]
 
 
-def command(store: Path, split: Path, output: Path, *changes: str, launcher: tuple[str, ...] = ()) -> list[str]:
+def words_for(store: Path, split: Path, output: Path, *changes: str) -> list[str]:
     sets = [word for item in overrides(store, split, output, *changes) for word in ("--set", item)]
-    return [sys.executable, *launcher, "-m", "ionbed", "pretrain", "pretrain-tiny", *sets]
+    return ["-m", "ionbed", "pretrain", "pretrain-tiny", *sets]
 
 
 def log_of(output: Path) -> list[dict]:
@@ -107,7 +106,9 @@ def test_a_killed_run_resumes_to_the_same_bits(store, split, whole_run, tmp_path
     output = tmp_path / "killed"
     kills = 0
     for step in (2, 7):  # before the first checkpoint, and between two
-        process = subprocess.Popen([*command(store, split, output), "--resume", "auto"], stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [sys.executable, *words_for(store, split, output), "--resume", "auto"], stderr=subprocess.DEVNULL
+        )
         deadline = time.monotonic() + 120
         while process.poll() is None and time.monotonic() < deadline:
             log = output / "log.jsonl"
@@ -123,7 +124,7 @@ def test_a_killed_run_resumes_to_the_same_bits(store, split, whole_run, tmp_path
 
 def test_a_signal_leaves_a_checkpoint_to_go_on_from(store, split, whole_run, tmp_path):
     output = tmp_path / "signalled"
-    process = subprocess.Popen([*command(store, split, output)], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, *words_for(store, split, output)], stderr=subprocess.PIPE, text=True)
     while not (output / "log.jsonl").exists() or not (output / "log.jsonl").read_text():
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.002)
@@ -134,12 +135,9 @@ def test_a_signal_leaves_a_checkpoint_to_go_on_from(store, split, whole_run, tmp
     assert_same_run(output, whole_run)
 
 
-def test_two_processes_give_the_loss_of_one(store, split, whole_run, tmp_path):
+def test_two_processes_give_the_loss_of_one(store, split, whole_run, tmp_path, torchrun):
     output = tmp_path / "two"
-    launcher = ("-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone")
-    words = command(store, split, output, launcher=launcher)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300)
+    done = torchrun(*words_for(store, split, output))
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr
     assert json.loads((output / "manifest.json").read_text())["processes"] == 2
@@ -310,12 +308,9 @@ def test_what_a_run_leaves_that_was_killed_before_its_first_step_is_no_run(store
     assert [p.name for p in (tmp_path / "other").iterdir()] == ["notes.txt"]
 
 
-def test_a_batch_with_fewer_spectra_than_processes_is_refused(store, split, tmp_path):
+def test_a_batch_with_fewer_spectra_than_processes_is_refused(store, split, tmp_path, torchrun):
     output = tmp_path / "two"
-    launcher = ("-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone")
-    words = command(store, split, output, "training.batch_tokens=5", launcher=launcher)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120)
+    done = torchrun(*words_for(store, split, output, "training.batch_tokens=5"))
     assert done.returncode != 0 and "a batch has 1 spectra for 2 processes" in done.stderr
     assert not output.exists()
 
