@@ -53,7 +53,7 @@ RIDGES = (1e-4, 1e-2, 1.0, 100.0)
 """Penalties on what a score has beyond a look-up; with the highest it is the look-up. Cross-validation chooses."""
 
 QUERIES_PER_MOLECULE = 6
-"""Of the open search: more than an evaluation asks, since spectra of one molecule differ, and weights profit of each."""
+"""Of the open search: more than an evaluation asks, since weights profit from every spectrum of a molecule."""
 
 QUERIES_PER_CHUNK = 64
 
