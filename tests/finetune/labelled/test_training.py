@@ -147,6 +147,32 @@ def test_stopped_and_resumed_equals_uninterrupted(configured, tmp_path, killed_a
         train_on_labels(other, resume="auto")
 
 
+def test_the_best_weights_survive_a_kill(configured, tmp_path, monkeypatch):
+    """Best at step 2, killed after the checkpoint of step 3, and worse ever after: patience counts from step 2."""
+    told, kept = iter([0.1, 0.5, 0.6, 0.7, 0.8]), []
+
+    def validate(task, config, accelerator):
+        kept.append(task.module.weight.detach().clone())
+        return {"labels": (loss := next(told)), "loss": loss}
+
+    def save_then_die(*arguments, **options):
+        saved(*arguments, **options)
+        raise KeyboardInterrupt
+
+    saved = loop.save_checkpoint
+    monkeypatch.setattr(loop, "validate", validate)
+    monkeypatch.setattr(loop, "save_checkpoint", save_then_die)
+    config = configured("label-classification", tmp_path / "run", *RING, *TRAINED, "init.train=full",
+                        "training.steps=20", "head.patience=3")  # fmt: skip
+    with pytest.raises(KeyboardInterrupt):
+        train_on_labels(config)
+    monkeypatch.setattr(loop, "save_checkpoint", saved)
+    train_on_labels(config, resume="auto")
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert (manifest["steps"], manifest["best_step"]) == (8, 2)
+    assert np.array_equal(load_labelled_model(tmp_path / "run" / "model").head.weight, kept[0].numpy())
+
+
 @pytest.mark.parametrize("processes", [2, 3])
 def test_processes_share_a_batch_and_its_weights(configured, tmp_path, processes):
     config = configured("label-classification", tmp_path / "run", *RING, *TRAINED, "init.train=full", "init.dropout=0")
