@@ -165,6 +165,7 @@ def _optional() -> Iterator[Check]:
         ("tensorboard", "track", "training.trackers cannot name it"),
         ("wandb", "track", "training.trackers cannot name it"),
         ("trackio", "track", "training.trackers cannot name it"),
+        ("peft", "lora", "training on labels with init.train: lora is refused"),
         ("fastapi", "serve", "no HTTP service"),
     ):
         try:
