@@ -21,7 +21,7 @@ TaskKind = Literal["classification", "multi-label", "regression"]
 
 @dataclass(frozen=True)
 class LabelsConfig:
-    """Where the labels come from: columns of a table, or the structures."""
+    """Where the labels come from: columns of a table; where none is named, the structures."""
 
     file: Path | None = None
     key: Literal["spectrum_id", "inchikey", "smiles", "name"] = "spectrum_id"
@@ -32,8 +32,6 @@ class LabelsConfig:
     min_molecules: int = 10
 
     def __post_init__(self) -> None:
-        if self.file is not None and (self.computed or self.smarts):
-            raise ValueError("file and computed (or smarts) are both given; take labels from the one or the other")
         if self.file is None and self.columns:
             raise ValueError(f"columns names {', '.join(self.columns)}, but there is no file to have them")
         if len(set(self.columns)) < len(self.columns) or len(set(self.computed)) < len(self.computed):
@@ -139,15 +137,16 @@ class LabelledConfig:
             raise ValueError(f"head.imbalance is {self.head.imbalance}; regression has no classes, set it to none")
         if self.task == "classification" and labels.file is not None and len(labels.columns) > 1:
             raise ValueError("labels.columns names several; classification takes one (multi-label takes several)")
-        if self.task == "classification" and len(labels.computed) + len(labels.smarts) > 1:
-            raise ValueError("labels.computed names several; classification takes one (multi-label takes several)")
-        if FINGERPRINT in labels.computed and (self.task != "multi-label" or len(labels.computed) > 1 or labels.smarts):
-            raise ValueError("labels.computed names fingerprint, whose bits are a multi-label task of their own")
-        check_kinds(self.task, labels)
+        if labels.file is None:
+            check_kinds(self.task, labels)
 
 
 def check_kinds(task: TaskKind, labels: LabelsConfig) -> None:
-    """Raise ValueError where a label that is computed is not of the kind of ``task``."""
+    """Raise ValueError where the labels that are computed are not of the kind of ``task``."""
+    if task == "classification" and len(labels.computed) + len(labels.smarts) > 1:
+        raise ValueError("labels.computed names several; classification takes one (multi-label takes several)")
+    if FINGERPRINT in labels.computed and (task != "multi-label" or len(labels.computed) > 1 or labels.smarts):
+        raise ValueError("labels.computed names fingerprint, whose bits are a multi-label task of their own")
     for name in labels.computed:
         is_number = name in PROPERTIES
         if is_number != (task == "regression"):

@@ -150,7 +150,7 @@ def _even_labels(labels: Labels, train: np.ndarray, config: LabelsConfig) -> Lab
     answers = labels.values[train]
     with_it, without = (answers == 1).sum(axis=0), (answers == 0).sum(axis=0)
     places = np.flatnonzero((with_it >= config.min_molecules) & (without >= config.min_molecules))
-    if FINGERPRINT in config.computed:
+    if config.file is None and FINGERPRINT in config.computed:
         _, first = np.unique(answers[:, places].T, axis=0, return_index=True)
         places = places[np.sort(first)]
         uneven = np.abs(with_it[places] / len(train) - 0.5)

@@ -191,7 +191,7 @@ def test_own_split_without_structures_keeps_precursors_apart(table):
         (["labels.computed=[nonsense]"], "names 'nonsense'; known are"),
         (["labels.computed=[]"], "names no source"),
         (["labels.computed=[contains_fluorine, contains_oxygen]"], "names several; classification takes one"),
-        (["labels.file=x.csv"], "file and computed"),
+        (["labels.file=x.csv", "labels.columns=[a, b]"], "labels.columns names several"),
         (["labels.computed=[]", "labels.smarts={a: '((('}"], "cannot read the pattern of 'a'"),
         (["labels.computed=[fingerprint]"], "multi-label task of their own"),
         (["task=regression", "labels.computed=[chemical_class]"], "no number"),
@@ -210,6 +210,22 @@ def test_impossible_options_are_refused(changes, message):
     with pytest.raises(InputError, match=message) as caught:
         load_config(LabelledConfig, "label-classification", changes)
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_goes_before_what_is_computed(table, tmp_path):
+    path = write(tmp_path, "spectrum_id,x\nS00-0,1\n")
+    config = load_config(LabelledConfig, "label-regression", [f"labels.file={path}"])
+    assert config.labels.computed and read_labels("regression", config.labels, table).names == ("x",)
+    assert load_config(LabelledConfig, "label-regression", [f"labels.file={path}", "task=classification"]).labels.file
+
+
+def test_columns_of_a_file_are_not_thinned_as_bits_are(table, tmp_path):
+    lines = [f"molecule {number},{number % 2},{number % 2},{number % 3 == 0:d}" for number in range(24)]
+    path = write(tmp_path, "\n".join(["name,a,same as a,b", *lines]))
+    changes = [f"labels.file={path}", "labels.key=name", "labels.fingerprint_bits=1", "labels.min_molecules=2"]
+    config = load_config(LabelledConfig, "label-multilabel", changes).labels
+    labels = read_labels("multi-label", config, table)
+    assert with_enough(labels, np.arange(len(table)), molecules_of(table), config).names == ("a", "same as a", "b")
 
 
 def test_every_computed_label_stands_in_a_configuration():
