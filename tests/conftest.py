@@ -7,6 +7,7 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # models are tiny, and other processes test beside this one
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+os.environ.pop("COLUMNS", None)  # tables are as wide as where there is no terminal; readline hands on the width of one
 
 import signal
 import subprocess
