@@ -43,6 +43,9 @@ logger = logging.getLogger("ionbed")
 FOLD = "validation"
 """Whose molecules are the queries: held out from training, and not those that an evaluation asks about."""
 
+LIBRARY_FOLD = "train"
+"""Whose spectra the queries are compared with, beside each other."""
+
 LEAST_MOLECULES = 20
 """Fewer say nothing of a dozen weights."""
 
@@ -218,7 +221,11 @@ def _fitted(
 def _window_pairs(
     data: EvaluationData, embedder: Embedder, options: FuseOptions
 ) -> tuple[FitPairs, dict[str, np.ndarray]]:
-    """Return the pairs of the task 'same molecule, any partner' of the fold, and what single scores say of them."""
+    """Return pairs of the task 'same molecule, any partner' of the fold, and what single scores say of them.
+
+    Partners are of the fold or of 'train': a pair with a molecule of 'test' is one that an evaluation may ask about.
+    """
+    data = data.take(np.flatnonzero(np.isin(data.fold, (FOLD, LIBRARY_FOLD))))
     task = same_molecule_task(data, FOLD, SameMoleculeOptions(), seed=options.seed, partners="all")
     same = data.molecule[task.first] == data.molecule[task.second]
     if not same.any() or same.all():

@@ -29,6 +29,7 @@ from ionbed.evaluation.question import ask
 from ionbed.evaluation.rows import SPECTRA, model_entry, table_rows
 from ionbed.evaluation.run import EvaluationConfig
 from ionbed.evaluation.statistics import BootstrapOptions
+from ionbed.spectra.columns import SpectrumColumns
 from ionbed.spectra.lookups import LABELS, LookupOptions
 from ionbed.spectra.pair_features import ComparedSpectra
 from ionbed.spectra.spectrum import Spectrum
@@ -131,6 +132,36 @@ def test_only_molecules_of_the_validation_fold_are_queries(made: SimpleNamespace
     monkeypatch.setattr(module, "_fit_pairs", seen)
     fuse(made.folder / "model", made.store, made.folder / "split.json", tmp_path / "out", OPTIONS)
     assert asked == [{FOLD}, {FOLD}]
+
+
+def test_no_spectrum_of_the_test_fold_takes_part(made: SimpleNamespace, monkeypatch) -> None:
+    from ionbed.evaluation import fuse as module
+
+    # Every other molecule of the fold goes to 'test': molecules of one acid share a precursor, so all folds would meet.
+    of_fold = np.unique(made.data.molecule[made.data.rows_in(FOLD)])
+    moved = np.isin(made.data.molecule, of_fold[::4])
+    data = replace(made.data, fold=np.where(moved, "test", made.data.fold))
+    seen: set[str] = set()
+    plain = ComparedSpectra.features
+
+    def compared(columns: SpectrumColumns, *options, **more) -> ComparedSpectra:
+        result = ComparedSpectra(columns, *options, **more)
+        result.columns = columns
+        return result
+
+    def features(self: ComparedSpectra, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        for row in np.union1d(first, second).tolist():
+            span = slice(*self.columns.offsets[row : row + 2])
+            seen.update(folds_of[self.columns.mz[span].tobytes()])
+        return plain(self, first, second)
+
+    folds_of: dict[bytes, set[str]] = {}
+    for row, fold in enumerate(data.fold.tolist()):
+        folds_of.setdefault(data.columns.mz[slice(*data.columns.offsets[row : row + 2])].tobytes(), set()).add(fold)
+    monkeypatch.setattr(module, "ComparedSpectra", compared)
+    monkeypatch.setattr(ComparedSpectra, "features", features)
+    module.fit(data, load_model(made.folder / "model"), OPTIONS)
+    assert seen == {"train", FOLD}
 
 
 def test_what_cannot_be_fitted_is_refused(made: SimpleNamespace, tmp_path: Path) -> None:
