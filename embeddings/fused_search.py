@@ -7,7 +7,7 @@ import numpy as np
 from ..spectra.columns import SpectrumColumns
 from ..spectra.lookups import PeakCleaner, require_lookups
 from ..spectra.pair_features import ComparedSpectra
-from .fusion import Fusion
+from .fusion import Fusion, sigmoid
 from .nearest import Nearest
 
 OPEN_DEPTH = 1000
@@ -15,6 +15,8 @@ OPEN_DEPTH = 1000
 as many by hybrid entropy: what a look-up alone would have found is always among them."""
 
 PAIRS_AT_ONCE = 1 << 18
+CANDIDATES_AT_ONCE = 1 << 22
+"""Pairs of one pass over windows: wide ones of thousands of queries would not fit in memory together."""
 SCORES_AT_ONCE = 1 << 24
 
 
@@ -55,17 +57,26 @@ class FusedSearch:
         k : int
         """
         counts = np.maximum(stop - start, 0)
+        result = Nearest.empty(len(queries), k)
+        for group in _groups(counts):
+            found = self._in_windows(queries.take(group), vectors[group], start[group], counts[group], k)
+            result.rows[group], result.scores[group] = found.rows, found.scores
+        return result
+
+    def _in_windows(
+        self, queries: SpectrumColumns, vectors: np.ndarray, start: np.ndarray, counts: np.ndarray, k: int
+    ) -> Nearest:
         query = np.repeat(np.arange(len(queries)), counts)
         row = np.arange(len(query)) - np.repeat(np.cumsum(counts) - counts, counts) + np.repeat(start, counts)
         query, row = self._of_one_polarity(queries, query, row)
         needed, place = np.unique(row, return_inverse=True)
         compared = ComparedSpectra(self._library.take(needed), self._fusion.lookups, cleaner=self._cleaner)
-        scores = np.empty(len(query), np.float32)
+        total = np.empty(len(query))
         both = compared.followed_by(queries)
         for part in _parts(len(query)):
             features = both.features(query[part] + len(needed), place[part])
-            scores[part] = self._fusion.window(self._cosine(vectors, query[part], row[part]), features)
-        return best_of(query, row, scores, len(queries), k)
+            total[part] = self._fusion.window.total(self._cosine(vectors, query[part], row[part]), features)
+        return best_of(query, row, total, len(queries), k)
 
     def of_all(
         self, queries: SpectrumColumns, vectors: np.ndarray, nearest: Nearest, k: int, depth: int = OPEN_DEPTH
@@ -92,11 +103,11 @@ class FusedSearch:
         by_peaks = np.concatenate(proposed) if proposed else np.empty((0, 0), np.int64)
         query, row = pairs_of(nearest.rows[:, :depth], by_peaks)
         query, row = self._of_one_polarity(queries, query, row)
-        scores = np.empty(len(query), np.float32)
+        total = np.empty(len(query))
         for part in _parts(len(query)):
             features = both.features(query[part] + len(library), row[part])
-            scores[part] = self._fusion.open(self._cosine(vectors, query[part], row[part]), features)
-        return best_of(query, row, scores, len(queries), k)
+            total[part] = self._fusion.open.total(self._cosine(vectors, query[part], row[part]), features)
+        return best_of(query, row, total, len(queries), k)
 
     def _of_one_polarity(
         self, queries: SpectrumColumns, query: np.ndarray, row: np.ndarray
@@ -134,23 +145,33 @@ def pairs_of(*columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return distinct[0], distinct[1]
 
 
-def best_of(query: np.ndarray, row: np.ndarray, scores: np.ndarray, num_queries: int, k: int) -> Nearest:
-    """Return the ``k`` best pairs of each query; equal scores in the order of the rows.
+def best_of(query: np.ndarray, row: np.ndarray, total: np.ndarray, num_queries: int, k: int) -> Nearest:
+    """Return the ``k`` best pairs of each query and their scores, `sigmoid` of ``total``; equals by row.
 
     Parameters
     ----------
     query, row : int64 arrays of shape (n_pairs,)
-    scores : float32 array of shape (n_pairs,)
+    total : float64 array of shape (n_pairs,)
+        From `FusedScore.total`.
     """
-    order = np.lexsort((row, -scores, query))
+    # As float32: what float64 adds is rounding error, by which copies of one spectrum would be ranked.
+    order = np.lexsort((row, -total.astype(np.float32), query))
     query = query[order]
     begins = np.searchsorted(query, np.arange(num_queries))
     rank = np.arange(len(query)) - begins[query]
     kept = rank < k
     result = Nearest.empty(num_queries, k)
     result.rows[query[kept], rank[kept]] = row[order][kept]
-    result.scores[query[kept], rank[kept]] = scores[order][kept]
+    result.scores[query[kept], rank[kept]] = sigmoid(total[order][kept])
     return result
+
+
+def _groups(counts: np.ndarray) -> list[np.ndarray]:
+    """Return the queries in groups of about `CANDIDATES_AT_ONCE`, or more where one alone has more."""
+    if not len(counts):
+        return []
+    number = np.cumsum(counts) // CANDIDATES_AT_ONCE
+    return np.split(np.arange(len(counts)), np.flatnonzero(np.diff(number)) + 1)
 
 
 def _parts(count: int) -> list[slice]:

@@ -97,11 +97,19 @@ class FusedScore:
         features : array of shape (n_pairs, 17)
             From `ionbed.spectra.pair_features.ComparedSpectra.features`.
         """
+        return sigmoid(self.total(cosine, features))
+
+    def total(self, cosine: np.ndarray, features: np.ndarray) -> np.ndarray:
+        """Return the weighted sums, from which `sigmoid` makes the scores; float64 of shape (n_pairs,).
+
+        To rank by: near 0 and 1 different sums have the same score once it is rounded. Parameters are those of the
+        call.
+        """
         # A sum over each row by itself: a matrix product may round differently with other pairs beside it.
         total = np.full(len(cosine), self.intercept)
         for weight, column in zip(self.weights, term_columns(self.terms, cosine, features), strict=True):
             total += weight * column
-        return 1.0 / (1.0 + np.exp(-total))
+        return total
 
 
 @dataclass(frozen=True)
@@ -150,6 +158,11 @@ class Fusion:
         lookups = LookupOptions(**tree["lookups"])
         fitted = dict(tree["fitted"])
         return cls(str(tree["model_hash"]), lookups, window, open_, window_lookups, open_lookups, fitted)
+
+
+def sigmoid(total: np.ndarray) -> np.ndarray:
+    """Return 1 / (1 + exp(-total)), without overflow."""
+    return np.exp(-np.logaddexp(0.0, -total))
 
 
 def fusion_of(model: object, name: str = "the model") -> Fusion | None:

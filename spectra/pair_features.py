@@ -80,8 +80,7 @@ class ComparedSpectra:
         workers: int | None = None,
     ) -> None:
         self._options, self._workers = options, usable_cores() if workers is None else workers
-        self._cleaner = PeakCleaner(options) if cleaner is None else cleaner
-        cleaned = self._cleaner(columns, rows)
+        cleaned = (PeakCleaner(options) if cleaner is None else cleaner)(columns, rows)
         self._entropy_peaks = weighted_peaks(HYBRID_ENTROPY, cleaned, columns.precursor_mz, options)
         self._cosine_peaks = weighted_peaks(COSINE, cleaned, columns.precursor_mz, options)
         self.hybrid_entropy = Lookup(HYBRID_ENTROPY, self._entropy_peaks, options, rows=rows, workers=self._workers)
@@ -97,7 +96,7 @@ class ComparedSpectra:
 
     def followed_by(self, columns: SpectrumColumns) -> ComparedSpectra:
         """Return these spectra and, numbered on from them, those of ``columns``; what is known of these is kept."""
-        others = ComparedSpectra(columns, self._options, cleaner=self._cleaner, workers=self._workers)
+        others = ComparedSpectra(columns, self._options, workers=self._workers)
         both = copy.copy(self)
         both._entropy_peaks = joined(self._entropy_peaks, others._entropy_peaks)
         both._cosine_peaks = joined(self._cosine_peaks, others._cosine_peaks)

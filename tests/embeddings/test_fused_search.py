@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ionbed import InputError
+from ionbed.embeddings import fused_search
 from ionbed.embeddings import index as index_module
 from ionbed.embeddings.fused_search import best_of, highest, pairs_of
 from ionbed.embeddings.fusion import EMBEDDING_COSINE, OPEN_TERMS, WINDOW_TERMS, FusedScore, Fusion
@@ -172,5 +173,34 @@ def test_proposals_and_ranks() -> None:
     assert highest(np.array([[3.0, 1.0]]), 5).shape == (1, 2)
     pairs = pairs_of(np.array([[2, -1], [0, 1]]), np.array([[2], [5]]))
     assert [part.tolist() for part in pairs] == [[0, 1, 1, 1], [2, 0, 1, 5]]
-    found = best_of(np.array([1, 1, 1]), np.array([7, 4, 9]), np.array([0.5, 0.5, 0.9], np.float32), 3, 2)
+    total = np.array([0.5 + 1e-12, 0.5, 0.9])
+    found = best_of(np.array([1, 1, 1]), np.array([7, 4, 9]), total, 3, 2)
     assert found.rows.tolist() == [[-1, -1], [9, 4], [-1, -1]]
+    np.testing.assert_allclose(found.scores[1], 1 / (1 + np.exp([-0.9, -0.5])))
+
+
+def test_scores_that_are_certain_have_an_order_all_the_same(library, queries) -> None:
+    sharp = FusedScore(("spectral entropy", EMBEDDING_COSINE), (900.0, 60.0), 40.0)
+    index = Index.build(fused_model(replace(MIXED, window=sharp, open=sharp)), library)
+    plain = FusedScore(sharp.terms, (0.9, 0.06), 0.0)
+    expected = brute_force(index, queries, plain)
+    hits = index.search(queries, k=8, precursor_ppm=10, score="fused")
+    assert (hits.scores[:, :2] == 1).all() and np.isfinite(hits.scores[hits.rows >= 0]).all()
+    for query, rows in enumerate(hits.rows):
+        assert (np.diff(expected[query, rows[rows >= 0]]) <= 1e-9).all()
+    top = index.search(queries, k=1, precursor_ppm=None, score="fused").rows[:, 0]
+    best = np.where(compatible(index, queries), expected, -1)
+    np.testing.assert_array_equal(top, best.argmax(axis=1))
+
+
+def test_wide_windows_are_searched_a_few_queries_at_a_time(library, queries, monkeypatch) -> None:
+    index = Index.build(fused_model(MIXED), library)
+    expected = index.search(queries, k=5, precursor_ppm=9e5, score="fused")
+    asked = []
+    plain = ComparedSpectra.followed_by
+    monkeypatch.setattr(ComparedSpectra, "followed_by", lambda *a: asked.append(len(a[1])) or plain(*a))
+    monkeypatch.setattr(fused_search, "CANDIDATES_AT_ONCE", 2 * len(library))
+    found = index.search(queries, k=5, precursor_ppm=9e5, score="fused")
+    assert max(asked) <= 3 and sum(asked) == len(queries)
+    np.testing.assert_array_equal(found.rows, expected.rows)
+    np.testing.assert_array_equal(found.scores, expected.scores)
