@@ -54,7 +54,7 @@ ROWS = {
     "nearest-neighbour oracle": "knows the truth: in a library it names the molecule most like it, and among candidate "
     "structures those most like the training molecule that is nearest to it",
     "precursor only": "the nearer the precursor m/z, the better; no fragment is looked at",
-    "predicted spectra": "the best spectral entropy similarity with the spectra that rules of fragmentation predict for "
+    "predicted spectra": "the best spectral entropy similarity with the spectra that rules of fragmentation predict of "
     "the candidate",
     "precursor error": "the nearer the candidate's mass to that of the precursor, the better; no fragment is looked at",
     "random, given the formula": "the candidates of the true formula first, in random order",
