@@ -18,7 +18,7 @@ import pytest
 from rich.console import Console
 
 from ionbed.errors import InputError
-from ionbed.evaluation.baselines import blind, networks, structures
+from ionbed.evaluation.baselines import blind, networks, predicted_spectra, structures
 from ionbed.evaluation.baselines.lookup_record import Agreement, LookupRecord
 from ionbed.evaluation.baselines.transfer import transfer_label
 from ionbed.evaluation.comparisons import KIND_OF
