@@ -222,6 +222,7 @@ def test_everything_is_explained(evaluate_made_up) -> None:
     assert explanations.ROWS.keys() == {
         Chance.label, PrecursorOnly.label, NearestNeighbourOracle.label, *lookups.LABELS, *networks.LABELS.values(),
         structures.PRECURSOR_ERROR, structures.GIVEN_FORMULA, structures.DATABASE_ORDER,
+            predicted_spectra.PREDICTED_SPECTRA,
         blind.SMILES_CLASSIFIER, blind.MOST_MEASURED,
     }  # fmt: skip
     row = {"label": transfer_label("cosine"), "kind": "look-up"}
