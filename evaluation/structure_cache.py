@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from ..artifacts import atomic_file
-from ..errors import InputError
 from ..progress import progress
 from ..spectra.preparation.workers import open_workers
+from .table_cache import cached_table
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
-
-logger = logging.getLogger("ionbed")
 
 FINGERPRINT_RADIUS = 2
 FINGERPRINT_BITS = 2048
@@ -55,18 +50,12 @@ def structures_of(structures: Sequence[str], cache: Path | None, *, label: str, 
         The cache cannot be written.
     """
     path = None if cache is None else Path(cache) / f"structures-{_hash_of(structures)}.parquet"
-    if path is not None and (table := _cached(path, len(structures))) is not None:
-        return table
-    table = pa.Table.from_pylist(list(_described(structures, label, workers)), SCHEMA)
-    if path is not None:
-        try:
-            with atomic_file(path) as partial:
-                pq.write_table(table, partial, compression="zstd")
-        except OSError as error:
-            raise InputError(
-                f"{path.parent}: cannot be used as a cache ({error.strerror}); name another folder"
-            ) from None
-    return table
+    return cached_table(
+        path,
+        lambda: pa.Table.from_pylist(list(_described(structures, label, workers)), SCHEMA),
+        SCHEMA,
+        len(structures),
+    )
 
 
 def _described(structures: Sequence[str], label: str, workers: int | None) -> Iterator[dict[str, Any]]:
@@ -122,17 +111,3 @@ def _hash_of(structures: Iterable[str]) -> str:
     for structure in structures:
         digest.update(f"\n{structure}".encode())
     return digest.hexdigest()[:32]
-
-
-def _cached(path: Path, num_rows: int) -> pa.Table | None:
-    if not path.is_file():
-        return None
-    try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowInvalid) as error:
-        logger.warning("%s: is damaged (%s); it is made anew", path, str(error).splitlines()[0])
-        return None
-    if not table.schema.equals(SCHEMA) or len(table) != num_rows:
-        logger.warning("%s: is not what was written there; it is made anew", path)
-        return None
-    return table

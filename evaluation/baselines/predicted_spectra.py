@@ -15,20 +15,18 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from ...artifacts import atomic_file
-from ...errors import InputError
 from ...progress import progress
 from ...spectra.columns import SpectrumColumns
 from ...spectra.lookups import ENTROPY, Lookup, LookupOptions, PeakCleaner, weighted_peaks
 from ...spectra.preparation.workers import open_workers
 from ...spectra.simulate import simulate_spectra
-from ...spectra.store import table_from_spectra
+from ...spectra.store import SCHEMA, table_from_spectra
 from ..candidates import Candidates
 from ..dataset import EvaluationData
 from ..entries import Entry
 from ..scorers import Kind
+from ..table_cache import cached_table
 
 logger = logging.getLogger("ionbed")
 
@@ -97,8 +95,9 @@ class PredictedLibrary:
         if self._cache is not None:
             made_of = "\n".join([f"{VERSION}", *smiles])
             path = Path(self._cache) / f"predicted-spectra-{hashlib.sha256(made_of.encode()).hexdigest()[:32]}.parquet"
-            if path.is_file():
-                return pq.read_table(path)
+        return cached_table(path, lambda: self._simulated(smiles), SCHEMA)
+
+    def _simulated(self, smiles: list[str]) -> pa.Table:
         parts = [
             (start, smiles[start : start + MOLECULES_PER_TASK]) for start in range(0, len(smiles), MOLECULES_PER_TASK)
         ]
@@ -110,16 +109,7 @@ class PredictedLibrary:
             for part, table in zip(parts, processes.map(_predict_all, parts), strict=True):
                 tables.append(table)
                 advance(len(part[1]))
-        found = pa.concat_tables(tables)
-        if path is not None:
-            try:
-                with atomic_file(path) as partial:
-                    pq.write_table(found, partial, compression="zstd")
-            except OSError as error:
-                raise InputError(
-                    f"{path.parent}: cannot be used as a cache ({error.strerror}); name another folder"
-                ) from None
-        return found
+        return pa.concat_tables(tables)
 
 
 def _predict_all(part: tuple[int, list[str]]) -> pa.Table:

@@ -6,6 +6,7 @@ import logging
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from ms_entropy import calculate_entropy_similarity
@@ -90,8 +91,9 @@ def test_a_molecule_is_found_by_its_own_prediction_and_one_without_gets_nothing(
     assert scorer_of(asked).score_structures(query[:0], molecule[:0]).shape == (0,)
 
 
-def test_each_molecule_is_predicted_once_and_kept_on_disk(asked, tmp_path, monkeypatch):
+def test_each_molecule_is_predicted_once_and_kept_on_disk(asked, tmp_path, monkeypatch, caplog):
     predicted = []
+    pq.write_table(pa.table({"other": [1]}), tmp_path / "other.parquet")
 
     def counted(molecules, **options):
         molecules = list(molecules)
@@ -108,6 +110,12 @@ def test_each_molecule_is_predicted_once_and_kept_on_disk(asked, tmp_path, monke
     assert len(predicted) == len(asked[1]) and np.array_equal(first, again)
     (kept,) = (tmp_path / "cache").iterdir()
     assert pq.read_table(kept)["predicted"].to_numpy().all()
+    for damage in (kept.read_bytes()[:100], (tmp_path / "other.parquet").read_bytes()):
+        kept.write_bytes(damage)
+        anew = scorer_of(asked, PredictedLibrary(tmp_path / "cache", 1)).score_structures(query, molecule)
+        assert np.array_equal(first, anew)
+    assert len(predicted) == 3 * len(asked[1])
+    assert "is damaged" in caplog.text and "is not what was written there" in caplog.text
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot be used as a cache"):
         scorer_of(asked, PredictedLibrary(tmp_path / "file" / "x", 1)).score_structures(query, molecule)
