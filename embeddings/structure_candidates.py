@@ -27,8 +27,10 @@ class TriedAdducts:
     Attributes
     ----------
     adducts : tuple of Adduct
+        The stated one alone or, for molecules that others draw with more protons, also the same ion of the fewer
+        protons: ``[M]+`` of betaine's cation is ``[M+H]+`` of betaine. Else the usual ones.
     stated : bool
-        Whether the query says that it is the (one) adduct.
+        Whether the query says which adduct it is: the first.
     note : str
         Where it does not say: what was tried instead; else empty.
     """
@@ -64,7 +66,7 @@ def tried_adducts(query: Spectrum) -> TriedAdducts:
     """Return the stated adduct of a query, or else the usual ones of its polarity and number of charges."""
     stated = normalise_adduct(query.adduct)
     if stated is not None:
-        return TriedAdducts((stated,), stated=True)
+        return TriedAdducts((stated, *_with_protons(stated)), stated=True)
     polarities = (query.polarity,) if query.polarity else (1, -1)
     adducts = tuple(adduct for polarity in polarities for adduct in _usual(polarity, query.charge))
     what = f"adduct {query.adduct!r} not understood" if query.adduct else "adduct unknown"
@@ -77,13 +79,14 @@ def tried_adducts(query: Spectrum) -> TriedAdducts:
 
 
 def candidates_by_mass(
-    mass: np.ndarray, charge: np.ndarray, queries: Sequence[Spectrum], ppm: float
+    mass: np.ndarray, charge: np.ndarray, anions: np.ndarray, queries: Sequence[Spectrum], ppm: float
 ) -> Iterator[Candidates]:
     """Yield, for each query, the structures whose m/z as an adduct of the query is its precursor m/z.
 
     The window is that of `ionbed.embeddings.nearest.precursor_windows`: of the m/z, ``|query - structure| / structure``
     is at most ``ppm * 1e-6``. A molecule that is charged as drawn has only the ions that add up with its charge:
-    choline is ``[M]+``, not ``[M+H]+``.
+    choline is ``[M]+``, not ``[M+H]+``. Betaine, whose acid balances the charge, is ``[M+H]+``, and also what a query
+    calls ``[M]+`` of its cation.
 
     Parameters
     ----------
@@ -91,6 +94,8 @@ def candidates_by_mass(
         Monoisotopic, in Da, ascending.
     charge : int array of shape (n_structures,)
         As drawn.
+    anions : int array of shape (n_structures,)
+        See `ionbed.spectra.molecules.balancing_anions`.
     queries : sequence of Spectrum
     ppm : float
         More than 0 and less than 1e6.
@@ -112,7 +117,8 @@ def candidates_by_mass(
         for number, adduct in enumerate(of_query.adducts):
             rows = np.arange(starts[window], max(starts[window], stops[window]))
             window += 1
-            rows = rows[_may_be(charge[rows], adduct, guessed=not of_query.stated)]
+            protons = number if of_query.stated else 0
+            rows = rows[_may_be(charge[rows], anions[rows], adduct, protons, guessed=not of_query.stated)]
             parts.append((rows, np.full(len(rows), number), mz_error_ppm(query.precursor_mz, mass[rows], adduct)))
         yield _nearest_of_each(parts, of_query)
 
@@ -170,12 +176,22 @@ def _usual(polarity: int, charge: int | None) -> list[Adduct]:
     return [a for a in adducts if a is not None and (not charge or abs(a.charge) == abs(charge))]
 
 
-def _may_be(charge: np.ndarray, adduct: Adduct, *, guessed: bool) -> np.ndarray:
-    """Return whether molecules of these charges have this ion.
+def _with_protons(stated: Adduct) -> list[Adduct]:
+    """Return the ion of a charged molecule as one of the molecule with one proton less, with two less, ..."""
+    charge, size = molecule_charge(stated), stated.num_molecules
+    texts = [stated.name.replace("]", f"+{size * less}H]") for less in range(1, int(charge) + 1)]
+    return [adduct for adduct in map(normalise_adduct, texts) if adduct is not None]
+
+
+def _may_be(charge: np.ndarray, anions: np.ndarray, adduct: Adduct, protons: int, *, guessed: bool) -> np.ndarray:
+    """Return whether molecules of these charges have this ion, made with ``protons`` that a query counts as theirs.
 
     A stated ion that needs a charged molecule may also be of a neutral one: ``[M]+`` of one that lost an electron.
     """
     needed = molecule_charge(adduct)
+    if protons:
+        balanced: np.ndarray = (charge == needed) & (anions >= protons)
+        return balanced
     may: np.ndarray = (charge == needed) | ((charge == 0) & (not guessed))
     return may
 

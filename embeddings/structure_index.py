@@ -109,9 +109,10 @@ class StructureIndex:
         self.folder = folder
         self.manifest = dict(manifest)
         self.vectors = as_array(vectors)
-        numeric = self._columns(["mass", "charge"])
+        numeric = self._columns(["mass", "charge", "anions"])
         self.mass: np.ndarray = numeric["mass"].to_numpy()
         self.charge: np.ndarray = numeric["charge"].to_numpy()
+        self._anions: np.ndarray = numeric["anions"].to_numpy()
 
     @classmethod
     def build(
@@ -357,7 +358,7 @@ class StructureIndex:
             compared = candidates_by_formula(self._rows_of_formula, self.mass, queries, formulas)
         else:
             assert precursor_ppm is not None, "an open search has no candidates of its own"
-            compared = candidates_by_mass(self.mass, self.charge, queries, precursor_ppm)
+            compared = candidates_by_mass(self.mass, self.charge, self._anions, queries, precursor_ppm)
         # One query after the other: the candidates of wide windows, all at once, would not fit in memory.
         for query, vector, candidates in zip(queries, vectors, compared, strict=True):
             rows, scores = nearest_among(self.vectors, vector, candidates.rows, k)

@@ -12,7 +12,7 @@ from ..errors import InputError
 from ..progress import progress as show_progress
 from ..progress import unseen
 from ..spectra.molecule_files import NamedStructure
-from ..spectra.molecules import Molecule, parent_molecule
+from ..spectra.molecules import Molecule, balancing_anions, parent_molecule
 from ..spectra.preparation.workers import open_workers
 
 STRUCTURE_SCHEMA = pa.schema(
@@ -24,11 +24,13 @@ STRUCTURE_SCHEMA = pa.schema(
         ("formula", pa.string()),
         ("mass", pa.float64()),
         ("charge", pa.int8()),
+        ("anions", pa.int8()),
         ("entries", pa.int32()),
     ]
 )
 """``id`` and ``name``: all that the merged entries have, between semicolons. The others are of the molecule as the
-first of its entries draws it, without its salt; ``formula`` in Hill order, ``mass`` monoisotopic in Da."""
+first of its entries draws it, without its salt; ``formula`` in Hill order, ``mass`` monoisotopic in Da, ``anions`` as
+of `ionbed.spectra.molecules.balancing_anions`."""
 
 DROPPED_SCHEMA = pa.schema([("position", pa.int64()), *((n, pa.string()) for n in ("id", "name", "smiles", "reason"))])
 
@@ -137,5 +139,6 @@ def _row(row: _Entries) -> dict[str, object]:
         "formula": molecule.formula,
         "mass": molecule.exact_mass,
         "charge": molecule.charge,
+        "anions": balancing_anions(molecule.smiles),
         "entries": row.number,
     }

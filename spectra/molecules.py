@@ -22,6 +22,8 @@ _BRACKETED = re.compile(r"\[(.*)\]\d*[-+]*")
 _CHARGE = re.compile(r"[-+]+\d*$")
 _STATED_CHARGE = re.compile(r"(?:(?<=\])(\d*)([-+]+)|([-+])(\d+)|([-+]+))$")
 _ATOMS = re.compile(r"([A-Z][a-z]?)(\d*)")
+_ACIDS = ("[O,S;H1]-[S,P]=[O,S]", "[O,S;H1]-C=[O,S]")
+"""SMARTS of the proton's atom: sulfonic and phosphoric acids, then carboxylic ones."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,8 @@ def components(smiles: str) -> tuple[Molecule, ...]:
 def parent_molecule(structure: str) -> Molecule | None:
     """Return the molecule that a spectrometer sees ions of: of a salt the heaviest organic part, made neutral.
 
-    A charge that no proton makes (a quaternary ammonium) stays. None where RDKit cannot read the structure.
+    A charge that no proton makes (a quaternary ammonium) stays, unless an acid in the molecule can balance it: betaine
+    is ``C[N+](C)(C)CC(=O)[O-]``, also where it is drawn with a proton. None where RDKit cannot read the structure.
     """
     molecule = standardise(structure)
     if molecule is None:
@@ -116,8 +119,26 @@ def parent_molecule(structure: str) -> Molecule | None:
     if "." in molecule.smiles:
         parts = components(molecule.smiles)
         organic = [part for part in parts if "C" in atom_counts(part.formula)]
-        return (organic or parts or (molecule,))[0]
-    return _uncharged(molecule) if molecule.charge else molecule
+        molecule = (organic or parts or (molecule,))[0]
+    return _uncharged(molecule) if "+" in molecule.smiles or molecule.charge else molecule
+
+
+@lru_cache(maxsize=4096)
+def balancing_anions(smiles: str) -> int:
+    """Return how many acids of a molecule have given off a proton for a charge that no proton makes.
+
+    1 for betaine, ``C[N+](C)(C)CC(=O)[O-]``, and 0 for nitrobenzene, whose charges are a way to draw a bond. With so
+    many protons more it is the cation as which others draw it.
+    """
+    if "-]" not in smiles:
+        return 0
+    mol = _require(smiles)
+    return sum(
+        atom.GetFormalCharge() < 0
+        and atom.GetSymbol() in ("O", "S")
+        and not any(neighbour.GetFormalCharge() > 0 for neighbour in atom.GetNeighbors())
+        for atom in mol.GetAtoms()
+    )
 
 
 def is_inchikey(text: str) -> bool:
@@ -247,10 +268,28 @@ def _uncharged(molecule: Molecule) -> Molecule:
     with rdBase.BlockLogs():
         mol = _read(molecule.smiles)
         try:
-            neutral = None if mol is None else standardise(Chem.MolToSmiles(Uncharger().uncharge(mol)))
+            if mol is None:
+                return molecule
+            mol = Uncharger().uncharge(mol)
+            _deprotonate(mol)
+            return standardise(Chem.MolToSmiles(mol)) or molecule
         except (ValueError, RuntimeError):
-            neutral = None
-    return neutral or molecule
+            return molecule
+
+
+def _deprotonate(mol: Mol) -> None:
+    """Take protons from acids, the stronger first, until no positive charge is left to balance."""
+    from rdkit import Chem
+
+    charge = Chem.GetFormalCharge(mol)
+    for pattern in _ACIDS if charge > 0 else ():
+        for match in mol.GetSubstructMatches(Chem.MolFromSmarts(pattern)):
+            atom = mol.GetAtomWithIdx(match[0])
+            if charge > 0 and atom.GetFormalCharge() == 0:
+                atom.SetFormalCharge(-1)
+                atom.SetNumExplicitHs(0)
+                atom.UpdatePropertyCache()
+                charge -= 1
 
 
 def _read(structure: str) -> Mol | None:

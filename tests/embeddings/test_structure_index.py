@@ -25,6 +25,7 @@ from ..conftest import SMILES
 from .conftest import CountSketchModel, random_spectrum
 
 CHOLINE = "C[N+](C)(C)CCO"
+BETAINE, VALINE = "C[N+](C)(C)CC(=O)[O-]", "CC(C)C(N)C(=O)O"  # isomers
 
 
 class TowerModel(CountSketchModel):
@@ -204,6 +205,29 @@ def test_a_charged_molecule_has_only_ions_of_its_charge(index):
         assert ([hit.metadata["smiles"] for hit in hits[0]] == [CHOLINE]) is is_found
     [[hit]] = index.search([query(adduct_mz(mass, normalise_adduct("[M]+")), polarity=1)])
     assert (hit.metadata["smiles"], hit.adduct) == (CHOLINE, "[M]+")
+
+
+@pytest.mark.parametrize("drawn", ["C[N+](C)(C)CC(O)=O", "C[N+](C)(C)CC([O-])=O", "[Cl-].C[N+](C)(C)CC(O)=O"])
+def test_a_charge_that_an_acid_balances_is_found_however_it_is_drawn_and_stated(tower, drawn):
+    index = StructureIndex.build(tower, [drawn, VALINE])
+    betaine, valine = (index.metadata["smiles"].to_pylist().index(text) for text in (BETAINE, VALINE))
+    expected = {
+        ("[M+H]+", 118.0863): ({betaine, valine}, "[M+H]+"),
+        ("[M]+", 118.0863): ({betaine}, "[M+H]+"),
+        ("[M-H]-", 116.0717): ({betaine, valine}, "[M-H]-"),
+        ("[M-2H]-", 116.0717): ({betaine}, "[M-H]-"),
+        ("[M+H]2+", 59.5468): ({betaine}, "[M+2H]2+"),
+        (None, 118.0863): ({betaine, valine}, "[M+H]+"),
+    }
+    for (stated, mz), (rows, found_as) in expected.items():
+        (hits,) = index.search([query(mz, stated, polarity=1)])
+        assert ({hit.row for hit in hits}, {hit.adduct for hit in hits}) == (rows, {found_as}), stated
+        assert all(abs(hit.mass_error_ppm) < 2 for hit in hits), stated
+
+
+def test_drawings_of_a_molecule_with_a_balanced_charge_are_one_row():
+    rows, _ = rows_of(("C[N+](C)(C)CC(O)=O", "1", "cation"), ("C[N+](C)(C)CC([O-])=O", "2", "betaine"))
+    assert [(row["entries"], row["charge"], row["anions"], row["formula"]) for row in rows] == [(2, 0, 1, "C5H11NO2")]
 
 
 def test_a_neutral_molecule_is_a_radical_cation_only_where_the_query_says_so(index):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ionbed.spectra.molecules import (
+    balancing_anions,
     is_formula,
     is_inchikey,
     morgan_fingerprints,
@@ -123,11 +124,34 @@ def test_scaffold() -> None:
         ("C[NH3+]", "CN"),
         ("C[N+](C)(C)CCO", "C[N+](C)(C)CCO"),
         ("C[N+](C)(C)CC([O-])=O", "C[N+](C)(C)CC(=O)[O-]"),  # betaine has no charge in all
+        ("C[N+](C)(C)CC(O)=O", "C[N+](C)(C)CC(=O)[O-]"),  # nor where it is drawn as its cation
+        ("Cl.C[N+](C)(C)CC(O)=O", "C[N+](C)(C)CC(=O)[O-]"),
+        ("[Cl-].C[N+](C)(C)CC(O)=O", "C[N+](C)(C)CC(=O)[O-]"),
+        ("C[N+](C)(C)CC(C(O)=O)OP(O)(O)=O", "C[N+](C)(C)CC(C(=O)O)OP(=O)([O-])O"),  # the stronger acid
+        ("C[N+](C)(C)CC(C(O)=O)C[N+](C)(C)C", "C[N+](C)(C)CC(C(=O)[O-])C[N+](C)(C)C"),  # one of two charges
+        ("OC(=O)c1ccccc1-c1c2ccc(cc2[o+]c2ccccc12)O", "O=C([O-])c1ccccc1-c1c2ccc(O)cc2[o+]c2ccccc12"),
+        ("[NH3+]CC(=O)[O-]", "NCC(=O)O"),  # an amino acid needs no charges
+        ("[O-][N+](=O)c1ccccc1", "O=[N+]([O-])c1ccccc1"),
         ("O.O.CC(N)C(=O)O", "CC(N)C(=O)O"),
     ],
 )
 def test_the_molecule_of_which_there_are_ions(drawn: str, parent: str) -> None:
     assert parent_molecule(drawn) == standardise(parent)
+
+
+@pytest.mark.parametrize(
+    ("smiles", "anions"),
+    [
+        ("CCO", 0),
+        ("C[N+](C)(C)CC(=O)[O-]", 1),
+        ("C[N+](C)(C)CC(CC(=O)[O-])C[N+](C)(C)CC(=O)[O-]", 2),
+        ("O=[N+]([O-])c1ccccc1", 0),
+        ("C[N+](C)(C)[O-]", 0),
+        ("C[N+]#[C-]", 0),
+    ],
+)
+def test_acids_that_balance_a_charge_are_counted(smiles: str, anions: int) -> None:
+    assert balancing_anions(smiles) == anions
 
 
 def test_an_unreadable_structure_has_no_parent() -> None:
