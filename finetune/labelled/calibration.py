@@ -149,7 +149,7 @@ def monotonous_steps(score: np.ndarray, answer: np.ndarray, weight: np.ndarray) 
     """Return the non-decreasing function of ``score`` nearest to ``answer``, as points to be joined by lines.
 
     By pooling adjacent violators. Each step is pulled a little to the middle, as by one half of a vote for yes and one
-    for no, so that none is 0 or 1.
+    for no, so that none is 0 or 1; steps are pooled as they are after it, so that a narrow one does not lift all others.
 
     Parameters
     ----------
@@ -168,15 +168,18 @@ def monotonous_steps(score: np.ndarray, answer: np.ndarray, weight: np.ndarray) 
     blocks: list[list[float]] = []  # first point, last point, votes for yes, votes
     for point, yes, total in zip(points, np.bincount(place, weight * answer), votes, strict=True):
         blocks.append([point, point, yes, total])
-        while len(blocks) > 1 and blocks[-2][2] * blocks[-1][3] >= blocks[-1][2] * blocks[-2][3]:
+        while len(blocks) > 1 and _pulled(blocks[-2]) >= _pulled(blocks[-1]):
             last = blocks.pop()
             blocks[-1] = [blocks[-1][0], last[1], blocks[-1][2] + last[2], blocks[-1][3] + last[3]]
-    values = [(yes + 0.5) / (total + 1) for _, _, yes, total in blocks]
-    values = np.maximum.accumulate(values).tolist()
     x = [float(end) for block in blocks for end in block[:2]]
-    y = [float(value) for value in values for _ in range(2)]
+    y = [float(_pulled(block)) for block in blocks for _ in range(2)]
     kept = [n for n in range(len(x)) if n == 0 or x[n] > x[n - 1]]
     return [x[n] for n in kept], [y[n] for n in kept]
+
+
+def _pulled(block: list[float]) -> float:
+    _, _, yes, votes = block
+    return (yes + 0.5) / (votes + 1)
 
 
 def conformal_half_width(truth: np.ndarray, predicted: np.ndarray, weight: np.ndarray, coverage: float) -> np.ndarray:

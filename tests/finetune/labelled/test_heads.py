@@ -184,6 +184,16 @@ def test_monotonous_steps_are_those_of_scikit_learn_but_for_the_pull_to_the_midd
     assert monotonous_steps(np.empty(0), np.empty(0), np.empty(0)) == ([0.0, 1.0], [0.0, 1.0])
 
 
+def test_a_narrow_first_step_does_not_lift_the_others():
+    """The lowest two of 300 scores are of no, the third is of yes: of which there are nine in all."""
+    answer = np.zeros(300)
+    answer[[2, *range(299, 291, -1)]] = 1
+    x, y = monotonous_steps(np.linspace(0, 1, 300), answer, np.ones(300))
+    stated = np.interp(np.linspace(0, 1, 300), x, y)
+    assert stated.mean() == pytest.approx(answer.mean(), abs=0.01) and (np.diff(y) >= 0).all()
+    assert stated[150] < 0.01 and stated[-1] > 0.9
+
+
 def test_ranges_hold_the_share_of_numbers_that_they_promise():
     predicted = np.zeros((2000, 1))
     truth = RNG.standard_t(4, (2000, 1))
