@@ -129,7 +129,11 @@ def fuse(
     if MOLECULES in folds.shares:
         raise InputError(f"{split}: its folds share molecules; make a split that shares none (docs/splits.md)")
     encoder = load_model(model)
-    check_exposure("model", str(model or "default"), encoder, folds, FOLD, allow=options.allow_other_split)
+    source = str(model or "default")
+    allow = options.allow_other_split
+    exposure = check_exposure("model", source, encoder, folds, FOLD, allow=allow, option="--allow-other-split")
+    if exposure:
+        logger.warning("%s: %s; the weights may trust its cosine too much", source, exposure)
     shelf = Store(store)
     data = load_evaluation_data(shelf, folds)
     num_molecules = len(np.unique(data.molecule[data.rows_in(FOLD)]))
@@ -148,6 +152,7 @@ def fuse(
             "split": folds.hash,
             "fold": FOLD,
             "molecules": num_molecules,
+            "exposure": exposure,
             "seed": options.seed,
             **figures,
         },
@@ -155,7 +160,7 @@ def fuse(
     encoder.config.fusion = fusion.to_tree()
     with atomic_folder(out, overwrite=overwrite) as folder:
         encoder.save_pretrained(folder)
-        write_manifest(folder, {"command": "fuse", "model": str(model or "default"), "fusion": fusion.to_tree()})
+        write_manifest(folder, {"command": "fuse", "model": source, "fusion": fusion.to_tree()})
     for question, found in figures.items():
         logger.info("%s", _in_words(question, found))
         best = max(found["scores"][name] for name in SINGLE[1:])
@@ -169,11 +174,14 @@ def fit(
 ) -> tuple[tuple[FusedScore, FusedScore, FusedScore, FusedScore], dict[str, Any]]:
     """Return the four scores of a `Fusion`, in its order, and what they give in cross-validation.
 
+    Spectra of the fold 'test' take no part: a pair with one of them is a pair that an evaluation may ask about.
+
     Raises
     ------
     InputError
         The fold holds no pairs of both kinds, or no query of an open search.
     """
+    data = data.take(np.flatnonzero(np.isin(data.fold, (FOLD, LIBRARY_FOLD))))
     embedder = Embedder("model", encoder)
     pairs, singles = _window_pairs(data, embedder, options)
     positive = pairs.target > 0.5
@@ -221,11 +229,7 @@ def _fitted(
 def _window_pairs(
     data: EvaluationData, embedder: Embedder, options: FuseOptions
 ) -> tuple[FitPairs, dict[str, np.ndarray]]:
-    """Return pairs of the task 'same molecule, any partner' of the fold, and what single scores say of them.
-
-    Partners are of the fold or of 'train': a pair with a molecule of 'test' is one that an evaluation may ask about.
-    """
-    data = data.take(np.flatnonzero(np.isin(data.fold, (FOLD, LIBRARY_FOLD))))
+    """Return the pairs of the task 'same molecule, any partner' of the fold, and what single scores say of them."""
     task = same_molecule_task(data, FOLD, SameMoleculeOptions(), seed=options.seed, partners="all")
     same = data.molecule[task.first] == data.molecule[task.second]
     if not same.any() or same.all():

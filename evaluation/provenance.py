@@ -52,8 +52,17 @@ def exposure_to(stages: Sequence[Mapping[str, Any]], split_hash: str, fold: str)
     return None
 
 
-def check_exposure(label: str, source: str, model: object, split: Split, fold: str, *, allow: bool) -> str | None:
+def check_exposure(
+    label: str, source: str, model: object, split: Split, fold: str, *, allow: bool, option: str
+) -> str | None:
     """Return `exposure` of a model where ``allow`` is true; refuse the model otherwise.
+
+    Parameters
+    ----------
+    label, source : str
+        Of the model, for the message.
+    option : str
+        What the command is to be given to allow it.
 
     Raises
     ------
@@ -64,7 +73,6 @@ def check_exposure(label: str, source: str, model: object, split: Split, fold: s
     if reason is not None and not allow:
         raise InputError(
             f"model '{label}' ({source}) may have seen the molecules of the queries: {reason}; name the split and a "
-            "held-out fold of its training, train it with this split, or pass --set allow_other_split=true and the "
-            "report will say so"
+            f"held-out fold of its training, train it with this split, or pass {option} and the result will say so"
         )
     return reason

@@ -282,7 +282,15 @@ def require_files(config: EvaluationConfig, names: Sequence[str]) -> None:
 def _exposure(label: str, trainings: Sequence[Encoder], split: Split, config: EvaluationConfig) -> str | None:
     """Return why any of the trainings may have seen the molecules of the queries; refuse it unless that is allowed."""
     reasons = [
-        check_exposure(label, source, model, split, config.fold, allow=config.allow_other_split)
+        check_exposure(
+            label,
+            source,
+            model,
+            split,
+            config.fold,
+            allow=config.allow_other_split,
+            option="--set allow_other_split=true",
+        )
         for source, model in zip(config.sources(label), trainings, strict=True)
     ]
     return next((reason for reason in reasons if reason is not None), None)

@@ -350,6 +350,9 @@ def _check_labels(models: Mapping[str, Sequence[object]], options: ProbeOptions)
 
 def _exposure(label: str, trainings: Sequence[Any], split: Split, options: ProbeOptions) -> str | None:
     reasons = [
-        check_exposure(label, label, model, split, options.fold, allow=options.allow_other_split) for model in trainings
+        check_exposure(
+            label, label, model, split, options.fold, allow=options.allow_other_split, option="--allow-other-split"
+        )
+        for model in trainings
     ]
     return next((reason for reason in reasons if reason is not None), None)

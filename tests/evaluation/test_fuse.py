@@ -130,8 +130,11 @@ def test_only_molecules_of_the_validation_fold_are_queries(made: SimpleNamespace
         return plain(data, terms, *rest)
 
     monkeypatch.setattr(module, "_fit_pairs", seen)
-    fuse(made.folder / "model", made.store, made.folder / "split.json", tmp_path / "out", OPTIONS)
+    replace(made.split, seed=1).save(tmp_path / "other.json")
+    options = replace(OPTIONS, allow_other_split=True)
+    found = fuse(made.folder / "model", made.store, tmp_path / "other.json", tmp_path / "out", options)
     assert asked == [{FOLD}, {FOLD}]
+    assert "used another split" in found.fitted["exposure"] and made.fusion.fitted["exposure"] is None
 
 
 def test_no_spectrum_of_the_test_fold_takes_part(made: SimpleNamespace, monkeypatch) -> None:
@@ -170,7 +173,7 @@ def test_what_cannot_be_fitted_is_refused(made: SimpleNamespace, tmp_path: Path)
         fuse(folder / "model", made.store, folder / "split.json", folder / "fused", OPTIONS)
     blocks = {block: "train" if number % 3 else FOLD for number, block in enumerate(made.split.folds)}
     replace(made.split, folds=blocks).save(tmp_path / "other.json")
-    with pytest.raises(InputError, match=r"may have seen the molecules .* another split"):
+    with pytest.raises(InputError, match=r"may have seen the molecules .* another split.* pass --allow-other-split"):
         fuse(folder / "model", made.store, tmp_path / "other.json", out, OPTIONS)
     with pytest.raises(InputError, match=r"its fold 'validation' holds 16 molecules .* at least 20"):
         allowed = replace(OPTIONS, allow_other_split=True)
