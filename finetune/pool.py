@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Container
 from dataclasses import dataclass
@@ -66,14 +68,22 @@ def read_pool(path: Path, cache: Path) -> Pool:
     """
     check_pool(path)
     kept = cache / f"pool-{sha256_of_file(path)[:16]}-{FEATURES_VERSION}.npz"
-    if kept.is_file():
-        with np.load(kept, allow_pickle=False) as arrays:
-            return Pool(arrays["blocks"], MoleculeFeatures(**{name: arrays[name] for name in _ARRAYS}))
+    if kept.is_file() and (known := _read(kept)) is not None:
+        return known
     pool = _computed(path)
     cache.mkdir(parents=True, exist_ok=True)
     with atomic_file(kept) as partial, partial.open("wb") as file:
         np.savez(file, blocks=pool.blocks, **{name: getattr(pool.features, name) for name in _ARRAYS})
     return pool
+
+
+def _read(path: Path) -> Pool | None:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return Pool(arrays["blocks"], MoleculeFeatures(**{name: arrays[name] for name in _ARRAYS}))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        logger.warning("%s: is damaged (%s); it is made anew", path, str(error).partition("\n")[0])
+        return None
 
 
 def _computed(path: Path) -> Pool:

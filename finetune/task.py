@@ -87,9 +87,7 @@ class ContrastiveTask:
     ) -> dict[bool, StructureSampler]:
         """Return what draws structures for training (False) and for validation (True), each from its own fold."""
         if pool is not None:
-            # What is in the store is trained on by its spectra, or must not be seen; nor what the split holds out.
-            split = self.spectra.split
-            pool = pool.without({*structures, *(split.folds if split is not None else ())})
+            pool = self._unknown(pool)
         used = np.unique(self.molecule[np.concatenate([self.rows, validation_rows])])
         found = TrainingStructures.of(used, list(structures.values()), pool)
         window, molecules = self.config.sampling.window_ppm, self.config.molecules
@@ -97,6 +95,24 @@ class ContrastiveTask:
             held_out: StructureSampler(found, self.molecule[rows], window, molecules, use_pool=not held_out)
             for held_out, rows in ((False, self.rows), (True, validation_rows))
         }
+
+    def _unknown(self, pool: Pool) -> Pool:
+        """Return the pool without what is in the store, is trained on by its spectra or must not be seen, or held out.
+
+        Raises
+        ------
+        InputError
+            Nothing is left.
+        """
+        split = self.spectra.split
+        in_store = {key[:14] for key in self.spectra.inchikey.tolist() if key}  # also where there is no SMILES
+        left = pool.without({*in_store, *(split.folds if split is not None else ())})
+        if not len(left.blocks):
+            raise InputError(
+                f"{self.config.molecules.pool}: store and split know all of its {len(pool.blocks):,} molecules; name "
+                "another file as molecules.pool, or set molecules.pool_share to 0"
+            )
+        return left
 
     def _sampler(self, rows: np.ndarray, sampling: SamplingConfig) -> MoleculeBatches:
         spectra = self.spectra

@@ -96,6 +96,11 @@ def test_a_pool_is_read_once_and_says_what_it_left_out(tmp_path, caplog, monkeyp
     again = read_pool(path, tmp_path / "cache")
     np.testing.assert_array_equal(again.features.dense(), pool.features.dense())
     assert again.blocks.tolist() == pool.blocks.tolist()
+    monkeypatch.undo()
+    (kept,) = (tmp_path / "cache").iterdir()
+    kept.write_bytes(kept.read_bytes()[:100])
+    assert read_pool(path, tmp_path / "cache").blocks.tolist() == pool.blocks.tolist()
+    assert "is damaged" in caplog.text
     left = pool.without({"LFQSCWFLJHTTHZ"})  # ethanol
     assert len(left.blocks) == 1
     np.testing.assert_array_equal(left.features.dense(), molecule_features(["CCCC"]))
@@ -196,6 +201,18 @@ def test_what_the_store_or_the_split_knows_leaves_the_pool(store, split, tmp_pat
     structures = task.structures[False].structures
     assert len(structures) - structures.first_of_pool == 1
     np.testing.assert_array_equal(structures.features.dense([-1]), molecule_features(["CCCCCC"]))
+
+
+def test_a_molecule_of_the_store_leaves_the_pool_without_its_smiles_too(task, monkeypatch):
+    paracetamol = "RZVAJINKPMORJF"
+    texts = zip(task.spectra.inchikey, task.spectra.smiles, strict=True)
+    blank = np.array([None if (key or "").startswith(paracetamol) else text for key, text in texts], object)
+    monkeypatch.setattr(TrainingSpectra, "smiles", blank)
+    assert paracetamol not in numbered_molecules(task.spectra.inchikey, task.spectra.smiles)[1]
+    monkeypatch.setattr(task.spectra, "split", None)
+    assert len(task._unknown(pool_of(["CC(=O)Nc1ccc(O)cc1", "CCCCCC"])).blocks) == 1
+    with pytest.raises(ionbed.InputError, match=r"all of its 1 molecules.*pool_share to 0"):
+        task._unknown(pool_of(["CC(=O)Nc1ccc(O)cc1"]))
 
 
 def test_predicted_bits_are_those_that_tell_molecules_apart(task):
