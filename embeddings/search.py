@@ -129,7 +129,7 @@ def find(
     check_search_options(k, precursor_ppm)
     opened = index if isinstance(index, Index) else Index.open(index)
     opened.check_score(score)
-    return _find(opened, *queries_of(queries), k, precursor_ppm, score)
+    return _find(opened, *queries_of(queries), min(k, len(opened)), precursor_ppm, score)
 
 
 def format_hits(rows: Iterable[HitRow], *, max_queries: int = 50) -> RenderableType:

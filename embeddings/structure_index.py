@@ -208,10 +208,7 @@ class StructureIndex:
         """
         folder = Path(folder)
         manifest, vectors = open_index_folder(folder, "structures", model)
-        try:
-            index = cls(vectors, None, None, manifest, model=model, folder=folder)
-        except (OSError, KeyError, pa.ArrowException) as error:
-            raise damaged(folder, error) from None
+        index = cls(vectors, None, None, manifest, model=model, folder=folder)
         if not len(index) == len(index.mass) == manifest["counts"]["kept"]:
             raise InputError(f"{folder}: its vectors, metadata and manifest differ in number; build the index again")
         return index
@@ -374,7 +371,13 @@ class StructureIndex:
         if self._structures is not None:
             return self._structures.select(list(names))
         assert self.folder is not None, "an index without its table in memory was opened from a folder"
-        return pq.read_table(self.folder / METADATA, columns=list(names), memory_map=True)
+        try:
+            # Of a large file no checksum was compared at the opening; those of the pages that are read are here.
+            return pq.read_table(
+                self.folder / METADATA, columns=list(names), memory_map=True, page_checksum_verification=True
+            )
+        except (OSError, KeyError, pa.ArrowException) as error:
+            raise damaged(self.folder, error) from None
 
 
 def build(

@@ -119,7 +119,7 @@ def find(
     """
     check_structure_search(k, precursor_ppm, formula)
     opened = index if isinstance(index, StructureIndex) else StructureIndex.open(index)
-    return _find(opened, *queries_of(queries), k, precursor_ppm, formula)
+    return _find(opened, *queries_of(queries), min(k, len(opened)), precursor_ppm, formula)
 
 
 def format_hits(rows: Iterable[StructureHitRow], *, max_queries: int = 50) -> RenderableType:

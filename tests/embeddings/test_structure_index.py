@@ -413,6 +413,20 @@ def test_a_file_that_is_missing_short_or_changed_is_told(saved, tower, name):
             StructureIndex.open(saved, tower)
 
 
+def test_a_large_table_that_was_changed_is_told_when_it_is_read(saved, tower, monkeypatch):
+    monkeypatch.setattr("ionbed.embeddings.index_folder.SMALL_FILE", 0)  # no checksum of a whole file is compared
+    path = saved / "metadata.parquet"
+    whole, names = path.read_bytes(), pq.ParquetFile(path).schema.names
+    for name, read in (("mass", lambda index: None), ("name", lambda index: index.metadata)):
+        pages = pq.ParquetFile(path).metadata.row_group(0).column(names.index(name))
+        changed = bytearray(whole)
+        changed[pages.data_page_offset + pages.total_compressed_size // 2] ^= 1
+        path.write_bytes(changed)
+        with pytest.raises(InputError, match="is damaged"):
+            read(StructureIndex.open(saved, tower))
+        path.write_bytes(whole)
+
+
 def rewrite(saved, name, content: bytes) -> None:
     """Change a file so that the manifest agrees with it."""
     import hashlib

@@ -81,6 +81,10 @@ def test_every_query_has_its_lines_in_the_order_of_the_file(index, queries, tmp_
     assert (tmp_path / "again.tsv").read_bytes() == (tmp_path / "hits.tsv").read_bytes()
 
 
+def test_more_hits_may_be_asked_for_than_there_are_structures(index, queries):
+    assert [row.rank for row in find(index, queries, k=10**12)] == [row.rank for row in find(index, queries, k=4)]
+
+
 def test_a_hit_says_what_it_is(index, queries, tmp_path):
     search(index, queries, tmp_path / "hits.tsv")
     rows = {(r["query_id"], r["id"]): r for r in read_table(tmp_path / "hits.tsv")}
