@@ -149,7 +149,7 @@ def monotonous_steps(score: np.ndarray, answer: np.ndarray, weight: np.ndarray) 
     """Return the non-decreasing function of ``score`` nearest to ``answer``, as points to be joined by lines.
 
     By pooling adjacent violators. Each step is pulled a little to the middle, as by one half of a vote for yes and one
-    for no, so that none is 0 or 1; steps are pooled as they are after it, so that a narrow one does not lift all others.
+    for no, so that none is 0 or 1; they are pooled as they are after it, so that a narrow one does not lift all others.
 
     Parameters
     ----------

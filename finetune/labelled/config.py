@@ -34,6 +34,10 @@ class LabelsConfig:
     def __post_init__(self) -> None:
         if self.file is None and self.columns:
             raise ValueError(f"columns names {', '.join(self.columns)}, but there is no file to have them")
+        if self.file is not None and self.smarts:
+            raise ValueError("smarts asks the structures, but labels come from file; leave one of the two out")
+        if twice := set(self.smarts) & set(self.computed):
+            raise ValueError(f"smarts and computed both name '{min(twice)}'; rename the pattern")
         if len(set(self.columns)) < len(self.columns) or len(set(self.computed)) < len(self.computed):
             raise ValueError("a label is named twice; name each once")
         check_computed(self.computed)

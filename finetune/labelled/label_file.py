@@ -87,6 +87,8 @@ def read_label_file(path: Path, key: str, columns: Sequence[str]) -> LabelFile:
     header, rows = read_table(path)
     key_place = column_place(path, header, key)
     wanted = [column_place(path, header, name) for name in columns] or [n for n in range(len(header)) if n != key_place]
+    if len(set(wanted)) < len(wanted):
+        raise InputError(f"{path}: labels.columns names one column twice ({', '.join(columns)}); name each once")
     if not wanted:
         raise InputError(f"{path}: has no column but '{header[key_place]}'; add one with labels")
     named = tuple(header[place] for place in wanted)
@@ -100,12 +102,13 @@ def read_label_file(path: Path, key: str, columns: Sequence[str]) -> LabelFile:
 def join(labels: LabelFile, table: pa.Table) -> Joined:
     """Find the row of each spectrum.
 
-    Two rows with one key are one where their labels agree; where they do not, neither counts.
+    Two rows with one key are one where their labels agree; where they do not, neither counts. An id that records of
+    several source files have, as scans 1, 2, 3 of every run, says of none which it is.
 
     Parameters
     ----------
     table : pyarrow.Table
-        Of the store, with the columns that `KEY_COLUMNS` names for the key.
+        Of the store, with ``source_file`` and the columns that `KEY_COLUMNS` names for the key.
 
     Raises
     ------
@@ -137,6 +140,13 @@ def join(labels: LabelFile, table: pa.Table) -> Joined:
     for column in KEY_COLUMNS[labels.key]:  # the first column that matches counts
         cells_of = [None if cell is None else normal_of_store(labels.key, cell) for cell in table[column].to_pylist()]
         found = np.array([-1 if cell is None else usable.get(cell, -1) for cell in cells_of], np.int64)
+        if column == "native_id":
+            ambiguous = (row < 0) & (found >= 0) & _in_several_files(table)
+            if ambiguous.any():
+                counts["spectra whose id is that of records of several files"] = int(ambiguous.sum())
+                example = table["native_id"][int(ambiguous.argmax())].as_py()
+                notes.append(f"records of several files have the id {example!r}; use ids of the store (spectrum_id)")
+            found[ambiguous] = -1
         row = np.where(row >= 0, row, found)
     matched = set(row[row >= 0].tolist())
     missing = [key for key, place in usable.items() if place not in matched]
@@ -152,6 +162,15 @@ def join(labels: LabelFile, table: pa.Table) -> Joined:
             f"{labels.rows[0][1]!r}; in the store: {example!r}); choose another labels.key, or mend the column"
         )
     return Joined(row, dict(counts), tuple(notes))
+
+
+def _in_several_files(table: pa.Table) -> np.ndarray:
+    """Return which spectra have an id (``native_id``) that spectra of other source files have too, bool of (n,)."""
+    ids, files = table["native_id"].to_pylist(), table["source_file"].to_pylist()
+    files_of: dict[str, set[str]] = {}
+    for name, file in zip(ids, files, strict=True):
+        files_of.setdefault(name, set()).add(file)
+    return np.array([len(files_of[name]) > 1 for name in ids], bool)
 
 
 def normal_of_store(key: str, cell: str) -> str | None:

@@ -20,8 +20,12 @@ from .label_file import NO, UNKNOWN, YES, LabelFile, join, read_label_file
 
 TABLE_COLUMNS = (
     "spectrum_id", "native_id", "inchikey", "smiles", "name", "chemical_class", "precursor_mz", "polarity",
+    "source_file",
 )  # fmt: skip
 """Columns of the store that labels are joined by and computed from."""
+
+LARGEST_NUMBER = 1e15
+"""Of a regression: its square is still far from the end of single precision."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,6 +172,8 @@ def _from_file(task: TaskKind, config: LabelsConfig, table: pa.Table) -> Labels:
             f"{file.path}: has {len(file.columns)} columns beside '{config.key}' ({', '.join(file.columns[:5])}); name "
             "the one with the classes in labels.columns"
         )
+    if task == "regression":
+        _check_names(file)
     joined = join(file, table)
     counts: Counter[str] = Counter(joined.counts)
     if task == "classification":
@@ -181,6 +187,15 @@ def _from_file(task: TaskKind, config: LabelsConfig, table: pa.Table) -> Labels:
     values = np.concatenate([of_row, np.full((1, of_row.shape[1]), np.nan, np.float32)])[joined.row]
     counts["spectra with a row but no label in it"] = int((np.isnan(values).all(axis=1) & (joined.row >= 0)).sum())
     return Labels(task, names, values, dict(counts), joined.notes, file.path.name)
+
+
+def _check_names(file: LabelFile) -> None:
+    """Raise InputError if a table of predictions would have one column twice."""
+    taken = {"spectrum_id", *(f"{name} {end}" for name in file.columns for end in ("low", "high"))}
+    if clash := taken & set(file.columns):
+        raise InputError(
+            f"{file.path}: the column '{min(clash)}' is named as a column of the predictions is to be; rename it"
+        )
 
 
 def _computed(task: TaskKind, config: LabelsConfig, table: pa.Table) -> Labels:
@@ -252,10 +267,10 @@ def _number(file: LabelFile, line: int, column: str, cell: str) -> float:
         value = float(cell)
     except ValueError:
         value = float("inf")
-    if not np.isfinite(value):
+    if not abs(value) <= LARGEST_NUMBER:
         raise InputError(
             f"{file.path}: line {line}, column '{column}' has {cell!r}; a column of a regression holds numbers with a "
-            "decimal point, empty where unknown"
+            f"decimal point of at most {LARGEST_NUMBER:g}, empty where unknown"
         )
     return value
 

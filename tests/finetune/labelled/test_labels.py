@@ -59,6 +59,20 @@ def test_an_id_of_the_source_file_will_do(table, tmp_path):
     assert np.flatnonzero(labels.is_known).tolist() == [3, 4]
 
 
+def test_an_id_that_records_of_several_files_have_is_not_guessed(table, tmp_path):
+    changes = {"native_id": [f"scan {n % 72}" for n in range(144)],
+               "source_file": ["a.mzML"] * 72 + ["b.mzML"] * 72}  # fmt: skip
+    changes["native_id"][71] = changes["native_id"][70] = "twice in one file"
+    twins = table
+    for name, values in changes.items():
+        twins = twins.set_column(twins.column_names.index(name), name, [values])
+    path = write(tmp_path, "spectrum_id,class\nscan 3,a\ntwice in one file,b\nscan 71,c\nS00-5,d\n")
+    labels = read_labels("classification", LabelsConfig(file=path), twins)
+    assert np.flatnonzero(labels.is_known).tolist() == [5, 70, 71, 143]
+    assert labels.counts["spectra whose id is that of records of several files"] == 2
+    assert labels.counts["rows that match no spectrum"] == 1 and any("'scan 3'" in note for note in labels.notes)
+
+
 @pytest.mark.parametrize("key", ["inchikey", "smiles", "name"])
 def test_labels_of_molecules_reach_all_their_spectra(table, tmp_path, key):
     aspirin = "O=C(C)Oc1ccccc1C(O)=O"
@@ -77,6 +91,8 @@ def test_labels_of_molecules_reach_all_their_spectra(table, tmp_path, key):
     [
         ("regression", "spectrum_id,x\nS00-0,many\n", "line 2, column 'x' has 'many'; a column of a regression"),
         ("regression", "spectrum_id,x\nS00-0,1e999\n", "has '1e999'"),
+        ("regression", "spectrum_id,x\nS00-0,1e38\n", "has '1e38'.* of at most 1e.15"),
+        ("regression", "spectrum_id,x,x low\nS00-0,1,2\n", "the column 'x low' is named as .*; rename it"),
         ("multi-label", "spectrum_id,x\nS00-0,maybe\n", "line 2, column 'x' has 'maybe'; a multi-label column"),
         ("classification", "spectrum_id,a,b\nS00-0,1,2\n", "2 columns beside 'spectrum_id' .*labels.columns"),
         ("classification", "id,a\nS00-0,1\n", "has no column 'spectrum_id'; it has id, a"),
@@ -91,6 +107,15 @@ def test_wrong_tables_are_refused_in_one_line(table, tmp_path, task, text, messa
     with pytest.raises(InputError, match=message) as caught:
         read_labels(task, LabelsConfig(file=write(tmp_path, text)), table)
     assert "\n" not in str(caught.value)
+
+
+def test_columns_that_are_named_twice_or_as_those_of_predictions_are_refused(table, tmp_path):
+    config = LabelsConfig(file=write(tmp_path, "spectrum_id,x\nS00-0,1\n"), columns=("x", "X"))
+    with pytest.raises(InputError, match="names one column twice"):
+        read_labels("regression", config, table)
+    config = LabelsConfig(file=write(tmp_path, "name,spectrum_id\nmolecule 0,1\n"), key="name")
+    with pytest.raises(InputError, match="the column 'spectrum_id' is named as"):
+        read_labels("regression", config, table)
 
 
 def test_wrong_files_are_refused(table, tmp_path):
@@ -193,6 +218,9 @@ def test_own_split_without_structures_keeps_precursors_apart(table):
         (["labels.computed=[contains_fluorine, contains_oxygen]"], "names several; classification takes one"),
         (["labels.file=x.csv", "labels.columns=[a, b]"], "labels.columns names several"),
         (["labels.computed=[]", "labels.smarts={a: '((('}"], "cannot read the pattern of 'a'"),
+        (["labels.file=x.csv", "labels.smarts={acid: 'C(=O)[OH]'}"], "labels come from file; leave one"),
+        (["task=multi-label", "labels.computed=[contains_boron]", "labels.smarts={contains_boron: '[#6]'}"],
+         "both name 'contains_boron'"),
         (["labels.computed=[fingerprint]"], "multi-label task of their own"),
         (["task=regression", "labels.computed=[chemical_class]"], "no number"),
         (["task=multi-label", "labels.computed=[chemical_class]"], "exclude each other"),
