@@ -106,7 +106,8 @@ class LabelJudge:
                     of_label[metric][name] = self._ranked(kind, values[known, k], positive, known)
             if known.any():
                 of_label[BRIER][name] = self._mean(np.square(values[known, k] - positive), known)
-        found = {metric: _mean_over(list(of.values()), self.num_molecules) for metric, of in of_label.items() if of}
+        found = {metric: _mean_over(list(of.values()), self.num_molecules) if of else self._unknown()
+                 for metric, of in of_label.items()}  # fmt: skip
         return Scored(found, of_label[ROC_AUC])
 
     def _numbers(self, values: np.ndarray) -> Scored:
@@ -166,6 +167,10 @@ class LabelJudge:
         sums = np.bincount(molecule, vote * values, self.num_molecules)
         totals = np.bincount(molecule, vote, self.num_molecules)
         return self.weights_RM @ sums, self.weights_RM @ totals
+
+    def _unknown(self) -> Measured:
+        """Return what stands for a metric that no label has, since the fold has one answer to each."""
+        return self._measured(np.full(len(self.weights_RM), np.nan))
 
     def _measured(self, values: np.ndarray) -> Measured:
         return Measured(float(values[0]), values[1:], self.num_molecules)

@@ -71,7 +71,7 @@ def write_report(output: Path) -> Path:
         There is no finished run, or its store, split or labels have changed.
     """
     from .page import html_report, markdown_report
-    from .words import sentences
+    from .words import sentences, warnings
 
     manifest = read_manifest(output, made_by="finetune")
     config = build(LabelledConfig, manifest["config"], str(output))
@@ -98,6 +98,8 @@ def write_report(output: Path) -> Path:
         write_manifest(folder, entries)
     for sentence in sentences(tree):
         logger.info("%s", sentence)
+    for warning in warnings(tree):
+        logger.warning("%s", warning)
     logger.info("the report is %s", output / REPORT / PAGE)
     return output / REPORT
 
@@ -130,6 +132,10 @@ def results_of(
         "label notes": list(labels.notes),
         "counts": _counts(spectra),
         "trained": config.init.train,
+        "fitted": {
+            "model": model.about["fitted"]["spectra"],
+            "baselines": min(len(spectra.train_rows), config.report.max_train_spectra),
+        },
         "exposure": _exposure(model, spectra),
         "main": main,
         "metrics": list(scored[MODEL].metrics),

@@ -54,6 +54,11 @@ def warnings(tree: Mapping[str, Any]) -> list[str]:
         )
     if tree["counts"]["test"]["molecules"] < 30:
         found.append("Fewer than 30 molecules are held out: other molecules may tell another story.")
+    if tree["fitted"]["baselines"] < tree["fitted"]["model"]:
+        found.append(
+            f"The baselines were fitted on {tree['fitted']['baselines']:,} training spectra, drawn at random, the "
+            f"model on {tree['fitted']['model']:,}: some of its lead may be due to that. Raise report.max_train_spectra."
+        )
     if tree["not asked"]:
         found.append(f"Not asked, since the test fold does not have both answers: {listed(tree['not asked'][:10])}"
                      f"{' and others' if len(tree['not asked']) > 10 else ''}.")  # fmt: skip

@@ -76,6 +76,12 @@ def test_metrics_of_labels_leave_out_what_is_unknown_or_has_one_answer():
     assert scored.metrics[ROC_AUC].value == pytest.approx(np.mean([scored.of_label[n].value for n in "ab"]))
 
 
+def test_metrics_of_labels_none_of_which_can_be_asked():
+    scored = judge("multi-label", ("a",), np.ones((N, 1)))(RNG.random((N, 1)))
+    assert np.isnan(scored.metrics[ROC_AUC].value) and np.isnan(scored.metrics[ROC_AUC].resampled).all()
+    assert scored.metrics[BRIER].value > 0 and not scored.of_label
+
+
 def test_metrics_of_numbers_are_those_of_scikit_learn():
     truth = RNG.normal(size=(N, 2)) * [1, 100] + [3, -50]
     values = truth + RNG.normal(size=(N, 2)) * [0.5, 80]

@@ -101,6 +101,18 @@ def test_sentences_say_the_verdict_and_the_calibration(classified):
     assert second.startswith("Expected calibration error") and "(platt)" in second
 
 
+def test_labels_that_cannot_be_asked_are_said_and_no_error(store, small_encoder, tmp_path, capsys):
+    """Every held-out molecule is of phenyl, and of no other answer."""
+    few = ("own_split.test=0.05", "own_split.validation=0.1", "own_split.seed=0", "labels.smarts={ring: 'c1ccccc1'}")
+    assert run(store, small_encoder, tmp_path / "run", "label-multilabel", *few, "report.max_train_spectra=100") == 0
+    tree, said = results(tmp_path / "run"), " ".join(capsys.readouterr().err.split())
+    assert tree["not asked"] == ["ring"] and tree["rows"][-1]["metrics"]["ROC AUC"]["value"] is None
+    assert tree["rows"][-1]["metrics"]["Brier score"]["value"] is not None
+    assert "Not asked, since the test fold does not have both answers: ring" in said
+    assert tree["fitted"]["baselines"] == 100 < tree["fitted"]["model"]
+    assert "baselines were fitted on 100 training spectra" in said and "Fewer than 30 molecules are held out" in said
+
+
 def test_a_lower_brier_score_is_better():
     rng = np.random.default_rng(0)
 
