@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -20,6 +21,8 @@ from ...spectra.deduplication import UniqueNames
 from ...spectra.readers import read
 from ...spectra.spectrum import Spectrum
 from .model import LabelledModel, Predictions, load_labelled_model, move_to_device
+
+logger = logging.getLogger("ionbed")
 
 SPECTRA_AT_ONCE = 4096
 PROBABILITY = "p: "
@@ -60,12 +63,18 @@ def predict(model: str | os.PathLike[str], input: str | os.PathLike[str], out: s
     refuse_input_as_output(out, input, model)
     loaded = load_labelled_model(model)
     move_to_device(loaded, process_state().device)
-    blocks = _predicted(loaded, read(input))
+    spectra = read(input)
+    blocks = _predicted(loaded, spectra)
     first = next(blocks, None)
     if first is None:
         raise InputError(f"{input}: has no usable spectrum; 'ionbed prepare' tells why each was dropped")
     tables = itertools.chain([first], blocks)
-    return _write_parquet(out, tables) if out.suffix.lower() == ".parquet" else _write_tsv(out, tables)
+    count = _write_parquet(out, tables) if out.suffix.lower() == ".parquet" else _write_tsv(out, tables)
+    if dropped := spectra.report.dropped:
+        reasons = ", ".join(f"{number:,} {reason}" for reason, number in dropped.most_common())
+        logger.warning("%s: %s of %s records have no prediction: %s", input, f"{dropped.total():,}",
+                       f"{spectra.report.read:,}", reasons)  # fmt: skip
+    return count
 
 
 def prediction_table(names: Iterable[str], predictions: Predictions) -> pa.Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from dataclasses import replace
@@ -10,12 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from ...artifacts import MANIFEST, read_manifest
 from ...configs.loading import to_tree
 from ...encoder.modeling_ionbed import IonbedModel
+from ...errors import InputError
 from ...pretrain.loop import train
 from ...pretrain.parallel import unsharded
 from ...pretrain.processes import process_state
-from ...pretrain.run import open_training_spectra, run_identity, sole_run, write_model
+from ...pretrain.run import MODEL_FOLDER, open_training_spectra, run_identity, sole_run, write_model
 from ...pretrain.signals import StopSignal, heeding
 from ...pretrain.trackers import check_trackers
 from ...pretrain.turns import main_first
@@ -25,7 +28,7 @@ from .examples import OWN_SPLIT, LabelledSpectra
 from .labels import summary
 from .linear import Examples, LinearHead, fit_linear
 from .lora import check_peft
-from .model import LabelledModel, feature_blocks, head_features
+from .model import HEAD, LabelledModel, feature_blocks, head_features, load_labelled_model
 from .task import TERM, LabelledTask, starting_encoder
 
 logger = logging.getLogger("ionbed")
@@ -63,15 +66,17 @@ def train_on_labels(config: LabelledConfig, *, resume: str | None = None, stop: 
         check_trackers(config.training.trackers)  # now, not when the data has been made ready
         if config.init.train == "lora":
             check_peft()
+        encoder = starting_encoder(config.init, config.training.seed)
         loaded: list[LabelledSpectra] = []
 
         def open_spectra(cache: Path) -> LabelledSpectra:
             loaded.append(LabelledSpectra(config, cache))
+            if config.init.train == "frozen":
+                _refuse_another_run(config, loaded[0])
             return loaded[0]
 
         open_training_spectra(config.output, resume, open_spectra)
         spectra = loaded[0]
-        encoder = starting_encoder(config.init, config.training.seed)
         source_hash = encoder.model_hash()
         began = time.perf_counter()
         head = fit_head(config, spectra, encoder)
@@ -99,12 +104,21 @@ def train_on_labels(config: LabelledConfig, *, resume: str | None = None, stop: 
 
 def fit_head(config: LabelledConfig, spectra: LabelledSpectra, encoder: IonbedModel) -> LinearHead:
     """Fit a linear head on the embeddings of an encoder as it is."""
+    rows_to_fit = drawn(spectra.train_rows, MOST_FITTED, config.training.seed)
+    if len(rows_to_fit) < len(spectra.train_rows) and process_state().is_main_process:
+        logger.info("the linear head is fitted on %s of %s training spectra, drawn at random", f"{MOST_FITTED:,}",
+                    f"{len(spectra.train_rows):,}")  # fmt: skip
     train, validation = (
         examples_of(spectra, rows, features_of(config, spectra, encoder, rows))
-        for rows in (drawn(spectra.train_rows, MOST_FITTED, config.training.seed), spectra.validation_rows_all)
+        for rows in (rows_to_fit, spectra.validation_rows_all)
     )
     blocks = feature_blocks(encoder, measurement=config.head.measurement)
     return fit_linear(config.task, spectra.labels.num_outputs, train, validation, config.head, blocks)
+
+
+def _num_fitted(config: LabelledConfig, spectra: LabelledSpectra) -> int:
+    rows = len(spectra.train_rows)
+    return min(rows, MOST_FITTED) if config.init.train == "frozen" else rows
 
 
 def drawn(rows: np.ndarray, most: int, seed: int) -> np.ndarray:
@@ -147,7 +161,7 @@ def calibrated(
         "labels": summary(spectra.labels),
         "fitted": {
             "trained": config.init.train,
-            "spectra": len(spectra.train_rows),
+            "spectra": _num_fitted(config, spectra),
             "molecules": len(np.unique(spectra.molecule[spectra.train_rows])),
             "calibrated on spectra": len(rows),
             "calibrated on molecules": len(np.unique(spectra.molecule[rows])),
@@ -159,6 +173,31 @@ def calibrated(
         encoder, head, config.task, spectra.labels.names, calibration, spectra.mean, spectra.spread, half_width,
         config.head.interval, config.head.measurement, config.head.imbalance == "inverse-frequency", about,
     )  # fmt: skip
+
+
+def _refuse_another_run(config: LabelledConfig, spectra: LabelledSpectra) -> None:
+    """Raise InputError if the output holds the model of other options or labels, which would be lost.
+
+    A frozen encoder has no checkpoints, by which `ionbed.pretrain.loop.train` tells another run.
+    """
+    if not (config.output / MANIFEST).is_file():
+        return
+    before = read_manifest(config.output, made_by="finetune")["config"]
+    now = json.loads(json.dumps(to_tree(config)))
+    other = [name for name in ("task", "labels", "init", "head") if before.get(name) != now[name]]
+    model = config.output / MODEL_FOLDER
+    if not other and (model / HEAD).is_file():
+        fitted = load_labelled_model(model).about
+        split = spectra.split.hash if spectra.split else None
+        same = {
+            "labels": fitted["labels"]["sha256"] == spectra.labels.hash,
+            "split": fitted["fitted"]["split"] == split,
+        }
+        other = [name for name, is_same in same.items() if not is_same]
+    if other:
+        raise InputError(
+            f"{config.output}: holds a model of other values of {', '.join(other)}; choose another output, or remove it"
+        )
 
 
 def _with_split(config: LabelledConfig, spectra: LabelledSpectra) -> LabelledConfig:

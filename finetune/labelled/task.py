@@ -18,6 +18,7 @@ from ...encoder.configuration_ionbed import IonbedConfig
 from ...encoder.flops import forward_flops
 from ...encoder.loading import load_model
 from ...encoder.modeling_ionbed import IonbedModel
+from ...errors import InputError
 from ...pretrain.augmentation import augment
 from ...pretrain.data import epoch_batches
 from ...pretrain.masking import hide_metadata
@@ -192,11 +193,16 @@ def starting_encoder(config: EncoderConfig, seed: int) -> IonbedModel:
     Raises
     ------
     InputError
-        There is no such model.
+        There is no such model, or it was trained with another view of the precursor, which it keeps.
     """
     source = load_model(config.model)
     changes: dict[str, Any] = {}
-    if config.precursor is not None:
+    if config.precursor not in (None, source.config.precursor):
+        if config.train != "full" and not config.random_weights:
+            raise InputError(
+                f"init.precursor is {config.precursor}, but the encoder was trained with {source.config.precursor}, "
+                f"and init.train {config.train} teaches it no other; set init.train to full, or init.precursor to null"
+            )
         changes["precursor"] = config.precursor
     if config.train != "frozen":
         changes |= {"dropout": config.dropout, "molecule_tower": 0}

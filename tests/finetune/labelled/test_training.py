@@ -65,6 +65,18 @@ def test_a_frozen_encoder_stays_as_it_was_and_the_folder_is_an_encoder(frozen, s
     assert "not trained to tell molecules apart" in card
 
 
+def test_another_run_does_not_replace_a_fitted_head(frozen, configured):
+    before = (frozen / "model" / "head.json").read_text()
+    other = configured("label-classification", frozen, "labels.computed=[]", "labels.smarts={acid: 'C(=O)[OH]'}")
+    with pytest.raises(InputError, match="holds a model of other values of labels; choose another output"):
+        train_on_labels(other, resume="auto")
+    with pytest.raises(InputError, match="other values of split"):
+        train_on_labels(configured("label-classification", frozen, *RING, "own_split.seed=3"), resume="auto")
+    assert (frozen / "model" / "head.json").read_text() == before
+    train_on_labels(configured("label-classification", frozen, *RING), resume="auto")
+    assert (frozen / "model" / "head.json").read_text() == before
+
+
 def test_a_head_says_the_same_after_it_was_saved(frozen, store):
     model = load_labelled_model(frozen / "model")
     assert model.names == ("no benzene", "benzene") and model.calibration.kind == "platt"
@@ -247,6 +259,10 @@ def test_what_encoder_training_starts_from(configured, tmp_path, small_encoder):
     config = configured("label-classification", tmp_path / "run").init
     source = ionbed.load_model(small_encoder)
     assert starting_encoder(config, 0).model_hash() == source.model_hash()
+    for kind in ("frozen", "lora"):  # it would be asked what it was never taught
+        with pytest.raises(InputError, match=r"trained with full, and init.train .* set init.train to full"):
+            starting_encoder(replace(config, train=kind, precursor="hidden"), 0)
+    assert starting_encoder(replace(config, precursor="full"), 0).model_hash() == source.model_hash()
     full = starting_encoder(replace(config, train="full", dropout=0.2, precursor="hidden"), 0)
     assert (full.config.dropout, full.config.precursor, full.config.molecule_tower) == (0.2, "hidden", 0)
     assert torch.equal(full.layers[0].qkv.weight, source.layers[0].qkv.weight)
@@ -283,6 +299,16 @@ def test_predictions_as_tables(frozen, adapted, store, tmp_path):
     assert {"spectrum_id", "logp", "tpsa"} <= set(table.column_names) and len(table) == 144
     expected = load_labelled_model(adapted / "model").predict(Store(store).spectra(np.arange(3))).values
     assert table["logp"].to_numpy()[:3] == pytest.approx(expected[:, 0], abs=1e-4)
+
+
+def test_records_without_a_prediction_are_counted(frozen, tmp_path, caplog):
+    peaks = "".join(f"{60 + 7 * n}.1 {n + 1}\n" for n in range(9))
+    records = ("TITLE=a\nPEPMASS=200.1\n" + peaks, "TITLE=no precursor\n" + peaks, "PEPMASS=210.1\n")
+    (tmp_path / "x.mgf").write_text("".join(f"BEGIN IONS\n{record}END IONS\n\n" for record in records))
+    with caplog.at_level("WARNING", "ionbed"):
+        assert predict(frozen / "model", tmp_path / "x.mgf", tmp_path / "p.tsv") == 1
+    assert "2 of 3 records have no prediction: 1 " in caplog.text
+    assert len((tmp_path / "p.tsv").read_text().splitlines()) == 2
 
 
 def test_what_cannot_predict_is_refused(frozen, small_encoder, store, tmp_path):
