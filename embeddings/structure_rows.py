@@ -87,8 +87,12 @@ def structure_rows(
     Raises
     ------
     InputError
-        No entry has a structure that can be read.
+        No entry has a structure that can be read, or there is one text in place of entries.
     """
+    if isinstance(entries, str):  # whose letters would be read as structures
+        raise InputError(
+            f"{entries!r} is one text; give a list of SMILES, or what ionbed.spectra.molecule_files reads of a file"
+        )
     named = [_named(entry, number) for number, entry in enumerate(entries, start=1)]
     found: dict[tuple[str, int], _Entries] = {}
     dropped: list[dict[str, object]] = []

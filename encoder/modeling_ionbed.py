@@ -354,7 +354,8 @@ class IonbedModel(PreTrainedModel):
         Raises
         ------
         InputError
-            The model has no molecule tower, or one of other features; or a SMILES cannot be read.
+            The model has no molecule tower, or one of other features; or a SMILES cannot be read, or there is one text
+            in place of several.
         """
         tower = self.molecule_tower
         if tower is None:
@@ -364,6 +365,8 @@ class IonbedModel(PreTrainedModel):
                 f"the model reads features of structures of version {self.config.molecule_features}, this ionbed "
                 f"computes version {FEATURES_VERSION}; use the ionbed that trained it, or fine-tune again"
             )
+        if isinstance(smiles, str):  # whose letters would be read as structures: those of CCO as three
+            raise InputError(f"{smiles!r} is one text; give a list of SMILES")
         try:
             features = MoleculeFeatures.of(smiles, workers=workers, progress=progress)
         except UnreadableStructureError as error:

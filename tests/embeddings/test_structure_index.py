@@ -119,6 +119,11 @@ def test_entries_without_a_structure_are_listed_with_the_reason():
         structure_rows([])
 
 
+def test_one_text_is_no_list_of_structures(tower):
+    with pytest.raises(InputError, match="is one text; give a list of SMILES"):
+        StructureIndex.build(tower, "CCO")
+
+
 def test_several_processes_read_the_same_rows(monkeypatch):
     monkeypatch.setattr("ionbed.embeddings.structure_rows._PER_TASK", 7)
     serial = structure_rows(SMILES)

@@ -85,6 +85,8 @@ def test_what_it_cannot_embed_is_said():
         small_model(molecule_tower=0).embed_molecules(SMILES)
     with pytest.raises(ionbed.InputError, match="structure 3 of 3: RDKit cannot read the SMILES 'C1CC'"):
         small_model().embed_molecules(["C", "CC", "C1CC"])
+    with pytest.raises(ionbed.InputError, match="'CCO' is one text; give a list of SMILES"):
+        small_model().embed_molecules("CCO")
     with pytest.raises(ionbed.InputError, match="version 0, this ionbed computes version 1; use the ionbed"):
         small_model(molecule_features=0).embed_molecules(SMILES)
     with pytest.raises(ValueError, match="molecule_tower is -1"):
