@@ -24,6 +24,9 @@ FIELDS = (
 )  # fmt: skip
 """What a table may say of a record (`ionbed.spectra.record.FIELDS`)."""
 
+IDENTITY, OF_MOLECULE = ("smiles", "inchi", "inchikey"), ("smiles", "inchi", "inchikey", "formula")
+"""What names a molecule, and what a file says of one: nothing of it holds where the table names the molecule."""
+
 
 def read_table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """Return the header of a CSV or TSV (maybe gzipped), and line number and cells of each row.
@@ -109,11 +112,19 @@ class RecordLabels:
         return len(self.fields)
 
     def laid_over(self, record: RawRecord) -> tuple[RawRecord, int]:
-        """Return a record with what the table says in place of its own fields, and the number of the row (-1: none)."""
+        """Return a record with what the table says in place of its own fields, and the number of the row (-1: none).
+
+        Where the table names the molecule, nothing that the file says of its structure is left to speak against it.
+        """
         row, fields = self.fields.get(record.native_id) or self.fields.get(
             f"{record.source_file}#{record.position}", (-1, {})
         )
-        return (replace(record, fields={**record.fields, **fields}) if fields else record), row
+        if not fields:
+            return record, row
+        own: Mapping[str, str] = record.fields
+        if any(name in fields for name in IDENTITY):
+            own = {name: text for name, text in own.items() if name not in OF_MOLECULE}
+        return replace(record, fields={**own, **fields}), row
 
 
 @lru_cache(maxsize=1)  # a worker reads many parts with one table

@@ -263,12 +263,20 @@ def _labels_used(parts: Parts, options: PrepareOptions) -> dict[str, Any]:
     Raises
     ------
     InputError
-        None was found.
+        None was found, or one is that of records of several files.
     """
     if options.labels is None:
         return {}
     labels = read_record_labels(options.labels)
-    used = {row for number in range(len(parts.num_rows)) for row in parts.summary(number)["labelled"]}
+    used: dict[int, str] = {}
+    for number in range(len(parts.num_rows)):
+        for row, file in parts.summary(number)["labelled"]:
+            if used.setdefault(row, file) != file:
+                name = next(name for name, (of, _) in labels.fields.items() if of == row)
+                raise InputError(
+                    f"{labels.path}: records of several files have the id {name!r} (of {used[row]} and {file}, say); "
+                    "prepare the files one by one, each with a table of its own, then their stores together"
+                )
     missing = [name for name, (row, _) in labels.fields.items() if row not in used]
     if not used:
         raise InputError(

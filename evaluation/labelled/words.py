@@ -57,7 +57,7 @@ def warnings(tree: Mapping[str, Any]) -> list[str]:
     if tree["fitted"]["baselines"] < tree["fitted"]["model"]:
         found.append(
             f"The baselines were fitted on {tree['fitted']['baselines']:,} training spectra, drawn at random, the "
-            f"model on {tree['fitted']['model']:,}: some of its lead may be due to that. Raise report.max_train_spectra."
+            f"model on {tree['fitted']['model']:,}: that may be a part of its lead. Raise report.max_train_spectra."
         )
     if tree["not asked"]:
         found.append(f"Not asked, since the test fold does not have both answers: {listed(tree['not asked'][:10])}"

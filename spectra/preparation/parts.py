@@ -158,7 +158,7 @@ def make_part(unit: Unit, *, folder: Path, options: PrepareOptions) -> int:
     table_file, list_file, summary_file = (path(folder, unit.number) for path in (part_path, list_path, _summary_path))
     libraries: dict[str, FileStatistics] = {}
     skipped: list[str] = []
-    labelled: set[int] = set()
+    labelled: set[tuple[int, str]] = set()
     num_rows = 0
     blocks = iter([unit.block]) if unit.block is not None else blocks_of_files(unit.files, skipped)
     with (
@@ -204,9 +204,13 @@ def library_of(source_file: str, format_name: str) -> str:
 
 
 def _rows_of(
-    block: Block, options: PrepareOptions, libraries: dict[str, FileStatistics], write: Any, labelled: set[int]
+    block: Block,
+    options: PrepareOptions,
+    libraries: dict[str, FileStatistics],
+    write: Any,
+    labelled: set[tuple[int, str]],
 ) -> pa.Table:
-    """Return the table of a block; the rows of the user's table of labels that it uses are added to ``labelled``."""
+    """Return the table of a block; used rows of the user's table of labels, and in which file, go to ``labelled``."""
     labels = read_record_labels(options.labels) if options.labels is not None else None
     allowed = None if options.licenses is None else {license_key(text) for text in options.licenses}
     spectra: list[Spectrum] = []
@@ -222,7 +226,8 @@ def _rows_of(
                     f"{record.source_file}: is prepared already; labels go with the files that it was made from"
                 )
             record, row = labels.laid_over(record)
-            labelled |= {row} - {-1}
+            if row >= 0:
+                labelled.add((row, record.source_file))
         outcome = harmonise(record, options.cleaning, ms_levels=options.ms_levels, metadata=options.metadata)
         if not isinstance(outcome, Dropped) and allowed is not None and license_key(outcome.license) not in allowed:
             outcome = Dropped("license", outcome.license or "no licence given")

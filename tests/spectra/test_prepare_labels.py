@@ -46,6 +46,33 @@ def test_structures_reach_their_records_and_what_matches_none_is_counted(tmp_pat
     assert found["mine.mgf#3"].formula == "C3H8O" and found["d"].smiles is None
 
 
+def test_a_structure_of_the_table_leaves_nothing_of_that_of_the_file(tmp_path):
+    wrong = "SMILES=CCO\nINCHIKEY=LFQSCWFLJHTTHZ-UHFFFAOYSA-N\nFORMULA=C2H6O\nNAME=mine\n"
+    (tmp_path / "x.mgf").write_text(record("a", 195.0877, wrong) + record("b", 181.0495, wrong))
+    (tmp_path / "labels.csv").write_text(f"id,smiles,inchikey\na,{CAFFEINE},\nb,,BSYNRYMUTXBXSQ-UHFFFAOYSA-N\n")
+    prepare([tmp_path / "x.mgf"], tmp_path / "store", options=PrepareOptions(labels=tmp_path / "labels.csv"), workers=1)
+    a, b = Store(tmp_path / "store")
+    assert (a.inchikey[:14], a.formula, a.name) == ("RYYVLZVUVIJVGH", "C8H10N4O2", "mine")
+    assert (b.inchikey[:14], b.smiles, b.formula) == ("BSYNRYMUTXBXSQ", None, None)
+    assert not {*a.flags, *b.flags} & {"inchikey-conflict", "formula-conflict"}
+
+
+def test_an_id_of_several_files_is_not_guessed_and_their_stores_go_together(tmp_path):
+    for name, mz in (("one", 195.0877), ("two", 310.2)):
+        (tmp_path / f"{name}.mgf").write_text(record("1", mz) + record(f"{name} 2", mz + 10))
+    (tmp_path / "labels.csv").write_text(f"id,smiles\n1,{CAFFEINE}\n")
+    files, options = [tmp_path / "one.mgf", tmp_path / "two.mgf"], PrepareOptions(labels=tmp_path / "labels.csv")
+    with pytest.raises(
+        InputError, match=r"records of several files have the id '1' .of .*one.mgf and .*two.mgf"
+    ) as caught:
+        prepare(files, tmp_path / "store", options=options, workers=1)
+    assert "\n" not in str(caught.value) and not (tmp_path / "store").exists()
+    prepare(files[:1], tmp_path / "first", options=options, workers=1)
+    prepare(files[1:], tmp_path / "second", options=PrepareOptions(), workers=1)
+    prepare([tmp_path / "first", tmp_path / "second"], tmp_path / "both", options=PrepareOptions(), workers=1)
+    assert [s.precursor_mz for s in Store(tmp_path / "both") if s.smiles] == [195.0877]
+
+
 def test_more_labels_are_another_store(tmp_path, mgf):
     path = tmp_path / "labels.csv"
     path.write_text(f"id,smiles\na,{CAFFEINE}\n")

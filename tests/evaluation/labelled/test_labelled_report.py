@@ -110,7 +110,10 @@ def test_labels_that_cannot_be_asked_are_said_and_no_error(store, small_encoder,
     assert tree["rows"][-1]["metrics"]["Brier score"]["value"] is not None
     assert "Not asked, since the test fold does not have both answers: ring" in said
     assert tree["fitted"]["baselines"] == 100 < tree["fitted"]["model"]
-    assert "baselines were fitted on 100 training spectra" in said and "Fewer than 30 molecules are held out" in said
+    assert (
+        "baselines were fitted on 100 training spectra, drawn at random, the model on" in said
+        and "Fewer than 30 molecules are held out" in said
+    )
 
 
 def test_a_lower_brier_score_is_better():
