@@ -17,7 +17,7 @@ from ..errors import InputError
 from ..progress import progress
 from ..spectra.molecule_features import FEATURES_VERSION, MoleculeFeatures
 from ..spectra.molecule_files import read_molecules
-from ..spectra.molecules import standardise
+from ..spectra.molecules import parent_molecule, standardise
 
 logger = logging.getLogger("ionbed")
 
@@ -93,6 +93,9 @@ def _computed(path: Path) -> Pool:
     with progress("pool", len(entries)) as advance:
         for entry in entries:
             molecule = standardise(entry.smiles) if entry.smiles else None
+            if molecule is not None and "." not in molecule.smiles:
+                # As an index of structures keeps it: databases draw charges that a store's structures need not have.
+                molecule = parent_molecule(molecule.smiles)
             if molecule is None:
                 left_out["unreadable"] += 1
             elif "." in molecule.smiles:
