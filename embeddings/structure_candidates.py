@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..spectra.adducts import ELECTRON_MASS, Adduct, molecule_charge, neutral_mass, normalise_adduct
+from ..spectra.adducts import ELECTRON_MASS, Adduct, atoms_lost, molecule_charge, neutral_mass, normalise_adduct
 from ..spectra.molecules import atom_counts, is_formula
+from ..spectra.precursor import has_atoms_to_lose
 from ..spectra.spectrum import Spectrum
 from .nearest import PPM, WINDOW_SLACK
 
@@ -79,14 +80,19 @@ def tried_adducts(query: Spectrum) -> TriedAdducts:
 
 
 def candidates_by_mass(
-    mass: np.ndarray, charge: np.ndarray, anions: np.ndarray, queries: Sequence[Spectrum], ppm: float
+    mass: np.ndarray,
+    charge: np.ndarray,
+    anions: np.ndarray,
+    formula: np.ndarray,
+    queries: Sequence[Spectrum],
+    ppm: float,
 ) -> Iterator[Candidates]:
     """Yield, for each query, the structures whose m/z as an adduct of the query is its precursor m/z.
 
     The window is that of `ionbed.embeddings.nearest.precursor_windows`: of the m/z, ``|query - structure| / structure``
     is at most ``ppm * 1e-6``. A molecule that is charged as drawn has only the ions that add up with its charge:
     choline is ``[M]+``, not ``[M+H]+``. Betaine, whose acid balances the charge, is ``[M+H]+``, and also what a query
-    calls ``[M]+`` of its cation.
+    calls ``[M]+`` of its cation. No molecule loses atoms that it does not have.
 
     Parameters
     ----------
@@ -96,6 +102,7 @@ def candidates_by_mass(
         As drawn.
     anions : int array of shape (n_structures,)
         See `ionbed.spectra.molecules.balancing_anions`.
+    formula : object array of str, of shape (n_structures,)
     queries : sequence of Spectrum
     ppm : float
         More than 0 and less than 1e6.
@@ -119,6 +126,8 @@ def candidates_by_mass(
             window += 1
             protons = number if of_query.stated else 0
             rows = rows[_may_be(charge[rows], anions[rows], adduct, protons, guessed=not of_query.stated)]
+            if any(element != "H" for element in atoms_lost(adduct)):  # a molecule without hydrogen is not worth a look
+                rows = rows[[has_atoms_to_lose(text, adduct) for text in formula[rows]]]
             parts.append((rows, np.full(len(rows), number), mz_error_ppm(query.precursor_mz, mass[rows], adduct)))
         yield _nearest_of_each(parts, of_query)
 

@@ -324,6 +324,10 @@ class StructureIndex:
         compare_files(self.folder, self.manifest, largest=None)
 
     @cached_property
+    def _formula(self) -> np.ndarray:
+        return np.array(self._columns(["formula"])["formula"].to_pylist(), object)
+
+    @cached_property
     def _rows_of_formula(self) -> dict[frozenset[tuple[str, int]], np.ndarray]:
         encoded = self._columns(["formula"])["formula"].combine_chunks().dictionary_encode()
         codes = encoded.indices.to_numpy()
@@ -355,7 +359,7 @@ class StructureIndex:
             compared = candidates_by_formula(self._rows_of_formula, self.mass, queries, formulas)
         else:
             assert precursor_ppm is not None, "an open search has no candidates of its own"
-            compared = candidates_by_mass(self.mass, self.charge, self._anions, queries, precursor_ppm)
+            compared = candidates_by_mass(self.mass, self.charge, self._anions, self._formula, queries, precursor_ppm)
         # One query after the other: the candidates of wide windows, all at once, would not fit in memory.
         for query, vector, candidates in zip(queries, vectors, compared, strict=True):
             rows, scores = nearest_among(self.vectors, vector, candidates.rows, k)

@@ -226,7 +226,7 @@ def _explanation(
         for part in parts or (labels.molecule,)
         for adduct in _candidates(part.charge if part else weight[1], ion)
         if abs(adduct_mz(part.exact_mass if part else weight[0], adduct) - mz) <= tolerance
-        and _has_atoms_to_lose(part.formula if part else labels.formula or "", adduct)
+        and has_atoms_to_lose(part.formula if part else labels.formula or "", adduct)
     ]
     if len(ions) != 1:
         return None
@@ -267,7 +267,7 @@ def _verified(ion: Ion, adduct: Adduct) -> Ion:
 
 
 @lru_cache(maxsize=16384)
-def _has_atoms_to_lose(formula: str, adduct: Adduct) -> bool:
+def has_atoms_to_lose(formula: str, adduct: Adduct) -> bool:
     """Whether the molecules have the atoms that the adduct takes from them: no water comes from a hydrocarbon."""
     atoms = atom_counts(formula)
     return all(count <= adduct.num_molecules * atoms.get(symbol, 0) for symbol, count in atoms_lost(adduct).items())

@@ -145,8 +145,11 @@ def test_rows_are_in_order_of_mass_and_their_vectors_are_theirs(index, tower):
 def plain_candidates(index, spectrum, ppm, adducts, guessed):
     """Return row -> (error, adduct), by trying every structure as every adduct."""
     found = {}
+    formulas = index.metadata["formula"].to_pylist()
     for row, (mass, charge) in enumerate(zip(index.mass.tolist(), index.charge.tolist(), strict=True)):
         for name in adducts:
+            if "-H2O" in name and "O" not in formulas[row]:
+                continue
             if charge and name != "[M]+":
                 continue
             if not charge and name == "[M]+" and guessed:
@@ -239,6 +242,16 @@ def test_a_neutral_molecule_is_a_radical_cation_only_where_the_query_says_so(ind
     mz = adduct_mz(float(index.mass[10]), normalise_adduct("[M]+"))
     assert 10 in [hit.row for hit in index.search([query(mz, "[M]+")], k=40)[0]]
     assert 10 not in [hit.row for hit in index.search([query(mz, polarity=1)], k=40)[0]]
+
+
+def test_what_has_no_oxygen_loses_no_water(tower):
+    index = StructureIndex.build(tower, ["CCCCCCN", "CCCCCCO"])
+    loss = normalise_adduct("[M+H-H2O]+")
+    for row, (formula, found) in enumerate([("C6H15N", []), ("C6H14O", ["[M+H-H2O]+"])]):
+        assert index.metadata["formula"][row].as_py() == formula
+        mz = adduct_mz(index.mass[row], loss)
+        for stated in ("[M+H-H2O]+", None):
+            assert [hit.adduct for hit in index.search([query(mz, stated, polarity=1)])[0]] == found, formula
 
 
 def test_an_unknown_adduct_is_told_with_what_was_tried(index):
