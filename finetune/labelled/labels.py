@@ -110,21 +110,23 @@ def with_enough(labels: Labels, train: np.ndarray, molecule: np.ndarray, config:
         Nothing is left to learn.
     """
     train = train[labels.is_known[train]]
-    _, first = np.unique(molecule[train], return_index=True)
-    train = train[first]  # one spectrum of each molecule
+    if config.file is None:  # what follows from the structure, one spectrum of a molecule says as all do
+        train = train[np.unique(molecule[train], return_index=True)[1]]
     least = config.min_molecules
     if labels.task == "regression":
-        known = (~np.isnan(labels.values[train])).sum(axis=0)
+        known = num_molecules(~np.isnan(labels.values[train]), molecule[train])
         if (known < least).any():
             name = labels.names[int(np.argmin(known))]
             raise InputError(f"{labels.source}: '{name}' is known of {known.min():,} training molecules; at least "
                              f"{least} are needed (labels.min_molecules)")  # fmt: skip
-        if (flat := np.nanstd(labels.values[train], axis=0) == 0).any():
+        if (flat := np.nanstd(labels.values[train], axis=0, dtype=np.float64) == 0).any():
             raise InputError(f"{labels.source}: '{labels.names[int(np.argmax(flat))]}' is one number for all training "
                              "molecules; there is nothing to learn")  # fmt: skip
         return labels
-    kept = _frequent_classes(labels, train, least) if labels.task == "classification" else _even_labels(
-        labels, train, config)  # fmt: skip
+    if labels.task == "classification":
+        kept = _frequent_classes(labels, train, molecule, least)
+    else:
+        kept = _even_labels(labels, train, molecule, config)
     if len(kept.names) < (2 if labels.task == "classification" else 1):
         raise InputError(
             f"{labels.source}: too few answers to learn from: with at least {least} training molecules "
@@ -133,8 +135,21 @@ def with_enough(labels: Labels, train: np.ndarray, molecule: np.ndarray, config:
     return kept
 
 
-def _frequent_classes(labels: Labels, train: np.ndarray, least: int) -> Labels:
-    sizes = np.bincount(labels.values[train, 0].astype(np.int64), minlength=len(labels.names))
+def num_molecules(is_so: np.ndarray, molecule: np.ndarray) -> np.ndarray:
+    """Return of how many molecules any spectrum is so, int64 of shape (K,).
+
+    Parameters
+    ----------
+    is_so : bool array of shape (n, K)
+    molecule : int64 array of shape (n,)
+    """
+    return np.array([len(np.unique(molecule[of_label])) for of_label in is_so.T], np.int64)
+
+
+def _frequent_classes(labels: Labels, train: np.ndarray, molecule: np.ndarray, least: int) -> Labels:
+    of_class = labels.values[train, 0].astype(np.int64)
+    pairs = np.unique(np.stack([molecule[train], of_class]), axis=1)
+    sizes = np.bincount(pairs[1], minlength=len(labels.names))
     kept = np.flatnonzero(sizes >= least)
     renumbered = np.full(len(labels.names) + 1, np.nan, np.float32)
     renumbered[kept] = np.arange(len(kept))
@@ -150,9 +165,9 @@ def _frequent_classes(labels: Labels, train: np.ndarray, least: int) -> Labels:
     return replace(after, counts=counts)
 
 
-def _even_labels(labels: Labels, train: np.ndarray, config: LabelsConfig) -> Labels:
+def _even_labels(labels: Labels, train: np.ndarray, molecule: np.ndarray, config: LabelsConfig) -> Labels:
     answers = labels.values[train]
-    with_it, without = (answers == 1).sum(axis=0), (answers == 0).sum(axis=0)
+    with_it, without = (num_molecules(answers == answer, molecule[train]) for answer in (1, 0))
     places = np.flatnonzero((with_it >= config.min_molecules) & (without >= config.min_molecules))
     if config.file is None and FINGERPRINT in config.computed:
         _, first = np.unique(answers[:, places].T, axis=0, return_index=True)

@@ -55,7 +55,8 @@ def train_on_labels(config: LabelledConfig, *, resume: str | None = None, stop: 
     Path
         ``config.output / 'model'``: an encoder for `ionbed.load_model`, with the head that
         `ionbed.finetune.labelled.model.load_labelled_model` reads. The split that was made, if none was given, is
-        ``config.output / 'split.json'``. A run stopped by a signal leaves a checkpoint and no model folder.
+        ``config.output / 'split.json'``. A run stopped by a signal leaves a checkpoint and no model folder; one of a
+        frozen encoder, which has no steps, ends by KeyboardInterrupt.
 
     Raises
     ------
@@ -80,6 +81,8 @@ def train_on_labels(config: LabelledConfig, *, resume: str | None = None, stop: 
         source_hash = encoder.model_hash()
         began = time.perf_counter()
         head = fit_head(config, spectra, encoder)
+        if stop.requested and config.init.train == "frozen":
+            raise KeyboardInterrupt  # there is no step to end and no checkpoint to write
         config = _with_split(config, spectra)
         tree = to_tree(config)
         if config.init.train == "frozen":

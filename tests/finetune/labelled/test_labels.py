@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -176,6 +177,22 @@ def test_rare_classes_and_labels_are_left_out_and_counted(table, tmp_path):
     many = LabelsConfig(computed=("fingerprint",), fingerprint_bits=200, min_molecules=3)
     found = with_enough(read_labels("multi-label", many, table), every, molecule, many)
     assert len(np.unique(found.values.T, axis=0)) == len(found.names) > 5  # none repeats another
+
+
+@pytest.mark.parametrize("task", ["classification", "multi-label", "regression"])
+def test_answers_are_counted_by_molecule_whichever_spectrum_has_them(table, tmp_path, task):
+    """Of each molecule only the third spectrum has the second answer, or a number at all."""
+    lines = ["spectrum_id,x,y"]
+    for number, name in enumerate(table["spectrum_id"].to_pylist()):
+        first, second = {"classification": "ab", "multi-label": "01", "regression": ("", str(number))}[task]
+        lines.append(f"{name},{second if name.endswith('-2') else first},{number % 2}")
+    columns = ("x",) if task == "classification" else ("x", "y")
+    config = LabelsConfig(file=write(tmp_path, "\n".join(lines)), columns=columns, min_molecules=20)
+    labels = with_enough(read_labels(task, config, table), np.arange(144), molecules_of(table), config)
+    assert len(labels.names) == 2
+    with pytest.raises(InputError, match="min_molecules"):
+        with_enough(read_labels(task, config, table), np.arange(144), molecules_of(table),
+                    replace(config, min_molecules=25))  # fmt: skip
 
 
 def test_a_number_that_is_one_for_all_is_refused(table, tmp_path):

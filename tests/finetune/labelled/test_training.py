@@ -27,6 +27,7 @@ from ionbed.finetune.labelled.predict import predict, prediction_table
 from ionbed.finetune.labelled.run import calibrated, fit_head, train_on_labels
 from ionbed.finetune.labelled.task import LabelledTask, starting_encoder
 from ionbed.pretrain import loop
+from ionbed.pretrain.signals import StopSignal
 from ionbed.spectra.split import Split
 from ionbed.spectra.store import Store
 
@@ -75,6 +76,15 @@ def test_another_run_does_not_replace_a_fitted_head(frozen, configured):
     assert (frozen / "model" / "head.json").read_text() == before
     train_on_labels(configured("label-classification", frozen, *RING), resume="auto")
     assert (frozen / "model" / "head.json").read_text() == before
+
+
+def test_a_signal_ends_a_run_that_has_no_steps(configured, tmp_path):
+    stop, config = StopSignal(), configured("label-classification", tmp_path / "run", *RING)
+    stop.requested = True
+    with pytest.raises(KeyboardInterrupt):
+        train_on_labels(config, stop=stop)
+    assert not (tmp_path / "run" / "model").exists()
+    assert (train_on_labels(config, resume="auto") / "head.json").is_file()
 
 
 def test_a_head_says_the_same_after_it_was_saved(frozen, store):
