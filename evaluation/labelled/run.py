@@ -131,6 +131,8 @@ def results_of(
         "label counts": labels.counts,
         "label notes": list(labels.notes),
         "counts": _counts(spectra),
+        "split": spectra.split.kind if spectra.split else None,
+        "test molecules trained on": len(np.intersect1d(*(spectra.molecule[of] for of in (rows, spectra.train_rows)))),
         "trained": config.init.train,
         "fitted": {
             "model": model.about["fitted"]["spectra"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ...finetune.labelled.own_split import PRECURSOR_GROUPS
 from ..report.table import Table, number
 from ..report.verdicts import listed
 from .metrics import LOWER_IS_BETTER
@@ -46,13 +47,20 @@ def sentences(tree: Mapping[str, Any]) -> list[str]:
 
 def warnings(tree: Mapping[str, Any]) -> list[str]:
     """Return what may mislead a reader of the tables."""
-    found = []
+    found, test = [], tree["counts"]["test"]
     if tree["exposure"] is not None:
         found.append(
             "The encoder may have seen the held-out molecules before it was trained on these labels: "
             f"{tree['exposure']}. It has not seen these labels of theirs."
         )
-    if tree["counts"]["test"]["molecules"] < 30:
+    if shared := tree["test molecules trained on"]:
+        found.append(
+            f"The split does not keep molecules apart: {shared:,} of the {test['molecules']:,} held-out ones are trained "
+            "on, and their labels may be remembered rather than predicted."
+        )
+    if tree["split"] == PRECURSOR_GROUPS:
+        found.append("The split is by precursor: a molecule may be held out and trained on, as two adducts.")
+    if test["molecules"] < 30:
         found.append("Fewer than 30 molecules are held out: other molecules may tell another story.")
     if tree["fitted"]["baselines"] < tree["fitted"]["model"]:
         found.append(

@@ -16,10 +16,11 @@ from ionbed.encoder.configuration_ionbed import IonbedConfig
 from ionbed.encoder.modeling_ionbed import IonbedModel
 from ionbed.errors import InputError
 from ionbed.evaluation.labelled.run import _differences, write_report
-from ionbed.evaluation.labelled.words import sentences
+from ionbed.evaluation.labelled.words import sentences, warnings
 from ionbed.evaluation.probe.scores import Scored
 from ionbed.evaluation.statistics import Measured
 from ionbed.finetune.labelled.losses import vote_weights
+from ionbed.finetune.labelled.own_split import PRECURSOR_GROUPS
 from ionbed.spectra.store import Store
 
 SMALL = (
@@ -114,6 +115,16 @@ def test_labels_that_cannot_be_asked_are_said_and_no_error(store, small_encoder,
         "baselines were fitted on 100 training spectra, drawn at random, the model on" in said
         and "Fewer than 30 molecules are held out" in said
     )
+
+
+def test_a_split_that_parts_molecules_is_told(classified):
+    tree = results(classified)
+    assert (tree["split"], tree["test molecules trained on"]) == ("inchikey-block", 0)
+    said = " ".join(warnings(tree))
+    assert "keep molecules apart" not in said and "by precursor" not in said
+    said = " ".join(warnings({**tree, "split": PRECURSOR_GROUPS, "test molecules trained on": 3}))
+    molecules = tree["counts"]["test"]["molecules"]
+    assert f"3 of the {molecules} held-out ones are trained on" in said and "as two adducts" in said
 
 
 def test_a_lower_brier_score_is_better():
