@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..spectra.adducts import ELECTRON_MASS, Adduct, atoms_lost, molecule_charge, neutral_mass, normalise_adduct
-from ..spectra.molecules import atom_counts, is_formula
+from ..spectra.molecules import atom_counts, formula_mass_and_charge, is_formula
 from ..spectra.precursor import has_atoms_to_lose
 from ..spectra.spectrum import Spectrum
 from .nearest import PPM, WINDOW_SLACK
@@ -19,6 +19,10 @@ USUAL_ADDUCTS = {
 }
 """What a query of this polarity is taken for where its adduct is unknown. ``[M]+`` is then the ion of a molecule that
 is charged as drawn: a radical cation is never guessed."""
+
+
+FormulaKey = frozenset[tuple[str, int]]
+"""Elements and their numbers."""
 
 
 @dataclass(frozen=True)
@@ -133,26 +137,33 @@ def candidates_by_mass(
 
 
 def candidates_by_formula(
-    rows_of_formula: dict[frozenset[tuple[str, int]], np.ndarray],
+    rows_of_formula: dict[FormulaKey, np.ndarray],
     mass: np.ndarray,
+    anions: np.ndarray,
     queries: Sequence[Spectrum],
     formulas: Sequence[str | None],
 ) -> Iterator[Candidates]:
     """Yield the structures of each query's formula; none where the formula is unknown.
+
+    Betaine, C5H11NO2, is of C5H12NO2+ too, the formula of its cation.
 
     Parameters
     ----------
     rows_of_formula : dict
         Rows by `formula_key`.
     mass : float64 array of shape (n_structures,)
+    anions : int array of shape (n_structures,)
+        See `ionbed.spectra.molecules.balancing_anions`.
     queries : sequence of Spectrum
     formulas : sequence of str or None
         One for each query; charge, brackets and isotopes aside.
     """
     for query, formula in zip(queries, formulas, strict=True):
-        key = formula_key(formula)
-        rows = np.empty(0, np.int64) if key is None else rows_of_formula.get(key, np.empty(0, np.int64))
-        yield without_window(query, rows, mass)
+        found = [np.empty(0, np.int64)]
+        for protons, key in enumerate(_keys_with_fewer_protons(formula)):
+            rows = rows_of_formula.get(key, found[0])
+            found.append(rows[anions[rows] >= protons] if protons else rows)
+        yield without_window(query, np.sort(np.concatenate(found)), mass)
 
 
 def without_window(query: Spectrum, rows: np.ndarray, mass: np.ndarray) -> Candidates:
@@ -165,7 +176,7 @@ def without_window(query: Spectrum, rows: np.ndarray, mass: np.ndarray) -> Candi
     return Candidates(rows, np.zeros(len(rows), np.int64), error, tried)
 
 
-def formula_key(formula: str | None) -> frozenset[tuple[str, int]] | None:
+def formula_key(formula: str | None) -> FormulaKey | None:
     """Return what equal formulas share, None where a text is no formula; charge, brackets and isotopes aside."""
     if not formula or not is_formula(formula):
         return None
@@ -178,6 +189,17 @@ def mz_error_ppm(precursor_mz: float, mass: np.ndarray, adduct: Adduct) -> np.nd
     mz = ion_mass / abs(adduct.charge)
     error: np.ndarray = (precursor_mz - mz) / mz * 1e6
     return error
+
+
+def _keys_with_fewer_protons(formula: str | None) -> list[FormulaKey]:
+    """Return the key of a formula and, where it has a positive charge, those of one proton less, of two less, ..."""
+    key = formula_key(formula)
+    if key is None or formula is None:
+        return []
+    charge = (formula_mass_and_charge(formula) or (0.0, 0))[1]
+    atoms = dict(key)
+    fewer = range(1, min(charge, atoms.get("H", 0)) + 1)
+    return [key, *(frozenset({**atoms, "H": atoms["H"] - less}.items()) for less in fewer)]
 
 
 def _usual(polarity: int, charge: int | None) -> list[Adduct]:

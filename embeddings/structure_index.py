@@ -37,6 +37,7 @@ from .nearest import Nearest, nearest_among, nearest_of_all
 from .queries import embed_queries
 from .structure_candidates import (
     Candidates,
+    FormulaKey,
     candidates_by_formula,
     candidates_by_mass,
     formula_key,
@@ -328,13 +329,13 @@ class StructureIndex:
         return np.array(self._columns(["formula"])["formula"].to_pylist(), object)
 
     @cached_property
-    def _rows_of_formula(self) -> dict[frozenset[tuple[str, int]], np.ndarray]:
+    def _rows_of_formula(self) -> dict[FormulaKey, np.ndarray]:
         encoded = self._columns(["formula"])["formula"].combine_chunks().dictionary_encode()
         codes = encoded.indices.to_numpy()
         keys = [formula_key(text) for text in encoded.dictionary.to_pylist()]
         order = np.argsort(codes, kind="stable")
         groups = np.split(order, np.cumsum(np.bincount(codes, minlength=len(keys)))[:-1])
-        found: dict[frozenset[tuple[str, int]], np.ndarray] = {}
+        found: dict[FormulaKey, np.ndarray] = {}
         for key, rows in zip(keys, groups, strict=True):  # formulas that differ in their charge have one key
             if key is not None:
                 found[key] = np.sort(np.concatenate([found[key], rows])) if key in found else rows
@@ -356,7 +357,7 @@ class StructureIndex:
     ) -> Iterator[_Ranked]:
         if formula is not None:
             formulas = [_formula_of(query, formula) for query in queries]
-            compared = candidates_by_formula(self._rows_of_formula, self.mass, queries, formulas)
+            compared = candidates_by_formula(self._rows_of_formula, self.mass, self._anions, queries, formulas)
         else:
             assert precursor_ppm is not None, "an open search has no candidates of its own"
             compared = candidates_by_mass(self.mass, self.charge, self._anions, self._formula, queries, precursor_ppm)

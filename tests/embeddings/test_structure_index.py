@@ -233,6 +233,19 @@ def test_a_charge_that_an_acid_balances_is_found_however_it_is_drawn_and_stated(
         assert all(abs(hit.mass_error_ppm) < 2 for hit in hits), stated
 
 
+def test_the_formula_of_a_cation_is_that_of_the_molecule_without_its_proton(tower):
+    index = StructureIndex.build(tower, [BETAINE, VALINE, CHOLINE])
+    smiles = index.metadata["smiles"].to_pylist()
+
+    def found(formula):
+        (hits,) = index.search([query(118.0863, formula=formula)], formula="query")
+        return {smiles[hit.row] for hit in hits}
+
+    assert found("C5H12NO2+") == {BETAINE}
+    assert found("C5H11NO2") == {BETAINE, VALINE} and found("C5H12NO2") == set()
+    assert found("C5H14NO+") == found("C5H14NO") == {CHOLINE} and found("C5H15NO+") == set()
+
+
 def test_drawings_of_a_molecule_with_a_balanced_charge_are_one_row():
     rows, _ = rows_of(("C[N+](C)(C)CC(O)=O", "1", "cation"), ("C[N+](C)(C)CC([O-])=O", "2", "betaine"))
     assert [(row["entries"], row["charge"], row["anions"], row["formula"]) for row in rows] == [(2, 0, 1, "C5H11NO2")]
