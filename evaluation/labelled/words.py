@@ -55,8 +55,8 @@ def warnings(tree: Mapping[str, Any]) -> list[str]:
         )
     if shared := tree["test molecules trained on"]:
         found.append(
-            f"The split does not keep molecules apart: {shared:,} of the {test['molecules']:,} held-out ones are trained "
-            "on, and their labels may be remembered rather than predicted."
+            f"The split does not keep molecules apart: {shared:,} of the {test['molecules']:,} held-out ones are "
+            "trained on, and their labels may be remembered rather than predicted."
         )
     if tree["split"] == PRECURSOR_GROUPS:
         found.append("The split is by precursor: a molecule may be held out and trained on, as two adducts.")
