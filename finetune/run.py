@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from .config import FinetuneConfig
 from .pool import check_pool, read_pool
 from .task import ContrastiveTask
 
+logger = logging.getLogger("ionbed")
+
 
 def finetune(config: FinetuneConfig, *, resume: str | None = None, stop: StopSignal | None = None) -> Path:
     """Fine-tune an encoder by supervised contrast and write its model folder.
@@ -31,6 +34,11 @@ def finetune(config: FinetuneConfig, *, resume: str | None = None, stop: StopSig
         file = config.molecules.pool_in_use
         if file is not None:
             check_pool(file)
+        elif config.molecules.pool is not None:
+            logger.warning(
+                "%s: is named as molecules.pool, but nothing is drawn from it: molecules.weight or pool_share is 0",
+                config.molecules.pool,
+            )
         spectra = open_training_spectra(config.output, resume, lambda cache: TrainingSpectra(config.data, cache))
         cache = config.output / COLUMNS
         pool = main_first(lambda: read_pool(file, cache), cache) if file is not None else None

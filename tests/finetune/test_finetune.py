@@ -273,6 +273,14 @@ def test_structures_of_a_pool_are_trained_with_in_place_of_others(store, pretrai
         run(store, None, pretrained, output, *changes, f"molecules.pool={moved}", resume="auto")
 
 
+@pytest.mark.parametrize("off", ["molecules.weight=0", "molecules.pool_share=0"])
+def test_a_pool_that_is_not_drawn_from_is_told(store, split, tmp_path, caplog, off):
+    on = ("molecules.weight=1", "molecules.pool_share=0.5", "molecules.pool=some.smi")
+    with pytest.raises(ionbed.InputError, match="is not a model folder"):
+        run(store, split, tmp_path / "nowhere", tmp_path / "run", *on, off)
+    assert "some.smi: is named as molecules.pool, but nothing is drawn from it" in caplog.text
+
+
 def test_a_batch_too_small_for_all_processes_is_skipped_by_all(store, split, tmp_path):
     config = load_config(FinetuneConfig, "finetune-tiny", overrides(store, split, None, tmp_path / "run"))
     task = ContrastiveTask(config, TrainingSpectra(config.data, tmp_path / "columns"))
