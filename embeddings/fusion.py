@@ -23,24 +23,35 @@ BY = " by "
 WINDOW_TERMS = (
     EMBEDDING_COSINE,
     "spectral entropy",
-    "energy difference",
-    "energy unknown",
-    f"spectral entropy{BY}energy difference",
+    "dissimilarity",
+    f"dissimilarity{BY}energy difference",
+    f"dissimilarity{BY}energy unknown",
 )
-"""Terms of the score within a precursor window. Few, since more of them (entropies, numbers of peaks and of matches)
-told pairs apart a little better and ranked the candidates of a query worse: they favour spectra of their own kind,
-whatever the query. Nor are the precursors among them: which of two values within 10 ppm is nearer says how a library
-was made (calculated or measured m/z) before it says anything of the molecule."""
+"""Terms of the score within a precursor window. Different collision energies excuse what is dissimilar; of two spectra
+with the same peaks they say nothing, or a copy of the query would rank behind a likeness at another energy. Terms are
+few, since more of them (entropies, numbers of peaks and of matches) told pairs apart a little better and ranked the
+candidates of a query worse: they favour spectra of their own kind, whatever the query. Nor are the precursors among
+them: which of two values within 10 ppm is nearer says how a library was made (calculated or measured m/z) before it
+says anything of the molecule."""
 
 OPEN_TERMS = (
     EMBEDDING_COSINE,
-    *FEATURES,
+    *(feature for feature in FEATURES if feature != "dissimilarity"),
     f"hybrid entropy{BY}energy difference",
-    f"{EMBEDDING_COSINE}{BY}energy difference",
     f"{EMBEDDING_COSINE}{BY}lower entropy",
     f"{EMBEDDING_COSINE}{BY}hybrid entropy",
 )
 """Terms of the score of an open search."""
+
+DISTANCES = frozenset(
+    {"entropy difference", "energy difference", "energy unknown", "precursor difference", "dissimilarity"}
+)
+"""Terms that are lowest between a spectrum and its copy; so is a product with one of them. All others are highest."""
+
+
+def direction(term: str) -> int:
+    """Return 1 for a term that is highest between a spectrum and its copy, -1 for one that is lowest there."""
+    return 1 if DISTANCES.isdisjoint(term.split(BY)) else -1
 
 
 def without_embedding(terms: tuple[str, ...]) -> tuple[str, ...]:
@@ -94,7 +105,7 @@ class FusedScore:
         ----------
         cosine : array of shape (n_pairs,)
             Of the embeddings.
-        features : array of shape (n_pairs, 17)
+        features : array of shape (n_pairs, 18)
             From `ionbed.spectra.pair_features.ComparedSpectra.features`.
         """
         return sigmoid(self.total(cosine, features))

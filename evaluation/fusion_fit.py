@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ..embeddings.fusion import FusedScore
+from ..embeddings.fusion import FusedScore, direction
 
 ENERGY_EDGES = np.log1p([0.5, 5.0, 12.0, 25.0, 45.0])
 """Differences of collision energies, as `ionbed.spectra.pair_features` has them, between which pairs are balanced."""
@@ -15,8 +15,13 @@ ENERGY_EDGES = np.log1p([0.5, 5.0, 12.0, 25.0, 45.0])
 WINDOW_LOOKUP, OPEN_LOOKUP = "spectral entropy", "hybrid entropy"
 """The look-up that a score is where nothing more can be learned."""
 
+LEAST_LOOKUP = 0.1
+"""Share of the weight that `OPEN_LOOKUP` has alone, which it keeps beside other terms: by most of these a spectrum that
+holds all peaks of the query and more is as good as a copy."""
+
 MAX_ITERATIONS = 300
 SMALL_RIDGE = 1e-4
+"""Keeps the weights of the look-up finite where it tells all pairs apart."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +60,8 @@ class FitPairs:
 
 
 Fit = Callable[[FitPairs, float], FusedScore]
+Bounds = list[tuple[float | None, float | None]]
+"""Lowest and highest value of each weight."""
 
 
 def fit_probability(pairs: FitPairs, ridge: float) -> FusedScore:
@@ -72,7 +79,8 @@ def fit_probability(pairs: FitPairs, ridge: float) -> FusedScore:
     weight = balanced(pairs.target > 0.5, pairs.energy)
     place = pairs.terms.index(WINDOW_LOOKUP)
     prior = np.zeros(len(pairs.terms))
-    prior[place] = logistic(pairs.values[:, [place]], pairs.target, weight, 0.0)[0][0] * pairs.values[:, place].std()
+    alone, _ = logistic(pairs.values[:, [place]], pairs.target, weight, SMALL_RIDGE)
+    prior[place] = alone[0] * pairs.values[:, place].std()
     weights, intercept = logistic(pairs.values, pairs.target, weight, ridge, prior)
     return FusedScore(pairs.terms, tuple(weights.tolist()), intercept)
 
@@ -81,7 +89,9 @@ def fit_ranking(pairs: FitPairs, ridge: float) -> FusedScore:
     """Fit the score whose best candidate has the highest target, of no scale of its own.
 
     Maximised is the mean over queries of the target that is expected where a candidate is drawn by the softmax of the
-    scores: a smooth form of the target of the best hit.
+    scores: a smooth form of the target of the best hit. No weight is against the `direction` of its term. The queries'
+    molecules are not in the library that weights are fitted to, but may be in one that is searched, and then nothing
+    that is the same in both spectra must count against a candidate: a copy of the query is always the best.
 
     Parameters
     ----------
@@ -93,13 +103,20 @@ def fit_ranking(pairs: FitPairs, ridge: float) -> FusedScore:
     values, _, scale = _standardised(pairs.values[order])
     place = pairs.terms.index(OPEN_LOOKUP)
     prior = np.zeros(len(pairs.terms))
-    prior[place] = _ranking_weights(values[:, [place]], target, query, SMALL_RIDGE, np.zeros(1))[0]
-    weights = _ranking_weights(values, target, query, ridge, prior)
+    prior[place] = _ranking_weights(values[:, [place]], target, query, SMALL_RIDGE, np.zeros(1), [(0.0, None)])[0]
+    bounds: Bounds = [(0.0, None) if direction(term) > 0 else (None, 0.0) for term in pairs.terms]
+    bounds[place] = (LEAST_LOOKUP * prior[place], None)
+    weights = _ranking_weights(values, target, query, ridge, prior, bounds)
     return FusedScore(pairs.terms, tuple((weights / scale).tolist()), 0.0)
 
 
 def _ranking_weights(
-    values: np.ndarray, target: np.ndarray, query: np.ndarray, ridge: float, prior: np.ndarray
+    values: np.ndarray,
+    target: np.ndarray,
+    query: np.ndarray,
+    ridge: float,
+    prior: np.ndarray,
+    bounds: Bounds,
 ) -> np.ndarray:
     """Return the weights that `fit_ranking` looks for, of standardised values; pairs of one query stand together."""
     from scipy.optimize import minimize
@@ -116,7 +133,7 @@ def _ranking_weights(
         away = weights - prior
         return float(ridge * away @ away - expected.mean()), 2 * ridge * away - gradient
 
-    found = minimize(loss, prior, jac=True, method="L-BFGS-B", options={"maxiter": MAX_ITERATIONS})
+    found = minimize(loss, prior, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": MAX_ITERATIONS})
     weights: np.ndarray = found.x
     return weights
 

@@ -36,6 +36,7 @@ FEATURES = (
     "energy unknown",
     "precursor difference",
     "same precursor",
+    "dissimilarity",
 )
 """Columns of `pair_features`, in order.
 
@@ -43,7 +44,8 @@ The four scores are those of the look-ups. Counts are ``log(1 + n)`` of peaks af
 fragments whose neutral losses agree. Weights are the shares of a spectrum's weighted intensity (that of the entropy)
 in matched peaks, the lower and the higher of the two spectra. Entropies are in nats. The energy difference is
 ``log(1 + |a - b|)`` of the collision energies in eV, 0 where one is unknown, and 'energy unknown' is then 1. The
-precursor difference is ``log(1 + |a - b|)`` in Da; 'same precursor' is 1 within the tolerance of the peaks.
+precursor difference is ``log(1 + |a - b|)`` in Da; 'same precursor' is 1 within the tolerance of the peaks. The
+dissimilarity is 1 - the square of the spectral entropy similarity.
 """
 
 PAIRS_PER_PART = 4096
@@ -115,7 +117,7 @@ class ComparedSpectra:
 
         Returns
         -------
-        float64 array of shape (n_pairs, 17)
+        float64 array of shape (n_pairs, 18)
         """
         from .peak_matching import match_counts, score_listed
 
@@ -157,6 +159,7 @@ class ComparedSpectra:
                 np.isnan(energy_difference),
                 np.log1p(precursor_difference),
                 precursor_difference <= tolerance,
+                1.0 - scores[0].astype(np.float64) ** 2,
             ]
         )
 

@@ -9,11 +9,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from ionbed.cli import main
 from ionbed.configs.loading import load_config
 from ionbed.embeddings.fused_search import FusedSearch
-from ionbed.embeddings.fusion import EMBEDDING_COSINE, FusedScore, Fusion, fusion_of
+from ionbed.embeddings.fusion import EMBEDDING_COSINE, WINDOW_TERMS, FusedScore, Fusion, fusion_of
+from ionbed.embeddings.index import Index
 from ionbed.encoder.configuration_ionbed import IonbedConfig
 from ionbed.encoder.loading import load_model
 from ionbed.encoder.modeling_ionbed import IonbedModel
@@ -31,7 +33,7 @@ from ionbed.evaluation.run import EvaluationConfig
 from ionbed.evaluation.statistics import BootstrapOptions
 from ionbed.spectra.columns import SpectrumColumns
 from ionbed.spectra.lookups import LABELS, LookupOptions
-from ionbed.spectra.pair_features import ComparedSpectra
+from ionbed.spectra.pair_features import FEATURES, ComparedSpectra
 from ionbed.spectra.spectrum import Spectrum
 from ionbed.spectra.split import Split
 from ionbed.spectra.store import Store
@@ -80,7 +82,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     split = Split.load(folder / "split.json")
     stage = {"command": "finetune", "split": split.hash, "folds": ["train"]}
     sizes = {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "num_mz_wavelengths": 8}
-    IonbedModel(IonbedConfig(**sizes, training=[stage])).save_pretrained(folder / "model")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        IonbedModel(IonbedConfig(**sizes, training=[stage])).save_pretrained(folder / "model")
     fusion = fuse(folder / "model", store, folder / "split.json", folder / "fused", OPTIONS)
     data = load_evaluation_data(Store(store), split)
     return SimpleNamespace(folder=folder, store=store, split=split, fusion=fusion, data=data)
@@ -108,6 +112,26 @@ def test_the_score_is_no_worse_than_a_lookup_and_says_so(made: SimpleNamespace) 
     assert same["scores"]["spectral entropy"] > 0.8  # the peaks do tell these molecules apart
     for score in (made.fusion.window_lookups, made.fusion.open_lookups):
         assert not any(EMBEDDING_COSINE in term for term in score.terms)
+
+
+@pytest.mark.parametrize("precursor_ppm", [10.0, None])
+def test_a_copy_of_the_query_is_first(made: SimpleNamespace, precursor_ppm: float | None) -> None:
+    """Though no fit has seen one: copies are left out of pairs, and an open search is fitted to other molecules."""
+    model = load_model(made.folder / "fused")
+    library = list(Store(made.store))
+    hits = Index.build(model, library).search(library, k=1, precursor_ppm=precursor_ppm, score="fused")
+    found = [library_id for (library_id,) in hits.library["spectrum_id"].to_numpy()[hits.rows]]
+    assert found == [spectrum.spectrum_id for spectrum in library]
+
+
+def test_energies_say_nothing_of_two_spectra_with_the_same_peaks() -> None:
+    score = FusedScore(WINDOW_TERMS, (2.3, 4.0, -1.8, 0.7, 2.7), -5.0)
+    features = np.zeros((4, len(FEATURES)))
+    features[:, FEATURES.index("spectral entropy")] = (1.0, 1.0, 0.6, 0.6)
+    features[:, FEATURES.index("dissimilarity")] = (0.0, 0.0, 0.64, 0.64)
+    features[:, FEATURES.index("energy difference")] = (0.0, 4.0, 0.0, 4.0)
+    same, same_far, other, other_far = score(np.ones(4), features)
+    assert same == same_far > other_far > other
 
 
 def test_the_same_fit_twice_is_the_same(made: SimpleNamespace, tmp_path: Path) -> None:
@@ -268,7 +292,7 @@ def test_the_tables_hold_both_rows(made: SimpleNamespace) -> None:
         assert row["exposure"] == "its fused score was fitted on the fold 'validation'" and plain["exposure"] is None
         assert row["differences"] and alone["differences"]
         assert row["weights"][0][f"window: {EMBEDDING_COSINE}"] == made.fusion.window.weights[0]
-        assert alone["weights"][0]["open: cosine"] and plain["weights"] is None
+        assert alone["weights"][0]["open: hybrid entropy"] > 0 and plain["weights"] is None
         main = result.tree["main"]
         best = max(rows[label]["metrics"][main]["micro"]["value"] for label in LABELS)
         assert row["metrics"][main]["micro"]["value"] > best - 0.01

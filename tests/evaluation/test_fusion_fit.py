@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+from ionbed.embeddings.fusion import direction
 from ionbed.evaluation.fusion_fit import (
     FitPairs,
     balanced,
@@ -96,6 +97,34 @@ def test_a_ranking_is_by_the_terms_that_rank_and_says_what_to_expect() -> None:
     assert best.mean() > 0.95 * best_targets(found.target, found).mean()
     expected = 1 / (1 + np.exp(-(found.values @ np.array(score.weights) + score.intercept)))
     assert expected.mean() == pytest.approx(found.target.mean(), abs=1e-3)
+
+
+def test_no_ranking_counts_likeness_against_a_candidate() -> None:
+    terms = ("hybrid entropy", "lower shifted weight", "precursor difference", "hybrid entropy by energy difference")
+    rng = np.random.default_rng(0)
+    values = rng.uniform(0, 1, (1200, 4))
+    target = np.clip(values @ (0.5, -0.3, 0.3, 0.2), 0, 1)  # of analogues; a copy of the query would have 1, 1, 0, 0
+    query = np.arange(1200) % 40
+    found = FitPairs(terms, values, target, query, query, np.zeros((1200, 2)))
+    score = calibrated(fit_ranking(found, 1e-4), found)
+    assert score.weights[0] > 0
+    assert score.weights[1] == score.weights[2] == score.weights[3] == 0
+    assert [direction(term) for term in (*terms, "embedding cosine by lower entropy")] == [1, 1, -1, -1, 1]
+    copy = np.array([1.0, 1.0, 0.0, 0.0])
+    assert copy @ score.weights >= (values @ np.array(score.weights)).max()
+    # The look-up counts even where another term tells all.
+    told = replace(found, terms=("lower entropy", "hybrid entropy"), values=np.column_stack([target, values[:, 0]]))
+    best, lookup = fit_ranking(told, 1e-4).weights
+    assert 0 < lookup < 0.2 * best
+
+
+def test_a_lookup_that_tells_all_pairs_apart_leaves_a_finite_score() -> None:
+    found = pairs()
+    apart = replace(found, values=found.values.copy())
+    apart.values[:, 0] = found.target * 0.5 + 0.2
+    score = fit_probability(apart, 100.0)
+    total = apart.values @ np.array(score.weights) + score.intercept
+    assert 2 < np.abs(total).max() < 16
 
 
 def test_a_ranking_that_learned_nothing_is_refused() -> None:

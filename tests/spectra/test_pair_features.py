@@ -54,6 +54,7 @@ def test_two_spectra_by_hand() -> None:
     assert found["energy difference"] == pytest.approx(np.log(31)) and found["energy unknown"] == 0
     assert found["precursor difference"] == pytest.approx(np.log(15.0157)) and found["same precursor"] == 0
     assert found["cosine"] == pytest.approx(1 / np.sqrt(8))
+    assert found["dissimilarity"] == pytest.approx(1 - found["spectral entropy"] ** 2) and found["dissimilarity"] < 1
 
 
 def test_an_unknown_energy_is_said_and_no_difference() -> None:
