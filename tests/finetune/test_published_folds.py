@@ -114,6 +114,9 @@ def test_what_the_benchmark_does_not_hold_or_tears_apart_is_excluded(store, tmp_
     blocks = [inchikey_block(smiles) for smiles in MOLECULES]
     assert [split.folds[block] for block in blocks] == [EXCLUDED, "train", "validation", "test", "test", EXCLUDED]
     assert split.options["molecules_in_two_folds"] == 1
+    # Of the five test spectra of the file, that of the torn molecule is not asked about.
+    assert (split.options["test_spectra"], split.options["test_spectra_in_store"]) == (5, 4)
+    assert "4 of its 5 test spectra are in the store" in caplog.text
     assert (
         "9 of the store's 12 spectra are in it; excluded are 1 molecules that are not in it, and 1 that it has in"
         in (caplog.text)
