@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 import numpy as np
 import pyarrow as pa
 
+from ...errors import InputError
 from ...spectra.split import EXCLUDED, Split
 from ..splits import SplitOptions, assign_groups, connected_groups, split_by_inchikey_block
 from .config import OwnSplitConfig
@@ -55,6 +56,21 @@ def make_own_split(table: pa.Table, known: np.ndarray, config: OwnSplitConfig) -
     InputError
         There are too few molecules or groups for three folds.
     """
+    try:
+        split, words = _made(table, known, config)
+        empty = {"train", "validation", "test"} - set(split.fold_of_rows(table)[known].tolist())
+    except InputError:
+        empty = {"validation", "test"}
+    if empty:
+        raise InputError(
+            f"the {int(known.sum()):,} labelled spectra are of too few molecules (or precursors) for a split: no fold "
+            f"{' or '.join(sorted(empty))}; change own_split.test, own_split.validation or own_split.seed, or name a "
+            "split in data.split"
+        )
+    return split, words
+
+
+def _made(table: pa.Table, known: np.ndarray, config: OwnSplitConfig) -> tuple[Split, str]:
     inchikeys = table["inchikey"].to_pylist()
     if all(key for key, has_label in zip(inchikeys, known.tolist(), strict=True) if has_label):
         split = split_by_inchikey_block(inchikeys, seed=config.seed, test=config.test, validation=config.validation)

@@ -226,6 +226,24 @@ def test_own_split_without_structures_keeps_precursors_apart(table):
     assert len(np.unique(molecules_of(table))) == len(np.unique(groups)) < 24
 
 
+@pytest.mark.parametrize("column", ["inchikey", "precursor_mz"])
+def test_one_molecule_or_precursor_cannot_be_split(table, column):
+    alike = {"inchikey": "BSYNRYMUTXBXSQ-UHFFFAOYSA-N" if column == "inchikey" else None, "precursor_mz": 200.0}
+    for name, value in alike.items():
+        table = table.set_column(table.column_names.index(name), name, [[value] * len(table)])
+    with pytest.raises(InputError, match=r"for a split: no fold .*test.*; change own_split.test") as caught:
+        make_own_split(table, np.ones(len(table), bool), OwnSplitConfig())
+    assert "kind" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_fold_without_a_label_is_no_split(table):
+    config = OwnSplitConfig(test=0.2, validation=0.3)
+    split, _ = make_own_split(table, np.ones(len(table), bool), config)
+    known = split.fold_of_rows(table) != "validation"
+    with pytest.raises(InputError, match=r"for a split: no fold validation; change own_split.test, .*own_split.seed"):
+        make_own_split(table, known, config)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
