@@ -127,7 +127,6 @@ class RecordLabels:
         return replace(record, fields={**own, **fields}), row
 
 
-@lru_cache(maxsize=1)  # a worker reads many parts with one table
 def read_record_labels(path: Path) -> RecordLabels:
     """Read a table with a column of ids (`ID_COLUMNS`) and columns of what is known of the records (`FIELDS`).
 
@@ -136,6 +135,16 @@ def read_record_labels(path: Path) -> RecordLabels:
     InputError
         As `read_table`; or a column is missing, or two rows say different things of one id.
     """
+    path = Path(path)
+    try:
+        seen = path.stat()
+    except OSError:
+        return _read_record_labels(path, 0, 0)  # it says what is wrong
+    return _read_record_labels(path, seen.st_mtime_ns, seen.st_size)
+
+
+@lru_cache(maxsize=1)  # a worker reads many parts with one table, and may outlive a change of it
+def _read_record_labels(path: Path, changed: int, size: int) -> RecordLabels:
     header, rows = read_table(path)
     folded = [folded_name(name) for name in header]
     key = next((folded.index(name) for name in ID_COLUMNS if name in folded), None)

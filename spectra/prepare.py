@@ -145,7 +145,6 @@ def prepare(
     files = input_files(inputs)
     if options.labels is not None:
         refuse_input_as_output(out, options.labels)
-        read_record_labels.cache_clear()  # of a file that was changed since
         read_record_labels(options.labels)
     key = resume_key(files, _plain(options), __version__)
     with _told_of_full_disk(out), atomic_folder(out, overwrite=overwrite, resume_key=key) as folder:
