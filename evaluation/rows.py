@@ -85,7 +85,12 @@ def table_rows(
     predicted = _only(
         RETRIEVAL,
         predicted_spectra_entries(
-            config.predicted_spectra, config.lookups, num_candidates, cache=config.cache, workers=config.workers
+            config.predicted_spectra,
+            config.lookups,
+            num_candidates,
+            of_predicted=bool(data.num_predicted),
+            cache=config.cache,
+            workers=config.workers,
         ),
     )
     made = [entry.label for entry in (*lookups, *learned, *transferred, *both, *structures, *predicted)]

@@ -177,13 +177,21 @@ def predicted_spectra_entries(
     lookups: LookupOptions,
     num_candidates: int,
     *,
+    of_predicted: bool,
     cache: Path | None,
     workers: int | None,
 ) -> list[Entry]:
-    """Return the row of the look-up in predicted spectra, or none where it would take too long.
+    """Return the row of the look-up in predicted spectra, or none where it would take too long or be told the answer.
 
-    ``num_candidates`` is the number of molecules that are a candidate of any query.
+    Parameters
+    ----------
+    num_candidates : int
+        Molecules that are a candidate of any query.
+    of_predicted : bool
+        Some of the evaluated spectra are predicted themselves: the same rules predict them again.
     """
+    if of_predicted:
+        return []
     if num_candidates > options.most_molecules:
         if options.most_molecules:
             logger.warning(

@@ -122,13 +122,14 @@ def test_each_molecule_is_predicted_once_and_kept_on_disk(asked, tmp_path, monke
 
 
 def test_the_row_is_left_out_aloud_where_there_are_too_many_candidates(caplog):
-    def entries(most: int, candidates: int) -> list[str]:
+    def entries(most: int, candidates: int, *, of_predicted: bool = False) -> list[str]:
         options = PredictedSpectraOptions(most)
-        made = predicted_spectra_entries(options, LOOKUPS, candidates, cache=None, workers=1)
+        made = predicted_spectra_entries(options, LOOKUPS, candidates, of_predicted=of_predicted, cache=None, workers=1)
         return [entry.label for entry in made]
 
     with caplog.at_level(logging.WARNING, logger="ionbed"):
         assert entries(10, 10) == [PREDICTED_SPECTRA] and not entries(0, 10)
+        assert not entries(10, 10, of_predicted=True)
         assert not caplog.records
         assert not entries(10, 11)
     assert "raise predicted_spectra.most_molecules" in caplog.text
