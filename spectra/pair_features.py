@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .columns import SpectrumColumns
-from .lookups import COSINE, HYBRID_ENTROPY, Lookup, LookupOptions, PeakCleaner, run_in_threads, weighted_peaks
+from .lookups import (
+    COSINE,
+    HYBRID_ENTROPY,
+    PAIRS_PER_PART,
+    Lookup,
+    LookupOptions,
+    PeakCleaner,
+    run_in_threads,
+    weighted_peaks,
+)
 from .preparation.workers import usable_cores
 
 if TYPE_CHECKING:
@@ -47,9 +56,6 @@ in matched peaks, the lower and the higher of the two spectra. Entropies are in 
 precursor difference is ``log(1 + |a - b|)`` in Da; 'same precursor' is 1 within the tolerance of the peaks. The
 dissimilarity is 1 - the square of the spectral entropy similarity.
 """
-
-PAIRS_PER_PART = 4096
-"""Pairs that one thread takes at a time."""
 
 
 class ComparedSpectra:
