@@ -183,7 +183,8 @@ def write_model(
                 **data_record(Path(tree["data"]["store"]), spectra.store_manifest, rows),
             }
             encoder.config.training = [*encoder.config.training, stage]
-            encoder.config.fusion = None  # it was fitted for the weights that training began with
+            if summary["steps"]:  # it was fitted for the weights that training began with
+                encoder.config.fusion = None
             manifest = {
                 "command": command,
                 "config": tree,

@@ -132,7 +132,7 @@ def results_of(
         "label notes": list(labels.notes),
         "counts": _counts(spectra),
         "split": spectra.split.kind if spectra.split else None,
-        "test molecules trained on": len(np.intersect1d(*(spectra.molecule[of] for of in (rows, spectra.train_rows)))),
+        "test molecules trained on": len(np.intersect1d(spectra.molecule[rows], spectra.molecule[spectra.train_rows])),
         "trained": config.init.train,
         "fitted": {
             "model": model.about["fitted"]["spectra"],

@@ -209,7 +209,7 @@ def starting_encoder(config: EncoderConfig, seed: int) -> IonbedModel:
     if not changes and not config.random_weights:
         return source
     before = source.config
-    names = {*inspect.signature(IonbedConfig.__init__).parameters} - {"self", "kwargs", "training"}
+    names = {*inspect.signature(IonbedConfig.__init__).parameters} - {"self", "kwargs", "training", "fusion"}
     options = {name: getattr(before, name) for name in names}
     torch.manual_seed(seed)
     encoder = IonbedModel(IonbedConfig(**{**options, **changes}))

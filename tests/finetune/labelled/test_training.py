@@ -21,7 +21,7 @@ from ionbed.configs.loading import to_tree
 from ionbed.errors import InputError
 from ionbed.finetune.labelled import lora
 from ionbed.finetune.labelled.calibration import Calibration
-from ionbed.finetune.labelled.config import LabelledConfig, names_a_task
+from ionbed.finetune.labelled.config import EncoderConfig, LabelledConfig, names_a_task
 from ionbed.finetune.labelled.examples import LabelledSpectra
 from ionbed.finetune.labelled.model import load_labelled_model
 from ionbed.finetune.labelled.predict import predict, prediction_table
@@ -77,6 +77,19 @@ def test_another_run_does_not_replace_a_fitted_head(frozen, configured):
     assert (frozen / "model" / "head.json").read_text() == before
     train_on_labels(configured("label-classification", frozen, *RING), resume="auto")
     assert (frozen / "model" / "head.json").read_text() == before
+
+
+def test_a_fusion_that_was_fitted_for_the_weights_stays_while_they_do(configured, tmp_path, small_encoder):
+    encoder = ionbed.load_model(small_encoder)
+    encoder.config.fusion = {"fitted": "for these weights"}
+    encoder.save_pretrained(tmp_path / "fused")
+    for train in ("frozen", "full"):
+        config = configured("label-classification", tmp_path / train, *RING, *TRAINED, f"init.train={train}",
+                            f"init.model={tmp_path / 'fused'}", "training.steps=2")  # fmt: skip
+        found = ionbed.load_model(train_on_labels(config)).config.fusion
+        assert found == ({"fitted": "for these weights"} if train == "frozen" else None)
+    random = starting_encoder(EncoderConfig(model=tmp_path / "fused", random_weights=True), 0)
+    assert random.config.fusion is None
 
 
 def test_a_signal_ends_a_run_that_has_no_steps(configured, tmp_path):
@@ -340,7 +353,7 @@ def test_what_cannot_predict_is_refused(frozen, small_encoder, store, tmp_path):
     refused(frozen / "model", "ends in .tsv or .parquet", "p.csv")
     changed = tmp_path / "changed"
     shutil.copytree(frozen / "model", changed)
-    other = starting_encoder(replace(ionbed_config(small_encoder), random_weights=True), 5)
+    other = starting_encoder(EncoderConfig(model=small_encoder, random_weights=True), 5)
     other.save_pretrained(changed)
     refused(changed, "its head was trained with the encoder")
     for name, text in (("head.json", "{}"), ("head.json", "no JSON"), ("head.safetensors", "damaged")):
@@ -348,12 +361,6 @@ def test_what_cannot_predict_is_refused(frozen, small_encoder, store, tmp_path):
         shutil.copytree(frozen / "model", damaged)
         (damaged / name).write_text(text)
         refused(damaged, "is damaged")
-
-
-def ionbed_config(model):
-    from ionbed.finetune.labelled.config import EncoderConfig
-
-    return EncoderConfig(model=model)
 
 
 def test_lora_without_peft_is_one_line(configured, tmp_path, monkeypatch):
