@@ -72,10 +72,11 @@ def tried_adducts(query: Spectrum) -> TriedAdducts:
     stated = normalise_adduct(query.adduct)
     if stated is not None:
         return TriedAdducts((stated, *_with_protons(stated)), stated=True)
-    polarities = (query.polarity,) if query.polarity else (1, -1)
+    polarity = query.polarity or (-1 if (query.charge or 0) < 0 else 0)  # a charge without a sign may be of either
+    polarities = (polarity,) if polarity else (1, -1)
     adducts = tuple(adduct for polarity in polarities for adduct in _usual(polarity, query.charge))
     what = f"adduct {query.adduct!r} not understood" if query.adduct else "adduct unknown"
-    if not query.polarity:
+    if not polarity:
         what = what.replace("adduct unknown", "adduct and polarity unknown")
     names = ", ".join(adduct.name for adduct in adducts)
     return TriedAdducts(

@@ -257,6 +257,13 @@ def test_a_neutral_molecule_is_a_radical_cation_only_where_the_query_says_so(ind
     assert 10 not in [hit.row for hit in index.search([query(mz, polarity=1)], k=40)[0]]
 
 
+def test_a_negative_charge_tells_the_polarity(index):
+    (note,) = index.search([query(200.0, charge=-1)]).notes
+    assert "[M-H]-" in note and "[M+H]+" not in note and "polarity" not in note
+    (note,) = index.search([query(200.0, charge=1)]).notes
+    assert "[M-H]-" in note and "[M+H]+" in note and "polarity unknown" in note
+
+
 def test_what_has_no_oxygen_loses_no_water(tower):
     index = StructureIndex.build(tower, ["CCCCCCN", "CCCCCCO"])
     loss = normalise_adduct("[M+H-H2O]+")
