@@ -140,6 +140,7 @@ def candidates_by_mass(
 def candidates_by_formula(
     rows_of_formula: dict[FormulaKey, np.ndarray],
     mass: np.ndarray,
+    charge: np.ndarray,
     anions: np.ndarray,
     queries: Sequence[Spectrum],
     formulas: Sequence[str | None],
@@ -153,6 +154,8 @@ def candidates_by_formula(
     rows_of_formula : dict
         Rows by `formula_key`.
     mass : float64 array of shape (n_structures,)
+    charge : int array of shape (n_structures,)
+        As drawn.
     anions : int array of shape (n_structures,)
         See `ionbed.spectra.molecules.balancing_anions`.
     queries : sequence of Spectrum
@@ -164,17 +167,23 @@ def candidates_by_formula(
         for protons, key in enumerate(_keys_with_fewer_protons(formula)):
             rows = rows_of_formula.get(key, found[0])
             found.append(rows[anions[rows] >= protons] if protons else rows)
-        yield without_window(query, np.sort(np.concatenate(found)), mass)
+        yield without_window(query, np.sort(np.concatenate(found)), mass, charge, anions)
 
 
-def without_window(query: Spectrum, rows: np.ndarray, mass: np.ndarray) -> Candidates:
+def without_window(
+    query: Spectrum, rows: np.ndarray, mass: np.ndarray, charge: np.ndarray, anions: np.ndarray
+) -> Candidates:
     """Return candidates that no mass was asked of; where the query states its adduct, the error is that adduct's."""
     tried = tried_adducts(query)
     if not tried.stated:
         nothing = np.full(len(rows), np.nan)
         return Candidates(rows, np.full(len(rows), -1), nothing, TriedAdducts((), stated=False))
-    error = mz_error_ppm(query.precursor_mz, mass[rows], tried.adducts[0])
-    return Candidates(rows, np.zeros(len(rows), np.int64), error, tried)
+    error, number = mz_error_ppm(query.precursor_mz, mass[rows], tried.adducts[0]), np.zeros(len(rows), np.int64)
+    for protons, adduct in enumerate(tried.adducts[1:], start=1):
+        balanced = _may_be(charge[rows], anions[rows], adduct, protons, guessed=False)
+        number[balanced] = protons
+        error[balanced] = mz_error_ppm(query.precursor_mz, mass[rows[balanced]], adduct)
+    return Candidates(rows, number, error, tried)
 
 
 def formula_key(formula: str | None) -> FormulaKey | None:

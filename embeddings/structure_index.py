@@ -345,7 +345,9 @@ class StructureIndex:
         nobody, unknown = np.zeros(len(self), np.int8), np.zeros(len(vectors), np.int8)  # structures have no polarity
         found = nearest_of_all(self._faiss, self.vectors, nobody, vectors, unknown, k)
         for query, rows, scores in zip(queries, found.rows, found.scores, strict=True):
-            yield _Ranked(without_window(query, np.sort(rows), self.mass), rows, scores, len(self), "")
+            yield _Ranked(
+                without_window(query, np.sort(rows), self.mass, self.charge, self._anions), rows, scores, len(self), ""
+            )
 
     def _ranked_among(
         self,
@@ -357,7 +359,9 @@ class StructureIndex:
     ) -> Iterator[_Ranked]:
         if formula is not None:
             formulas = [_formula_of(query, formula) for query in queries]
-            compared = candidates_by_formula(self._rows_of_formula, self.mass, self._anions, queries, formulas)
+            compared = candidates_by_formula(
+                self._rows_of_formula, self.mass, self.charge, self._anions, queries, formulas
+            )
         else:
             assert precursor_ppm is not None, "an open search has no candidates of its own"
             compared = candidates_by_mass(self.mass, self.charge, self._anions, self._formula, queries, precursor_ppm)

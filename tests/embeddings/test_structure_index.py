@@ -242,6 +242,10 @@ def test_the_formula_of_a_cation_is_that_of_the_molecule_without_its_proton(towe
         return {smiles[hit.row] for hit in hits}
 
     assert found("C5H12NO2+") == {BETAINE}
+    for options in ({"formula": "C5H12NO2+"}, {"precursor_ppm": None}):
+        (hits,) = index.search([query(118.0863, "[M]+")], **options)
+        (betaine,) = (hit for hit in hits if smiles[hit.row] == BETAINE)
+        assert betaine.adduct == "[M+H]+" and abs(betaine.mass_error_ppm) < 2
     assert found("C5H11NO2") == {BETAINE, VALINE} and found("C5H12NO2") == set()
     assert found("C5H14NO+") == found("C5H14NO") == {CHOLINE} and found("C5H15NO+") == set()
 
