@@ -25,10 +25,11 @@ def sentences(tree: Mapping[str, Any]) -> list[str]:
             by_verdict.setdefault(found["verdict"], []).append(f"'{found['against']}'")
     against = "; ".join(f"{verb} {listed(by_verdict[v])}" for v, verb in VERBS.items() if v in by_verdict)
     test = tree["counts"]["test"]
-    found = [
-        f"{main} {number(model)} on {test['spectra']:,} held-out spectra of {test['molecules']:,} molecules: the model "
-        f"{against}."
-    ]
+    asked = f"on {test['spectra']:,} held-out spectra of {test['molecules']:,} molecules"
+    if model["value"] is None:
+        found = [f"{main} cannot be computed {asked}: their answers are all alike."]
+    else:
+        found = [f"{main} {number(model)} {asked}: the model {against}."]
     if calibration := tree.get("calibration"):
         before, after = (calibration[when] for when in ("before", "after"))
         found.append(

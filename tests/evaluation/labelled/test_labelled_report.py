@@ -109,6 +109,7 @@ def test_labels_that_cannot_be_asked_are_said_and_no_error(store, small_encoder,
     tree, said = results(tmp_path / "run"), " ".join(capsys.readouterr().err.split())
     assert tree["not asked"] == ["ring"] and tree["rows"][-1]["metrics"]["ROC AUC"]["value"] is None
     assert tree["rows"][-1]["metrics"]["Brier score"]["value"] is not None
+    assert "ROC AUC cannot be computed on 18 held-out spectra of 3 molecules: their answers are all alike." in said
     assert "Not asked, since the test fold does not have both answers: ring" in said
     assert tree["fitted"]["baselines"] == 100 < tree["fitted"]["model"]
     assert (
