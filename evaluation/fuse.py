@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,8 @@ from ..embeddings.fusion import (
 )
 from ..encoder.loading import load_model
 from ..errors import InputError
+from ..finetune.labelled.model import HEAD, HEAD_WEIGHTS
+from ..pretrain.card import CARD
 from ..progress import progress
 from ..spectra.lookups import LookupOptions, require_lookups
 from ..spectra.pair_features import FEATURES, ComparedSpectra
@@ -106,7 +109,7 @@ def fuse(
 ) -> Fusion:
     """Fit the fused score of a model and write the model with it, as a folder.
 
-    Embeddings and the model's hash stay what they were.
+    Embeddings and the model's hash stay what they were; its card, and a head for labels, are written with it.
 
     Parameters
     ----------
@@ -160,6 +163,9 @@ def fuse(
     encoder.config.fusion = fusion.to_tree()
     with atomic_folder(out, overwrite=overwrite) as folder:
         encoder.save_pretrained(folder)
+        for name in (CARD, HEAD, HEAD_WEIGHTS):  # of the same weights
+            if (Path(source) / name).is_file():
+                shutil.copyfile(Path(source) / name, folder / name)
         write_manifest(folder, {"command": "fuse", "model": source, "fusion": fusion.to_tree()})
     for question, found in figures.items():
         logger.info("%s", _in_words(question, found))

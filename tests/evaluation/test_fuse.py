@@ -85,6 +85,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         IonbedModel(IonbedConfig(**sizes, training=[stage])).save_pretrained(folder / "model")
+    (folder / "model" / "README.md").write_text("card")
+    (folder / "model" / "head.json").write_text("head")
     fusion = fuse(folder / "model", store, folder / "split.json", folder / "fused", OPTIONS)
     data = load_evaluation_data(Store(store), split)
     return SimpleNamespace(folder=folder, store=store, split=split, fusion=fusion, data=data)
@@ -95,6 +97,7 @@ def test_the_model_is_written_with_its_score_and_is_otherwise_what_it_was(made: 
     assert fusion_of(before) is None and fusion_of(after) == made.fusion
     assert after.model_hash() == before.model_hash() == made.fusion.model_hash
     assert after.config.training == before.config.training
+    assert [(made.folder / "fused" / name).read_text() for name in ("README.md", "head.json")] == ["card", "head"]
     fitted = made.fusion.fitted
     assert (fitted["fold"], fitted["split"], fitted["molecules"]) == (FOLD, made.split.hash, MOLECULES)
     manifest = json.loads((made.folder / "fused" / "manifest.json").read_text())
