@@ -156,7 +156,9 @@ def calibrated(
     if config.task == "regression":
         calibration = Calibration("none", np.ones(outputs), np.zeros(outputs))
         predicted = scores * spectra.spread + spectra.mean
-        half_width = conformal_half_width(spectra.labels.values[rows], predicted, votes, config.head.interval)
+        # Whoever votes, spectra of one molecule are no independent witnesses of what others will be like.
+        of_molecules = votes * (len(np.unique(spectra.molecule[rows])) / votes.sum())
+        half_width = conformal_half_width(spectra.labels.values[rows], predicted, of_molecules, config.head.interval)
     else:
         kind = config.head.calibration
         calibration = fit_calibration(config.task, kind, scores, spectra.labels.values[rows], votes)

@@ -131,6 +131,19 @@ def test_numbers_come_back_in_their_own_units_with_a_range(adapted, store):
     assert np.isfinite(found.half_width).all() or np.isinf(found.half_width).all()
 
 
+@pytest.mark.parametrize("votes", ["molecule", "spectrum"])
+def test_ranges_need_molecules_not_spectra(configured, tmp_path, votes):
+    config = configured("label-regression", tmp_path / "run", f"head.votes={votes}")
+    spectra = LabelledSpectra(config, tmp_path / "columns", quiet=True)
+    encoder = starting_encoder(config.init, 0)
+    head = fit_head(config, spectra, encoder)
+    molecules = len(np.unique(spectra.molecule[spectra.validation_rows_all]))
+    most = molecules / (molecules + 1)  # that so many can promise; their spectra, if each were another, could more
+    for interval, is_told in ((most + 0.01, False), (most - 0.01, True)):
+        model = calibrated(replace(config, head=replace(config.head, interval=interval)), spectra, encoder, head)
+        assert (np.isfinite(model.half_width) == is_told).all()
+
+
 def test_full_training_learns_more_than_a_head_alone(configured, tmp_path):
     changes = ("steps=60", "validate_every=60", "checkpoint_every=60", "learning_rate=0.01")
     config = configured("label-multilabel", tmp_path / "run", *RING, *TRAINED, "init.train=full", "init.dropout=0",
