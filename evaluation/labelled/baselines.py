@@ -17,7 +17,7 @@ from ...spectra.measurement_features import MEASUREMENT_BLOCKS, condition_featur
 from ..probe.features import BINNED_PEAKS, NO_SPECTRUM, binned_peaks
 from ..scorers import PrecursorOnly
 
-KINDS = {NO_SPECTRUM: "reference", PrecursorOnly.label: "blind", BINNED_PEAKS: "look-up"}
+KINDS = {NO_SPECTRUM: "reference", PrecursorOnly.label: "blind", BINNED_PEAKS: "trained"}
 """Labels of the rows, and their kind in the tables."""
 
 
