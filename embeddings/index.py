@@ -30,15 +30,12 @@ from .index_folder import (
     COMMAND,
     METADATA,
     Embedder,
-    as_array,
+    SavedIndex,
     check_search_options,
     checked_vectors,
-    compare_files,
     damaged,
     is_store,
-    model_in,
     open_index_folder,
-    write_index,
 )
 from .nearest import Nearest, nearest_in_windows, nearest_of_all, precursor_windows
 from .queries import embed_queries
@@ -47,7 +44,7 @@ if TYPE_CHECKING:
     import faiss
 
 
-class Index:
+class Index(SavedIndex):
     """A spectral library, embedded.
 
     Rows are ordered by precursor m/z, then by spectrum id, so that a precursor window is a slice of the vectors.
@@ -76,12 +73,8 @@ class Index:
         model: Embedder | None = None,
         folder: Path | None = None,
     ) -> None:
-        self._faiss = vectors
+        super().__init__(vectors, manifest, model, folder)
         self._library = library
-        self._model = model
-        self.folder = folder
-        self.manifest = dict(manifest)
-        self.vectors = as_array(vectors)
         numeric = self._columns(["precursor_mz", "polarity"])
         self.precursor_mz: np.ndarray = numeric["precursor_mz"].to_numpy()
         self.polarity: np.ndarray = numeric["polarity"].fill_null(0).to_numpy().astype(np.int8)
@@ -125,16 +118,6 @@ class Index:
         }
         return cls(index, table, manifest, model=model)
 
-    def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-        """Write the index and a copy of its model as a folder, whole or not at all.
-
-        Raises
-        ------
-        InputError
-            The folder exists and is not empty (unless ``overwrite``).
-        """
-        write_index(folder, self._faiss, self._write_metadata, self.model, self.manifest, overwrite=overwrite)
-
     @classmethod
     def open(cls, folder: str | os.PathLike[str], model: Embedder | None = None) -> Index:
         """Open a saved index; its vectors stay on disk and are mapped into memory.
@@ -159,18 +142,6 @@ class Index:
         if not len(index) == len(index.precursor_mz) == manifest["counts"]["kept"]:
             raise InputError(f"{folder}: its vectors, metadata and manifest differ in number; build the index again")
         return index
-
-    def __len__(self) -> int:
-        """Return the number of library spectra."""
-        return len(self.vectors)
-
-    @property
-    def model(self) -> Embedder:
-        """The model that the index was built with; loaded from its folder when first asked for."""
-        if self._model is None:
-            assert self.folder is not None, "an index that was not opened from a folder has its model"
-            self._model = model_in(self.folder, self.manifest)
-        return self._model
 
     @cached_property
     def metadata(self) -> pa.Table:
@@ -312,25 +283,9 @@ class Index:
             "polarity_unknown": int((self.polarity == 0).sum()),
             "lowest_precursor_mz": float(self.precursor_mz[0]),
             "highest_precursor_mz": float(self.precursor_mz[-1]),
-            "embedding_dim": self.vectors.shape[1],
-            "model_hash": self.manifest["model_hash"],
             "licenses": dict(Counter(text or "unknown" for text in self.metadata["license"].to_pylist()).most_common()),
-            "counts": self.manifest["counts"],
-            "inputs": self.manifest["inputs"],
-            "bytes": sum(entry["bytes"] for entry in self.manifest.get("files", {}).values()),
+            **self._origin(),
         }
-
-    def verify(self) -> None:
-        """Compare every file with its checksum.
-
-        Raises
-        ------
-        InputError
-            A file was changed after the index was built, or the index is not saved.
-        """
-        if self.folder is None:
-            raise InputError("this index is not saved; there are no files to verify")
-        compare_files(self.folder, self.manifest, largest=None)
 
     def _write_metadata(self, folder: Path) -> None:
         # In one form and one piece, so that equal libraries give equal bytes.

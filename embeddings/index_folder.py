@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -44,48 +45,88 @@ class Embedder(Protocol):
         """Write the model as a folder."""
 
 
-def write_index(
-    folder: str | os.PathLike[str],
-    vectors: faiss.IndexFlatIP,
-    write_metadata: Callable[[Path], object],
-    model: Embedder,
-    manifest: Mapping[str, Any],
-    *,
-    overwrite: bool = False,
-) -> None:
-    """Write vectors, metadata, further files and a copy of the model, with a manifest that has their checksums.
+class SavedIndex(ABC):
+    """What an index of either kind has: vectors, the model that they are of, a manifest, and perhaps a folder.
 
-    Parameters
+    Attributes
     ----------
-    folder : path
-    vectors : faiss.IndexFlatIP
-    write_metadata : callable
-        Called with the folder to write `METADATA` into, and whatever else belongs there.
-    model : Embedder
-    manifest : mapping
-        Without the files.
-    overwrite : bool
-        Replace what is in ``folder``.
-
-    Raises
-    ------
-    InputError
-        The folder exists and is not empty (unless ``overwrite``).
+    vectors : float32 array of shape (n_rows, dim)
+        Rows of unit length, read-only.
+    manifest : dict
+        What made the index, from what, with which counts.
+    folder : Path or None
+        Where it is saved.
     """
-    import faiss
 
-    with atomic_folder(folder, overwrite=overwrite) as partial:
-        faiss.write_index(vectors, str(partial / VECTORS))
-        write_metadata(partial)
-        model.save_pretrained(partial / MODEL)
-        files = {
-            file.relative_to(partial).as_posix(): {"bytes": file.stat().st_size, "sha256": sha256_of_file(file)}
-            for file in sorted(partial.rglob("*"))
-            if file.is_file()
+    def __init__(
+        self, vectors: faiss.IndexFlatIP, manifest: Mapping[str, Any], model: Embedder | None, folder: Path | None
+    ) -> None:
+        self._faiss = vectors
+        self._model = model
+        self.folder = folder
+        self.manifest = dict(manifest)
+        self.vectors = as_array(vectors)
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.vectors)
+
+    @property
+    def model(self) -> Embedder:
+        """The model that the index was built with; loaded from its folder when first asked for."""
+        if self._model is None:
+            assert self.folder is not None, "an index that was not opened from a folder has its model"
+            self._model = model_in(self.folder, self.manifest)
+        return self._model
+
+    def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Write the index and a copy of its model as a folder, whole or not at all.
+
+        Raises
+        ------
+        InputError
+            The folder exists and is not empty (unless ``overwrite``).
+        """
+        import faiss
+
+        with atomic_folder(folder, overwrite=overwrite) as partial:
+            faiss.write_index(self._faiss, str(partial / VECTORS))
+            self._write_metadata(partial)
+            self.model.save_pretrained(partial / MODEL)
+            files = {
+                file.relative_to(partial).as_posix(): {"bytes": file.stat().st_size, "sha256": sha256_of_file(file)}
+                for file in sorted(partial.rglob("*"))
+                if file.is_file()
+            }
+            entries = {**self.manifest, "files": files}
+            entries.pop("ionbed_version", None)
+            write_manifest(partial, entries)
+
+    def verify(self) -> None:
+        """Compare every file with its checksum.
+
+        Raises
+        ------
+        InputError
+            A file was changed after the index was built, or the index is not saved.
+        """
+        if self.folder is None:
+            raise InputError("this index is not saved; there are no files to verify")
+        compare_files(self.folder, self.manifest, largest=None)
+
+    @abstractmethod
+    def _write_metadata(self, folder: Path) -> None:
+        """Write `METADATA` into a folder, and whatever else belongs there."""
+
+    def _origin(self) -> dict[str, Any]:
+        """Return what `info` tells of an index of either kind: its model, what it was made of, and its size."""
+        return {
+            "embedding_dim": self.vectors.shape[1],
+            "model_hash": self.manifest["model_hash"],
+            "counts": self.manifest["counts"],
+            "inputs": self.manifest["inputs"],
+            "bytes": sum(entry["bytes"] for entry in self.manifest.get("files", {}).values()),
         }
-        entries = {**manifest, "files": files}
-        entries.pop("ionbed_version", None)
-        write_manifest(partial, entries)
 
 
 def read_index_manifest(folder: Path) -> dict[str, Any]:

@@ -24,14 +24,11 @@ from .index_folder import (
     COMMAND,
     METADATA,
     Embedder,
-    as_array,
+    SavedIndex,
     check_search_options,
     checked_vectors,
-    compare_files,
     damaged,
-    model_in,
     open_index_folder,
-    write_index,
 )
 from .nearest import Nearest, nearest_among, nearest_of_all
 from .queries import embed_queries
@@ -73,7 +70,7 @@ class _Ranked:
     note: str
 
 
-class StructureIndex:
+class StructureIndex(SavedIndex):
     """A database of structures, embedded.
 
     Rows are ordered by monoisotopic mass, then by InChIKey, so that a window of masses is a slice of the vectors.
@@ -103,13 +100,9 @@ class StructureIndex:
         model: Embedder | None = None,
         folder: Path | None = None,
     ) -> None:
-        self._faiss = vectors
+        super().__init__(vectors, manifest, model, folder)
         self._structures = structures
         self._dropped = dropped
-        self._model = model
-        self.folder = folder
-        self.manifest = dict(manifest)
-        self.vectors = as_array(vectors)
         numeric = self._columns(["mass", "charge", "anions"])
         self.mass: np.ndarray = numeric["mass"].to_numpy()
         self.charge: np.ndarray = numeric["charge"].to_numpy()
@@ -182,16 +175,6 @@ class StructureIndex:
         }
         return cls(index, rows, dropped, manifest, model=model)
 
-    def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-        """Write the index and a copy of its model as a folder, whole or not at all.
-
-        Raises
-        ------
-        InputError
-            The folder exists and is not empty (unless ``overwrite``).
-        """
-        write_index(folder, self._faiss, self._write_metadata, self.model, self.manifest, overwrite=overwrite)
-
     @classmethod
     def open(cls, folder: str | os.PathLike[str], model: Embedder | None = None) -> StructureIndex:
         """Open a saved index; its vectors stay on disk and are mapped into memory.
@@ -213,18 +196,6 @@ class StructureIndex:
         if not len(index) == len(index.mass) == manifest["counts"]["kept"]:
             raise InputError(f"{folder}: its vectors, metadata and manifest differ in number; build the index again")
         return index
-
-    def __len__(self) -> int:
-        """Return the number of structures."""
-        return len(self.vectors)
-
-    @property
-    def model(self) -> Embedder:
-        """The model that the index was built with; loaded from its folder when first asked for."""
-        if self._model is None:
-            assert self.folder is not None, "an index that was not opened from a folder has its model"
-            self._model = model_in(self.folder, self.manifest)
-        return self._model
 
     @cached_property
     def metadata(self) -> pa.Table:
@@ -305,24 +276,8 @@ class StructureIndex:
             "formulas": len(self._rows_of_formula),
             "lowest_mass": float(self.mass[0]),
             "highest_mass": float(self.mass[-1]),
-            "embedding_dim": self.vectors.shape[1],
-            "model_hash": self.manifest["model_hash"],
-            "counts": self.manifest["counts"],
-            "inputs": self.manifest["inputs"],
-            "bytes": sum(entry["bytes"] for entry in self.manifest.get("files", {}).values()),
+            **self._origin(),
         }
-
-    def verify(self) -> None:
-        """Compare every file with its checksum.
-
-        Raises
-        ------
-        InputError
-            A file was changed after the index was built, or the index is not saved.
-        """
-        if self.folder is None:
-            raise InputError("this index is not saved; there are no files to verify")
-        compare_files(self.folder, self.manifest, largest=None)
 
     @cached_property
     def _formula(self) -> np.ndarray:
