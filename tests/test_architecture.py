@@ -60,6 +60,7 @@ FILES = sorted(
     path
     for path in ROOT.rglob("*.py")
     if not any(part in NOT_SHIPPED or part.startswith(".") for part in path.relative_to(ROOT).parts)
+    and not (path.parent / "config.json").is_file()  # the module of a model that was saved here, as by `make demo`
 )
 
 
