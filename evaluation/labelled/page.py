@@ -11,6 +11,7 @@ import numpy as np
 
 from ...finetune.labelled.examples import LabelledSpectra
 from ...finetune.labelled.model import Predictions
+from ..report.confidence_figures import reliability
 from ..report.drawing import BLUE, GREY, ORANGE, Drawing, blank_figure, svg_element
 from ..report.markup import html_document, html_figure, html_table, paragraphs
 from ..report.table import markdown_lines
@@ -83,24 +84,15 @@ def _title(tree: Mapping[str, Any]) -> str:
 
 
 def _reliability(tree: Mapping[str, Any]) -> Drawing:
-    figure = blank_figure(4.0, 3.9)
-    axes = figure.add_subplot()
-    axes.plot([0, 1], [0, 1], ":", color=GREY, linewidth=1.2)
-    key = []
+    curves = []
     for when, colour, style in (("before", ORANGE, "--"), ("after", BLUE, "-")):
         of = tree["calibration"][when]
-        axes.plot(of["confidence"], of["share"], style, marker="o", markersize=4, color=colour)
-        key.append((colour, style, f"{when} calibration (error {of['error']:.3f})"))
-    axes.set_xlabel("stated probability", fontsize=9)
-    axes.set_ylabel("share of right answers", fontsize=9)
-    axes.set_xlim(0, 1)
-    axes.set_ylim(0, 1)
-    axes.set_aspect("equal")
+        curves.append((f"{when} calibration (error {of['error']:.3f})", colour, style, of["confidence"], of["share"]))
     caption = (
         "Reliability: answers of one stated probability should be right in that share of the cases, along the dotted "
         "line. Each point is a tenth of the votes; in brackets the expected calibration error."
     )
-    return Drawing(caption, (svg_element(figure),), tuple(key))
+    return reliability(caption, curves)
 
 
 def _confusions(names: tuple[str, ...], chosen: np.ndarray, truth: np.ndarray, votes: np.ndarray) -> Drawing:

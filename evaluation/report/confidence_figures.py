@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -89,23 +89,37 @@ def calibration(result: QuestionResult, shown: Sequence[RowResult]) -> Drawing |
     known = [row for row in shown if row.tree["confidence"] and row.tree["confidence"]["calibration"]]
     if not known:
         return None
+    styles = row_styles([row.tree for row in result.rows])
+    curves = []
+    for row in known:
+        of = row.tree["confidence"]["calibration"]
+        name = f"{row.tree['label']} (error {of['error']:.3f})"
+        curves.append((name, *styles[row.tree["label"]], of["confidence"], of["accuracy"]))
+    caption = (
+        "Calibration: answers of one stated probability should be right in that share of the cases, along the dotted "
+        "line; in brackets the expected calibration error."
+    )
+    return reliability(caption, curves, result.question.name)
+
+
+def reliability(
+    caption: str, curves: Iterable[tuple[str, str, str, Sequence[float], Sequence[float]]], question: str | None = None
+) -> Drawing:
+    """Draw the share of right answers against the probability that was stated.
+
+    ``curves`` have a name, a colour, a style of line, stated probabilities, and shares of right answers; ``question`` is
+    the one that the drawing belongs to.
+    """
     figure = blank_figure(4.0, 3.9)
     axes = figure.add_subplot()
     axes.plot([0, 1], [0, 1], ":", color=GREY, linewidth=1.2)
-    styles = row_styles([row.tree for row in result.rows])
     key = []
-    for row in known:
-        of = row.tree["confidence"]["calibration"]
-        colour, style = styles[row.tree["label"]]
-        axes.plot(of["confidence"], of["accuracy"], style, marker="o", markersize=4, color=colour)
-        key.append((colour, style, f"{row.tree['label']} (error {of['error']:.3f})"))
+    for name, colour, style, stated, right in curves:
+        axes.plot(stated, right, style, marker="o", markersize=4, color=colour)
+        key.append((colour, style, name))
     axes.set_xlabel("stated probability", fontsize=9)
     axes.set_ylabel("share of right answers", fontsize=9)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
     axes.set_aspect("equal")
-    caption = (
-        "Calibration: answers of one stated probability should be right in that share of the cases, along the dotted "
-        "line; in brackets the expected calibration error."
-    )
-    return Drawing(caption, (svg_element(figure),), tuple(key), result.question.name)
+    return Drawing(caption, (svg_element(figure),), tuple(key), question)
