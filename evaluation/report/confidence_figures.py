@@ -107,8 +107,8 @@ def reliability(
 ) -> Drawing:
     """Draw the share of right answers against the probability that was stated.
 
-    ``curves`` have a name, a colour, a style of line, stated probabilities, and shares of right answers; ``question`` is
-    the one that the drawing belongs to.
+    ``curves`` have a name, a colour, a style of line, stated probabilities, and shares of right answers.
+    ``question`` is the one that the drawing belongs to.
     """
     figure = blank_figure(4.0, 3.9)
     axes = figure.add_subplot()
