@@ -6,7 +6,7 @@ Shape suffixes: T real tokens of a batch, packed; the others as in `ionbed.encod
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -171,14 +171,15 @@ class Packing:
         widths = band_widths(lengths)
         order = np.argsort(lengths, kind="stable")
         order_B = torch.from_numpy(order).to(mask_BL.device)
-        rows_T, slots_T = mask_BL[order_B].nonzero(as_tuple=True)
-        whole = cls.of(mask_BL)
+        ordered = cls.of(mask_BL[order_B])
+        rows_T, slots_T = ordered.places_T // mask_BL.shape[1], ordered.places_T % mask_BL.shape[1]
         bands, first, token = [], 0, 0
         for width, last in zip(widths, np.searchsorted(lengths[order], widths, "right"), strict=True):
             band = cls.of(mask_BL[order_B[first:last], :width])
             bands.append((slice(token, token + len(band.places_T)), band))
             first, token = int(last), token + len(band.places_T)
-        return replace(whole, places_T=order_B[rows_T] * mask_BL.shape[1] + slots_T, bands=tuple(bands))
+        places_T = order_B[rows_T] * mask_BL.shape[1] + slots_T
+        return cls(mask_BL, places_T, ordered.bounds_B1, tuple(bands))
 
     def pack(self, x_BL: torch.Tensor) -> torch.Tensor:
         """Return the real tokens of a tensor of shape (B, L, ...), as (T, ...)."""

@@ -178,6 +178,9 @@ def test_bands_hold_every_token_once_and_little_padding(lengths, tokens_of_a_ban
         attended = attended_tokens(np.array(lengths), mask.numel(), torch.device("cpu"), torch.float32, 8)
     assert sorted(packing.pack(x).tolist()) == x[mask].tolist()
     assert torch.equal(packing.unpack(packing.pack(x)), x * mask)
+    bounds = packing.bounds_B1.tolist()
+    owners = packing.places_T // mask.shape[1]
+    assert all(len(set(owners[a:b].tolist())) == 1 for a, b in itertools.pairwise(bounds)) and bounds[-1] == len(owners)
     assert [s.start for s, _ in packing.bands] == [0, *(s.stop for s, _ in packing.bands)][:-1]
     assert packing.bands[-1][0].stop == len(packing.places_T)
     for part, band in packing.bands:
