@@ -6,7 +6,6 @@ Nothing heavy is imported before a command runs, so that ``ionbed --help`` answe
 
 from __future__ import annotations
 
-import atexit
 import json
 import logging
 import os
@@ -23,6 +22,7 @@ from .console import examples
 from .data_commands import data_app
 from .errors import InputError
 from .evaluation_commands import register as register_evaluation
+from .pretrain.ending import end_process
 from .publish_commands import register as register_publish
 from .search_commands import register as register_search
 from .training_commands import register as register_training
@@ -322,21 +322,12 @@ def _say_counts(counts: dict[str, Any], out: Path) -> None:
 
 
 def run() -> NoReturn:
-    """Run the command line with the words of this process, and end it.
-
-    One of several processes ends without Python's finalisation: a thread of gloo's that lets go of its last tensor
-    meanwhile aborts the process (https://github.com/pytorch/pytorch/issues/190489), and with it a finished run.
-    """
+    """Run the command line with the words of this process, and end it."""
     try:
         code = main()
     except SystemExit as error:  # as `ionbed.pretrain.turns` ends processes beside one that has an error
         code = error.code if isinstance(error.code, int) else 1
-    if os.environ.get("WORLD_SIZE", "1") == "1":
-        raise SystemExit(code)
-    atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    os._exit(code)
+    end_process(code)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

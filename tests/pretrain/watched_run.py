@@ -17,6 +17,7 @@ from pathlib import Path
 from ionbed.configs.loading import load_config
 from ionbed.pretrain import loop, task
 from ionbed.pretrain.config import PretrainConfig
+from ionbed.pretrain.ending import end_process
 from ionbed.pretrain.run import pretrain
 
 
@@ -49,3 +50,4 @@ def main(folder: str, stop_after: str, stopping_rank: str, *overrides: str) -> N
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
+    end_process()
