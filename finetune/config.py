@@ -21,6 +21,20 @@ LEARNED_TEMPERATURES = (0.01, 1.0)
 
 
 @dataclass(frozen=True)
+class FinetuneDataConfig(DataConfig):
+    """Which spectra to train on: of those in the folds, the spectra of a share of the molecules."""
+
+    molecules_share: float = 1.0
+    molecules_seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.molecules_share <= 1:
+            raise ValueError(f"molecules_share is {self.molecules_share}; it must be above 0 and at most 1")
+        check_least(self, 0, "molecules_seed")
+
+
+@dataclass(frozen=True)
 class InitConfig:
     """Where the encoder comes from, and what changes about it."""
 
@@ -106,7 +120,7 @@ class FinetuneConfig:
     """Everything `ionbed.finetune.run.finetune` needs."""
 
     output: Path
-    data: DataConfig
+    data: FinetuneDataConfig
     training: LoopConfig
     init: InitConfig = field(default_factory=InitConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)

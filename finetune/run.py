@@ -16,6 +16,7 @@ from ..pretrain.signals import StopSignal, heeding
 from ..pretrain.trackers import check_trackers
 from ..pretrain.turns import main_first
 from .config import FinetuneConfig
+from .molecule_share import without_whole_share
 from .pool import check_pool, read_pool
 from .task import ContrastiveTask
 
@@ -57,6 +58,7 @@ def finetuning_identity(config: FinetuneConfig, spectra: TrainingSpectra) -> dic
         identity["init"]["model"] = load_model(config.init.model).model_hash()
         del identity["init"]["random"]
     del identity["recompute"]
+    identity = without_whole_share(identity)
     # What is off changes nothing.
     for section, name in (("sampling", "formula_negatives_per_anchor"), ("sampling", "spread_conditions"),
                           ("loss", "fingerprint")):  # fmt: skip

@@ -22,6 +22,7 @@ from ..spectra.molecules import element_formula, morgan_fingerprints, tanimoto_m
 from ..spectra.store import Store
 from .batch import ContrastiveBatch, StructureBatch
 from .config import FinetuneConfig, SamplingConfig
+from .molecule_share import rows_of_share
 from .objective import ContrastiveObjective, term_counts
 from .pool import Pool
 from .sampling import MoleculeBatches, condition_codes, numbered_molecules
@@ -61,7 +62,7 @@ class ContrastiveTask:
         train_rows, validation_rows = (r[self.molecule[r] >= 0] for r in (spectra.rows, spectra.validation_rows))
         if not len(train_rows):
             raise InputError(f"{config.data.store}: no spectrum of the training folds has a structure to learn from")
-        self.rows = train_rows
+        self.rows = rows_of_share(config.data, train_rows, self.molecule, list(structures))
         self.predicted_bits = self._predicted_bits()
         self.module = ContrastiveObjective(self.encoder, config, len(self.predicted_bits))
         self.weights = self.module.weights
@@ -70,7 +71,7 @@ class ContrastiveTask:
         if sampling.formula_negatives_per_anchor:
             self.formula = np.array([element_formula(text) for text in smiles], object)
         self.conditions = self._conditions() if sampling.spread_conditions else None
-        self.batches = self._sampler(train_rows, config.sampling)
+        self.batches = self._sampler(self.rows, config.sampling)
         # A validation fold may be smaller than a batch; one molecule is no contrast at all.
         polarity = spectra.polarity[validation_rows]
         molecules = max(len(np.unique(self.molecule[validation_rows[polarity == sign]])) for sign in (1, -1, 0))

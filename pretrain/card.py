@@ -123,6 +123,7 @@ def _training(stages: Sequence[Mapping[str, Any]], run: Mapping[str, Any]) -> st
         ("molecules", lambda s: _count(s, "molecules")),
         ("split (hash)", lambda s: f"`{s['split'][:12]}`" if s.get("split") else "none"),
         ("folds", lambda s: ", ".join(s.get("folds") or ()) or "all spectra"),
+        ("share of the molecules, drawn (seed)", _share),
         ("steps", lambda s: _count(s, "steps")),
         ("size of a step", lambda s: str(s.get("batch", "-"))),
         ("spectra seen", lambda s: _count(s, "spectra_seen")),
@@ -146,6 +147,11 @@ def _training(stages: Sequence[Mapping[str, Any]], run: Mapping[str, Any]) -> st
         text += "\n\nLosses at the end of the last stage:\n\n"
         text += _table(["", "training, last logged", "validation"], shown)
     return text
+
+
+def _share(stage: Mapping[str, Any]) -> str:
+    share = stage.get("molecules_share")
+    return "-" if share is None else f"{share:.4g} ({stage.get('molecules_seed', '-')})"
 
 
 def _limits(config: IonbedConfig, stages: Sequence[Mapping[str, Any]]) -> str:

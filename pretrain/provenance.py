@@ -64,13 +64,15 @@ def training_record(tree: Mapping[str, Any], summary: Mapping[str, Any], log: Pa
         The run's log, whose lines tell the share of the measured peak.
     """
     shares = [entry["mfu"] for entry in _lines(log) if isinstance(entry.get("mfu"), (int, float))]
-    training, sampling = tree["training"], tree.get("sampling")
+    training, sampling, data = tree["training"], tree.get("sampling"), tree["data"]
+    share = {name: data[name] for name in ("molecules_share", "molecules_seed") if data.get("molecules_share", 1) < 1}
     batch = (
         f"{sampling['anchors']:,} molecules of {sampling['spectra_per_molecule']:,} spectra, and their negatives"
         if sampling
         else f"{training['batch_tokens']:,} tokens"
     )
     return {
+        **share,
         "steps": summary["steps"],
         "batch": batch,
         "spectra_seen": summary["spectra"],

@@ -9,11 +9,11 @@ from typing import Literal
 from ...configs.loading import load_tree
 from ...pretrain.config import (
     AugmentationConfig,
-    DataConfig,
     TrainingConfig,
     check_least,
     check_share,
 )
+from ..config import FinetuneDataConfig
 from .computed import CLASS_LABELS, FINGERPRINT, PROPERTIES, check_computed, check_smarts
 
 TaskKind = Literal["classification", "multi-label", "regression"]
@@ -118,7 +118,7 @@ class LabelledConfig:
 
     task: TaskKind
     output: Path
-    data: DataConfig
+    data: FinetuneDataConfig
     labels: LabelsConfig
     training: TrainingConfig
     init: EncoderConfig = field(default_factory=EncoderConfig)

@@ -13,8 +13,9 @@ from ...errors import InputError
 from ...pretrain.data import TrainingSpectra
 from ...pretrain.processes import process_state
 from ...spectra.store import Store
+from ..molecule_share import rows_of_share
 from .config import LabelledConfig
-from .labels import TABLE_COLUMNS, describe_counts, read_labels, with_enough
+from .labels import TABLE_COLUMNS, counted_in_share, describe_counts, read_labels, with_enough
 from .losses import vote_weights
 from .own_split import make_own_split, molecules_of
 
@@ -41,7 +42,7 @@ class LabelledSpectra(TrainingSpectra):
         Of every row of the store; see `ionbed.finetune.labelled.own_split.molecules_of`.
     spectrum_id : object array of str, of shape (n,)
     train_rows, validation_rows_all, test_rows : int64 arrays
-        Rows with a label.
+        Rows with a label; of the training fold, those of the share of its molecules that is used.
     mean, spread : float64 arrays of shape (K,)
         Of the numbers of a regression over the training fold; 0 and 1 else.
 
@@ -66,8 +67,13 @@ class LabelledSpectra(TrainingSpectra):
         super().__init__(replace(config.data, split=path), cache)
         assert self.split is not None
         fold = self.split.fold_of_rows(table)
-        self.molecule = molecules_of(table)
-        labels = with_enough(labels, np.flatnonzero(fold == "train"), self.molecule, config.labels)
+        names, self.molecule = molecules_of(table)
+        in_fold = np.flatnonzero(fold == "train")
+        used = rows_of_share(config.data, in_fold, self.molecule, names.tolist(), quiet=quiet)
+        # The questions are those of the whole fold, so that runs with other shares of it are asked the same.
+        labels = with_enough(labels, in_fold, self.molecule, config.labels)
+        if len(used) < len(in_fold):
+            labels = counted_in_share(labels, used)
         if says:
             for line in describe_counts(labels):
                 logger.info("%s", line)
@@ -75,7 +81,7 @@ class LabelledSpectra(TrainingSpectra):
         self.spectrum_id = np.array(table["spectrum_id"].to_pylist(), object)
         known = labels.is_known
         self.train_rows, self.validation_rows_all, self.test_rows = (
-            np.flatnonzero(known & (fold == name)) for name in ("train", "validation", "test")
+            rows[known[rows]] for rows in (used, *(np.flatnonzero(fold == name) for name in ("validation", "test")))
         )
         for name, rows in (("train", self.train_rows), ("validation", self.validation_rows_all)):
             if not len(rows):

@@ -135,6 +135,33 @@ def with_enough(labels: Labels, train: np.ndarray, molecule: np.ndarray, config:
     return kept
 
 
+def counted_in_share(labels: Labels, used: np.ndarray) -> Labels:
+    """Return labels with a count of those that a share of the training fold teaches nothing about.
+
+    Parameters
+    ----------
+    used : int64 array
+        Rows of the store that are trained on.
+
+    Raises
+    ------
+    InputError
+        It teaches nothing about any of them, or a number is one and the same.
+    """
+    values = labels.values[used]
+    if labels.task == "classification":
+        num_known = len(np.unique(values[~np.isnan(values)]))
+        num_missing, what, enough = len(labels.names) - num_known, "classes without a molecule", num_known >= 2
+    else:
+        differ = np.array([len(np.unique(column[~np.isnan(column)])) > 1 for column in values.T])
+        num_missing, what = int((~differ).sum()), "labels with one answer only"
+        enough = bool(differ.all() if labels.task == "regression" else differ.any())
+    if not enough:
+        raise InputError(f"{labels.source}: the molecules of data.molecules_share have too few answers to learn from; "
+                         "raise the share, or draw others by data.molecules_seed")  # fmt: skip
+    return replace(labels, counts={**labels.counts, f"{what} in the share of the training fold": num_missing})
+
+
 def num_molecules(is_so: np.ndarray, molecule: np.ndarray) -> np.ndarray:
     """Return of how many molecules any spectrum is so, int64 of shape (K,).
 

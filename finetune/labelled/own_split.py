@@ -18,16 +18,16 @@ PRECURSOR_GROUPS = "precursor-group"
 WINDOW_PPM = 10.0
 
 
-def molecules_of(table: pa.Table) -> np.ndarray:
-    """Return a number for each spectrum that spectra of one molecule share, int64 of shape (n,).
+def molecules_of(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    """Return the names of the molecules, str, and the number of each spectrum's molecule, int64 of shape (n,).
 
     A molecule is a first InChIKey block. Spectra without one are taken for one molecule where their precursor m/z are
     connected by steps of at most `WINDOW_PPM` in one polarity.
     """
     blocks = [key[:14] if key else None for key in table["inchikey"].to_pylist()]
     names = [block or f"precursor {group}" for block, group in zip(blocks, precursor_groups(table), strict=True)]
-    molecule: np.ndarray = np.unique(np.array(names, object).astype(str), return_inverse=True)[1].astype(np.int64)
-    return molecule
+    distinct, molecule = np.unique(np.array(names, object).astype(str), return_inverse=True)
+    return distinct, molecule.astype(np.int64)
 
 
 def precursor_groups(table: pa.Table) -> np.ndarray:

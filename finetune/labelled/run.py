@@ -22,6 +22,7 @@ from ...pretrain.run import MODEL_FOLDER, open_training_spectra, run_identity, s
 from ...pretrain.signals import StopSignal, heeding
 from ...pretrain.trackers import check_trackers
 from ...pretrain.turns import main_first
+from ..molecule_share import share_in_use, without_whole_share
 from .calibration import Calibration, conformal_half_width, fit_calibration
 from .config import LabelledConfig
 from .examples import OWN_SPLIT, LabelledSpectra
@@ -90,6 +91,7 @@ def train_on_labels(config: LabelledConfig, *, resume: str | None = None, stop: 
         else:
             task = LabelledTask(config, spectra, encoder.train(), head)
             identity = run_identity(config, spectra, dropout=max(config.init.dropout, config.init.lora_dropout))
+            identity = without_whole_share(identity)
             del identity["report"]  # it decides nothing
             identity |= {"labels": spectra.labels.hash, "init": {**identity["init"], "model": source_hash}}
             about = {"command": "finetune", "config": tree}
@@ -190,6 +192,8 @@ def _refuse_another_run(config: LabelledConfig, spectra: LabelledSpectra) -> Non
     before = read_manifest(config.output, made_by="finetune")["config"]
     now = json.loads(json.dumps(to_tree(config)))
     other = [name for name in ("task", "labels", "init", "head") if before.get(name) != now[name]]
+    if share_in_use(before["data"]) != share_in_use(now["data"]):
+        other.append("data.molecules_share or data.molecules_seed")
     model = config.output / MODEL_FOLDER
     if not other and (model / HEAD).is_file():
         fitted = load_labelled_model(model).about

@@ -163,7 +163,7 @@ def test_rare_classes_and_labels_are_left_out_and_counted(table, tmp_path):
     classes = {0: "a", 1: "a", 2: "b", 3: "b", 4: "rare"}
     lines = [f"molecule {number},{name}" for number, name in classes.items()]
     config = LabelsConfig(file=write(tmp_path, "\n".join(["name,class", *lines])), key="name", min_molecules=2)
-    molecule, every = molecules_of(table), np.arange(len(table))
+    molecule, every = molecules_of(table)[1], np.arange(len(table))
     labels = with_enough(read_labels("classification", config, table), every, molecule, config)
     assert labels.names == ("a", "b") and labels.is_known.sum() == 24
     assert labels.counts["spectra of classes left out"] == 6
@@ -188,10 +188,10 @@ def test_answers_are_counted_by_molecule_whichever_spectrum_has_them(table, tmp_
         lines.append(f"{name},{second if name.endswith('-2') else first},{number % 2}")
     columns = ("x",) if task == "classification" else ("x", "y")
     config = LabelsConfig(file=write(tmp_path, "\n".join(lines)), columns=columns, min_molecules=20)
-    labels = with_enough(read_labels(task, config, table), np.arange(144), molecules_of(table), config)
+    labels = with_enough(read_labels(task, config, table), np.arange(144), molecules_of(table)[1], config)
     assert len(labels.names) == 2
     with pytest.raises(InputError, match="min_molecules"):
-        with_enough(read_labels(task, config, table), np.arange(144), molecules_of(table),
+        with_enough(read_labels(task, config, table), np.arange(144), molecules_of(table)[1],
                     replace(config, min_molecules=25))  # fmt: skip
 
 
@@ -200,7 +200,7 @@ def test_a_number_that_is_one_for_all_is_refused(table, tmp_path):
     config = LabelsConfig(file=write(tmp_path, "\n".join(["name,x", *lines])), key="name")
     labels = read_labels("regression", config, table)
     with pytest.raises(InputError, match="'x' is one number for all"):
-        with_enough(labels, np.arange(len(table)), molecules_of(table), config)
+        with_enough(labels, np.arange(len(table)), molecules_of(table)[1], config)
 
 
 def test_own_split_by_structure_keeps_molecules_apart(table):
@@ -223,7 +223,7 @@ def test_own_split_without_structures_keeps_precursors_apart(table):
     for group in np.unique(groups[known]):
         assert len(set(fold[known & (groups == group)])) == 1
     # leucine and isoleucine have one precursor, and are taken for one molecule here
-    assert len(np.unique(molecules_of(table))) == len(np.unique(groups)) < 24
+    assert len(np.unique(molecules_of(table)[1])) == len(np.unique(groups)) < 24
 
 
 @pytest.mark.parametrize("column", ["inchikey", "precursor_mz"])
@@ -288,7 +288,7 @@ def test_columns_of_a_file_are_not_thinned_as_bits_are(table, tmp_path):
     changes = [f"labels.file={path}", "labels.key=name", "labels.fingerprint_bits=1", "labels.min_molecules=2"]
     config = load_config(LabelledConfig, "label-multilabel", changes).labels
     labels = read_labels("multi-label", config, table)
-    assert with_enough(labels, np.arange(len(table)), molecules_of(table), config).names == ("a", "same as a", "b")
+    assert with_enough(labels, np.arange(len(table)), molecules_of(table)[1], config).names == ("a", "same as a", "b")
 
 
 def test_every_computed_label_stands_in_a_configuration():
