@@ -47,12 +47,14 @@ class Candidates:
     block : object array of str, of shape (m,)
         First InChIKey blocks, each once.
     smiles : object array of str, of shape (m,)
-        Written by one program, without stereochemistry and isotopes: their style says nothing of where they are from.
-        Empty where RDKit cannot read the structure.
+        Written by one program, without stereochemistry, isotopes and salts, protons where an index has them: their
+        style says nothing of where they are from (`ionbed.evaluation.structure_cache.structures_of`). Empty where
+        RDKit cannot read the structure.
     exact_mass : float64 array of shape (m,)
-        Of the molecule as in ``smiles``, in Da, whatever its charge; NaN where RDKit cannot read the structure.
+        Of the molecule with the protons that its source draws, in Da, whatever its charge; NaN where RDKit cannot
+        read the structure.
     formula : object array of str, of shape (m,)
-        Of the molecule as in ``smiles``, in Hill order, with the formal charge where there is one; empty where unknown.
+        Of the same, in Hill order, with the formal charge where there is one; empty where unknown.
     source : int64 array of shape (m,)
         Index into ``source_names``; 0 is the store.
     place : int64 array of shape (m,)

@@ -21,7 +21,7 @@ FINGERPRINT_RADIUS = 2
 FINGERPRINT_BITS = 2048
 FINGERPRINT_BYTES = FINGERPRINT_BITS // 8
 
-_FORMAT = 1  # of the cached files: raise it when a structure is worked out in another way
+_FORMAT = 2  # of the cached files: raise it when a structure is worked out in another way
 _PER_TASK = 256
 _WORTH_PROCESSES = 4 * _PER_TASK
 SCHEMA = pa.schema(
@@ -41,8 +41,10 @@ def structures_of(structures: Sequence[str], cache: Path | None, *, label: str, 
     Returns
     -------
     pyarrow.Table
-        One row for each: ``block`` of the InChIKey, ``smiles`` and ``formula`` without stereochemistry and isotopes,
-        ``exact_mass`` in Da, ``fingerprint`` packed; null where RDKit cannot read it.
+        One row for each: ``block`` of the InChIKey, ``smiles`` and packed ``fingerprint`` of the parent molecule
+        (`ionbed.spectra.molecules.parent_molecule`: what an index keeps, and what models are trained with), without
+        stereochemistry and isotopes; ``formula`` and ``exact_mass`` in Da with the protons that are drawn, since
+        adducts are counted from them: ``[M]+`` is of betaine's cation. Null where RDKit cannot read it.
 
     Raises
     ------
@@ -78,30 +80,37 @@ def _describe(structure: str) -> dict[str, Any]:
     from rdkit import Chem, rdBase
     from rdkit.Chem.rdMolDescriptors import CalcMolFormula
 
-    from ..spectra.molecules import formula_mass_and_charge, morgan_fingerprints, standardise
+    from ..spectra.molecules import formula_mass_and_charge, morgan_fingerprints, parent_molecule, standardise
 
     unknown = dict.fromkeys(SCHEMA.names)
-    molecule = standardise(structure) if structure else None
-    if molecule is None:
+    drawn = standardise(structure) if structure else None
+    parent = parent_molecule(structure) if drawn is not None else None
+    if drawn is None or parent is None:
         return unknown
     with rdBase.BlockLogs():
-        # Written, read and written again: the first string still depends on the stereochemistry that it leaves out.
-        drawn: Mol | None = Chem.MolFromSmiles(molecule.smiles)
-        if drawn is None:
+        flat = _flat(parent.smiles)
+        with_protons = flat if "." in drawn.smiles or drawn == parent else _flat(drawn.smiles)
+        if flat is None or with_protons is None:
             return unknown
-        flat: Mol | None = Chem.MolFromSmiles(Chem.MolToSmiles(drawn, isomericSmiles=False))
-        if flat is None:
-            return unknown
-        smiles, formula = Chem.MolToSmiles(flat), CalcMolFormula(flat)
+        smiles, formula = Chem.MolToSmiles(flat), CalcMolFormula(with_protons)
     mass_and_charge = formula_mass_and_charge(formula)
     fingerprint = morgan_fingerprints([smiles], radius=FINGERPRINT_RADIUS, bits=FINGERPRINT_BITS)
     return {
-        "block": molecule.inchikey[:14],
+        "block": parent.inchikey[:14],
         "smiles": smiles,
         "formula": formula,
         "exact_mass": mass_and_charge[0] if mass_and_charge else None,
         "fingerprint": np.packbits(fingerprint[0]).tobytes(),
     }
+
+
+def _flat(smiles: str) -> Mol | None:
+    """Return a molecule without stereochemistry and isotopes."""
+    from rdkit import Chem
+
+    mol: Mol | None = Chem.MolFromSmiles(smiles)
+    # Written, read and written again: the first string still depends on the stereochemistry that it leaves out.
+    return None if mol is None else Chem.MolFromSmiles(Chem.MolToSmiles(mol, isomericSmiles=False))
 
 
 def _hash_of(structures: Iterable[str]) -> str:

@@ -69,4 +69,6 @@ def finetuning_identity(config: FinetuneConfig, spectra: TrainingSpectra) -> dic
     else:
         pool = config.molecules.pool_in_use
         identity["molecules"]["pool"] = sha256_of_file(pool) if pool is not None else None
+        # As of before there was this line, salts and protons were as the store draws them.
+        identity["molecules"]["structures_drawn_as"] = "parent molecules"
     return identity

@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..spectra.molecule_features import MoleculeFeatures
+from ..spectra.molecules import parent_molecule
 from .config import MoleculesConfig
 from .pool import Pool
+
+_HAS_CHARGES_OR_PARTS = ("+", "-", ".")
+"""A SMILES of a store is that of the parent molecule already, unless it has one of them."""
+
+
+def parents_of(structures: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return first InChIKey block and SMILES of the parent molecule of each molecule, in order.
+
+    What is embedded of a structure in an index and in an evaluation too: `ionbed.spectra.molecules.parent_molecule`.
+
+    Parameters
+    ----------
+    structures : mapping of str to str
+        Of a store, as `ionbed.finetune.sampling.numbered_molecules` returns them.
+    """
+    found = []
+    for block, smiles in structures.items():
+        may_differ = any(sign in smiles for sign in _HAS_CHARGES_OR_PARTS)
+        parent = parent_molecule(smiles) if may_differ else None
+        found.append((block, smiles) if parent is None else (parent.inchikey[:14], parent.smiles))
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,7 +41,8 @@ class TrainingStructures:
     Attributes
     ----------
     number_of : int64 array
-        Number of each molecule's structure (-1: of no spectrum that is trained or validated on).
+        Number of each molecule's structure (-1: of no spectrum that is trained or validated on). A salt and its base
+        are two molecules of a store and have one structure.
     features : MoleculeFeatures
         Of each structure.
     first_of_pool : int
@@ -31,14 +54,19 @@ class TrainingStructures:
     first_of_pool: int
 
     @classmethod
-    def of(cls, used: np.ndarray, smiles: Sequence[str], pool: Pool | None = None) -> TrainingStructures:
-        """Collect the structures of the molecules ``used`` (numbers), of all whose ``smiles`` are given."""
-        number_of = np.full(len(smiles), -1, np.int64)
-        number_of[used] = np.arange(len(used))
-        features = MoleculeFeatures.of([smiles[molecule] for molecule in used.tolist()])
+    def of(cls, used: np.ndarray, parents: Sequence[tuple[str, str]], pool: Pool | None = None) -> TrainingStructures:
+        """Collect the structures of the molecules ``used`` (numbers), of all whose parents (`parents_of`) are given."""
+        number_of = np.full(len(parents), -1, np.int64)
+        smiles: dict[str, str] = {}
+        number_of_block: dict[str, int] = {}
+        for molecule in used.tolist():
+            block, text = parents[molecule]
+            smiles.setdefault(block, text)
+            number_of[molecule] = number_of_block.setdefault(block, len(number_of_block))
+        features = MoleculeFeatures.of(list(smiles.values()))
         if pool is not None:
             features = MoleculeFeatures.concatenated([features, pool.features])
-        return cls(number_of, features, len(used))
+        return cls(number_of, features, len(smiles))
 
     def __len__(self) -> int:
         """Return the number of structures."""
@@ -71,7 +99,7 @@ class StructureSampler:
     ) -> None:
         self.structures, self.config, self.width = structures, config, window_ppm * 1e-6
         self.log_mass = np.log(structures.features.mass)
-        measured = structures.number_of[np.unique(molecules)]
+        measured = np.unique(structures.number_of[molecules])
         pool = np.arange(structures.first_of_pool, len(structures))
         share = config.pool_share if use_pool else 0.0
         self.sources = [(measured, 1 - share), (pool, share)]

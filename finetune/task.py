@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import fields, replace
 
 import numpy as np
@@ -26,7 +26,7 @@ from .molecule_share import rows_of_share
 from .objective import ContrastiveObjective, term_counts
 from .pool import Pool
 from .sampling import MoleculeBatches, condition_codes, numbered_molecules
-from .structures import StructureSampler, TrainingStructures
+from .structures import StructureSampler, TrainingStructures, parents_of
 
 _STRUCTURES = 201
 """Stream of random numbers from which the structures of a batch are drawn."""
@@ -87,18 +87,21 @@ class ContrastiveTask:
         self, structures: Mapping[str, str], validation_rows: np.ndarray, pool: Pool | None
     ) -> dict[bool, StructureSampler]:
         """Return what draws structures for training (False) and for validation (True), each from its own fold."""
+        parents = parents_of(structures)
         if pool is not None:
-            pool = self._unknown(pool)
+            pool = self._unknown(pool, {block for block, _ in parents})
         used = np.unique(self.molecule[np.concatenate([self.rows, validation_rows])])
-        found = TrainingStructures.of(used, list(structures.values()), pool)
+        found = TrainingStructures.of(used, parents, pool)
         window, molecules = self.config.sampling.window_ppm, self.config.molecules
         return {
             held_out: StructureSampler(found, self.molecule[rows], window, molecules, use_pool=not held_out)
             for held_out, rows in ((False, self.rows), (True, validation_rows))
         }
 
-    def _unknown(self, pool: Pool) -> Pool:
+    def _unknown(self, pool: Pool, parents: Set[str]) -> Pool:
         """Return the pool without what is in the store, is trained on by its spectra or must not be seen, or held out.
+
+        ``parents`` are the first InChIKey blocks of the store's structures as a pool has them, without their salts.
 
         Raises
         ------
@@ -107,7 +110,7 @@ class ContrastiveTask:
         """
         split = self.spectra.split
         in_store = {key[:14] for key in self.spectra.inchikey.tolist() if key}  # also where there is no SMILES
-        left = pool.without({*in_store, *(split.folds if split is not None else ())})
+        left = pool.without({*in_store, *parents, *(split.folds if split is not None else ())})
         if not len(left.blocks):
             raise InputError(
                 f"{self.config.molecules.pool}: store and split know all of its {len(pool.blocks):,} molecules; name "

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ionbed.embeddings.structure_rows import structure_rows
 from ionbed.errors import InputError
 from ionbed.evaluation import structure_cache as module
 from ionbed.evaluation.candidates import candidate_molecules
@@ -84,6 +85,21 @@ def test_a_molecule_and_its_ion_are_one_candidate(build, make_data, tmp_path):
     data = make_data([build.spectrum(0, 0, smiles="CCO")], {0: "test"})
     (tmp_path / "pool.smi").write_text("CCCN amine\nCCC[NH3+] ion\n")
     assert candidate_molecules(data, [tmp_path / "pool.smi"]).smiles.tolist() == ["CCO", "CCCN"]
+
+
+def test_structures_are_those_that_an_index_keeps_and_masses_those_that_adducts_count_from(build, make_data, tmp_path):
+    """A salt of a pool is its base, in the store already; betaine's cation has the mass of its ``[M]+``."""
+    salt, base, cation, betaine = "CC(N)CO.Cl", "CC(N)CO", "C[N+](C)(C)CC(=O)O", "C[N+](C)(C)CC(=O)[O-]"
+    data = make_data([build.spectrum(0, 0, smiles=cation), build.spectrum(1, 1, smiles=base)], {0: "test", 1: "test"})
+    (tmp_path / "pool.smi").write_text(f"{salt} salt\n{betaine} inner salt\nCCO.Cl.O other\n")
+    found = candidate_molecules(data, [tmp_path / "pool.smi"])
+    kept, _, _ = structure_rows([cation, base, "CCO"])
+    assert set(found.smiles) == set(kept["smiles"].to_pylist()) == {betaine, base, "CCO"}
+    assert found.counts["entries that were there before"] == 2
+    of = {smiles: row for row, smiles in enumerate(found.smiles)}
+    assert found.exact_mass[of[betaine]] == pytest.approx(118.08680, abs=1e-4)
+    assert found.formula[of[betaine]] == "C5H12NO2+" and found.formula[of["CCO"]] == "C2H6O"
+    assert np.array_equal(np.unpackbits(found.fingerprint[of[betaine]]), morgan_fingerprints([betaine])[0])
 
 
 def test_isotopes_and_their_masses_are_those_of_the_common_molecule(build, make_data):

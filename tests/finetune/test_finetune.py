@@ -216,6 +216,7 @@ def test_what_does_not_decide_the_weights_may_change(store, split, pretrained, t
         assert identity(other) != identity(), other
     assert not {"molecules", "recompute"} & identity().keys()  # a run from before there were these options goes on
     assert identity("molecules.weight=1") != identity("molecules.weight=1", "molecules.isobars=9")
+    assert identity("molecules.weight=1")["molecules"]["structures_drawn_as"] == "parent molecules"
     drop = "init.dropout=0.1"
     assert identity(drop, "training.micro_batch_tokens=77") != identity(drop)
     with pytest.raises(ionbed.InputError, match=r"unknown key 'training\.batch_tokens'"):

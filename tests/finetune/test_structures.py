@@ -6,21 +6,25 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
 import ionbed
+from ionbed.artifacts import sha256_of_file, write_manifest
 from ionbed.configs.loading import load_config
+from ionbed.embeddings.structure_rows import structure_rows
 from ionbed.finetune.config import FinetuneConfig, MoleculesConfig, SamplingConfig
 from ionbed.finetune.losses import fingerprint_loss
 from ionbed.finetune.pool import Pool, read_pool
 from ionbed.finetune.sampling import MoleculeBatches, condition_codes, numbered_molecules, spread
-from ionbed.finetune.structures import StructureSampler, TrainingStructures
+from ionbed.finetune.structures import StructureSampler, TrainingStructures, parents_of
 from ionbed.finetune.task import RARE_BIT, ContrastiveTask
 from ionbed.pretrain.data import TrainingSpectra
 from ionbed.spectra.molecule_features import MoleculeFeatures, molecule_features
 from ionbed.spectra.molecules import element_formula, morgan_fingerprints, standardise
 from ionbed.spectra.split import Split
+from ionbed.spectra.store import SHARD_NAME, Store, write_shard
 
 # Isomers of C9H13N (amphetamine and others), the pyridinecarboxylic acids, and some that stand alone.
 SMILES = [
@@ -36,8 +40,12 @@ def pool_of(smiles: list[str]) -> Pool:
     return Pool(np.array(keys), MoleculeFeatures.of(smiles))
 
 
+def blocks_and(smiles: list[str]) -> dict[str, str]:
+    return {standardise(text).inchikey[:14]: text for text in smiles}
+
+
 def sampler(allowed: list[int], pool: Pool | None = None, **options: float) -> StructureSampler:
-    structures = TrainingStructures.of(np.arange(len(SMILES)), SMILES, pool)
+    structures = TrainingStructures.of(np.arange(len(SMILES)), parents_of(blocks_and(SMILES)), pool)
     config = MoleculesConfig(weight=1, pool=Path("unused"), **options)
     return StructureSampler(structures, np.array(allowed), 10, config, use_pool=pool is not None)
 
@@ -112,6 +120,14 @@ def test_a_pool_without_a_use_is_refused(tmp_path):
     (tmp_path / "salts.smi").write_text("[Na+].[Cl-] salt\n")
     with pytest.raises(ionbed.InputError, match="none of its 1 structures can be used"):
         read_pool(tmp_path / "salts.smi", tmp_path)
+
+
+def write_store(folder: Path, table: pa.Table) -> None:
+    folder.mkdir()
+    path = folder / SHARD_NAME.format(0)
+    write_shard(table, path)
+    shard = {"file": path.name, "spectra": len(table), "sha256": sha256_of_file(path)}
+    write_manifest(folder, {"command": "prepare", "counts": {}, "shards": [shard]})
 
 
 def make_task(store: Path, split: Path, folder: Path, *changes: str, pool: Pool | None = None) -> ContrastiveTask:
@@ -210,9 +226,51 @@ def test_a_molecule_of_the_store_leaves_the_pool_without_its_smiles_too(task, mo
     monkeypatch.setattr(TrainingSpectra, "smiles", blank)
     assert paracetamol not in numbered_molecules(task.spectra.inchikey, task.spectra.smiles)[1]
     monkeypatch.setattr(task.spectra, "split", None)
-    assert len(task._unknown(pool_of(["CC(=O)Nc1ccc(O)cc1", "CCCCCC"])).blocks) == 1
+    assert len(task._unknown(pool_of(["CC(=O)Nc1ccc(O)cc1", "CCCCCC"]), set()).blocks) == 1
     with pytest.raises(ionbed.InputError, match=r"all of its 1 molecules.*pool_share to 0"):
-        task._unknown(pool_of(["CC(=O)Nc1ccc(O)cc1"]))
+        task._unknown(pool_of(["CC(=O)Nc1ccc(O)cc1"]), set())
+
+
+SALT, BASE, CATION = "CC(N)Cc1ccccc1.Cl", "CC(N)Cc1ccccc1", "C[N+](C)(C)CC(=O)O"
+BETAINE = "C[N+](C)(C)CC(=O)[O-]"
+
+
+def test_structures_are_those_that_an_index_keeps():
+    """A salt without its acid, betaine with its own charges; a salt and its base are one structure."""
+    of_store = blocks_and([SALT, CATION, BASE, "CCO"])
+    assert len(of_store) == 4
+    parents = parents_of(of_store)
+    assert [text for _, text in parents] == [BASE, BETAINE, BASE, "CCO"]
+    rows, _, _ = structure_rows(of_store.values())
+    assert sorted({text for _, text in parents}) == sorted(rows["smiles"].to_pylist())
+    structures = TrainingStructures.of(np.arange(4), parents, pool_of(["CCCCO"]))
+    assert structures.number_of.tolist() == [0, 1, 0, 2] and structures.first_of_pool == 3
+    np.testing.assert_array_equal(structures.features.dense(), molecule_features([BASE, BETAINE, "CCO", "CCCCO"]))
+    source = StructureSampler(structures, np.arange(4), 10, MoleculesConfig(weight=1, structures=9), use_pool=False)
+    assert sorted(drawn(source, [0, 2])) == [0, 1, 2] and drawn(source, [0, 2])[0] == 0
+    assert not source.are_near(np.array([0]), np.array([0])).any()
+
+
+def test_the_parent_of_a_salt_in_the_store_leaves_the_pool(store, split, tmp_path):
+    """Else the structure of a held-out molecule would be a negative, under the block that it has without its salt."""
+    table = Store(store).table()
+    salt = standardise(SALT)
+    smiles, inchikey = (table[name].to_pylist() for name in ("smiles", "inchikey"))
+    for row in range(6):
+        smiles[row], inchikey[row] = salt.smiles, salt.inchikey
+    for name, values in (("smiles", smiles), ("inchikey", inchikey)):
+        table = table.set_column(table.column_names.index(name), name, pa.array(values, pa.string()))
+    rows = [row for row in range(len(table)) if smiles[row] != BASE]
+    write_store(tmp_path / "salt", table.take(rows))
+    folds = dict(Split.load(split).folds)
+    del folds[standardise(BASE).inchikey[:14]]
+    Split("inchikey-block", 1, {**folds, salt.inchikey[:14]: "test"}).save(tmp_path / "split.json")
+    changes = ("molecules.weight=1", "molecules.pool=unused", "molecules.pool_share=0.5")
+    task = make_task(tmp_path / "salt", tmp_path / "split.json", tmp_path, *changes, pool=pool_of([BASE, "CCCCCC"]))
+    structures = task.structures[False].structures
+    np.testing.assert_array_equal(
+        structures.features.dense(np.arange(structures.first_of_pool, len(structures))), molecule_features(["CCCCCC"])
+    )
 
 
 def test_predicted_bits_are_those_that_tell_molecules_apart(task):
