@@ -7,8 +7,6 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
-from ..spectra.molecule_features import FEATURES_VERSION
-
 CONDITIONING = ("polarity", "charge", "collision_energy", "adduct", "instrument")
 PRECURSOR_MODES = ("full", "relative", "hidden")
 
@@ -49,7 +47,8 @@ class IonbedConfig(PretrainedConfig):
     molecule_tower : int
         Width of the tower that embeds structures beside spectra (`ionbed.encoder.molecule_tower`); 0 for none.
     molecule_features : int
-        Version of the features that the tower reads (`ionbed.spectra.molecule_features.FEATURES_VERSION`).
+        Version of the features that the tower reads (`ionbed.spectra.molecule_features.FEATURES_VERSION`); 1 for a
+        model that does not say.
     training : sequence of dict
         What the weights were trained on, one entry per stage: command, split (its hash, or None), folds, numbers of
         spectra and molecules, store (hashes of its shards). A record, not an option: it does not enter the model's
@@ -86,7 +85,7 @@ class IonbedConfig(PretrainedConfig):
         adducts: tuple[str, ...] = (),
         instruments: tuple[str, ...] = (),
         molecule_tower: int = 0,
-        molecule_features: int = FEATURES_VERSION,
+        molecule_features: int = 1,
         initializer_range: float = 0.02,
         training: Sequence[Mapping[str, Any]] = (),
         fusion: Mapping[str, Any] | None = None,

@@ -15,6 +15,7 @@ from ..pretrain.run import COLUMNS, open_training_spectra, run_identity, sole_ru
 from ..pretrain.signals import StopSignal, heeding
 from ..pretrain.trackers import check_trackers
 from ..pretrain.turns import main_first
+from ..spectra.molecule_features import FEATURES_VERSION
 from .config import FinetuneConfig
 from .molecule_share import without_whole_share
 from .pool import check_pool, read_pool
@@ -69,6 +70,7 @@ def finetuning_identity(config: FinetuneConfig, spectra: TrainingSpectra) -> dic
     else:
         pool = config.molecules.pool_in_use
         identity["molecules"]["pool"] = sha256_of_file(pool) if pool is not None else None
+        identity["molecules"]["features_version"] = FEATURES_VERSION
         # As of before there was this line, salts and protons were as the store draws them.
         identity["molecules"]["structures_drawn_as"] = "parent molecules"
     return identity

@@ -18,6 +18,7 @@ from ..errors import InputError
 from ..pretrain.augmentation import augment
 from ..pretrain.data import TrainingSpectra
 from ..pretrain.masking import hide_metadata
+from ..spectra.molecule_features import FEATURES_VERSION
 from ..spectra.molecules import element_formula, morgan_fingerprints, tanimoto_matrix
 from ..spectra.store import Store
 from .batch import ContrastiveBatch, StructureBatch
@@ -232,7 +233,8 @@ def initial_encoder(config: FinetuneConfig) -> IonbedModel:
     before = source.config if source is not None else init.random.encoder_config()
     options = {f.name: getattr(before, f.name) for f in fields(type(init.random))}
     options |= {"embedding_dim": init.embedding_dim, "dropout": init.dropout, "precursor": init.precursor}
-    encoder = IonbedModel(IonbedConfig(**options, molecule_tower=tower, training=before.training))
+    options |= {"molecule_tower": tower, "molecule_features": FEATURES_VERSION}
+    encoder = IonbedModel(IonbedConfig(**options, training=before.training))
     new = ("projection.", "molecule_tower.")
     if source is not None:
         weights = {k: v for k, v in source.state_dict().items() if not k.startswith(new)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import subprocess
 import sys
@@ -89,5 +90,7 @@ def test_what_it_cannot_embed_is_said():
         small_model().embed_molecules("CCO")
     with pytest.raises(ionbed.InputError, match="version 0, this ionbed computes version 1; use the ionbed"):
         small_model(molecule_features=0).embed_molecules(SMILES)
+    # Of a model that does not say: the first version, also where later ones are computed.
+    assert inspect.signature(IonbedConfig).parameters["molecule_features"].default == 1
     with pytest.raises(ValueError, match="molecule_tower is -1"):
         IonbedConfig(molecule_tower=-1)

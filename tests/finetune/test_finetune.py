@@ -25,6 +25,7 @@ from ionbed.pretrain import loop
 from ionbed.pretrain.config import PretrainConfig
 from ionbed.pretrain.data import TrainingSpectra
 from ionbed.pretrain.run import pretrain
+from ionbed.spectra.molecule_features import FEATURES_VERSION
 from ionbed.spectra.split import Split
 from ionbed.spectra.store import SHARD_NAME, Store, write_shard
 
@@ -217,6 +218,7 @@ def test_what_does_not_decide_the_weights_may_change(store, split, pretrained, t
     assert not {"molecules", "recompute"} & identity().keys()  # a run from before there were these options goes on
     assert identity("molecules.weight=1") != identity("molecules.weight=1", "molecules.isobars=9")
     assert identity("molecules.weight=1")["molecules"]["structures_drawn_as"] == "parent molecules"
+    assert identity("molecules.weight=1")["molecules"]["features_version"] == FEATURES_VERSION
     drop = "init.dropout=0.1"
     assert identity(drop, "training.micro_batch_tokens=77") != identity(drop)
     with pytest.raises(ionbed.InputError, match=r"unknown key 'training\.batch_tokens'"):
@@ -272,6 +274,23 @@ def test_structures_of_a_pool_are_trained_with_in_place_of_others(store, pretrai
     moved.write_text("CCCCN butylamine\n")
     with pytest.raises(ionbed.InputError, match=r"other values of molecules\.pool"):
         run(store, None, pretrained, output, *changes, f"molecules.pool={moved}", resume="auto")
+
+
+def test_other_features_of_structures_are_another_run_and_another_model(store, split, tmp_path, monkeypatch):
+    changes = ("molecules.weight=1", "molecules.width=16", "training.steps=3", "training.warmup_steps=1", RANDOM)
+    output = tmp_path / "run"
+    first = run(store, split, None, output, *changes)
+    newer = FEATURES_VERSION + 1
+    for module in ("finetune.run", "finetune.task", "encoder.modeling_ionbed"):
+        monkeypatch.setattr(f"ionbed.{module}.FEATURES_VERSION", newer)
+    with pytest.raises(ionbed.InputError, match=r"other values of molecules\.features_version \(was 1\)"):
+        run(store, split, None, output, *changes, resume="auto")
+    with pytest.raises(
+        ionbed.InputError, match=rf"of version {FEATURES_VERSION}, this ionbed computes version {newer}"
+    ):
+        ionbed.load_model(first).embed_molecules(["CCO"])
+    model = ionbed.load_model(run(store, split, None, tmp_path / "newer", *changes))
+    assert model.config.molecule_features == newer and model.embed_molecules(["CCO"]).shape == (1, 16)
 
 
 @pytest.mark.parametrize("off", ["molecules.weight=0", "molecules.pool_share=0"])
