@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -22,7 +23,7 @@ from ..progress import unseen
 from ..spectra.columns import SpectrumColumns
 from ..spectra.deduplication import UniqueNames
 from ..spectra.spectrum import Spectrum
-from ..spectra.store import SCHEMA, Store, spectra_from_table, table_from_spectra, write_shard
+from ..spectra.store import SCHEMA, Store, spectra_from_table, table_from_spectra
 from .fused_search import OPEN_DEPTH, FusedSearch
 from .fusion import fusion_of
 from .hits import HIT_METADATA, EmbeddedQueries, Hits, ScoreName
@@ -42,6 +43,9 @@ from .queries import embed_queries
 
 if TYPE_CHECKING:
     import faiss
+
+ROWS_AT_ONCE = 8192
+"""Of the saved metadata: what is read to look at one spectrum."""
 
 
 class Index(SavedIndex):
@@ -135,10 +139,7 @@ class Index(SavedIndex):
         """
         folder = Path(folder)
         manifest, vectors = open_index_folder(folder, "spectra", model)
-        try:
-            index = cls(vectors, None, manifest, model=model, folder=folder)
-        except (OSError, KeyError, pa.ArrowException) as error:
-            raise damaged(folder, error) from None
+        index = cls(vectors, None, manifest, model=model, folder=folder)
         if not len(index) == len(index.precursor_mz) == manifest["counts"]["kept"]:
             raise InputError(f"{folder}: its vectors, metadata and manifest differ in number; build the index again")
         return index
@@ -167,7 +168,13 @@ class Index(SavedIndex):
         return FusedSearch(fusion, library, self.vectors, self.polarity)
 
     def spectra(self, rows: Sequence[int] | np.ndarray) -> list[Spectrum]:
-        """Return library spectra with their peaks, in the order of ``rows``; only the parts needed are read."""
+        """Return library spectra with their peaks, in the order of ``rows``; only the parts needed are read.
+
+        Raises
+        ------
+        InputError
+            What was saved of them is damaged.
+        """
         rows = np.asarray(rows, np.int64)
         if not len(rows):
             return []
@@ -175,13 +182,15 @@ class Index(SavedIndex):
             raise IndexError(f"rows must lie between 0 and {len(self) - 1}")
         if self._library is not None:
             return list(spectra_from_table(self._library.take(pa.array(rows))))
-        file = pq.ParquetFile(self._metadata_path, memory_map=True)
-        sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
-        ends = np.cumsum(sizes)
-        groups, group_of_row = np.unique(np.searchsorted(ends, rows, side="right"), return_inverse=True)
+        assert self.folder is not None, "an index without its table in memory was opened from a folder"
+        with _named_where_damaged(self.folder):
+            file = pq.ParquetFile(self.folder / METADATA, memory_map=True, page_checksum_verification=True)
+            sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+            ends = np.cumsum(sizes)
+            groups, group_of_row = np.unique(np.searchsorted(ends, rows, side="right"), return_inverse=True)
+            table = file.read_row_groups(groups.tolist())
         first_in_file = (ends - sizes)[groups]
         first_in_table = np.concatenate([[0], np.cumsum(np.array(sizes)[groups])[:-1]])
-        table = file.read_row_groups(groups.tolist())
         return list(spectra_from_table(table.take(pa.array(rows - (first_in_file - first_in_table)[group_of_row]))))
 
     def embed(self, spectra: Iterable[Spectrum], *, progress: bool = False) -> EmbeddedQueries:
@@ -289,17 +298,28 @@ class Index(SavedIndex):
 
     def _write_metadata(self, folder: Path) -> None:
         # In one form and one piece, so that equal libraries give equal bytes.
-        write_shard(self._columns(SCHEMA.names).cast(SCHEMA).combine_chunks(), folder / METADATA)
-
-    @property
-    def _metadata_path(self) -> Path:
-        assert self.folder is not None, "an index without its table in memory was opened from a folder"
-        return self.folder / METADATA
+        table = self._columns(SCHEMA.names).cast(SCHEMA).combine_chunks()
+        pq.write_table(
+            table, folder / METADATA, compression="zstd", row_group_size=ROWS_AT_ONCE, write_page_checksum=True
+        )
 
     def _columns(self, names: Sequence[str]) -> pa.Table:
         if self._library is not None:
             return self._library.select(list(names))
-        return pq.read_table(self._metadata_path, columns=list(names), memory_map=True)
+        assert self.folder is not None, "an index without its table in memory was opened from a folder"
+        with _named_where_damaged(self.folder):
+            # Of a large file no checksum was compared at the opening; those of the pages that are read are here.
+            return pq.read_table(
+                self.folder / METADATA, columns=list(names), memory_map=True, page_checksum_verification=True
+            )
+
+
+@contextmanager
+def _named_where_damaged(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, KeyError, pa.ArrowException) as error:
+        raise damaged(folder, error) from None
 
 
 def build(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 
@@ -13,7 +14,7 @@ from ionbed import InputError, read
 from ionbed.embeddings.hits import HIT_METADATA, EmbeddedQueries
 from ionbed.embeddings.index import Index, build
 from ionbed.spectra.spectrum import Spectrum
-from ionbed.spectra.store import SCHEMA, table_from_spectra
+from ionbed.spectra.store import SCHEMA, table_from_spectra, write_shard
 
 from .conftest import CountSketchModel, random_spectrum
 
@@ -158,9 +159,7 @@ def test_an_opened_index_saves_the_same_bytes_again(saved, model, tmp_path):
 def test_spectra_come_in_the_order_asked_from_several_row_groups(model, tmp_path, monkeypatch):
     rng = np.random.default_rng(1)
     spectra = [random_spectrum(rng, f"s{i:02}", precursor_mz=100.0 + i) for i in range(25)]
-    monkeypatch.setattr(
-        "ionbed.embeddings.index.write_shard", lambda table, path: pq.write_table(table, path, row_group_size=4)
-    )
+    monkeypatch.setattr("ionbed.embeddings.index.ROWS_AT_ONCE", 4)
     Index.build(model, spectra).save(tmp_path / "index")
     opened = Index.open(tmp_path / "index", model)
     rows = [24, 0, 13, 13, 4]
@@ -278,6 +277,36 @@ def test_large_files_are_compared_on_request(saved, model, monkeypatch):
     opened = Index.open(saved, model)
     with pytest.raises(InputError, match=r"vectors\.faiss: was changed"):
         opened.verify()
+
+
+def test_a_large_table_that_was_changed_is_told_when_it_is_read(saved, model, monkeypatch):
+    monkeypatch.setattr("ionbed.embeddings.index_folder.SMALL_FILE", 0)  # no checksum of a whole file is compared
+    path = saved / "metadata.parquet"
+    whole, file = path.read_bytes(), pq.ParquetFile(path)
+    places = {file.schema.column(number).path: number for number in range(len(file.schema))}
+    for name, look_at in (
+        ("precursor_mz", lambda index: None),
+        ("spectrum_id", lambda index: index.metadata),
+        ("intensity.list.element", lambda index: index.spectra([0])),
+    ):
+        pages = file.metadata.row_group(0).column(places[name])
+        changed = bytearray(whole)
+        first = pages.dictionary_page_offset if pages.has_dictionary_page else pages.data_page_offset
+        changed[first + pages.total_compressed_size - 2] ^= 1
+        path.write_bytes(changed)
+        with pytest.raises(InputError, match=f"{saved}: is damaged .*; build the index again"):
+            look_at(Index.open(saved, model))
+        path.write_bytes(whole)
+    assert Index.open(saved, model).spectra([0])
+
+
+def test_an_index_from_before_there_were_checksums_of_pages_opens(saved, model):
+    table, manifest = pq.read_table(saved / "metadata.parquet"), json.loads((saved / "manifest.json").read_text())
+    write_shard(table, saved / "metadata.parquet")
+    content = (saved / "metadata.parquet").read_bytes()
+    manifest["files"]["metadata.parquet"] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    (saved / "manifest.json").write_text(json.dumps(manifest))
+    assert Index.open(saved, model).spectra([0])[0].spectrum_id == table["spectrum_id"][0].as_py()
 
 
 def test_what_is_no_index_is_told(saved, model, tmp_path):
