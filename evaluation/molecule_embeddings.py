@@ -61,7 +61,7 @@ class LearnedWithStructures(Learned):
         scores = np.empty(len(query))
         for start in range(0, len(query), PAIRS_PER_CHUNK):  # all pairs at once would need as many rows of both
             part = slice(start, start + PAIRS_PER_CHUNK)
-            scores[part] = np.einsum("pd,pd->p", self._vectors_of(query[part]), vectors[place[part]])
+            scores[part] = np.einsum("pd,pd->p", self.vectors_of(query[part]), vectors[place[part]])
         return scores
 
 

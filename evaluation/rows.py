@@ -62,37 +62,42 @@ def table_rows(
     from .baselines.blind import MOST_MEASURED, SMILES_CLASSIFIER, spectrum_blind_entries, structure_blind_entries
     from .baselines.lookups import lookup_entries
     from .baselines.networks import LABELS, trained_entries
-    from .baselines.predicted_spectra import predicted_spectra_entries
+    from .baselines.predicted_spectra import predicted_library, predicted_spectra_entry
     from .baselines.structures import structure_entries
     from .baselines.transfer import transfer_entries, transfer_label
-    from .structures_and_transfer import kept, with_transfer_entries
+    from .predicted_cosine import predicted_cosine_entry
+    from .structures_and_transfer import combinations_of, combined_entries, kept
 
     lookups = _only(SPECTRA, lookup_entries(config.lookups, workers=config.workers))
     learned = [
         model_entry(label, of_label, exposure[label], cache=config.cache, workers=config.workers)
         for label, of_label in models.items()
     ]
-    fused = fused_entries(learned, models, SPECTRA, split_hash=split_hash, fold=config.fold, workers=config.workers)
+    plain = list(learned)
+    fused = fused_entries(plain, models, SPECTRA, split_hash=split_hash, fold=config.fold, workers=config.workers)
     learned += fused
     transferred = _only(RETRIEVAL, transfer_entries([*lookups, *learned], config.transfer))
-    towers = [entry for entry in learned if "retrieval" in entry.kinds]
-    shared = {transfer_label(label) for label in (HYBRID_ENTROPY, *(entry.label for entry in towers)) if towers}
+    shared = {transfer_label(label) for label in (HYBRID_ENTROPY, *models) if models}
     transferred = [kept(entry) if entry.label in shared else entry for entry in transferred]
     by_label = {entry.label: entry for entry in transferred}
-    added = [[by_label[transfer_label(entry.label)], by_label[transfer_label(HYBRID_ENTROPY)]] for entry in towers]
-    both = with_transfer_entries(towers, added, data, molecules, config, split_hash=split_hash)
     structures = _only(RETRIEVAL, structure_entries())
-    predicted = _only(
-        RETRIEVAL,
-        predicted_spectra_entries(
-            config.predicted_spectra,
-            config.lookups,
-            num_candidates,
-            of_predicted=bool(data.num_predicted),
-            cache=config.cache,
-            workers=config.workers,
-        ),
+    library = predicted_library(
+        config.predicted_spectra,
+        num_candidates,
+        of_predicted=bool(data.num_predicted),
+        cache=config.cache,
+        workers=config.workers,
     )
+    predicted = [] if library is None else [predicted_spectra_entry(library, config.lookups, workers=config.workers)]
+    combinations = combinations_of(
+        plain,
+        {entry.label: by_label[transfer_label(entry.label)] for entry in plain},
+        by_label[transfer_label(HYBRID_ENTROPY)],
+        predicted[0] if predicted else None,
+        [predicted_cosine_entry(e, models[e.label], library, config.cache) for e in plain if library is not None],
+        most_candidates=config.predicted_spectra.most_molecules,
+    )
+    both = combined_entries(combinations, data, molecules, config, split_hash=split_hash)
     made = [entry.label for entry in (*lookups, *learned, *transferred, *both, *structures, *predicted)]
     # Before the classifiers and networks are trained, which may take minutes.
     _require_own_labels(models, [*made, CHANCE, PRECURSOR_ONLY, SMILES_CLASSIFIER, MOST_MEASURED, *LABELS.values()])
@@ -116,9 +121,10 @@ def table_rows(
         *transferred[: len(lookups)],
         *predicted,
         *trained,
+        *(entry for entry in both if entry.kind == "trained"),
         *learned,
         *transferred[len(lookups) :],
-        *both,
+        *(entry for entry in both if entry.kind == "learned"),
         *(entry for entry in structures if entry.kind == "reference"),
         Entry(ORACLE, "reference", (_oracle,), ("truth",), kinds=frozenset({"analogue"})),
     ]

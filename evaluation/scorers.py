@@ -191,14 +191,15 @@ class Learned:
 
     def scores(self, queries: np.ndarray, library: np.ndarray) -> np.ndarray:
         """Return inner products; see `Scorer`."""
-        products: np.ndarray = self._vectors_of(queries) @ self._vectors_of(library).T
+        products: np.ndarray = self.vectors_of(queries) @ self.vectors_of(library).T
         return products
 
     def pair_scores(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """Return inner products; see `PairScorer`."""
-        return np.einsum("pd,pd->p", self._vectors_of(first), self._vectors_of(second))
+        return np.einsum("pd,pd->p", self.vectors_of(first), self.vectors_of(second))
 
-    def _vectors_of(self, rows: np.ndarray) -> np.ndarray:
+    def vectors_of(self, rows: np.ndarray) -> np.ndarray:
+        """Return the embeddings of rows, int64 of shape (n,); float32 of shape (n, dim)."""
         return self._vectors[np.searchsorted(self._rows, rows)]
 
 

@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from ...embeddings.structure_predicted import best_of_predictions, entropy_lookup
 from ...progress import progress
 from ...spectra.columns import SpectrumColumns
-from ...spectra.lookups import ENTROPY, Lookup, LookupOptions, PeakCleaner, weighted_peaks
+from ...spectra.lookups import LookupOptions
 from ...spectra.preparation.workers import open_workers
 from ...spectra.simulate import simulate_spectra
 from ...spectra.store import SCHEMA, table_from_spectra
@@ -36,7 +37,6 @@ VERSION = 1
 
 MOLECULES_PER_TASK = 16
 WORTH_PROCESSES = 256
-PAIRS_AT_ONCE = 2**18
 
 
 @dataclass(frozen=True)
@@ -141,47 +141,31 @@ class PredictedSpectra:
 
     def score_structures(self, query: np.ndarray, molecule: np.ndarray) -> np.ndarray:
         """Return similarities from 0 to 1; see `ionbed.evaluation.scorers.StructureScorer`."""
-        scores = np.zeros(len(query))
         rows, row_of_pair = np.unique(query, return_inverse=True)
         molecules, molecule_of_pair = np.unique(molecule, return_inverse=True)
         if not len(rows):
-            return scores
+            return np.zeros(0)
         predicted, owner = self._library.spectra([self._smiles[number] or "" for number in molecules.tolist()])
-        lookup = self._lookup(self._columns.take(rows), predicted)
-        of_queries = self._columns.polarity[rows]
-        for polarity in np.unique(of_queries).tolist():
-            spectra = np.flatnonzero(predicted.polarity == polarity)
-            start = np.searchsorted(owner[spectra], np.arange(len(molecules)), "left")
-            count = np.searchsorted(owner[spectra], np.arange(len(molecules)), "right") - start
-            pairs = np.flatnonzero((of_queries[row_of_pair] == polarity) & (count[molecule_of_pair] > 0))
-            for begin in range(0, len(pairs), PAIRS_AT_ONCE):
-                chunk = pairs[begin : begin + PAIRS_AT_ONCE]
-                number = count[molecule_of_pair[chunk]]
-                bounds = np.cumsum(number) - number
-                place = np.arange(number.sum()) + np.repeat(start[molecule_of_pair[chunk]] - bounds, number)
-                similarity = lookup.pair_scores(np.repeat(row_of_pair[chunk], number), len(rows) + spectra[place])
-                scores[chunk] = np.maximum.reduceat(similarity, bounds)
-        return scores
+        lookup = entropy_lookup(self._columns.take(rows), predicted, self._lookups, workers=self._workers)
 
-    def _lookup(self, queries: SpectrumColumns, predicted: SpectrumColumns) -> Lookup:
-        """Return the look-up over the queries, and then the predicted spectra."""
-        cleaner = PeakCleaner(self._lookups)
-        cleaned = [*cleaner(queries), *cleaner(predicted)]
-        precursor_mz = np.concatenate([queries.precursor_mz, predicted.precursor_mz])
-        peaks = weighted_peaks(ENTROPY, cleaned, precursor_mz, self._lookups)
-        return Lookup(ENTROPY, peaks, self._lookups, workers=self._workers)
+        def similarity(pair: np.ndarray, spectrum: np.ndarray) -> np.ndarray:
+            return lookup.pair_scores(row_of_pair[pair], len(rows) + spectrum)
+
+        best = best_of_predictions(
+            self._columns.polarity[query], molecule_of_pair, predicted.polarity, owner, similarity
+        )
+        return np.nan_to_num(best)
 
 
-def predicted_spectra_entries(
+def predicted_library(
     options: PredictedSpectraOptions,
-    lookups: LookupOptions,
     num_candidates: int,
     *,
     of_predicted: bool,
     cache: Path | None,
     workers: int | None,
-) -> list[Entry]:
-    """Return the row of the look-up in predicted spectra, or none where it would take too long or be told the answer.
+) -> PredictedLibrary | None:
+    """Return what predicts the candidates, or None where that would take too long or tell the answer.
 
     Parameters
     ----------
@@ -191,18 +175,22 @@ def predicted_spectra_entries(
         Some of the evaluated spectra are predicted themselves: the same rules predict them again.
     """
     if of_predicted:
-        return []
+        return None
     if num_candidates > options.most_molecules:
         if options.most_molecules:
             logger.warning(
                 "no row '%s': %s candidate molecules; to predict their spectra, raise predicted_spectra.most_molecules "
                 "(%s)", PREDICTED_SPECTRA, f"{num_candidates:,}", f"{options.most_molecules:,}",
             )  # fmt: skip
-        return []
-    library = PredictedLibrary(cache, workers)
+        return None
+    return PredictedLibrary(cache, workers)
+
+
+def predicted_spectra_entry(library: PredictedLibrary, lookups: LookupOptions, *, workers: int | None) -> Entry:
+    """Return the row of the look-up in predicted spectra."""
 
     def build(data: EvaluationData, candidates: Candidates, rows: np.ndarray) -> PredictedSpectra:
         return PredictedSpectra(data, candidates, library, lookups, workers=workers)
 
     # Cleaning removes the peak of the precursor, whose m/z it must know.
-    return [Entry(PREDICTED_SPECTRA, "look-up", (build,), ("precursor_mz",))]
+    return Entry(PREDICTED_SPECTRA, "look-up", (build,), ("precursor_mz",), kinds=frozenset({"retrieval"}))

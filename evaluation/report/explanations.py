@@ -102,6 +102,12 @@ TRANSFER = ", analogue transfer"
 WITH_TRANSFER = " + analogue transfer"
 """Behind the label of the model whose own scores of structures are added to those of analogue transfer."""
 
+WITH_PREDICTED = " + predicted spectra"
+"""Behind the label of the model whose scores of structures are added to transfer and to those of predicted spectra."""
+
+PREDICTED_AND_TRANSFER = "predicted spectra + analogue transfer"
+"""Label of the row of the same look-ups without any model."""
+
 WITH_LOOKUP, LOOKUPS_ONLY = " + look-up", " + look-up, without the model"
 """Behind the label of a model whose cosine is fused with look-ups, and of the same look-ups fused without it."""
 
@@ -109,14 +115,23 @@ WITH_LOOKUP, LOOKUPS_ONLY = " + look-up", " + look-up, without the model"
 def explained_row(row: Mapping[str, Any]) -> str:
     """Return one sentence on a row (with ``label`` and ``kind``)."""
     label = str(row["label"])
+    fitted = "with weights that were fitted on the validation fold"
+    if label == PREDICTED_AND_TRANSFER:
+        return f"look-ups in predicted spectra plus analogue transfer of a look-up, {fitted}: what models have to beat"
+    if label.endswith(WITH_PREDICTED):
+        found = label.removesuffix(WITH_PREDICTED)
+        return (
+            f"the score of '{found}' for a structure where it has one, its cosine to the predicted spectra "
+            f"of a candidate, the look-up in them, and analogue transfer of its own search and of a look-up, {fitted}"
+        )
     if label.endswith(TRANSFER):
         found = label.removesuffix(TRANSFER)
         return f"candidates like the molecules of the training spectra that '{found}' finds nearest come first"
     if label.endswith(WITH_TRANSFER):
         found = label.removesuffix(WITH_TRANSFER)
         return (
-            f"the score of '{found}' for a structure, plus analogue transfer of its own search and of a look-up, with "
-            "the weights that rank the molecules of the validation fold best"
+            f"the score of '{found}' for a structure where it has one, plus analogue transfer of its own search and of "
+            f"a look-up, {fitted}"
         )
     fused = "the look-ups, the matched peaks and the collision energies in one score, fitted on the validation fold"
     if label.endswith(LOOKUPS_ONLY):

@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from .explanations import ROLE_WORDS, ROLES, TRANSFER, VERDICT_WORDS, WITH_TRANSFER
+from .explanations import ROLE_WORDS, ROLES, TRANSFER, VERDICT_WORDS, WITH_PREDICTED, WITH_TRANSFER
 
 EXPOSED = "†"
 """Behind the label of a row whose model may have seen the molecules of the queries."""
 
-HOW = {"": "", TRANSFER: " (by analogue transfer)", WITH_TRANSFER: " (with analogue transfer)"}
+HOW = {
+    "": "",
+    TRANSFER: " (by analogue transfer)",
+    WITH_TRANSFER: " (with analogue transfer)",
+    WITH_PREDICTED: " (with predicted spectra)",
+}
 """What is said of the question that a row of a model has answered, by what stands behind the model's label."""
 
 VOID = "‡"
@@ -25,8 +30,9 @@ def learned_labels(tree: Mapping[str, Any]) -> list[str]:
 
 
 def model_of(row: Mapping[str, Any]) -> str:
-    """Return the label of the model behind a row, which may be its analogue transfer, or both in one."""
-    return str(row["label"]).removesuffix(TRANSFER).removesuffix(WITH_TRANSFER)
+    """Return the label of the model behind a row, which may be its analogue transfer, or several in one."""
+    label = str(row["label"])
+    return label.removesuffix(next((end for end in HOW if end and label.endswith(end)), ""))
 
 
 def measured(tree: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
