@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,9 +13,6 @@ import pyarrow as pa
 from ..progress import progress
 from ..spectra.preparation.workers import open_workers
 from .table_cache import cached_table
-
-if TYPE_CHECKING:
-    from rdkit.Chem import Mol
 
 FINGERPRINT_RADIUS = 2
 FINGERPRINT_BITS = 2048
@@ -80,7 +77,7 @@ def _describe(structure: str) -> dict[str, Any]:
     from rdkit import Chem, rdBase
     from rdkit.Chem.rdMolDescriptors import CalcMolFormula
 
-    from ..spectra.molecules import formula_mass_and_charge, morgan_fingerprints, parent_molecule, standardise
+    from ..spectra.molecules import flat, formula_mass_and_charge, morgan_fingerprints, parent_molecule, standardise
 
     unknown = dict.fromkeys(SCHEMA.names)
     drawn = standardise(structure) if structure else None
@@ -88,11 +85,11 @@ def _describe(structure: str) -> dict[str, Any]:
     if drawn is None or parent is None:
         return unknown
     with rdBase.BlockLogs():
-        flat = _flat(parent.smiles)
-        with_protons = flat if "." in drawn.smiles or drawn == parent else _flat(drawn.smiles)
-        if flat is None or with_protons is None:
+        mol = flat(parent.smiles)
+        with_protons = mol if "." in drawn.smiles or drawn == parent else flat(drawn.smiles)
+        if mol is None or with_protons is None:
             return unknown
-        smiles, formula = Chem.MolToSmiles(flat), CalcMolFormula(with_protons)
+        smiles, formula = Chem.MolToSmiles(mol), CalcMolFormula(with_protons)
     mass_and_charge = formula_mass_and_charge(formula)
     fingerprint = morgan_fingerprints([smiles], radius=FINGERPRINT_RADIUS, bits=FINGERPRINT_BITS)
     return {
@@ -102,15 +99,6 @@ def _describe(structure: str) -> dict[str, Any]:
         "exact_mass": mass_and_charge[0] if mass_and_charge else None,
         "fingerprint": np.packbits(fingerprint[0]).tobytes(),
     }
-
-
-def _flat(smiles: str) -> Mol | None:
-    """Return a molecule without stereochemistry and isotopes."""
-    from rdkit import Chem
-
-    mol: Mol | None = Chem.MolFromSmiles(smiles)
-    # Written, read and written again: the first string still depends on the stereochemistry that it leaves out.
-    return None if mol is None else Chem.MolFromSmiles(Chem.MolToSmiles(mol, isomericSmiles=False))
 
 
 def _hash_of(structures: Iterable[str]) -> str:

@@ -236,6 +236,16 @@ def element_formula(smiles: str) -> str:
         return _bare_formula(CalcMolFormula(_require(smiles)))
 
 
+def flat(smiles: str) -> Mol | None:
+    """Return the molecule of a SMILES without stereochemistry and isotopes, or None where RDKit cannot read it."""
+    from rdkit import Chem, rdBase
+
+    with rdBase.BlockLogs():
+        mol: Mol | None = Chem.MolFromSmiles(smiles)
+        # Written, read and written again: the first string still depends on the stereochemistry that it leaves out.
+        return None if mol is None else Chem.MolFromSmiles(Chem.MolToSmiles(mol, isomericSmiles=False))
+
+
 def murcko_scaffold(smiles: str) -> str:
     """Return the Bemis-Murcko scaffold (1996) as canonical SMILES without stereochemistry; '' for an acyclic molecule.
 
