@@ -21,6 +21,8 @@ from .run_record import LOG, RECORD, STOPPED, read_log, read_record
 
 SILENT_SECONDS, SILENT_LINES = 600.0, 20
 """A run that says it goes on is silent when its last line is older than this, and than so many times the usual gap."""
+REPORT = Path("report", "results.json")
+"""What ``ionbed finetune`` writes of a model of labels."""
 LATEST_LINES = 10
 """Lines over which the middle rate is taken."""
 NO_DIFFERENCE = ("output", "training.trackers")
@@ -48,9 +50,11 @@ class Run:
     remarks : tuple of str
         What else there is to say: an error, lines that cannot be read.
     step, steps : int, int or None
-        Steps done and to do.
+        Steps done and to do; 0 to do where only a head was fitted, on labels.
     loss, validation : float or None
         Of the last line that tells it.
+    report : tuple of (str, float), or None
+        The main figure of the report of a run on labels, with its name.
     tokens_per_second, mfu : float or None
         In the middle of the last lines; MFU is the share of the measured peak (0 to 1).
     hours : float or None
@@ -77,6 +81,7 @@ class Run:
     steps: int | None = None
     loss: float | None = None
     validation: float | None = None
+    report: tuple[str, float] | None = None
     tokens_per_second: float | None = None
     mfu: float | None = None
     hours: float | None = None
@@ -122,7 +127,7 @@ def find_runs(folder: Path) -> list[Path]:
         raise InputError(f"{folder}: no such folder; name one that holds runs of 'ionbed pretrain' or 'finetune'")
     found = []
     for path, folders, files in os.walk(folder):
-        if LOG in files or RECORD in files:
+        if LOG in files or RECORD in files or (MANIFEST in files and _is_of_a_fit(_manifest(Path(path)))):
             found.append(Path(path))
             folders.clear()  # what a run writes is no other run
         folders.sort()
@@ -134,21 +139,25 @@ def find_runs(folder: Path) -> list[Path]:
 def read_run(path: Path, name: str, now: float) -> Run:
     """Return the run in a folder; ``now`` in Unix seconds decides whether it is silent."""
     remarks = []
-    lines, last_line, remark = _read_log(path / LOG)
-    if remark:
-        remarks.append(remark)
+    manifest = _manifest(path)
+    if is_fit := _is_of_a_fit(manifest) and not (path / LOG).exists():
+        lines, last_line = [_validated(manifest)], (path / MANIFEST).stat().st_mtime
+    else:
+        lines, last_line, remark = _read_log(path / LOG)
+        if remark:
+            remarks.append(remark)
     try:
         record = read_record(path)
     except InputError as error:
         record = None
         remarks.append(str(error))
-    manifest, state = read_object_or_empty(path / MANIFEST), _latest_state(path)
+    state = _latest_state(path)
     config = (record or {}).get("config") or manifest.get("config") or state.get("identity") or {}
     config = dotted(config) if isinstance(config, Mapping) else {}
     attempts = (record or {}).get("attempts") or [{}]
     training = [line for line in lines if line.get("loss") is not None]
     validated = [line for line in lines if line.get("validation_loss") is not None]
-    steps = config.get("training.steps")
+    steps = 0 if is_fit else config.get("training.steps")
     run = Run(
         path=path,
         name=name,
@@ -159,6 +168,7 @@ def read_run(path: Path, name: str, now: float) -> Run:
         steps=steps if isinstance(steps, int) else None,
         loss=training[-1]["loss"] if training else None,
         validation=validated[-1]["validation_loss"] if validated else None,
+        report=_main_figure(path / REPORT),
         tokens_per_second=_middle(training, "tokens_per_second"),
         mfu=_middle(training, "mfu"),
         hours=_hours(training, manifest, state),
@@ -238,6 +248,33 @@ def _step(lines: Sequence[Mapping[str, Any]], path: Path) -> int:
     """Return the last step: of the log, or where the run was stopped between two lines of it."""
     stopped = read_object_or_empty(path / STOPPED).get("step")
     return max(lines[-1]["step"] if lines else 0, stopped if isinstance(stopped, int) else 0)
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    return read_object_or_empty(path / MANIFEST)
+
+
+def _is_of_a_fit(manifest: Mapping[str, Any]) -> bool:
+    """Return whether a run fitted a head on a frozen encoder: it has no steps, no log and no record, but a manifest."""
+    return manifest.get("command") == "finetune" and manifest.get("steps") == 0 and "model_hash" in manifest
+
+
+def _validated(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the losses of a manifest as a line of a log."""
+    losses = manifest.get("validation")
+    known = losses.items() if isinstance(losses, Mapping) else ()
+    return {"step": 0, **{f"validation_{name}": value for name, value in known}}
+
+
+def _main_figure(path: Path) -> tuple[str, float] | None:
+    """Return name and value of the main figure of the report of a model of labels, None where there is none."""
+    results = read_object_or_empty(path)
+    try:
+        name = results["main"]
+        (own,) = (row["metrics"][name]["value"] for row in results["rows"] if row["label"] == "model")
+    except (KeyError, TypeError, ValueError):
+        return None
+    return (name, own) if isinstance(own, (int, float)) else None
 
 
 def _latest_state(path: Path) -> dict[str, Any]:

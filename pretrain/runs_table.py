@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 STATE_STYLES = {"running": "green", "failed": "red", "silent": "yellow", "damaged": "red"}
-COLUMNS = ("run", "stage", "size", "state", "step", "loss", "valid.", "tokens/s", "MFU", "hours", "proc.")
-TEXT_COLUMNS = ("run", "stage", "state")
+COLUMNS = ("run", "stage", "size", "state", "step", "loss", "valid.", "report", "tokens/s", "MFU", "hours", "proc.")
+TEXT_COLUMNS = ("run", "stage", "state", "report")
 LEFT_OUT_FIRST = ("proc.", "size", "hours", "tokens/s", "stage")
 """Columns that a narrow terminal does without, in this order."""
 
@@ -71,7 +71,7 @@ def differences_table(different: Mapping[str, Mapping[str, Any]]) -> Table:
 
 def run_cells(run: Run) -> list[str]:
     """Return what the table tells of a run, in the order of `COLUMNS`."""
-    steps = f"{run.step:,}" if run.steps is None else f"{run.step:,}/{run.steps:,}"
+    steps = f"{run.step:,}" if run.steps is None else f"{run.step:,}/{run.steps:,}" if run.steps else ""
     state = f"{run.state} {ago(time.time() - run.last_line)}" if run.state == "silent" else run.state
     return [
         run.name,
@@ -81,6 +81,7 @@ def run_cells(run: Run) -> list[str]:
         steps,
         _number(run.loss, "{:.3f}"),
         _number(run.validation, "{:.3f}"),
+        "" if run.report is None else f"{run.report[0]} {run.report[1]:.3f}",
         _number(run.tokens_per_second, "{:,.0f}"),
         _number(run.mfu, "{:.0%}"),
         "<0.01" if run.hours is not None and run.hours < 0.005 else _number(run.hours, "{:,.2f}"),

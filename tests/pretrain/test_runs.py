@@ -17,7 +17,7 @@ import ionbed
 from ionbed import cli
 from ionbed.pretrain.runs import differences, find_runs, read_runs, unlike_terms
 from ionbed.pretrain.runs_figure import COLOURS, MOST_RUNS, FigureOptions, draw, running_mean, write_figure
-from ionbed.pretrain.runs_table import COLUMNS, ago, amount, run_cells
+from ionbed.pretrain.runs_table import COLUMNS, ago, amount, run_cells, to_json
 
 NOW = 1_700_000_000.0
 
@@ -75,7 +75,7 @@ def test_a_run_is_read_as_it_was_written(tmp_path):
     cells = dict(zip(COLUMNS, run_cells(run), strict=True))
     assert cells == {
         "run": "a", "stage": "pretrain", "size": "5.03M", "state": "finished", "step": "40/40", "loss": "1.265",
-        "valid.": "2.265", "tokens/s": "1,014", "MFU": "50%", "hours": "0.01", "proc.": "2",
+        "valid.": "2.265", "report": "", "tokens/s": "1,014", "MFU": "50%", "hours": "0.01", "proc.": "2",
     }  # fmt: skip
 
 
@@ -180,6 +180,45 @@ def test_a_run_of_an_older_version_is_read_from_its_manifest_or_its_checkpoint(t
     first, second = runs["finished"], runs["stopped"]
     assert (first.state, first.hours, first.processes, first.parameters) == ("finished", 2.0, 3, 17)
     assert (second.state, second.stage, second.steps, second.hours) == ("silent", "finetune", 90, 1.0)
+
+
+def make_fit(folder: Path, figure: float | None = 0.875, **about: object) -> Path:
+    """Write the folder of a run that fitted a head on a frozen encoder: a manifest, a model and a report."""
+    (folder / "report").mkdir(parents=True)
+    config = {"output": str(folder), "task": "multi-label", "training": {"steps": 2000}}
+    manifest = {"command": "finetune", "config": config, "model_hash": "1f", "steps": 0, "seconds": 36.0,
+                "processes": 1, "validation": {"loss": 0.25, "labels": 0.25}, "finished": True, **about}  # fmt: skip
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    os.utime(folder / "manifest.json", (NOW - 9, NOW - 9))
+    rows = [{"label": "binned peaks", "metrics": {"ROC AUC": {"value": 0.5}}},
+            {"label": "model", "metrics": {"ROC AUC": {"value": figure}, "Brier score": {"value": 0.1}}}]  # fmt: skip
+    (folder / "report" / "results.json").write_text(json.dumps({"main": "ROC AUC", "rows": rows}))
+    (folder / "report" / "manifest.json").write_text(json.dumps({"command": "finetune", "config": config}))
+    return folder
+
+
+def test_a_head_that_was_fitted_is_a_run_without_steps(tmp_path):
+    make_fit(tmp_path / "frozen")
+    make_fit(tmp_path / "no figure", figure=None)
+    make_fit(tmp_path / "store", command="prepare")
+    trained = make_run(tmp_path / "trained", command="finetune")
+    (trained / "report").mkdir()
+    (trained / "report" / "results.json").write_bytes((tmp_path / "frozen/report/results.json").read_bytes())
+    found = read_runs([tmp_path], now=NOW)
+    assert [run.name for run in found] == ["trained", "frozen", "no figure"]  # the latest first
+    runs = {run.name: run for run in found}
+    cells = dict(zip(COLUMNS, run_cells(runs["frozen"]), strict=True))
+    assert cells == {
+        "run": "frozen", "stage": "finetune", "size": "", "state": "finished", "step": "", "loss": "",
+        "valid.": "0.250", "report": "ROC AUC 0.875", "tokens/s": "", "MFU": "", "hours": "0.01", "proc.": "1",
+    }  # fmt: skip
+    assert runs["frozen"].terms == {"labels"} and not runs["frozen"].remarks and runs["frozen"].steps == 0
+    assert runs["trained"].report == ("ROC AUC", 0.875) and runs["no figure"].report is None
+    (line,) = unlike_terms(found)
+    assert "(labels, mz_bin)" in line
+    assert json.loads(to_json(found))[1]["report"] == ["ROC AUC", 0.875]
+    with pytest.raises(ionbed.InputError, match="no run has logged a loss yet"):
+        write_figure([runs["frozen"]], tmp_path / "x.svg", FigureOptions())
 
 
 def test_runs_are_found_once_and_not_inside_each_other(tmp_path):
@@ -369,7 +408,7 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     assert cli.main(["runs", str(tmp_path / "runs"), "--sort", "name", "--plot", str(tmp_path / "f.svg")]) == 0
     out, err = capsys.readouterr()
     rows = [line.split() for line in out.splitlines() if line.strip()]
-    assert rows[0] == list(COLUMNS)
+    assert rows[0] == [name for name in COLUMNS if name != "report"]
     assert rows[2][:6] == ["large", "pretrain", "5.03M", "failed", "20/40", "1.789"]
     assert rows[3][:6] == ["small", "pretrain", "5.03M", "finished", "40/40", "1.265"]
     assert ["small", "learning_rate=0.01"] in rows

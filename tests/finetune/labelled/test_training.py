@@ -28,6 +28,7 @@ from ionbed.finetune.labelled.predict import predict, prediction_table
 from ionbed.finetune.labelled.run import calibrated, fit_head, train_on_labels
 from ionbed.finetune.labelled.task import LabelledTask, starting_encoder
 from ionbed.pretrain import loop
+from ionbed.pretrain.runs import read_runs
 from ionbed.pretrain.signals import StopSignal
 from ionbed.spectra.split import Split
 from ionbed.spectra.store import Store
@@ -65,6 +66,12 @@ def test_a_frozen_encoder_stays_as_it_was_and_the_folder_is_an_encoder(frozen, s
     card = (frozen / "model" / "README.md").read_text()
     assert "training on labels (classification)" in card and str(frozen) not in card
     assert "not trained to tell molecules apart" in card
+
+
+def test_a_fitted_head_is_listed_among_the_runs(frozen):
+    (run,) = read_runs([frozen])
+    assert (run.state, run.stage, run.steps, run.terms, run.remarks) == ("finished", "finetune", 0, {"labels"}, ())
+    assert run.validation > 0 and run.parameters > 1000 and run.config["task"] == "classification"
 
 
 def test_another_run_does_not_replace_a_fitted_head(frozen, configured):
