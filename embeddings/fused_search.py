@@ -7,6 +7,7 @@ import numpy as np
 from ..spectra.columns import SpectrumColumns
 from ..spectra.lookups import PeakCleaner, require_lookups
 from ..spectra.pair_features import ComparedSpectra
+from .consensus import Structures, agreed
 from .fusion import Fusion, sigmoid
 from .nearest import Nearest
 
@@ -31,6 +32,8 @@ class FusedSearch:
         Their unit embeddings.
     polarity : int8 array of shape (n,)
         +1, -1, or 0 where unknown: spectra of the other polarity are never ranked.
+    structures : Structures
+        Their molecules, for the consensus of the hits of an open search.
 
     Raises
     ------
@@ -38,9 +41,17 @@ class FusedSearch:
         The packages of the look-ups are not installed.
     """
 
-    def __init__(self, fusion: Fusion, library: SpectrumColumns, vectors: np.ndarray, polarity: np.ndarray) -> None:
+    def __init__(
+        self,
+        fusion: Fusion,
+        library: SpectrumColumns,
+        vectors: np.ndarray,
+        polarity: np.ndarray,
+        structures: Structures,
+    ) -> None:
         require_lookups()
         self._fusion, self._library, self._vectors, self._polarity = fusion, library, vectors, polarity
+        self._structures = structures
         self._cleaner = PeakCleaner(fusion.lookups)
         self._compared: ComparedSpectra | None = None
 
@@ -83,6 +94,8 @@ class FusedSearch:
     ) -> Nearest:
         """Return the best ``k`` of the whole library, among the best ``depth`` by cosine and by hybrid entropy.
 
+        They are ranked under the consensus of the hits, where the model has one.
+
         Parameters
         ----------
         nearest : Nearest
@@ -107,6 +120,11 @@ class FusedSearch:
         for part in _parts(len(query)):
             features = both.features(query[part] + len(library), row[part])
             total[part] = self._fusion.open.total(self._cosine(vectors, query[part], row[part]), features)
+        if self._fusion.consensus is not None:
+            own = np.arange(len(queries)) + len(library)
+            copy_total = self._fusion.open.total(np.ones(len(queries)), both.features(own, own))
+            of, fingerprints = self._structures.molecule[row], self._structures.fingerprints
+            total = agreed(self._fusion.consensus, query, total, copy_total, of, fingerprints)
         return best_of(query, row, total, len(queries), k)
 
     def _of_one_polarity(

@@ -15,6 +15,7 @@ import numpy as np
 from ..errors import InputError
 from ..spectra.lookups import LookupOptions
 from ..spectra.pair_features import FEATURES
+from .consensus import Consensus
 
 EMBEDDING_COSINE = "embedding cosine"
 BY = " by "
@@ -59,8 +60,8 @@ def without_embedding(terms: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(term for term in terms if EMBEDDING_COSINE not in term.split(BY))
 
 
-FORMAT = 1
-"""Of the record in a model's ``config.json``."""
+FORMAT = 2
+"""Of the record in a model's ``config.json``; 1 had no consensus."""
 
 
 class FusedModel(Protocol):
@@ -143,6 +144,8 @@ class Fusion:
         The same without the embeddings, fitted to the same pairs: what the model adds is seen beside them only.
     fitted : mapping
         On what it was fitted, and what it gave there.
+    consensus, consensus_lookups : Consensus or None
+        Of the hits of an open search with and without the embeddings; None where it was no better than none.
     """
 
     model_hash: str
@@ -152,6 +155,8 @@ class Fusion:
     window_lookups: FusedScore
     open_lookups: FusedScore
     fitted: Mapping[str, Any] = field(default_factory=dict)
+    consensus: Consensus | None = None
+    consensus_lookups: Consensus | None = None
 
     def to_tree(self) -> dict[str, Any]:
         """Return plain values, as they stand in ``config.json``."""
@@ -168,7 +173,8 @@ class Fusion:
         )
         lookups = LookupOptions(**tree["lookups"])
         fitted = dict(tree["fitted"])
-        return cls(str(tree["model_hash"]), lookups, window, open_, window_lookups, open_lookups, fitted)
+        consensus = [None if of is None else Consensus(**of) for of in (tree["consensus"], tree["consensus_lookups"])]
+        return cls(str(tree["model_hash"]), lookups, window, open_, window_lookups, open_lookups, fitted, *consensus)
 
 
 def sigmoid(total: np.ndarray) -> np.ndarray:
@@ -187,7 +193,7 @@ def fusion_of(model: object, name: str = "the model") -> Fusion | None:
     Raises
     ------
     InputError
-        The record is damaged, or it was fitted for other weights than the model now has.
+        The record is damaged or of another format, or was fitted for other weights than the model now has.
     """
     tree = getattr(getattr(model, "config", None), "fusion", None)
     if tree is None:
@@ -196,7 +202,7 @@ def fusion_of(model: object, name: str = "the model") -> Fusion | None:
         fusion = Fusion.from_tree(tree)
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(
-            f"{name}: 'fusion' in its config.json is damaged ({error!r}); fit it again: ionbed fuse"
+            f"{name}: 'fusion' in its config.json cannot be used ({error!r}); fit it again: ionbed fuse"
         ) from None
     if fusion.model_hash != model.model_hash():  # type: ignore[attr-defined]  # who has a config has it
         raise InputError(

@@ -24,6 +24,7 @@ from ..spectra.columns import SpectrumColumns
 from ..spectra.deduplication import UniqueNames
 from ..spectra.spectrum import Spectrum
 from ..spectra.store import SCHEMA, Store, spectra_from_table, table_from_spectra
+from .consensus import library_structures
 from .fused_search import OPEN_DEPTH, FusedSearch
 from .fusion import fusion_of
 from .hits import HIT_METADATA, EmbeddedQueries, Hits, ScoreName
@@ -165,7 +166,8 @@ class Index(SavedIndex):
                 "model that it writes, or search by cosine"
             )
         library = SpectrumColumns.from_table(self._columns(SpectrumColumns.TABLE_COLUMNS))
-        return FusedSearch(fusion, library, self.vectors, self.polarity)
+        structures = library_structures(*self._columns(["inchikey", "smiles"]).columns)
+        return FusedSearch(fusion, library, self.vectors, self.polarity, structures)
 
     def spectra(self, rows: Sequence[int] | np.ndarray) -> list[Spectrum]:
         """Return library spectra with their peaks, in the order of ``rows``; only the parts needed are read.

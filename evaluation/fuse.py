@@ -6,13 +6,14 @@ import logging
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..artifacts import atomic_folder, refuse_existing, refuse_input_as_output, write_manifest
+from ..embeddings.consensus import Consensus
 from ..embeddings.fused_search import OPEN_DEPTH, highest, pairs_of
 from ..embeddings.fusion import (
     EMBEDDING_COSINE,
@@ -33,8 +34,9 @@ from ..spectra.pair_features import FEATURES, ComparedSpectra
 from ..spectra.split import MOLECULES, Split
 from ..spectra.store import Store
 from .candidates import candidate_molecules
+from .consensus_fit import FittedConsensus, OpenCandidates, fit_consensus
 from .dataset import EvaluationData, load_evaluation_data
-from .fusion_fit import Fit, FitPairs, best_targets, calibrated, cross_validated, fit_probability, fit_ranking
+from .fusion_fit import Fit, FitPairs, best_targets, cross_validated, fit_expected, fit_probability, fold_scores
 from .metrics import comparable, roc_auc
 from .outcomes import tanimoto_pairs
 from .provenance import check_exposure
@@ -62,6 +64,17 @@ QUERIES_PER_MOLECULE = 6
 """Of the open search: more than an evaluation asks, since weights profit from every spectrum of a molecule."""
 
 QUERIES_PER_CHUNK = 64
+
+
+class Fitted(NamedTuple):
+    """The scores of a `Fusion`, under its names."""
+
+    window: FusedScore
+    open: FusedScore
+    window_lookups: FusedScore
+    open_lookups: FusedScore
+    consensus: Consensus | None
+    consensus_lookups: Consensus | None
 
 
 @dataclass(frozen=True)
@@ -149,8 +162,8 @@ def fuse(
     fusion = Fusion(
         encoder.model_hash(),
         options.lookups,
-        *scores,
-        {
+        **scores._asdict(),
+        fitted={
             "store": [shard.get("sha256") for shard in shelf.manifest["shards"]],
             "split": folds.hash,
             "fold": FOLD,
@@ -175,10 +188,8 @@ def fuse(
     return fusion
 
 
-def fit(
-    data: EvaluationData, encoder: Encoder, options: FuseOptions
-) -> tuple[tuple[FusedScore, FusedScore, FusedScore, FusedScore], dict[str, Any]]:
-    """Return the four scores of a `Fusion`, in its order, and what they give in cross-validation.
+def fit(data: EvaluationData, encoder: Encoder, options: FuseOptions) -> tuple[Fitted, dict[str, Any]]:
+    """Return the scores of a `Fusion`, and what they give in cross-validation.
 
     Spectra of the fold 'test' take no part: a pair with one of them is a pair that an evaluation may ask about.
 
@@ -191,19 +202,36 @@ def fit(
     embedder = Embedder("model", encoder)
     pairs, singles = _window_pairs(data, embedder, options)
     positive = pairs.target > 0.5
-    window, alone, figures = _fitted(pairs, fit_probability, options, singles, lambda scores: roc_auc(scores, positive))
-    counts = {"metric": "ROC AUC", "pairs": len(positive), "pairs of one molecule": int(positive.sum())}
-    found = {"same molecule": {**counts, **figures}}
-    pairs, singles = _open_pairs(data, embedder, options)
-    open_, open_alone, figures = _fitted(
-        pairs, fit_ranking, options, singles, lambda scores: best_targets(scores, pairs).mean()
+    found: dict[str, Any] = {}
+    (window, _), (window_alone, _), figures = _fitted(
+        pairs, fit_probability, options, singles, lambda scores: roc_auc(scores, positive)
     )
-    found["analogue search"] = {"metric": "Tanimoto@1", "queries": len(np.unique(pairs.query)), **figures}
+    counts = {"metric": "ROC AUC", "pairs": len(positive), "pairs of one molecule": int(positive.sum())}
+    found["same molecule"] = {**counts, **figures}
+    pairs, singles, candidates = _open_pairs(data, embedder, options)
     try:
-        open_, open_alone = calibrated(open_, pairs), calibrated(open_alone, pairs.only(open_alone.terms))
+        (open_, ridge), (open_alone, ridge_alone), figures = _fitted(
+            pairs, fit_expected, options, singles, lambda scores: best_targets(scores, pairs).mean()
+        )
+        both = _consensus(pairs, candidates, ridge, options)
+        alone = _consensus(pairs.only(open_alone.terms), candidates, ridge_alone, options)
     except ValueError as error:
         raise InputError(f"an open search cannot be fitted: {error}; use more spectra") from None
-    return (window, open_, alone, open_alone), found
+    found["analogue search"] = {
+        "metric": "Tanimoto@1",
+        "queries": len(np.unique(pairs.query)),
+        **figures,
+        "fused": float(both.target.mean()),
+        "look-ups fused": float(alone.target.mean()),
+        "without consensus": {"fused": float(both.without.mean()), "look-ups fused": float(alone.without.mean())},
+    }
+    scores = Fitted(window, open_, window_alone, open_alone, both.consensus, alone.consensus)
+    return scores, found
+
+
+def _consensus(pairs: FitPairs, candidates: OpenCandidates, ridge: float, options: FuseOptions) -> FittedConsensus:
+    candidates = replace(candidates, copies=candidates.copies.only(pairs.terms))
+    return fit_consensus(pairs, candidates, *fold_scores(pairs, fit_expected, ridge, options.folds, options.seed))
 
 
 def _fitted(
@@ -212,24 +240,20 @@ def _fitted(
     options: FuseOptions,
     singles: dict[str, np.ndarray],
     measure: Callable[[np.ndarray], float],
-) -> tuple[FusedScore, FusedScore, dict[str, Any]]:
-    """Return the score with and without the embeddings, and what they and single scores give."""
-    scores, figures, ridges = [], [], []
+) -> tuple[tuple[FusedScore, float], tuple[FusedScore, float], dict[str, Any]]:
+    """Return the score with and without the embeddings, each with its ridge, and what they and single scores give."""
+    fitted, figures = [], []
     for part in (pairs, pairs.only(without_embedding(pairs.terms))):
         tried = {}
         for ridge in RIDGES:
             held_out = cross_validated(part, method, ridge, options.folds, options.seed)
             tried[ridge] = float(measure(comparable(held_out)))
         best = max(RIDGES, key=lambda ridge: (tried[ridge], ridge))
-        scores.append(method(part, best))
+        fitted.append((method(part, best), best))
         figures.append(tried[best])
-        ridges.append(best)
     found = {name: float(measure(comparable(values))) for name, values in singles.items()}
-    return (
-        scores[0],
-        scores[1],
-        {"fused": figures[0], "look-ups fused": figures[1], "ridge": ridges[0], "scores": found},
-    )
+    both, alone = fitted
+    return both, alone, {"fused": figures[0], "look-ups fused": figures[1], "ridge": both[1], "scores": found}
 
 
 def _window_pairs(
@@ -254,8 +278,11 @@ def _window_pairs(
 
 def _open_pairs(
     data: EvaluationData, embedder: Embedder, options: FuseOptions
-) -> tuple[FitPairs, dict[str, np.ndarray]]:
-    """Return the best candidates, by cosine and by peaks, of the queries of the task 'analogue search' of the fold."""
+) -> tuple[FitPairs, dict[str, np.ndarray], OpenCandidates]:
+    """Return the best candidates, by cosine and by peaks, of the queries of the task 'analogue search' of the fold.
+
+    With them come what single scores say of them, and what a consensus needs beside.
+    """
     drawn = AnalogueSearchOptions(max_queries_per_molecule=QUERIES_PER_MOLECULE)
     task = analogue_search_task(data, FOLD, drawn, seed=options.seed)
     if not task.queries:
@@ -278,7 +305,11 @@ def _open_pairs(
     molecules = candidate_molecules(data, (), options.cache, workers=options.workers)
     target = tanimoto_pairs(molecules.fingerprint, data.molecule[query], data.molecule[candidate])
     features = compared.features(query, candidate)
-    return _fit_pairs(data, OPEN_TERMS, learned.pair_scores(query, candidate), features, target, query)
+    cosine = learned.pair_scores(query, candidate)
+    pairs, singles = _fit_pairs(data, OPEN_TERMS, cosine, features, target, query)
+    own = np.unique(query)
+    copies, _ = _fit_pairs(data, OPEN_TERMS, np.ones(len(own)), compared.features(own, own), np.ones(len(own)), own)
+    return pairs, singles, OpenCandidates(data.molecule[candidate], molecules.fingerprint, copies)
 
 
 def _proposed(scores: np.ndarray, depth: int, rng: np.random.Generator) -> np.ndarray:
@@ -307,7 +338,12 @@ def _fit_pairs(
 
 def _in_words(question: str, figures: dict[str, Any]) -> str:
     others = ", ".join(f"{name} {value:.3f}" for name, value in figures["scores"].items())
+    plain = figures.get("without consensus", {})
+
+    def said(name: str) -> str:
+        return f"{figures[name]:.3f}" + (f" [{plain[name]:.3f} without consensus]" if name in plain else "")
+
     return (
-        f"{question}: {figures['metric']} {figures['fused']:.3f} in cross-validation (look-ups fused without the model "
-        f"{figures['look-ups fused']:.3f}; {others})"
+        f"{question}: {figures['metric']} {said('fused')} in cross-validation (look-ups fused without the model "
+        f"{said('look-ups fused')}; {others})"
     )

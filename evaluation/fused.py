@@ -7,8 +7,9 @@ from typing import Protocol, cast
 
 import numpy as np
 
+from ..embeddings.consensus import Structures, agreed
 from ..embeddings.fused_search import OPEN_DEPTH, highest, pairs_of
-from ..embeddings.fusion import Fusion, fusion_of
+from ..embeddings.fusion import Fusion, fusion_of, sigmoid
 from ..errors import InputError
 from ..spectra.lookups import PeakCleaner, require_lookups
 from ..spectra.pair_features import ComparedSpectra
@@ -50,7 +51,7 @@ class FusedScorer:
     """Scores by a `Fusion`: listed pairs as within a precursor window, whole libraries as in an open search.
 
     A library is ranked as ``ionbed search --open --score fused`` ranks it: the best ``depth`` spectra by cosine and by
-    hybrid entropy are scored, all others abstain.
+    hybrid entropy are scored, under the consensus of the hits, and all others abstain.
 
     Parameters
     ----------
@@ -58,24 +59,39 @@ class FusedScorer:
     cosines : Cosines or None
         None for the look-ups alone: the row is then one of a baseline that is trained here.
     compared : ComparedSpectra
+    structures : Structures
+        Of all spectra of the data.
     fusion : Fusion
     depth : int
     """
 
     def __init__(
-        self, label: str, cosines: Cosines | None, compared: ComparedSpectra, fusion: Fusion, depth: int = OPEN_DEPTH
+        self,
+        label: str,
+        cosines: Cosines | None,
+        compared: ComparedSpectra,
+        structures: Structures,
+        fusion: Fusion,
+        depth: int = OPEN_DEPTH,
     ) -> None:
         self.label = label
         self.kind: Kind = "trained" if cosines is None else "learned"
-        self._window, self._open = fusion.window, fusion.open
+        self._window, self._open, self._consensus = fusion.window, fusion.open, fusion.consensus
         if cosines is None:
             self._window, self._open = fusion.window_lookups, fusion.open_lookups
+            self._consensus = fusion.consensus_lookups
         self.weights: Mapping[str, float] = {
             f"{question}: {term}": weight
             for question, score in (("window", self._window), ("open", self._open))
             for term, weight in zip(score.terms, score.weights, strict=True)
         }
-        self._cosines, self._compared, self._depth = cosines, compared, depth
+        if self._consensus is not None:
+            self.weights = {
+                **self.weights,
+                "consensus: own score": self._consensus.own,
+                "consensus: support": self._consensus.support,
+            }
+        self._cosines, self._compared, self._structures, self._depth = cosines, compared, structures, depth
 
     def scores(self, queries: np.ndarray, library: np.ndarray) -> np.ndarray:
         """Return float32 scores from 0 to 1, NaN for what is not among the best; see `Scorer`."""
@@ -83,9 +99,13 @@ class FusedScorer:
         cosine = np.zeros_like(by_peaks) if self._cosines is None else self._cosines.scores(queries, library)
         proposed = [scores for scores in (by_peaks, cosine) if self._cosines is not None or scores is by_peaks]
         query, column = pairs_of(*(highest(scores, self._depth) for scores in proposed))
-        features = self._compared.features(queries[query], library[column])
+        total = self._open.total(cosine[query, column], self._compared.features(queries[query], library[column]))
+        if self._consensus is not None:
+            copy_total = self._open.total(np.ones(len(queries)), self._compared.features(queries, queries))
+            of = self._structures.molecule[library[column]]
+            total = agreed(self._consensus, query, total, copy_total, of, self._structures.fingerprints)
         results = np.full(by_peaks.shape, np.nan, np.float32)
-        results[query, column] = self._open(cosine[query, column], features)
+        results[query, column] = sigmoid(total)
         return results
 
     def pair_scores(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -175,6 +195,7 @@ def _fused(label: str, build: Build | None, fusion: Fusion, workers: int | None)
         require_lookups()
         compared = ComparedSpectra(data.columns, fusion.lookups, rows=rows, cleaner=cleaner, workers=workers)
         cosines = None if build is None else cast(Cosines, build(data, molecules, rows))
-        return FusedScorer(label, cosines, compared, fusion)
+        structures = Structures(data.molecule, lambda of: molecules.fingerprint[of])
+        return FusedScorer(label, cosines, compared, structures, fusion)
 
     return built

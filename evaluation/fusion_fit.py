@@ -19,6 +19,9 @@ LEAST_LOOKUP = 0.1
 """Share of the weight that `OPEN_LOOKUP` has alone, which it keeps beside other terms: by most of these a spectrum that
 holds all peaks of the query and more is as good as a copy."""
 
+BEST_HITS = 50
+"""Of a query: what people look at, and what a score is calibrated on."""
+
 MAX_ITERATIONS = 300
 SMALL_RIDGE = 1e-4
 """Keeps the weights of the look-up finite where it tells all pairs apart."""
@@ -139,7 +142,7 @@ def _ranking_weights(
 
 
 def calibrated(score: FusedScore, pairs: FitPairs) -> FusedScore:
-    """Return a score that ranks alike and is, on the average over all pairs, the target itself.
+    """Return a score that ranks alike and is the target itself, on the average over the `BEST_HITS` of each query.
 
     Raises
     ------
@@ -147,15 +150,30 @@ def calibrated(score: FusedScore, pairs: FitPairs) -> FusedScore:
         Pairs of higher scores have no higher targets.
     """
     weights = np.array(score.weights)
-    total = (pairs.values @ weights)[:, None]
-    slope, intercept = logistic(total, pairs.target, np.ones(len(total)), 0.0)
+    total = pairs.values @ weights
+    order = np.lexsort((-total, pairs.query))
+    starts = np.flatnonzero(np.diff(pairs.query[order], prepend=-1))
+    rank = np.arange(len(order)) - np.repeat(starts, np.diff(starts, append=len(order)))
+    best = order[rank < BEST_HITS]
+    slope, intercept = logistic(total[best][:, None], pairs.target[best], np.ones(len(best)), 0.0)
     if not slope[0] > 0:
         raise ValueError("candidates with higher scores are no more alike to the query than others")
     return FusedScore(score.terms, tuple((slope[0] * weights).tolist()), intercept)
 
 
+def fit_expected(pairs: FitPairs, ridge: float) -> FusedScore:
+    """Fit the target of a candidate that is to be expected: `fit_ranking`, `calibrated`."""
+    return calibrated(fit_ranking(pairs, ridge), pairs)
+
+
 def logistic(
-    values: np.ndarray, target: np.ndarray, weight: np.ndarray, ridge: float, prior: np.ndarray | float = 0.0
+    values: np.ndarray,
+    target: np.ndarray,
+    weight: np.ndarray,
+    ridge: float,
+    prior: np.ndarray | float = 0.0,
+    *,
+    lowest: np.ndarray | None = None,
 ) -> tuple[np.ndarray, float]:
     """Return weights and intercept of a weighted logistic regression.
 
@@ -168,6 +186,8 @@ def logistic(
     ridge : float
         Penalty on the squared differences of the weights of standardised values from ``prior``.
     prior : float64 array of shape (p,), or float
+    lowest : float64 array of shape (p,), optional
+        No weight is under it.
     """
     from scipy.optimize import minimize
 
@@ -181,8 +201,9 @@ def logistic(
         value = weight @ (np.logaddexp(0.0, total) - target * total) + ridge * away @ away
         return float(value), np.append(residual @ standard + 2 * ridge * away, residual.sum())
 
+    bounds = None if lowest is None else [(low, None) for low in (lowest * scale).tolist()] + [(None, None)]
     start = np.zeros(values.shape[1] + 1)
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": MAX_ITERATIONS})
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": MAX_ITERATIONS})
     weights = found.x[:-1] / scale
     return weights, float(found.x[-1] - weights @ mean)
 
@@ -208,13 +229,28 @@ def balanced(positive: np.ndarray, energy: np.ndarray) -> np.ndarray:
 
 def cross_validated(pairs: FitPairs, fit: Fit, ridge: float, folds: int, seed: int) -> np.ndarray:
     """Return the score of each pair by weights that were fitted without its query's molecule; float64, (n_pairs,)."""
+    return held_out(pairs, *fold_scores(pairs, fit, ridge, folds, seed))
+
+
+def fold_scores(pairs: FitPairs, fit: Fit, ridge: float, folds: int, seed: int) -> tuple[np.ndarray, list[FusedScore]]:
+    """Return the part of each pair in a cross-validation by its query's molecule, and by part what is fitted without.
+
+    Returns
+    -------
+    fold : int64 array of shape (n_pairs,)
+    scores : list of FusedScore
+    """
     molecules = np.unique(pairs.group)
     fold_of = np.random.default_rng(seed).permutation(len(molecules)) % folds
     fold = fold_of[np.searchsorted(molecules, pairs.group)]
+    return fold, [fit(pairs.take(fold != number), ridge) for number in range(folds)]
+
+
+def held_out(pairs: FitPairs, fold: np.ndarray, scores: list[FusedScore]) -> np.ndarray:
+    """Return the score of each pair before the logistic function, float64 of shape (n_pairs,), by that of its part."""
     result = np.empty(len(pairs.target))
-    for number in range(folds):
+    for number, score in enumerate(scores):
         held = fold == number
-        score = fit(pairs.take(~held), ridge)
         result[held] = pairs.values[held] @ np.array(score.weights) + score.intercept
     return result
 

@@ -66,5 +66,5 @@ def test_a_damaged_record_is_told(damage) -> None:
         def model_hash(self) -> str:
             return "x"
 
-    with pytest.raises(InputError, match=r"the model: 'fusion' in its config.json is damaged .*; fit it again"):
+    with pytest.raises(InputError, match=r"the model: 'fusion' in its config.json cannot be used .*; fit it again"):
         fusion_of(Model())

@@ -13,6 +13,7 @@ import torch
 
 from ionbed.cli import main
 from ionbed.configs.loading import load_config
+from ionbed.embeddings.consensus import Structures
 from ionbed.embeddings.fused_search import FusedSearch
 from ionbed.embeddings.fusion import EMBEDDING_COSINE, WINDOW_TERMS, FusedScore, Fusion, fusion_of
 from ionbed.embeddings.index import Index
@@ -160,7 +161,7 @@ def test_only_molecules_of_the_validation_fold_are_queries(made: SimpleNamespace
     replace(made.split, seed=1).save(tmp_path / "other.json")
     options = replace(OPTIONS, allow_other_split=True)
     found = fuse(made.folder / "model", made.store, tmp_path / "other.json", tmp_path / "out", options)
-    assert asked == [{FOLD}, {FOLD}]
+    assert asked == [{FOLD}] * 3  # of windows, of an open search, and copies
     assert "used another split" in found.fitted["exposure"] and made.fusion.fitted["exposure"] is None
 
 
@@ -232,14 +233,17 @@ def test_a_model_with_a_score_has_two_rows_more(made: SimpleNamespace) -> None:
 
 def test_the_rows_score_as_a_search_does(made: SimpleNamespace) -> None:
     data, model = made.data, load_model(made.folder / "fused")
+    molecules = candidate_molecules(data, (), None, workers=1)
     queries, library = data.rows_in(FOLD)[:20], data.rows_in("train")
     alone, row = (
-        entry.builds[0](data, None, np.arange(len(data))) for entry in entries_of(made, {"m": [model]}, "test")
+        entry.builds[0](data, molecules, np.arange(len(data))) for entry in entries_of(made, {"m": [model]}, "test")
     )
     scores, of_lookups = row.scores(queries, library), alone.scores(queries, library)
     assert scores.shape == of_lookups.shape == (20, len(library))
     vectors = model.embed(data.columns)
-    search = FusedSearch(made.fusion, data.columns.take(library), vectors[library], data.columns.polarity[library])
+    structures = Structures(data.molecule[library], lambda of: molecules.fingerprint[of])
+    columns, polarity = data.columns.take(library), data.columns.polarity[library]
+    search = FusedSearch(made.fusion, columns, vectors[library], polarity, structures)
     every = np.arange(len(library))
     start, stop = np.zeros(20, np.int64), np.full(20, len(library))
     found = search.in_windows(data.columns.take(queries), vectors[queries], start, stop, len(library))
@@ -261,9 +265,10 @@ def test_a_row_abstains_on_what_neither_score_proposes(made: SimpleNamespace) ->
     rng = np.random.default_rng(0)
     cosine = rng.uniform(-1, 1, (20, len(library))).astype(np.float32)
     cosines = SimpleNamespace(scores=lambda queries, library: cosine)
+    structures = Structures(data.molecule, lambda of: np.zeros((len(of), 256), np.uint8))
     by_peaks = compared.hybrid_entropy.scores(queries, library)
-    scores = FusedScorer("both", cosines, compared, fusion, depth=2).scores(queries, library)
-    alone = FusedScorer("peaks", None, compared, fusion, depth=2).scores(queries, library)
+    scores = FusedScorer("both", cosines, compared, structures, fusion, depth=2).scores(queries, library)
+    alone = FusedScorer("peaks", None, compared, structures, fusion, depth=2).scores(queries, library)
     for query in range(20):
         kept = {*np.argsort(-cosine[query])[:2], *np.argsort(-by_peaks[query])[:2]}
         scored = set(np.flatnonzero(~np.isnan(scores[query])))
