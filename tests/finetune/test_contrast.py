@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -232,11 +230,10 @@ end_process()
 """
 
 
-def test_gradients_reach_the_negatives_of_other_processes(tmp_path):
+def test_gradients_reach_the_negatives_of_other_processes(tmp_path, torchrun):
     script = tmp_path / "gather.py"
     script.write_text(GATHER)
-    words = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", str(script)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    done = torchrun(script)
     assert done.returncode == 0, done.stderr
 
 

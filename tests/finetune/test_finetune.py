@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -177,22 +175,12 @@ def test_each_process_drops_out_its_own(store, split, pretrained, tmp_path, monk
 
 
 @pytest.mark.parametrize("parallelism", ["ddp", "fsdp2"])
-def test_two_processes_give_the_loss_of_one(parallelism, store, split, pretrained, whole_run, tmp_path):
+def test_two_processes_give_the_loss_of_one(parallelism, store, split, pretrained, whole_run, tmp_path, torchrun):
     output = tmp_path / "two"
     # In many small parts, each of which is computed a second time.
     changes = (*EVERYTHING, f"training.parallelism={parallelism}", "training.micro_batch_tokens=24", "recompute=true")
     sets = [word for item in overrides(store, split, pretrained, output, *changes) for word in ("--set", item)]
-    words = [
-        "-m",
-        "torch.distributed.run",
-        "--nproc_per_node=2",
-        "--standalone",
-        "-m",
-        "ionbed",
-        "finetune",
-        "finetune-tiny",
-    ]
-    done = subprocess.run([sys.executable, *words, *sets], capture_output=True, text=True, timeout=300)
+    done = torchrun("-m", "ionbed", "finetune", "finetune-tiny", *sets)
     assert done.returncode == 0, done.stderr
     assert losses_of(output) == pytest.approx(losses_of(whole_run), abs=1e-4)
     assert losses_of(output, "validation_loss") == pytest.approx(losses_of(whole_run, "validation_loss"), abs=1e-3)

@@ -29,11 +29,20 @@ def small_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def configured(store: Path, small_encoder: Path):
+def overrides(store: Path, small_encoder: Path):
+    """Return a function from an output and changes to the words after --set."""
+
+    def build(output: Path, *changes: str) -> list[str]:
+        return [*SMALL, f"data.store={store}", f"output={output}", f"init.model={small_encoder}", *changes]
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def configured(overrides):
     """Return a function from the name of a configuration, an output and changes to a configuration."""
 
     def build(name: str, output: Path, *changes: str) -> LabelledConfig:
-        paths = (f"data.store={store}", f"output={output}", f"init.model={small_encoder}")
-        return load_config(LabelledConfig, name, [*SMALL, *paths, *changes])
+        return load_config(LabelledConfig, name, overrides(output, *changes))
 
     return build

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
 import shutil
-import socket
 from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from accelerate import PartialState
 from safetensors.torch import load_file
 
 import ionbed
@@ -21,7 +17,7 @@ from ionbed.configs.loading import to_tree
 from ionbed.errors import InputError
 from ionbed.finetune.labelled import lora
 from ionbed.finetune.labelled.calibration import Calibration
-from ionbed.finetune.labelled.config import EncoderConfig, LabelledConfig, names_a_task
+from ionbed.finetune.labelled.config import EncoderConfig, names_a_task
 from ionbed.finetune.labelled.examples import LabelledSpectra
 from ionbed.finetune.labelled.model import load_labelled_model
 from ionbed.finetune.labelled.predict import predict, prediction_table
@@ -274,32 +270,13 @@ def test_the_objective_scores_as_the_saved_head_does(configured, tmp_path, measu
         assert sum(float(task.module.eval()(batch)["labels"]) for batch in batches) == pytest.approx(expected, rel=1e-3)
 
 
-def train_as_one_of_two(rank: int, port: int, config: LabelledConfig) -> None:
-    """Train in a forked process, as torchrun would start it; forked, since imports cost more than the training."""
-    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
-    os.environ.update({name: str(value) for name, value in place.items()} | {"MASTER_ADDR": "127.0.0.1"})
-    torch.set_num_threads(1)  # threads of the parent do not outlive the fork
-    PartialState._reset_state()
-    train_on_labels(config)
-    torch.distributed.destroy_process_group()
-
-
-def test_two_processes_train_what_one_does(configured, tmp_path):
+def test_two_processes_train_what_one_does(configured, overrides, tmp_path, torchrun):
     """LoRA, by gloo: gathered losses, one adapter, one head, one split and one model folder."""
     changes = (*RING, *TRAINED, "init.train=lora", "init.dropout=0")
-    one, two = (configured("label-classification", tmp_path / name, *changes) for name in ("one", "two"))
-    train_on_labels(one)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    fork = multiprocessing.get_context("fork")
-    both = [fork.Process(target=train_as_one_of_two, args=(rank, port, two)) for rank in range(2)]
-    for process in both:
-        process.start()
-    for process in both:
-        process.join(120)
-        process.kill()
-    assert [process.exitcode for process in both] == [0, 0]
+    train_on_labels(configured("label-classification", tmp_path / "one", *changes))
+    sets = [word for item in overrides(tmp_path / "two", *changes) for word in ("--set", item)]
+    done = torchrun("-m", "ionbed", "finetune", "label-classification", *sets)
+    assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "two" / "manifest.json").read_text())["processes"] == 2
     for file in ("model.safetensors", "head.safetensors"):
         mine, theirs = (load_file(tmp_path / folder / "model" / file) for folder in ("one", "two"))
