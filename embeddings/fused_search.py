@@ -82,10 +82,10 @@ class FusedSearch:
         query, row = self._of_one_polarity(queries, query, row)
         needed, place = np.unique(row, return_inverse=True)
         compared = ComparedSpectra(self._library.take(needed), self._fusion.lookups, cleaner=self._cleaner)
+        asked = ComparedSpectra(queries, self._fusion.lookups)
         total = np.empty(len(query))
-        both = compared.followed_by(queries)
         for part in _parts(len(query)):
-            features = both.features(query[part] + len(needed), place[part])
+            features = compared.features(query[part], place[part], of=asked)
             total[part] = self._fusion.window.total(self._cosine(vectors, query[part], row[part]), features)
         return best_of(query, row, total, len(queries), k)
 
@@ -106,11 +106,11 @@ class FusedSearch:
             self._compared = ComparedSpectra(self._library, self._fusion.lookups, cleaner=self._cleaner)
             self._compared.hybrid_entropy.index_library(np.arange(len(self._library)))
         library = np.arange(len(self._library))
-        both = self._compared.followed_by(queries)
+        asked = ComparedSpectra(queries, self._fusion.lookups)
         proposed = []
         for begin in range(0, len(queries), max(1, SCORES_AT_ONCE // len(library))):
             rows = np.arange(begin, min(begin + max(1, SCORES_AT_ONCE // len(library)), len(queries)))
-            scores = both.hybrid_entropy.scores(rows + len(library), library)
+            scores = self._compared.hybrid_entropy.scores(rows, library, of=asked.hybrid_entropy)
             scores[self._polarity[None, :] * queries.polarity[rows, None] == -1] = -1.0
             proposed.append(highest(scores, depth))
         by_peaks = np.concatenate(proposed) if proposed else np.empty((0, 0), np.int64)
@@ -118,11 +118,11 @@ class FusedSearch:
         query, row = self._of_one_polarity(queries, query, row)
         total = np.empty(len(query))
         for part in _parts(len(query)):
-            features = both.features(query[part] + len(library), row[part])
+            features = self._compared.features(query[part], row[part], of=asked)
             total[part] = self._fusion.open.total(self._cosine(vectors, query[part], row[part]), features)
         if self._fusion.consensus is not None:
-            own = np.arange(len(queries)) + len(library)
-            copy_total = self._fusion.open.total(np.ones(len(queries)), both.features(own, own))
+            own = np.arange(len(queries))
+            copy_total = self._fusion.open.total(np.ones(len(queries)), asked.features(own, own))
             of, fingerprints = self._structures.molecule[row], self._structures.fingerprints
             total = agreed(self._fusion.consensus, query, total, copy_total, of, fingerprints)
         return best_of(query, row, total, len(queries), k)

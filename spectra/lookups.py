@@ -215,12 +215,14 @@ class Lookup:
         if rows is not None:
             self._is_cleaned[rows] = True
 
-    def scores(self, queries: np.ndarray, library: np.ndarray) -> np.ndarray:
+    def scores(self, queries: np.ndarray, library: np.ndarray, *, of: Lookup | None = None) -> np.ndarray:
         """Return the scores of every query with every library spectrum; the index of the last library is kept.
 
         Parameters
         ----------
         queries, library : int64 arrays of spectra
+        of : Lookup, optional
+            The same look-up over other spectra, where the queries are among those.
 
         Returns
         -------
@@ -229,35 +231,37 @@ class Lookup:
         """
         from .peak_matching import score_library, score_library_shifted
 
-        queries, library = self._checked(queries), self._checked(library)
+        asked = self if of is None else of
+        queries, library = asked._checked(queries), self._checked(library)
         if len(queries) < QUERIES_WORTH_INDEXING and not self._has_index(library):
-            listed = self.pair_scores(np.repeat(queries, len(library)), np.tile(library, len(queries)))
+            listed = self.pair_scores(np.repeat(queries, len(library)), np.tile(library, len(queries)), of=of)
             return listed.reshape(len(queries), len(library))
         fragments, losses = self._index(library)
         results = np.empty((len(queries), len(library)), np.float32)
 
         def part(begin: int, end: int) -> None:
-            wanted, written = queries[begin:end], results[begin:end]
+            wanted, written, peaks = queries[begin:end], results[begin:end], (asked._peaks, self._peaks)
             if losses is None:
-                score_library(self._is_entropy, self._peaks, fragments, wanted, library, self._tolerance, written)
+                score_library(self._is_entropy, *peaks, fragments, wanted, library, self._tolerance, written)
             else:
                 score_library_shifted(
-                    self._is_entropy, self._peaks, fragments, losses, wanted, library, self._tolerance, written
+                    self._is_entropy, *peaks, fragments, losses, wanted, library, self._tolerance, written
                 )
 
         run_in_threads(part, len(queries), max(1, -(-len(queries) // self._workers)), self._workers)
         return results
 
-    def pair_scores(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        """Return the scores of listed pairs of spectra, float32 of shape (n_pairs,)."""
+    def pair_scores(self, first: np.ndarray, second: np.ndarray, *, of: Lookup | None = None) -> np.ndarray:
+        """Return the scores of listed pairs, float32 of shape (n_pairs,); ``first`` are spectra of ``of``, if given."""
         from .peak_matching import score_listed
 
-        first, second = self._checked(first), self._checked(second)
+        asked = self if of is None else of
+        first, second = asked._checked(first), self._checked(second)
         results = np.empty(len(first), np.float32)
 
         def part(begin: int, end: int) -> None:
             score_listed(
-                self._is_entropy, self._is_shifted, self._peaks, first[begin:end], second[begin:end],
+                self._is_entropy, self._is_shifted, asked._peaks, self._peaks, first[begin:end], second[begin:end],
                 self._tolerance, results[begin:end],
             )  # fmt: skip
 
@@ -269,13 +273,6 @@ class Lookup:
         if not self._is_cleaned[rows].all():
             raise ValueError(f"'{self.label}' was made for other spectra; it would take their peaks for none")
         return rows
-
-    def extended(self, peaks: PeakLists) -> Lookup:
-        """Return the look-up over more spectra: ``peaks`` begins with all of this one's, cleaned; its index is kept."""
-        longer = Lookup(self.label, peaks, self._options, workers=self._workers)
-        longer._is_cleaned[: len(self._is_cleaned)] = self._is_cleaned
-        longer._indexed = self._indexed
-        return longer
 
     def index_library(self, library: np.ndarray) -> None:
         """Make the index of a library, which is kept until that of another is made."""

@@ -6,9 +6,6 @@ all are the same whichever of the two spectra is the query.
 
 from __future__ import annotations
 
-import copy
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from .columns import SpectrumColumns
@@ -23,9 +20,6 @@ from .lookups import (
     weighted_peaks,
 )
 from .preparation.workers import usable_cores
-
-if TYPE_CHECKING:
-    from .peak_matching import PeakLists
 
 FEATURES = (
     "spectral entropy",
@@ -102,24 +96,16 @@ class ComparedSpectra:
         """Return the number of spectra."""
         return len(self._energy)
 
-    def followed_by(self, columns: SpectrumColumns) -> ComparedSpectra:
-        """Return these spectra and, numbered on from them, those of ``columns``; what is known of these is kept."""
-        others = ComparedSpectra(columns, self._options, workers=self._workers)
-        both = copy.copy(self)
-        both._entropy_peaks = joined(self._entropy_peaks, others._entropy_peaks)
-        both._cosine_peaks = joined(self._cosine_peaks, others._cosine_peaks)
-        both.hybrid_entropy = self.hybrid_entropy.extended(both._entropy_peaks)
-        for name in ("_entropy", "_energy", "_is_cleaned"):
-            setattr(both, name, np.concatenate([getattr(self, name), getattr(others, name)]))
-        return both
-
-    def features(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    def features(self, first: np.ndarray, second: np.ndarray, *, of: ComparedSpectra | None = None) -> np.ndarray:
         """Return the `FEATURES` of listed pairs.
 
         Parameters
         ----------
         first, second : int64 arrays of shape (n_pairs,)
             Spectra.
+        of : ComparedSpectra, optional
+            Made with the same options, where the first of each pair is one of those: queries need not be copied to a
+            library.
 
         Returns
         -------
@@ -127,10 +113,15 @@ class ComparedSpectra:
         """
         from .peak_matching import match_counts, score_listed
 
+        asked = self if of is None else of
         first, second = np.asarray(first, np.int64), np.asarray(second, np.int64)
-        if not (self._is_cleaned[first].all() and self._is_cleaned[second].all()):
+        if not (asked._is_cleaned[first].all() and self._is_cleaned[second].all()):
             raise ValueError("a spectrum is compared whose peaks were not cleaned; it would be taken for an empty one")
         tolerance = self._options.tolerance_da
+        peaks = {
+            True: (asked._entropy_peaks, self._entropy_peaks),
+            False: (asked._cosine_peaks, self._cosine_peaks),
+        }
         scores = np.empty((4, len(first)), np.float32)
         counts = np.empty((len(first), 6), np.float64)
 
@@ -139,16 +130,17 @@ class ComparedSpectra:
             for place, (is_entropy, is_shifted) in enumerate(
                 ((True, False), (True, True), (False, False), (False, True))
             ):
-                peaks = self._entropy_peaks if is_entropy else self._cosine_peaks
-                score_listed(is_entropy, is_shifted, peaks, *pairs, tolerance, scores[place, begin:end])
-            match_counts(self._entropy_peaks, *pairs, tolerance, counts[begin:end])
+                score_listed(is_entropy, is_shifted, *peaks[is_entropy], *pairs, tolerance, scores[place, begin:end])
+            match_counts(*peaks[True], *pairs, tolerance, counts[begin:end])
 
         run_in_threads(part, len(first), PAIRS_PER_PART, self._workers)
-        peaks = self._entropy_peaks
-        num_peaks, precursor_mz = np.diff(peaks.offsets), peaks.precursor_mz
-        entropy = self._entropy[first], self._entropy[second]
-        energy_difference = np.abs(self._energy[first] - self._energy[second])
-        precursor_difference = np.abs(precursor_mz[first] - precursor_mz[second])
+        num_peaks = [
+            of.offsets[rows + 1] - of.offsets[rows] for of, rows in zip(peaks[True], (first, second), strict=True)
+        ]
+        entropy = asked._entropy[first], self._entropy[second]
+        energy_difference = np.abs(asked._energy[first] - self._energy[second])
+        precursor_mz = asked._entropy_peaks.precursor_mz[first], self._entropy_peaks.precursor_mz[second]
+        precursor_difference = np.abs(precursor_mz[0] - precursor_mz[1])
         return np.column_stack(
             [
                 *scores.astype(np.float64),
@@ -160,7 +152,7 @@ class ComparedSpectra:
                 np.maximum(counts[:, 4], counts[:, 5]),
                 np.minimum(*entropy),
                 np.abs(entropy[0] - entropy[1]),
-                np.log1p(np.minimum(num_peaks[first], num_peaks[second])),
+                np.log1p(np.minimum(*num_peaks)),
                 np.log1p(np.nan_to_num(energy_difference, nan=0.0)),
                 np.isnan(energy_difference),
                 np.log1p(precursor_difference),
@@ -182,11 +174,3 @@ def spectral_entropies(cleaned: list[np.ndarray]) -> np.ndarray:
     intensity = np.concatenate([np.empty(0), *(peaks[:, 1] for peaks in cleaned)]).astype(np.float64)
     spectrum = np.repeat(np.arange(len(cleaned)), counts)
     return -np.bincount(spectrum, weights=intensity * np.log(intensity), minlength=len(cleaned))
-
-
-def joined(first: PeakLists, second: PeakLists) -> PeakLists:
-    """Return the peaks of both, the spectra of the second after those of the first."""
-    from .peak_matching import PeakLists
-
-    offsets = np.concatenate([first.offsets, second.offsets[1:] + first.offsets[-1]])
-    return PeakLists(offsets, *(np.concatenate(pair) for pair in zip(first[1:], second[1:], strict=True)))

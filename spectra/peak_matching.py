@@ -90,32 +90,33 @@ def _is_match(mz_a: float, mz_b: float, shift: float, tolerance: float) -> bool:
 
 
 @compiled
-def _term(is_entropy: bool, peaks: PeakLists, a: int, b: int) -> float:
-    """Return what a match of peaks ``a`` and ``b`` adds to the score, before normalisation."""
+def _term(is_entropy: bool, own: PeakLists, other: PeakLists, a: int, b: int) -> float:
+    """Return what a match of the peaks ``a`` of ``own`` and ``b`` of ``other`` adds to the score, not normalised."""
     if not is_entropy:
-        return peaks.weight[a] * peaks.weight[b]
-    both = peaks.weight[a] + peaks.weight[b]
-    return both * np.log2(both) - peaks.self_term[a] - peaks.self_term[b]
+        return own.weight[a] * other.weight[b]
+    both = own.weight[a] + other.weight[b]
+    return both * np.log2(both) - own.self_term[a] - other.self_term[b]
 
 
 @compiled
-def _normalised(is_entropy: bool, peaks: PeakLists, a: int, b: int, total: float) -> float:
-    return total / 2.0 if is_entropy else total / (peaks.norm[a] * peaks.norm[b])
+def _normalised(is_entropy: bool, own: PeakLists, other: PeakLists, a: int, b: int, total: float) -> float:
+    return total / 2.0 if is_entropy else total / (own.norm[a] * other.norm[b])
 
 
 @compiled
 def _matches(
-    peaks: PeakLists, a: int, b: int, shift: float, tolerance: float, own: np.ndarray, other: np.ndarray, begin: int
-) -> int:
-    """Write the matching peaks of ``a`` and ``b`` to ``own`` and ``other`` from ``begin`` on; return the end."""
-    i, j = peaks.offsets[a], peaks.offsets[b]
-    while i < peaks.offsets[a + 1] and j < peaks.offsets[b + 1]:
-        if _is_match(peaks.mz[i], peaks.mz[j], shift, tolerance):
-            own[begin], other[begin] = i, j
+    own: PeakLists, other: PeakLists, a: int, b: int, shift: float, tolerance: float, own_match: np.ndarray,
+    other_match: np.ndarray, begin: int,
+) -> int:  # fmt: skip
+    """Write the matching peaks of ``a`` and ``b`` to the two arrays from ``begin`` on; return the end."""
+    i, j = own.offsets[a], other.offsets[b]
+    while i < own.offsets[a + 1] and j < other.offsets[b + 1]:
+        if _is_match(own.mz[i], other.mz[j], shift, tolerance):
+            own_match[begin], other_match[begin] = i, j
             begin += 1
             i += 1
             j += 1
-        elif peaks.mz[i] < np.float64(peaks.mz[j]) + shift:
+        elif own.mz[i] < np.float64(other.mz[j]) + shift:
             i += 1
         else:
             j += 1
@@ -123,15 +124,15 @@ def _matches(
 
 
 @compiled
-def _fragment_total(is_entropy: bool, peaks: PeakLists, a: int, b: int, tolerance: float) -> float:
-    i, j = peaks.offsets[a], peaks.offsets[b]
+def _fragment_total(is_entropy: bool, own: PeakLists, other: PeakLists, a: int, b: int, tolerance: float) -> float:
+    i, j = own.offsets[a], other.offsets[b]
     total = 0.0
-    while i < peaks.offsets[a + 1] and j < peaks.offsets[b + 1]:
-        if _is_match(peaks.mz[i], peaks.mz[j], 0.0, tolerance):
-            total += _term(is_entropy, peaks, i, j)
+    while i < own.offsets[a + 1] and j < other.offsets[b + 1]:
+        if _is_match(own.mz[i], other.mz[j], 0.0, tolerance):
+            total += _term(is_entropy, own, other, i, j)
             i += 1
             j += 1
-        elif peaks.mz[i] < peaks.mz[j]:
+        elif own.mz[i] < other.mz[j]:
             i += 1
         else:
             j += 1
@@ -139,23 +140,23 @@ def _fragment_total(is_entropy: bool, peaks: PeakLists, a: int, b: int, toleranc
 
 
 @compiled
-def _modified_cosine_total(peaks: PeakLists, a: int, b: int, tolerance: float) -> float:
+def _modified_cosine_total(own: PeakLists, other: PeakLists, a: int, b: int, tolerance: float) -> float:
     """Match fragments and shifted fragments greedily, the largest product first, as matchms' ModifiedCosineGreedy."""
-    shift = peaks.precursor_mz[a] - peaks.precursor_mz[b]
+    shift = own.precursor_mz[a] - other.precursor_mz[b]
     if abs(shift) <= tolerance:
-        return _fragment_total(False, peaks, a, b, tolerance)
-    num_a, num_b = peaks.offsets[a + 1] - peaks.offsets[a], peaks.offsets[b + 1] - peaks.offsets[b]
+        return _fragment_total(False, own, other, a, b, tolerance)
+    num_a, num_b = own.offsets[a + 1] - own.offsets[a], other.offsets[b + 1] - other.offsets[b]
     room = 2 * min(num_a, num_b)
-    own, other = np.empty(room, np.int64), np.empty(room, np.int64)
-    count = _matches(peaks, a, b, 0.0, tolerance, own, other, 0)
-    count = _matches(peaks, a, b, shift, tolerance, own, other, count)
+    own_match, other_match = np.empty(room, np.int64), np.empty(room, np.int64)
+    count = _matches(own, other, a, b, 0.0, tolerance, own_match, other_match, 0)
+    count = _matches(own, other, a, b, shift, tolerance, own_match, other_match, count)
     products = np.empty(count)
     for match in range(count):
-        products[match] = peaks.weight[own[match]] * peaks.weight[other[match]]
+        products[match] = own.weight[own_match[match]] * other.weight[other_match[match]]
     is_used_own, is_used_other = np.zeros(num_a, np.bool_), np.zeros(num_b, np.bool_)
     total = 0.0
     for match in np.argsort(products, kind="mergesort")[::-1]:
-        i, j = own[match] - peaks.offsets[a], other[match] - peaks.offsets[b]
+        i, j = own_match[match] - own.offsets[a], other_match[match] - other.offsets[b]
         if not is_used_own[i] and not is_used_other[j]:
             is_used_own[i] = True
             is_used_other[j] = True
@@ -164,28 +165,29 @@ def _modified_cosine_total(peaks: PeakLists, a: int, b: int, tolerance: float) -
 
 
 @compiled
-def _hybrid_entropy_total(peaks: PeakLists, a: int, b: int, tolerance: float) -> float:
+def _hybrid_entropy_total(own: PeakLists, other: PeakLists, a: int, b: int, tolerance: float) -> float:
     """Match fragments first, and of what is left the neutral losses (Li and Fiehn 2023, hybrid search)."""
-    num_a, num_b = peaks.offsets[a + 1] - peaks.offsets[a], peaks.offsets[b + 1] - peaks.offsets[b]
+    num_a, num_b = own.offsets[a + 1] - own.offsets[a], other.offsets[b + 1] - other.offsets[b]
     room = min(num_a, num_b)
-    own, other = np.empty(room, np.int64), np.empty(room, np.int64)
+    own_match, other_match = np.empty(room, np.int64), np.empty(room, np.int64)
     is_used_own, is_used_other = np.zeros(num_a, np.bool_), np.zeros(num_b, np.bool_)
     total = 0.0
-    for match in range(_matches(peaks, a, b, 0.0, tolerance, own, other, 0)):
-        is_used_own[own[match] - peaks.offsets[a]] = True
-        is_used_other[other[match] - peaks.offsets[b]] = True
-        total += _term(True, peaks, own[match], other[match])
-    shift = peaks.precursor_mz[a] - peaks.precursor_mz[b]
-    for match in range(_matches(peaks, a, b, shift, tolerance, own, other, 0)):
-        if not is_used_own[own[match] - peaks.offsets[a]] and not is_used_other[other[match] - peaks.offsets[b]]:
-            total += _term(True, peaks, own[match], other[match])
+    for match in range(_matches(own, other, a, b, 0.0, tolerance, own_match, other_match, 0)):
+        is_used_own[own_match[match] - own.offsets[a]] = True
+        is_used_other[other_match[match] - other.offsets[b]] = True
+        total += _term(True, own, other, own_match[match], other_match[match])
+    shift = own.precursor_mz[a] - other.precursor_mz[b]
+    for match in range(_matches(own, other, a, b, shift, tolerance, own_match, other_match, 0)):
+        i, j = own_match[match], other_match[match]
+        if not is_used_own[i - own.offsets[a]] and not is_used_other[j - other.offsets[b]]:
+            total += _term(True, own, other, i, j)
     return total
 
 
 @compiled
 def score_listed(
-    is_entropy: bool, is_shifted: bool, peaks: PeakLists, first: np.ndarray, second: np.ndarray, tolerance: float,
-    scores: np.ndarray,
+    is_entropy: bool, is_shifted: bool, own: PeakLists, other: PeakLists, first: np.ndarray, second: np.ndarray,
+    tolerance: float, scores: np.ndarray,
 ) -> None:  # fmt: skip
     """Score listed pairs of spectra without any index.
 
@@ -195,9 +197,10 @@ def score_listed(
         Spectral entropy similarity (Li et al., Nat. Methods 18 (2021) 1524-1531), else the greedy cosine.
     is_shifted : bool
         Whether fragments may match shifted by the difference of the precursors: hybrid entropy, modified cosine.
-    peaks : PeakLists
+    own, other : PeakLists
+        May be the same.
     first, second : int64 arrays of shape (n_pairs,)
-        Spectra.
+        Spectra of ``own`` and of ``other``.
     tolerance : float
         In Da.
     scores : float32 array of shape (n_pairs,)
@@ -205,20 +208,22 @@ def score_listed(
     """
     for pair in range(len(first)):
         a, b = first[pair], second[pair]
-        if peaks.offsets[a] == peaks.offsets[a + 1] or peaks.offsets[b] == peaks.offsets[b + 1]:
+        if own.offsets[a] == own.offsets[a + 1] or other.offsets[b] == other.offsets[b + 1]:
             scores[pair] = 0.0
             continue
         if not is_shifted:
-            total = _fragment_total(is_entropy, peaks, a, b, tolerance)
+            total = _fragment_total(is_entropy, own, other, a, b, tolerance)
         elif is_entropy:
-            total = _hybrid_entropy_total(peaks, a, b, tolerance)
+            total = _hybrid_entropy_total(own, other, a, b, tolerance)
         else:
-            total = _modified_cosine_total(peaks, a, b, tolerance)
-        scores[pair] = _normalised(is_entropy, peaks, a, b, total)
+            total = _modified_cosine_total(own, other, a, b, tolerance)
+        scores[pair] = _normalised(is_entropy, own, other, a, b, total)
 
 
 @compiled
-def match_counts(peaks: PeakLists, first: np.ndarray, second: np.ndarray, tolerance: float, counts: np.ndarray) -> None:
+def match_counts(
+    own: PeakLists, other: PeakLists, first: np.ndarray, second: np.ndarray, tolerance: float, counts: np.ndarray
+) -> None:
     """Count the matches of listed pairs of spectra, and the weight of the matched peaks in either.
 
     Parameters are those of `score_listed`, and ``counts``, float64 of shape (n_pairs, 6), written to: matching
@@ -227,15 +232,15 @@ def match_counts(peaks: PeakLists, first: np.ndarray, second: np.ndarray, tolera
     """
     for pair in range(len(first)):
         a, b = first[pair], second[pair]
-        room = min(peaks.offsets[a + 1] - peaks.offsets[a], peaks.offsets[b + 1] - peaks.offsets[b])
-        own, other = np.empty(room, np.int64), np.empty(room, np.int64)
+        room = min(own.offsets[a + 1] - own.offsets[a], other.offsets[b + 1] - other.offsets[b])
+        own_match, other_match = np.empty(room, np.int64), np.empty(room, np.int64)
         for kind in range(2):
-            shift = kind * (peaks.precursor_mz[a] - peaks.precursor_mz[b])
-            count = _matches(peaks, a, b, shift, tolerance, own, other, 0)
+            shift = kind * (own.precursor_mz[a] - other.precursor_mz[b])
+            count = _matches(own, other, a, b, shift, tolerance, own_match, other_match, 0)
             weight_own = weight_other = 0.0
             for match in range(count):
-                weight_own += peaks.weight[own[match]]
-                weight_other += peaks.weight[other[match]]
+                weight_own += own.weight[own_match[match]]
+                weight_other += other.weight[other_match[match]]
             counts[pair, 3 * kind] = count
             counts[pair, 3 * kind + 1] = weight_own
             counts[pair, 3 * kind + 2] = weight_other
@@ -243,33 +248,35 @@ def match_counts(peaks: PeakLists, first: np.ndarray, second: np.ndarray, tolera
 
 @compiled
 def score_library(
-    is_entropy: bool, peaks: PeakLists, index: PeakIndex, queries: np.ndarray, library: np.ndarray, tolerance: float,
-    scores: np.ndarray,
+    is_entropy: bool, own: PeakLists, other: PeakLists, index: PeakIndex, queries: np.ndarray, library: np.ndarray,
+    tolerance: float, scores: np.ndarray,
 ) -> None:  # fmt: skip
     """Score queries against a whole library by fragments: only the library peaks within reach are touched.
 
     Parameters are those of `score_listed`, and: ``index``, the library's by fragment m/z; ``queries`` and ``library``,
-    int64 arrays of spectra; ``scores``, float32 of shape (n_queries, n_library), written to.
+    int64 arrays of spectra of ``own`` and ``other``; ``scores``, float32 of shape (n_queries, n_library), written to.
     """
     totals = np.empty(len(library))
     for row in range(len(queries)):
         totals[:] = 0.0
         query = queries[row]
-        for i in range(peaks.offsets[query], peaks.offsets[query + 1]):
-            mz = np.float64(peaks.mz[i])
+        for i in range(own.offsets[query], own.offsets[query + 1]):
+            mz = np.float64(own.mz[i])
             place = np.searchsorted(index.mz, mz - tolerance - MARGIN_DA)
             while place < len(index.mz) and index.mz[place] <= mz + tolerance + MARGIN_DA:
-                if _is_match(peaks.mz[i], index.mz[place], 0.0, tolerance):
-                    totals[index.spectrum[place]] += _term(is_entropy, peaks, i, index.peak[place])
+                if _is_match(own.mz[i], index.mz[place], 0.0, tolerance):
+                    totals[index.spectrum[place]] += _term(is_entropy, own, other, i, index.peak[place])
                 place += 1
         for column in range(len(library)):
             total = totals[column]
-            scores[row, column] = _normalised(is_entropy, peaks, query, library[column], total) if total != 0 else 0.0
+            if total != 0:
+                total = _normalised(is_entropy, own, other, query, library[column], total)
+            scores[row, column] = total
 
 
 @compiled
 def score_library_shifted(
-    is_entropy: bool, peaks: PeakLists, fragments: PeakIndex, losses: PeakIndex, queries: np.ndarray,
+    is_entropy: bool, own: PeakLists, other: PeakLists, fragments: PeakIndex, losses: PeakIndex, queries: np.ndarray,
     library: np.ndarray, tolerance: float, scores: np.ndarray,
 ) -> None:  # fmt: skip
     """Score queries against a whole library by fragments and neutral losses: hybrid entropy or modified cosine.
@@ -279,45 +286,47 @@ def score_library_shifted(
     """
     totals = np.empty(len(library))
     contested_in = np.zeros(len(library), np.int64)  # the last row in which a peak of this spectrum was wanted twice
-    matched_in = np.zeros(len(peaks.mz), np.int64)  # the last row in which this peak matched as a fragment
+    matched_in = np.zeros(len(other.mz), np.int64)  # the last row in which this peak matched as a fragment
     matched_by = np.zeros(len(library), np.int64)  # the last query peak that matched a fragment of this spectrum
     step = 0
     for row in range(len(queries)):
         totals[:] = 0.0
         query = queries[row]
-        begin, end = peaks.offsets[query], peaks.offsets[query + 1]
+        begin, end = own.offsets[query], own.offsets[query + 1]
         for i in range(begin, end):
-            mz = np.float64(peaks.mz[i])
+            mz = np.float64(own.mz[i])
             place = np.searchsorted(fragments.mz, mz - tolerance - MARGIN_DA)
             while place < len(fragments.mz) and fragments.mz[place] <= mz + tolerance + MARGIN_DA:
-                if _is_match(peaks.mz[i], fragments.mz[place], 0.0, tolerance):
-                    totals[fragments.spectrum[place]] += _term(is_entropy, peaks, i, fragments.peak[place])
+                if _is_match(own.mz[i], fragments.mz[place], 0.0, tolerance):
+                    totals[fragments.spectrum[place]] += _term(is_entropy, own, other, i, fragments.peak[place])
                     matched_in[fragments.peak[place]] = row + 1
                 place += 1
         for i in range(begin, end):
             step += 1
-            mz = np.float64(peaks.mz[i])
+            mz = np.float64(own.mz[i])
             place = np.searchsorted(fragments.mz, mz - tolerance - MARGIN_DA)
             while place < len(fragments.mz) and fragments.mz[place] <= mz + tolerance + MARGIN_DA:
-                if _is_match(peaks.mz[i], fragments.mz[place], 0.0, tolerance):
+                if _is_match(own.mz[i], fragments.mz[place], 0.0, tolerance):
                     matched_by[fragments.spectrum[place]] = step
                 place += 1
-            loss = peaks.precursor_mz[query] - mz
+            loss = own.precursor_mz[query] - mz
             place = np.searchsorted(losses.mz, loss - tolerance - MARGIN_DA)
             while place < len(losses.mz) and losses.mz[place] <= loss + tolerance + MARGIN_DA:
                 spectrum, peak = losses.spectrum[place], losses.peak[place]
                 place += 1
-                shift = peaks.precursor_mz[query] - peaks.precursor_mz[library[spectrum]]
+                shift = own.precursor_mz[query] - other.precursor_mz[library[spectrum]]
                 if not is_entropy and abs(shift) <= tolerance:
                     continue
-                if not _is_match(peaks.mz[i], peaks.mz[peak], shift, tolerance):
+                if not _is_match(own.mz[i], other.mz[peak], shift, tolerance):
                     continue
                 if matched_in[peak] != row + 1 and matched_by[spectrum] != step:
-                    totals[spectrum] += _term(is_entropy, peaks, i, peak)
+                    totals[spectrum] += _term(is_entropy, own, other, i, peak)
                 elif not is_entropy:
                     contested_in[spectrum] = row + 1
         for column in range(len(library)):
             total = totals[column]
             if contested_in[column] == row + 1:
-                total = _modified_cosine_total(peaks, query, library[column], tolerance)
-            scores[row, column] = _normalised(is_entropy, peaks, query, library[column], total) if total != 0 else 0.0
+                total = _modified_cosine_total(own, other, query, library[column], tolerance)
+            if total != 0:
+                total = _normalised(is_entropy, own, other, query, library[column], total)
+            scores[row, column] = total

@@ -11,7 +11,7 @@ import pytest
 from ionbed import InputError
 from ionbed.embeddings import fused_search
 from ionbed.embeddings import index as index_module
-from ionbed.embeddings.fused_search import best_of, highest, pairs_of
+from ionbed.embeddings.fused_search import FusedSearch, best_of, highest, pairs_of
 from ionbed.embeddings.fusion import EMBEDDING_COSINE, OPEN_TERMS, WINDOW_TERMS, FusedScore, Fusion
 from ionbed.embeddings.index import Index
 from ionbed.embeddings.search import find
@@ -128,7 +128,7 @@ def test_only_so_many_are_scored_in_an_open_search(library, queries, monkeypatch
     index = Index.build(fused_model(MIXED), library)
     asked = []
     plain = ComparedSpectra.features
-    monkeypatch.setattr(ComparedSpectra, "features", lambda *a: asked.append(len(a[1])) or plain(*a))
+    monkeypatch.setattr(ComparedSpectra, "features", lambda *a, **of: asked.append(len(a[1])) or plain(*a, **of))
     index.search(queries, k=3, precursor_ppm=None, score="fused")
     assert 3 * len(queries) <= sum(asked) <= 6 * len(queries)
 
@@ -197,8 +197,8 @@ def test_wide_windows_are_searched_a_few_queries_at_a_time(library, queries, mon
     index = Index.build(fused_model(MIXED), library)
     expected = index.search(queries, k=5, precursor_ppm=9e5, score="fused")
     asked = []
-    plain = ComparedSpectra.followed_by
-    monkeypatch.setattr(ComparedSpectra, "followed_by", lambda *a: asked.append(len(a[1])) or plain(*a))
+    plain = FusedSearch._in_windows
+    monkeypatch.setattr(FusedSearch, "_in_windows", lambda *a: asked.append(len(a[1])) or plain(*a))
     monkeypatch.setattr(fused_search, "CANDIDATES_AT_ONCE", 2 * len(library))
     found = index.search(queries, k=5, precursor_ppm=9e5, score="fused")
     assert max(asked) <= 3 and sum(asked) == len(queries)

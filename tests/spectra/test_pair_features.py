@@ -76,20 +76,34 @@ def test_either_spectrum_may_be_the_query_and_the_scores_are_those_of_the_lookup
         np.testing.assert_array_equal(found[:, FEATURES.index(label)], lookup.pair_scores(first, second))
 
 
-def test_spectra_that_follow_are_compared_as_if_they_had_been_there() -> None:
+def test_queries_are_compared_with_a_library_as_if_they_were_of_it() -> None:
     spectra = crowd(40)
     library, queries = SpectrumColumns.from_spectra(spectra[:30]), SpectrumColumns.from_spectra(spectra[30:])
     compared = ComparedSpectra(library, OPTIONS)
     compared.hybrid_entropy.index_library(np.arange(30))
-    both, whole = compared.followed_by(queries), ComparedSpectra(SpectrumColumns.from_spectra(spectra), OPTIONS)
-    assert (len(both), len(compared)) == (40, 30)
-    first, second = np.repeat(np.arange(30, 40), 30), np.tile(np.arange(30), 10)
-    np.testing.assert_array_equal(both.features(first, second), whole.features(first, second))
-    scores = both.hybrid_entropy.scores(np.arange(30, 40), np.arange(30))
-    np.testing.assert_allclose(
-        scores.ravel(), whole.features(first, second)[:, FEATURES.index("hybrid entropy")], atol=1e-6
-    )
+    asked, whole = ComparedSpectra(queries, OPTIONS), ComparedSpectra(SpectrumColumns.from_spectra(spectra), OPTIONS)
+    first, second = np.repeat(np.arange(10), 30), np.tile(np.arange(30), 10)
+    expected = whole.features(first + 30, second)
+    np.testing.assert_array_equal(compared.features(first, second, of=asked), expected)
+    hybrid = expected[:, FEATURES.index("hybrid entropy")]
+    lookup = compared.hybrid_entropy
+    np.testing.assert_array_equal(lookup.pair_scores(first, second, of=asked.hybrid_entropy), hybrid)
+    scores = lookup.scores(np.arange(10), np.arange(30), of=asked.hybrid_entropy)
+    np.testing.assert_allclose(scores.ravel(), hybrid, atol=1e-6)
     assert (scores > 0.1).any()
+    # Without an index, and by the other kinds of look-up, whose loops are their own.
+    fresh = ComparedSpectra(library, OPTIONS).hybrid_entropy.scores(
+        np.arange(10), np.arange(30), of=asked.hybrid_entropy
+    )
+    np.testing.assert_allclose(fresh, scores, atol=1e-6)
+    for label in LABELS:
+        of_library, of_queries = (
+            Lookup(label, weighted_peaks(label, clean_peaks(of, OPTIONS), of.precursor_mz, OPTIONS), OPTIONS)
+            for of in (library, queries)
+        )
+        of_library.index_library(np.arange(30))
+        found = of_library.scores(np.arange(10), np.arange(30), of=of_queries)
+        np.testing.assert_allclose(found.ravel(), expected[:, FEATURES.index(label)], atol=1e-6)
 
 
 def test_what_was_not_cleaned_is_not_compared() -> None:
@@ -97,7 +111,10 @@ def test_what_was_not_cleaned_is_not_compared() -> None:
     compared.features([0], [2])
     with pytest.raises(ValueError, match="not cleaned"):
         compared.features([0], [1])
-    both = compared.followed_by(SpectrumColumns.from_spectra(crowd(1)))
-    both.hybrid_entropy.scores(np.array([4]), np.array([0, 2]))
-    with pytest.raises(ValueError, match="made for other spectra"):
-        both.hybrid_entropy.scores(np.array([4]), np.array([1]))
+    asked = ComparedSpectra(SpectrumColumns.from_spectra(crowd(2)), OPTIONS, rows=np.array([0]))
+    compared.hybrid_entropy.scores(np.array([0]), np.array([0, 2]), of=asked.hybrid_entropy)
+    for first, second in ((0, 1), (1, 0)):
+        with pytest.raises(ValueError, match="made for other spectra"):
+            compared.hybrid_entropy.scores(np.array([first]), np.array([second]), of=asked.hybrid_entropy)
+        with pytest.raises(ValueError, match="not cleaned"):
+            compared.features([first], [second], of=asked)
