@@ -74,7 +74,7 @@ def train_on_labels(config: LabelledConfig, *, resume: str | None = None, stop: 
         def open_spectra(cache: Path) -> LabelledSpectra:
             loaded.append(LabelledSpectra(config, cache))
             if config.init.train == "frozen":
-                _refuse_another_run(config, loaded[0])
+                _refuse_another_run(config, loaded[0], encoder.model_hash())
             return loaded[0]
 
         open_training_spectra(config.output, resume, open_spectra)
@@ -182,18 +182,26 @@ def calibrated(
     )  # fmt: skip
 
 
-def _refuse_another_run(config: LabelledConfig, spectra: LabelledSpectra) -> None:
-    """Raise InputError if the output holds the model of other options or labels, which would be lost.
+def _refuse_another_run(config: LabelledConfig, spectra: LabelledSpectra, encoder_hash: str) -> None:
+    """Raise InputError if the output holds the model of other options, spectra or labels, which would be lost.
 
     A frozen encoder has no checkpoints, by which `ionbed.pretrain.loop.train` tells another run.
     """
     if not (config.output / MANIFEST).is_file():
         return
-    before = read_manifest(config.output, made_by="finetune")["config"]
+    manifest = read_manifest(config.output, made_by="finetune")
+    before = manifest["config"]
     now = json.loads(json.dumps(to_tree(config)))
     other = [name for name in ("task", "labels", "init", "head") if before.get(name) != now[name]]
     if share_in_use(before["data"]) != share_in_use(now["data"]):
         other.append("data.molecules_share or data.molecules_seed")
+    if before["training"]["seed"] != config.training.seed:
+        other.append("training.seed")
+    shards = [shard["sha256"] for shard in spectra.store_manifest["shards"]]
+    if manifest["training"]["store"] != shards:
+        other.append("data.store (its spectra)")
+    if not other and manifest["model_hash"] != encoder_hash:  # at the same path
+        other.append("init.model (its weights)")
     model = config.output / MODEL_FOLDER
     if not other and (model / HEAD).is_file():
         fitted = load_labelled_model(model).about

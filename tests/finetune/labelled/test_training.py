@@ -7,12 +7,14 @@ import shutil
 from dataclasses import replace
 
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
 
 import ionbed
+from ionbed.artifacts import sha256_of_file
 from ionbed.configs.loading import to_tree
 from ionbed.errors import InputError
 from ionbed.finetune.labelled import lora
@@ -27,7 +29,7 @@ from ionbed.pretrain import loop
 from ionbed.pretrain.runs import read_runs
 from ionbed.pretrain.signals import StopSignal
 from ionbed.spectra.split import Split
-from ionbed.spectra.store import Store
+from ionbed.spectra.store import SHARD_NAME, Store, write_shard
 
 from .conftest import RING
 
@@ -77,9 +79,30 @@ def test_another_run_does_not_replace_a_fitted_head(frozen, configured):
         train_on_labels(other, resume="auto")
     with pytest.raises(InputError, match="other values of split"):
         train_on_labels(configured("label-classification", frozen, *RING, "own_split.seed=3"), resume="auto")
+    with pytest.raises(InputError, match=r"other values of training\.seed"):
+        train_on_labels(configured("label-classification", frozen, *RING, "training.seed=1"), resume="auto")
     assert (frozen / "model" / "head.json").read_text() == before
     train_on_labels(configured("label-classification", frozen, *RING), resume="auto")
     assert (frozen / "model" / "head.json").read_text() == before
+
+
+def test_spectra_or_an_encoder_that_were_changed_since_are_another_run(configured, tmp_path, store, small_encoder):
+    for name, path in (("store", store), ("encoder", small_encoder)):
+        shutil.copytree(path, tmp_path / name)
+    paths = (f"data.store={tmp_path / 'store'}", f"init.model={tmp_path / 'encoder'}")
+    config = configured("label-classification", tmp_path / "run", *RING, *paths)
+    train_on_labels(config)
+    starting_encoder(EncoderConfig(model=small_encoder, random_weights=True), 5).save_pretrained(tmp_path / "encoder")
+    with pytest.raises(InputError, match=r"other values of init\.model \(its weights\)"):
+        train_on_labels(config, resume="auto")
+    table = Store(store).table()
+    shifted = table.set_column(1, table.schema.field(1), pc.add(table["precursor_mz"], 1e-6))
+    write_shard(shifted[:80], tmp_path / "store" / SHARD_NAME.format(0))
+    manifest = json.loads((tmp_path / "store" / "manifest.json").read_text())
+    manifest["shards"][0]["sha256"] = sha256_of_file(tmp_path / "store" / SHARD_NAME.format(0))
+    (tmp_path / "store" / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match=r"other values of data\.store \(its spectra\)"):
+        train_on_labels(config, resume="auto")
 
 
 def test_a_fusion_that_was_fitted_for_the_weights_stays_while_they_do(configured, tmp_path, small_encoder):
