@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...finetune.labelled.own_split import PRECURSOR_GROUPS
+from ...finetune.molecule_share import share_in_use
 from ..report.table import Table, number
 from ..report.verdicts import listed
 from .metrics import LOWER_IS_BETTER
@@ -43,6 +44,11 @@ def sentences(tree: Mapping[str, Any]) -> list[str]:
                 f"{name}: the range of {of['wanted']:.0%} is the prediction ± {of['half width']:.3g}, and holds "
                 f"{of['held']:.0%} of the held-out numbers."
             )
+    if drawn := share_in_use(tree["config"]["data"]):
+        found.append(
+            f"Model and baselines were trained on {tree['counts']['train']['molecules']:,} molecules: of those of the "
+            f"training fold, a share of {drawn[0]:g} (seed {drawn[1]})."
+        )
     return found
 
 

@@ -102,6 +102,13 @@ def test_sentences_say_the_verdict_and_the_calibration(classified):
     assert second.startswith("Expected calibration error") and "(platt)" in second
 
 
+def test_a_share_of_the_training_molecules_is_said(classified):
+    tree = results(classified)
+    tree["config"]["data"] |= {"molecules_share": 0.25, "molecules_seed": 7}
+    said = sentences(tree)[-1]
+    assert f"trained on {tree['counts']['train']['molecules']} molecules" in said and "share of 0.25 (seed 7)" in said
+
+
 def test_labels_that_cannot_be_asked_are_said_and_no_error(store, small_encoder, tmp_path, capsys):
     """Every held-out molecule is of phenyl, and of no other answer."""
     few = ("own_split.test=0.05", "own_split.validation=0.1", "own_split.seed=0", "labels.smarts={ring: 'c1ccccc1'}")
