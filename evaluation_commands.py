@@ -187,6 +187,15 @@ def fuse(
     allow_other_split: Annotated[
         bool, typer.Option("--allow-other-split", help="Go on with a model that may have seen the molecules.")
     ] = False,
+    structures: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Also weigh scores of structures, for 'index build --predict-spectra': molecules (.smi, .tsv, .csv or "
+            ".sdf) that are candidates beside those of the store.",
+            show_default=False,
+        ),
+    ] = None,
     cache: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where fingerprints are kept.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Threads and processes.", show_default="all cores")] = None,
     seed: Annotated[int, typer.Option(help="Of the draws of pairs and queries.")] = 0,
@@ -196,7 +205,9 @@ def fuse(
     from .evaluation.fuse import FuseOptions
     from .evaluation.fuse import fuse as run
 
-    options = FuseOptions(allow_other_split=allow_other_split, cache=cache, workers=workers, seed=seed)
+    options = FuseOptions(
+        allow_other_split=allow_other_split, cache=cache, structures=structures, workers=workers, seed=seed
+    )
     run(model, store, split, out, options, overwrite=overwrite)
     logger.info("%s: the model with its fused score", out)
 

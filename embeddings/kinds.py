@@ -15,6 +15,7 @@ from .hit_table import SearchSummary
 from .hits import ScoreName
 from .index import Index
 from .index_folder import Embedder, kind_of, read_index_manifest
+from .structure_hits import StructureScoreName
 from .structure_index import MoleculeEmbedder, StructureIndex
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def build(
     out: str | os.PathLike[str],
     model: MoleculeEmbedder,
     *,
+    predict_spectra: bool = False,
     workers: int | None = 1,
     overwrite: bool = False,
 ) -> Index | StructureIndex:
@@ -37,10 +39,14 @@ def build(
     Raises
     ------
     InputError
-        As those do.
+        As those do, or spectra are to be predicted of what holds no molecules.
     """
     if holds_molecules(Path(input)):
-        return structure_index.build(input, out, model, workers=workers, overwrite=overwrite)
+        return structure_index.build(
+            input, out, model, predict_spectra=predict_spectra, workers=workers, overwrite=overwrite
+        )
+    if predict_spectra:
+        raise InputError(f"{input}: holds spectra, and they are predicted of molecules; leave --predict-spectra out")
     return spectrum_index.build(input, out, model, overwrite=overwrite)
 
 
@@ -65,7 +71,7 @@ def search(
     k: int = 10,
     precursor_ppm: float | None = 10.0,
     formula: str | None = None,
-    score: ScoreName = "cosine",
+    score: StructureScoreName | None = None,
 ) -> SearchSummary:
     """Search every spectrum of ``queries`` and write the hits as tab-separated text, whole or not at all.
 
@@ -74,13 +80,16 @@ def search(
     Raises
     ------
     InputError
-        As those do, or ``formula`` is given for an index of spectra, or a fused score for one of structures.
+        As those do, or ``formula`` or the score 'predicted' is given for an index of spectra.
     """
     if isinstance(index, StructureIndex):
-        _refuse_score(index, score)
-        return structure_search.search(index, queries, out, k=k, precursor_ppm=precursor_ppm, formula=formula)
+        return structure_search.search(
+            index, queries, out, k=k, precursor_ppm=precursor_ppm, formula=formula, score=score
+        )
     _refuse_formula(index, formula)
-    return spectrum_search.search(index, queries, out, k=k, precursor_ppm=precursor_ppm, score=score)
+    return spectrum_search.search(
+        index, queries, out, k=k, precursor_ppm=precursor_ppm, score=_of_spectra(index, score)
+    )
 
 
 def formatted_search(
@@ -90,7 +99,7 @@ def formatted_search(
     k: int = 10,
     precursor_ppm: float | None = 10.0,
     formula: str | None = None,
-    score: ScoreName = "cosine",
+    score: StructureScoreName | None = None,
 ) -> RenderableType:
     """Search every spectrum of ``queries`` and return the hits for a terminal.
 
@@ -100,13 +109,12 @@ def formatted_search(
         As of `search`.
     """
     if isinstance(index, StructureIndex):
-        _refuse_score(index, score)
         return structure_search.format_hits(
-            structure_search.find(index, queries, k=k, precursor_ppm=precursor_ppm, formula=formula)
+            structure_search.find(index, queries, k=k, precursor_ppm=precursor_ppm, formula=formula, score=score)
         )
     _refuse_formula(index, formula)
     return spectrum_search.format_hits(
-        spectrum_search.find(index, queries, k=k, precursor_ppm=precursor_ppm, score=score)
+        spectrum_search.find(index, queries, k=k, precursor_ppm=precursor_ppm, score=_of_spectra(index, score))
     )
 
 
@@ -117,8 +125,7 @@ def _refuse_formula(index: Index, formula: str | None) -> None:
         )
 
 
-def _refuse_score(index: StructureIndex, score: ScoreName) -> None:
-    if score != "cosine":
-        raise InputError(
-            f"{index.folder}: is an index of structures, which have no peaks to look up; leave --score {score} out"
-        )
+def _of_spectra(index: Index, score: StructureScoreName | None) -> ScoreName:
+    if score == "predicted":
+        raise InputError(f"{index.folder}: is an index of spectra, and not of structures; leave --score predicted out")
+    return score or "cosine"

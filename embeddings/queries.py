@@ -60,6 +60,13 @@ def queries_of(path: str | os.PathLike[str]) -> tuple[Iterator[Query], int | Non
     return _queries_of_file(path), None
 
 
+def refuse_without_peaks(spectra: Sequence[Spectrum]) -> None:
+    """Raise `InputError` if a query has no peaks."""
+    for spectrum in spectra:
+        if not len(spectrum):
+            raise InputError(f"query {spectrum.spectrum_id}: has no peaks; leave it out")
+
+
 def embed_queries(model: Embedder, spectra: Sequence[Spectrum], dim: int, *, progress: bool = False) -> np.ndarray:
     """Return the embeddings of queries, float32 of shape (n_queries, dim).
 
@@ -68,9 +75,7 @@ def embed_queries(model: Embedder, spectra: Sequence[Spectrum], dim: int, *, pro
     InputError
         A spectrum has no peaks.
     """
-    for spectrum in spectra:
-        if not len(spectrum):
-            raise InputError(f"query {spectrum.spectrum_id}: has no peaks; leave it out")
+    refuse_without_peaks(spectra)
     if not spectra:
         return np.empty((0, dim), np.float32)
     vectors = model.embed(SpectrumColumns.from_spectra(spectra), progress=progress)

@@ -6,11 +6,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 
+from ..errors import InputError
 from ..spectra.adducts import ELECTRON_MASS, Adduct, atoms_lost, molecule_charge, neutral_mass, normalise_adduct
 from ..spectra.molecules import atom_counts, formula_mass_and_charge, is_formula
 from ..spectra.precursor import has_atoms_to_lose
 from ..spectra.spectrum import Spectrum
+from .index_folder import check_search_options
 from .nearest import PPM, WINDOW_SLACK
 
 USUAL_ADDUCTS = {
@@ -23,6 +26,9 @@ is charged as drawn: a radical cation is never guessed."""
 
 FormulaKey = frozenset[tuple[str, int]]
 """Elements and their numbers."""
+
+OWN_FORMULA = "query"
+"""In place of a formula: that of each query."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,15 @@ class Candidates:
     adduct: np.ndarray
     error_ppm: np.ndarray
     tried: TriedAdducts
+
+
+def check_structure_search(k: int, precursor_ppm: float | None, formula: str | None) -> None:
+    """Raise `InputError` if the number of hits, the window or the formula is none."""
+    check_search_options(k, precursor_ppm)
+    if formula is not None and formula != OWN_FORMULA and formula_key(formula) is None:
+        raise InputError(
+            f"{formula!r} is no formula; write one like C6H12O6, or '{OWN_FORMULA}' for that of each query"
+        )
 
 
 def tried_adducts(query: Spectrum) -> TriedAdducts:
@@ -193,12 +208,42 @@ def formula_key(formula: str | None) -> FormulaKey | None:
     return frozenset(atom_counts(formula).items())
 
 
+def rows_by_formula(formulas: pa.ChunkedArray) -> dict[FormulaKey, np.ndarray]:
+    """Return the rows of each formula, int64 and ascending, by `formula_key`; those that are no formula in none."""
+    encoded = formulas.combine_chunks().dictionary_encode()
+    codes = encoded.indices.to_numpy()
+    keys = [formula_key(text) for text in encoded.dictionary.to_pylist()]
+    order = np.argsort(codes, kind="stable")
+    groups = np.split(order, np.cumsum(np.bincount(codes, minlength=len(keys)))[:-1])
+    found: dict[FormulaKey, np.ndarray] = {}
+    for key, rows in zip(keys, groups, strict=True):  # formulas that differ in their charge have one key
+        if key is not None:
+            found[key] = np.sort(np.concatenate([found[key], rows])) if key in found else rows
+    return found
+
+
 def mz_error_ppm(precursor_mz: float, mass: np.ndarray, adduct: Adduct) -> np.ndarray:
     """Return ``(query - structure) / structure * 1e6`` of the m/z, for structures of these masses as ``adduct``."""
     ion_mass = adduct.num_molecules * mass + adduct.mass_shift - adduct.charge * ELECTRON_MASS
     mz = ion_mass / abs(adduct.charge)
     error: np.ndarray = (precursor_mz - mz) / mz * 1e6
     return error
+
+
+def formula_of(query: Spectrum, formula: str) -> str | None:
+    """Return the formula of a query's candidates: ``formula``, or with `OWN_FORMULA` that of the query."""
+    return query.formula if formula == OWN_FORMULA else formula
+
+
+def note_of(query: Spectrum, candidates: Candidates, precursor_ppm: float | None, formula: str | None) -> str:
+    """Return why a query has no candidates, or what was tried in place of an unknown adduct; '' where all is known."""
+    if formula is not None:
+        return "" if len(candidates.rows) else _why_none_of_formula(formula_of(query, formula))
+    tried = candidates.tried
+    if len(candidates.rows) or not tried.adducts:
+        return tried.note
+    as_what = tried.adducts[0].name if tried.stated else f"a usual adduct ({tried.note})"
+    return f"no structure within {precursor_ppm:g} ppm as {as_what}"
 
 
 def _keys_with_fewer_protons(formula: str | None) -> list[FormulaKey]:
@@ -246,3 +291,11 @@ def _nearest_of_each(parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]], tri
     order = np.lexsort((adduct, np.abs(error), rows))
     first = order[np.unique(rows[order], return_index=True)[1]]
     return Candidates(rows[first], adduct[first], error[first], tried)
+
+
+def _why_none_of_formula(formula: str | None) -> str:
+    if formula is None:
+        return "the query's formula is unknown"
+    if formula_key(formula) is None:
+        return f"the query's formula {formula!r} cannot be read"
+    return f"no structure of the formula {formula}"

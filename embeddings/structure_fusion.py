@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
+
+from ..errors import InputError
+from ..spectra.lookups import LookupOptions
+
+STRUCTURE_COSINE = "cosine to the structure"
+PREDICTED_ENTROPY = "predicted spectra"
+PREDICTED_COSINE = "cosine to predicted spectra"
+TERMS = (STRUCTURE_COSINE, PREDICTED_ENTROPY, PREDICTED_COSINE)
+"""What an index of structures can rank by: the inner product of the embeddings of spectrum and structure, where the
+model was trained with structures; the spectral entropy similarity of the query and the structure's predicted spectra;
+and the inner product of their embeddings: the best over the predicted spectra."""
+
+FORMAT, RECORD = 1, "structures"
+"""Of the record in a model's ``config.json``, and its name within that of the fusion."""
 
 
 @dataclass(frozen=True)
@@ -55,3 +71,72 @@ class StructureScore:
         if used:
             total[np.isnan(values[:, used]).all(axis=1)] = np.nan
         return total
+
+
+@dataclass(frozen=True)
+class StructureFusion:
+    """What a model carries so that the structures of an index can be ranked by several scores in one.
+
+    Attributes
+    ----------
+    model_hash : str
+        Of the model (`IonbedModel.model_hash`) for which the weights were fitted.
+    lookups : LookupOptions
+        How peaks are cleaned and matched.
+    score : StructureScore
+        Of some of `TERMS`.
+    fitted : mapping
+        On what it was fitted, and what it gave there.
+    """
+
+    model_hash: str
+    lookups: LookupOptions
+    score: StructureScore
+    fitted: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if unknown := set(self.score.terms) - set(TERMS):
+            raise ValueError(f"the term '{min(unknown)}' is unknown to this version of ionbed")
+
+    def to_tree(self) -> dict[str, Any]:
+        """Return plain values, as they stand in ``config.json``."""
+        return {"format": FORMAT, **asdict(self)}
+
+    @classmethod
+    def from_tree(cls, tree: Mapping[str, Any]) -> StructureFusion:
+        """Return what `to_tree` wrote; raises ValueError, TypeError or KeyError where ``tree`` is not of that form."""
+        if tree["format"] != FORMAT:
+            raise ValueError(f"its format is {tree['format']}, this version of ionbed reads {FORMAT}")
+        numbers = (tuple(map(float, tree["score"][name])) for name in ("weights", "centre", "scale"))
+        score = StructureScore(tuple(tree["score"]["terms"]), *numbers)
+        return cls(str(tree["model_hash"]), LookupOptions(**tree["lookups"]), score, dict(tree["fitted"]))
+
+
+def structure_fusion_of(model: object, name: str = "the model") -> StructureFusion | None:
+    """Return the fusion for structures that ``model`` carries, or None.
+
+    It stands in ``model.config.fusion`` beside that for spectra, under `RECORD`: no embedding depends on either.
+
+    Parameters
+    ----------
+    name : str
+        Of the model, for messages.
+
+    Raises
+    ------
+    InputError
+        The record is damaged, or it was fitted for other weights than the model now has.
+    """
+    tree = (getattr(getattr(model, "config", None), "fusion", None) or {}).get(RECORD)
+    if tree is None:
+        return None
+    mend = "fit it again: ionbed fuse --structures"
+    try:
+        fusion = StructureFusion.from_tree(tree)
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{name}: '{RECORD}' of 'fusion' in its config.json is damaged ({error!r}); {mend}") from None
+    if fusion.model_hash != model.model_hash():  # type: ignore[attr-defined]  # who has a config has it
+        raise InputError(
+            f"{name}: its score of structures was fitted for other weights (those of {fusion.model_hash[:12]}); {mend}"
+        )
+    return fusion

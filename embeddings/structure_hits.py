@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+
+StructureScoreName = Literal["cosine", "predicted", "fused"]
+"""By what structures are ranked: the inner product of the embeddings of spectrum and structure, the spectral entropy
+similarity with their predicted spectra, or these and the cosine to the predicted spectra in one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +25,7 @@ class StructureHit:
     row : int
         In the index.
     score : float
-        Inner product of the embeddings of spectrum and structure, from -1 to 1.
+        Higher is better; what it is `StructureHits.score` says.
     adduct : str or None
         As which the structure was compared with the precursor; None where the query states none and no mass was asked.
     mass_error_ppm : float or None
@@ -47,7 +51,7 @@ class StructureHits:
     rows : int64 array of shape (n_queries, k)
         Rows of the index, -1 where there are fewer than k hits.
     scores : float32 array of shape (n_queries, k)
-        Inner products, NaN where there is no hit.
+        NaN where there is no hit. Of 'cosine' from -1 to 1, of 'predicted' from 0 to 1, of 'fused' of no fixed range.
     mass_error_ppm : float64 array of shape (n_queries, k)
         NaN where there is no hit or no adduct.
     adducts : object array of str or None, of shape (n_queries, k)
@@ -55,6 +59,8 @@ class StructureHits:
         Structures that each query was compared with.
     notes : tuple of str
         Of each query: what was tried in place of an unknown adduct; why there is no candidate; else empty.
+    score : 'cosine', 'predicted' or 'fused'
+        What the scores are.
     structures : pyarrow.Table
         The rows of the index.
     """
@@ -65,6 +71,7 @@ class StructureHits:
     adducts: np.ndarray
     num_candidates: np.ndarray
     notes: tuple[str, ...]
+    score: StructureScoreName
     structures: pa.Table = field(repr=False)
 
     def __len__(self) -> int:

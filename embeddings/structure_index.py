@@ -1,8 +1,7 @@
-"""The index of structures: unit vectors of molecules in order of their mass, ranked for spectra by inner product."""
+"""The index of structures: unit vectors of molecules in order of their mass, or their predicted spectra, or both."""
 
 from __future__ import annotations
 
-import csv
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from ..artifacts import describe_input, refuse_existing, refuse_input_as_output
 from ..errors import InputError
+from ..spectra.columns import SpectrumColumns
 from ..spectra.molecule_files import NamedStructure, read_molecules
 from ..spectra.spectrum import Spectrum
 from .index_folder import (
@@ -25,31 +24,33 @@ from .index_folder import (
     METADATA,
     Embedder,
     SavedIndex,
-    check_search_options,
     checked_vectors,
     damaged,
     open_index_folder,
 )
 from .nearest import Nearest, nearest_among, nearest_of_all
-from .queries import embed_queries
+from .queries import embed_queries, refuse_without_peaks
 from .structure_candidates import (
     Candidates,
     FormulaKey,
     candidates_by_formula,
     candidates_by_mass,
-    formula_key,
+    check_structure_search,
+    formula_of,
+    note_of,
+    rows_by_formula,
     without_window,
 )
-from .structure_hits import StructureHits
-from .structure_rows import DROPPED_SCHEMA, STRUCTURE_SCHEMA, structure_rows
+from .structure_fusion import structure_fusion_of
+from .structure_hits import StructureHits, StructureScoreName
+from .structure_ranking import PredictedRanking
+from .structure_rows import STRUCTURE_SCHEMA, read_dropped, structure_rows, write_dropped
+from .structure_spectra import StructureSpectra
 
 if TYPE_CHECKING:
     import faiss
 
 DROPPED = "dropped.tsv"
-
-OWN_FORMULA = "query"
-"""In place of a formula: that of each query."""
 
 
 class MoleculeEmbedder(Embedder, Protocol):
@@ -79,7 +80,9 @@ class StructureIndex(SavedIndex):
     Attributes
     ----------
     vectors : float32 array of shape (n_structures, dim)
-        Rows of unit length, read-only.
+        Rows of unit length, read-only; none, of shape (0, dim), where the model was not trained with structures.
+    spectra : StructureSpectra or None
+        Predicted spectra of the structures, where the index was built with them.
     mass : float64 array of shape (n_structures,)
         Monoisotopic, in Da, ascending.
     charge : int8 array of shape (n_structures,)
@@ -97,16 +100,23 @@ class StructureIndex(SavedIndex):
         dropped: pa.Table | None,
         manifest: Mapping[str, Any],
         *,
+        spectra: StructureSpectra | None = None,
         model: Embedder | None = None,
         folder: Path | None = None,
     ) -> None:
         super().__init__(vectors, manifest, model, folder)
+        self.spectra = spectra
         self._structures = structures
         self._dropped = dropped
         numeric = self._columns(["mass", "charge", "anions"])
         self.mass: np.ndarray = numeric["mass"].to_numpy()
         self.charge: np.ndarray = numeric["charge"].to_numpy()
         self._anions: np.ndarray = numeric["anions"].to_numpy()
+        self._by_spectra: dict[StructureScoreName, PredictedRanking] = {}
+
+    def __len__(self) -> int:
+        """Return the number of structures."""
+        return len(self.mass)
 
     @classmethod
     def build(
@@ -114,6 +124,7 @@ class StructureIndex(SavedIndex):
         model: MoleculeEmbedder,
         molecules: Iterable[NamedStructure | str],
         *,
+        predict_spectra: bool = False,
         workers: int | None = 1,
         progress: bool = False,
     ) -> StructureIndex:
@@ -122,25 +133,30 @@ class StructureIndex(SavedIndex):
         Parameters
         ----------
         model : IonbedModel
-            Fine-tuned with structures.
+            Fine-tuned with structures, or any with ``predict_spectra``.
         molecules : iterable of NamedStructure or str
             As `ionbed.spectra.molecule_files.read_molecules` reads them, or SMILES or InChI. Of a salt the heaviest
             organic part is kept, made neutral. Entries of one molecule (first InChIKey block, and mass) become one row,
             with all their names. Entries that RDKit cannot read are left out and counted in the manifest.
+        predict_spectra : bool
+            Keep predicted spectra of the structures too, by which they can be ranked: some 50 ms a molecule.
         workers : int or None
-            Processes that read the structures; all cores where None (a script must then guard its main part by
-            ``if __name__ == "__main__"``).
+            Processes that read the structures and predict; all cores where None (a script must then guard its main part
+            by ``if __name__ == "__main__"``).
         progress : bool
             Show the progress on stderr.
 
         Raises
         ------
         InputError
-            The model was not trained with structures, or there is no structure that can be read.
+            The model was not trained with structures and no spectra are to be predicted, or there is no structure that
+            can be read, or none that can be predicted.
         """
-        model.embed_molecules([])  # a model that cannot says so before the structures are read
+        _embeds(model, predict_spectra)  # a model that cannot says so before the structures are read
         rows, dropped, num_read = structure_rows(molecules, workers=workers, progress=progress)
-        return cls._of_rows(model, rows, dropped, num_read, workers=workers, progress=progress)
+        return cls._of_rows(
+            model, rows, dropped, num_read, predict_spectra=predict_spectra, workers=workers, progress=progress
+        )
 
     @classmethod
     def _of_rows(
@@ -150,13 +166,19 @@ class StructureIndex(SavedIndex):
         dropped: pa.Table,
         num_read: int,
         *,
+        predict_spectra: bool,
         workers: int | None,
         progress: bool,
     ) -> StructureIndex:
         import faiss
 
-        embedded = model.embed_molecules(rows["smiles"].to_pylist(), workers=workers, progress=progress)
-        vectors = checked_vectors(embedded, len(rows))
+        smiles = rows["smiles"].to_pylist()
+        spectra = StructureSpectra.predict(model, smiles, workers=workers) if predict_spectra else None
+        if _embeds(model, predict_spectra):
+            vectors = checked_vectors(model.embed_molecules(smiles, workers=workers, progress=progress), len(rows))
+        else:
+            assert spectra is not None, "a model that embeds no structures is refused where none are predicted"
+            vectors = np.empty((0, spectra.vectors.shape[1]), np.float32)
         index = faiss.IndexFlatIP(vectors.shape[1])
         index.add(vectors)
         reasons = Counter(dropped["reason"].to_pylist())
@@ -173,7 +195,9 @@ class StructureIndex(SavedIndex):
                 "dropped": dict(sorted(reasons.items())),
             },
         }
-        return cls(index, rows, dropped, manifest, model=model)
+        if spectra is not None:
+            manifest["predicted"] = spectra.counts(len(rows))
+        return cls(index, rows, dropped, manifest, spectra=spectra, model=model)
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str], model: Embedder | None = None) -> StructureIndex:
@@ -192,8 +216,11 @@ class StructureIndex(SavedIndex):
         """
         folder = Path(folder)
         manifest, vectors = open_index_folder(folder, "structures", model)
-        index = cls(vectors, None, None, manifest, model=model, folder=folder)
-        if not len(index) == len(index.mass) == manifest["counts"]["kept"]:
+        kept = manifest["counts"]["kept"]
+        spectra = StructureSpectra.open(folder, kept, vectors.d) if manifest.get("predicted") else None
+        index = cls(vectors, None, None, manifest, spectra=spectra, model=model, folder=folder)
+        num_vectors = len(index.vectors)
+        if len(index) != kept or num_vectors != (kept if num_vectors or spectra is None else 0):
             raise InputError(f"{folder}: its vectors, metadata and manifest differ in number; build the index again")
         return index
 
@@ -208,7 +235,7 @@ class StructureIndex(SavedIndex):
         if self._dropped is None:
             assert self.folder is not None, "an index that was not opened from a folder has its table"
             try:
-                self._dropped = _read_dropped(self.folder / DROPPED)
+                self._dropped = read_dropped(self.folder / DROPPED)
             except (OSError, pa.ArrowException) as error:
                 raise damaged(self.folder, error) from None
         return self._dropped
@@ -220,6 +247,7 @@ class StructureIndex(SavedIndex):
         precursor_ppm: float | None = 10.0,
         *,
         formula: str | None = None,
+        score: StructureScoreName | None = None,
     ) -> StructureHits:
         """Rank the structures that each query may be.
 
@@ -236,17 +264,27 @@ class StructureIndex(SavedIndex):
             Largest difference of the query's precursor from the m/z of the structure as the query's adduct, in ppm of
             the structure's; None to search the whole index.
         formula : str or None
-            Instead of the mass: the formula of the candidates; `OWN_FORMULA` for that of each query.
+            Instead of the mass: the formula of the candidates; or 'query', for that of each query
+            (`ionbed.embeddings.structure_candidates.OWN_FORMULA`).
+        score : 'cosine', 'predicted', 'fused' or None
+            By what they are ranked; None for the best that the index can (see `score_name`).
 
         Raises
         ------
         InputError
-            ``k``, ``precursor_ppm`` or ``formula`` is none, or a query has no peaks.
+            ``k``, ``precursor_ppm`` or ``formula`` is none, the index cannot rank by ``score``, or a query has no
+            peaks.
         """
         check_structure_search(k, precursor_ppm, formula)
+        name = self.score_name(score)
         queries = list(queries)
-        vectors = embed_queries(self.model, queries, self.vectors.shape[1])
-        if formula is None and precursor_ppm is None:
+        refuse_without_peaks(queries)
+        dim = self.vectors.shape[1]
+        is_asked = name != "predicted"  # which needs no embeddings, and so no model
+        vectors = embed_queries(self.model, queries, dim) if is_asked else np.empty((0, dim), np.float32)
+        if name != "cosine":
+            ranked = self._ranked_by_spectra(name, queries, vectors, k, precursor_ppm, formula)
+        elif formula is None and precursor_ppm is None:
             ranked = self._ranked_openly(queries, vectors, min(k, len(self)))
         else:
             ranked = self._ranked_among(queries, vectors, k, precursor_ppm, formula)
@@ -262,8 +300,37 @@ class StructureIndex(SavedIndex):
             num_candidates[query] = one.num_candidates
             notes.append(one.note)
         return StructureHits(
-            found.rows, found.scores, errors, adducts, num_candidates, tuple(notes), structures=self.metadata
+            found.rows, found.scores, errors, adducts, num_candidates, tuple(notes), name, structures=self.metadata
         )
+
+    def score_name(self, wanted: StructureScoreName | None = None) -> StructureScoreName:
+        """Return by what structures are ranked: as wanted, or the first that the index can: fused, cosine, predicted.
+
+        Raises
+        ------
+        InputError
+            The index cannot rank by what is wanted.
+        """
+        if wanted in ("predicted", "fused") and self.spectra is None:
+            raise InputError(
+                f"{self.folder or 'the index'}: holds no predicted spectra of its structures; build it with "
+                f"--predict-spectra, or leave --score {wanted} out"
+            )
+        if wanted == "cosine" and not len(self.vectors):
+            raise InputError(
+                f"{self.folder or 'the index'}: its model embeds no structures; leave --score cosine out to rank them "
+                "by their predicted spectra"
+            )
+        if wanted in ("cosine", "predicted"):
+            return wanted
+        if self.spectra is not None and structure_fusion_of(self.model, f"the model of {self.folder or 'the index'}"):
+            return "fused"
+        if wanted == "fused":
+            raise InputError(
+                f"{self.folder or 'the index'}: its model carries no weights of scores of structures; build it with a "
+                "model that 'ionbed fuse --structures' has written, or leave --score fused out"
+            )
+        return "cosine" if len(self.vectors) else "predicted"
 
     def info(self) -> dict[str, Any]:
         """Return what the index holds, for a person to read: counts, masses, model, inputs."""
@@ -276,6 +343,7 @@ class StructureIndex(SavedIndex):
             "formulas": len(self._rows_of_formula),
             "lowest_mass": float(self.mass[0]),
             "highest_mass": float(self.mass[-1]),
+            **({"predicted_spectra": self.manifest["predicted"]} if self.spectra is not None else {}),
             **self._origin(),
         }
 
@@ -285,16 +353,7 @@ class StructureIndex(SavedIndex):
 
     @cached_property
     def _rows_of_formula(self) -> dict[FormulaKey, np.ndarray]:
-        encoded = self._columns(["formula"])["formula"].combine_chunks().dictionary_encode()
-        codes = encoded.indices.to_numpy()
-        keys = [formula_key(text) for text in encoded.dictionary.to_pylist()]
-        order = np.argsort(codes, kind="stable")
-        groups = np.split(order, np.cumsum(np.bincount(codes, minlength=len(keys)))[:-1])
-        found: dict[FormulaKey, np.ndarray] = {}
-        for key, rows in zip(keys, groups, strict=True):  # formulas that differ in their charge have one key
-            if key is not None:
-                found[key] = np.sort(np.concatenate([found[key], rows])) if key in found else rows
-        return found
+        return rows_by_formula(self._columns(["formula"])["formula"])
 
     def _ranked_openly(self, queries: Sequence[Spectrum], vectors: np.ndarray, k: int) -> Iterator[_Ranked]:
         nobody, unknown = np.zeros(len(self), np.int8), np.zeros(len(vectors), np.int8)  # structures have no polarity
@@ -304,6 +363,26 @@ class StructureIndex(SavedIndex):
                 without_window(query, np.sort(rows), self.mass, self.charge, self._anions), rows, scores, len(self), ""
             )
 
+    def _ranked_by_spectra(
+        self,
+        name: StructureScoreName,
+        queries: Sequence[Spectrum],
+        vectors: np.ndarray,
+        k: int,
+        precursor_ppm: float | None,
+        formula: str | None,
+    ) -> Iterator[_Ranked]:
+        if name not in self._by_spectra:
+            assert self.spectra is not None, "a score that needs predicted spectra is refused where there are none"
+            fusion = structure_fusion_of(self.model) if name == "fused" else None
+            self._by_spectra[name] = PredictedRanking(self.spectra, self.vectors, fusion)
+        compared = self._candidates(queries, precursor_ppm, formula)
+        columns = SpectrumColumns.from_spectra(queries)
+        ranked = self._by_spectra[name].ranked(columns, vectors, compared, k)
+        for query, (candidates, rows, scores) in zip(queries, ranked, strict=True):
+            note = note_of(query, candidates, precursor_ppm, formula)
+            yield _Ranked(candidates, rows, scores, len(candidates.rows), note)
+
     def _ranked_among(
         self,
         queries: Sequence[Spectrum],
@@ -312,24 +391,30 @@ class StructureIndex(SavedIndex):
         precursor_ppm: float | None,
         formula: str | None,
     ) -> Iterator[_Ranked]:
-        if formula is not None:
-            formulas = [_formula_of(query, formula) for query in queries]
-            compared = candidates_by_formula(
-                self._rows_of_formula, self.mass, self.charge, self._anions, queries, formulas
-            )
-        else:
-            assert precursor_ppm is not None, "an open search has no candidates of its own"
-            compared = candidates_by_mass(self.mass, self.charge, self._anions, self._formula, queries, precursor_ppm)
+        compared = self._candidates(queries, precursor_ppm, formula)
         # One query after the other: the candidates of wide windows, all at once, would not fit in memory.
         for query, vector, candidates in zip(queries, vectors, compared, strict=True):
             rows, scores = nearest_among(self.vectors, vector, candidates.rows, k)
-            note = _note(query, candidates, precursor_ppm, formula)
+            note = note_of(query, candidates, precursor_ppm, formula)
             yield _Ranked(candidates, rows, scores, len(candidates.rows), note)
+
+    def _candidates(
+        self, queries: Sequence[Spectrum], precursor_ppm: float | None, formula: str | None
+    ) -> Iterator[Candidates]:
+        if formula is not None:
+            formulas = [formula_of(query, formula) for query in queries]
+            return candidates_by_formula(self._rows_of_formula, self.mass, self.charge, self._anions, queries, formulas)
+        if precursor_ppm is None:
+            everything = np.arange(len(self))
+            return (without_window(query, everything, self.mass, self.charge, self._anions) for query in queries)
+        return candidates_by_mass(self.mass, self.charge, self._anions, self._formula, queries, precursor_ppm)
 
     def _write_metadata(self, folder: Path) -> None:
         table = self._columns(STRUCTURE_SCHEMA.names).cast(STRUCTURE_SCHEMA).combine_chunks()
         pq.write_table(table, folder / METADATA, compression="zstd", write_page_checksum=True)
-        _write_dropped(self.dropped, folder / DROPPED)
+        write_dropped(self.dropped, folder / DROPPED)
+        if self.spectra is not None:
+            self.spectra.write(folder)
 
     def _columns(self, names: Sequence[str]) -> pa.Table:
         if self._structures is not None:
@@ -349,6 +434,7 @@ def build(
     out: str | os.PathLike[str],
     model: MoleculeEmbedder,
     *,
+    predict_spectra: bool = False,
     workers: int | None = 1,
     overwrite: bool = False,
 ) -> StructureIndex:
@@ -361,9 +447,9 @@ def build(
     out : path
         The folder to write.
     model : IonbedModel
-        Fine-tuned with structures.
-    workers : int or None
-        Processes that read the structures; all cores where None.
+        Fine-tuned with structures, or any with ``predict_spectra``.
+    predict_spectra, workers
+        See `StructureIndex.build`.
     overwrite : bool
         Replace what is in ``out``.
 
@@ -375,64 +461,36 @@ def build(
     Raises
     ------
     InputError
-        The input cannot be read or holds no structure, ``out`` is taken or would replace the input, or the model was
-        not trained with structures.
+        The input cannot be read or holds no structure, ``out`` is taken or would replace the input, the model was not
+        trained with structures and no spectra are to be predicted, or none can be.
     """
     refuse_input_as_output(out, input)
     refuse_existing(out, overwrite=overwrite)
-    model.embed_molecules([])
+    _embeds(model, predict_spectra)
     entries = read_molecules(Path(input))
     try:
         rows, dropped, num_read = structure_rows(entries, workers=workers, progress=True)
     except InputError as error:
         raise InputError(f"{input}: {error}") from None
-    index = StructureIndex._of_rows(model, rows, dropped, num_read, workers=workers, progress=True)
+    index = StructureIndex._of_rows(
+        model, rows, dropped, num_read, predict_spectra=predict_spectra, workers=workers, progress=True
+    )
     index.manifest["inputs"] = [describe_input(input)]
     index.save(out, overwrite=overwrite)
     return StructureIndex.open(out, model)
 
 
-def check_structure_search(k: int, precursor_ppm: float | None, formula: str | None) -> None:
-    """Raise `InputError` if the number of hits, the window or the formula is none."""
-    check_search_options(k, precursor_ppm)
-    if formula is not None and formula != OWN_FORMULA and formula_key(formula) is None:
-        raise InputError(
-            f"{formula!r} is no formula; write one like C6H12O6, or '{OWN_FORMULA}' for that of each query"
-        )
+def _embeds(model: MoleculeEmbedder, predict_spectra: bool) -> bool:
+    """Return whether a model embeds structures; one that does not is refused where none of their spectra are predicted.
 
-
-def _formula_of(query: Spectrum, formula: str) -> str | None:
-    return query.formula if formula == OWN_FORMULA else formula
-
-
-def _note(query: Spectrum, candidates: Candidates, precursor_ppm: float | None, formula: str | None) -> str:
-    """Return why a query has no candidates, or what was tried in place of an unknown adduct; '' where all is known."""
-    if formula is not None:
-        return "" if len(candidates.rows) else _why_none_of_formula(_formula_of(query, formula))
-    tried = candidates.tried
-    if len(candidates.rows) or not tried.adducts:
-        return tried.note
-    as_what = tried.adducts[0].name if tried.stated else f"a usual adduct ({tried.note})"
-    return f"no structure within {precursor_ppm:g} ppm as {as_what}"
-
-
-def _why_none_of_formula(formula: str | None) -> str:
-    if formula is None:
-        return "the query's formula is unknown"
-    if formula_key(formula) is None:
-        return f"the query's formula {formula!r} cannot be read"
-    return f"no structure of the formula {formula}"
-
-
-def _write_dropped(dropped: pa.Table, path: Path) -> None:
-    with open(path, "w", encoding="utf-8", newline="") as handle:
-        writer = csv.writer(handle, dialect="excel-tab", lineterminator="\n")
-        writer.writerow(dropped.column_names)
-        writer.writerows(row.values() for row in dropped.to_pylist())
-
-
-def _read_dropped(path: Path) -> pa.Table:
-    convert = pacsv.ConvertOptions(column_types=DROPPED_SCHEMA, strings_can_be_null=True, null_values=[""])
-    return pacsv.read_csv(
-        path, parse_options=pacsv.ParseOptions(delimiter="\t", newlines_in_values=True), convert_options=convert
-    )
+    One that was trained with structures and cannot embed them here (its features have changed) is always refused.
+    """
+    try:
+        model.embed_molecules([])
+    except InputError as error:
+        if getattr(getattr(model, "config", None), "molecule_tower", 0):
+            raise
+        if not predict_spectra:
+            raise InputError(f"{error}; or rank them by their predicted spectra: --predict-spectra") from None
+        return False
+    return True

@@ -1,15 +1,62 @@
-"""Comparing spectra with the predicted spectra of structures: a structure is as good as the best of its predictions."""
+"""Predicting the spectra of structures, and comparing with them: the best of its predictions speaks for a structure."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
+import pyarrow as pa
 
+from ..progress import progress
 from ..spectra.columns import SpectrumColumns
 from ..spectra.lookups import ENTROPY, Lookup, LookupOptions, PeakCleaner, weighted_peaks
+from ..spectra.preparation.workers import open_workers
+from ..spectra.simulate import simulate_spectra
+from ..spectra.store import table_from_spectra
 
+MOLECULES_PER_TASK = 16
+WORTH_PROCESSES = 256
 PAIRS_AT_ONCE = 2**14
+
+
+def predicted_table(smiles: Sequence[str], *, workers: int | None) -> pa.Table:
+    """Return the predicted spectra of molecules, in their order; ``name`` is the place of each one's molecule.
+
+    Molecules that cannot be predicted have none: salts, several charges, labelled isotopes. The progress is shown on
+    stderr.
+
+    Parameters
+    ----------
+    smiles : sequence of str
+        At least one.
+    workers : int or None
+        Processes, where there are many molecules; all cores where None.
+
+    Returns
+    -------
+    pyarrow.Table
+        Of `ionbed.spectra.store.SCHEMA`.
+    """
+    parts = [(start, smiles[start : start + MOLECULES_PER_TASK]) for start in range(0, len(smiles), MOLECULES_PER_TASK)]
+    tables = []
+    with (
+        progress("predicted spectra", len(smiles), unit="molecules") as advance,
+        open_workers(workers if len(smiles) >= WORTH_PROCESSES else 1, None) as processes,
+    ):
+        for part, table in zip(parts, processes.map(_predict_all, parts), strict=True):
+            tables.append(table)
+            advance(len(part[1]))
+    return pa.concat_tables(tables)
+
+
+def owners_of(predicted: pa.Table) -> np.ndarray:
+    """Return the place of the molecule of each spectrum of `predicted_table`, int64 of shape (n,), ascending."""
+    return np.array([int(name) for name in predicted["name"].to_pylist()], np.int64)
+
+
+def _predict_all(part: tuple[int, Sequence[str]]) -> pa.Table:
+    first, smiles = part
+    return table_from_spectra(list(simulate_spectra((str(first + i), text) for i, text in enumerate(smiles))))
 
 
 def best_of_predictions(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.csv as pacsv
 
 from ..errors import InputError
 from ..progress import progress as show_progress
@@ -114,6 +117,22 @@ def structure_rows(
     by_mass = sorted(found.values(), key=lambda row: (row.molecule.exact_mass, row.molecule.inchikey))
     rows = pa.Table.from_pylist([_row(row) for row in by_mass], STRUCTURE_SCHEMA)
     return rows, pa.Table.from_pylist(dropped, DROPPED_SCHEMA), len(named)
+
+
+def write_dropped(dropped: pa.Table, path: Path) -> None:
+    """Write the entries that gave no row as tab-separated text."""
+    with open(path, "w", encoding="utf-8", newline="") as handle:
+        writer = csv.writer(handle, dialect="excel-tab", lineterminator="\n")
+        writer.writerow(dropped.column_names)
+        writer.writerows(row.values() for row in dropped.to_pylist())
+
+
+def read_dropped(path: Path) -> pa.Table:
+    """Return what `write_dropped` wrote, of `DROPPED_SCHEMA`; raises OSError or ArrowException where it is damaged."""
+    convert = pacsv.ConvertOptions(column_types=DROPPED_SCHEMA, strings_can_be_null=True, null_values=[""])
+    return pacsv.read_csv(
+        path, parse_options=pacsv.ParseOptions(delimiter="\t", newlines_in_values=True), convert_options=convert
+    )
 
 
 def _named(entry: NamedStructure | str, number: int) -> NamedStructure:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from ..spectra.spectrum import Spectrum
 from .hit_table import SearchSummary, format_queries, refuse_output, shown, write_hits
 from .queries import Query, queries_of, searched
-from .structure_hits import StructureHit
-from .structure_index import StructureIndex, check_structure_search
+from .structure_candidates import check_structure_search
+from .structure_hits import StructureHit, StructureScoreName
+from .structure_index import StructureIndex
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -32,7 +33,7 @@ class StructureHitRow:
     rank : int or None
         From 1.
     score : float or None
-        Inner product of the embeddings of spectrum and structure, from -1 to 1.
+        Higher is better; it ranks the structures of one query.
     id, name : str or None
         Of the structure, in the database; all that it has.
     mass_error_ppm : float or None
@@ -43,6 +44,8 @@ class StructureHitRow:
         Structures that the query was compared with.
     note : str
         Why there is no hit; or what was tried in place of an unknown adduct.
+    score_name : str
+        What the score is; see `ionbed.embeddings.structure_hits.StructureScoreName`.
     """
 
     query_id: str
@@ -58,6 +61,7 @@ class StructureHitRow:
     adduct: str | None = None
     candidates: int | None = None
     note: str = ""
+    score_name: str = ""
 
 
 _FROM_METADATA = ("id", "name", "smiles", "inchikey", "formula")
@@ -75,6 +79,7 @@ def search(
     k: int = 10,
     precursor_ppm: float | None = 10.0,
     formula: str | None = None,
+    score: StructureScoreName | None = None,
 ) -> SearchSummary:
     """Rank structures for every spectrum of ``queries`` and write them as tab-separated text, whole or not at all.
 
@@ -87,7 +92,7 @@ def search(
     """
     folder = index.folder if isinstance(index, StructureIndex) else index
     refuse_output(out, queries, folder)
-    rows = find(index, queries, k=k, precursor_ppm=precursor_ppm, formula=formula)
+    rows = find(index, queries, k=k, precursor_ppm=precursor_ppm, formula=formula, score=score)
     return write_hits(rows, out, COLUMNS, _FORMATS)
 
 
@@ -98,6 +103,7 @@ def find(
     k: int = 10,
     precursor_ppm: float | None = 10.0,
     formula: str | None = None,
+    score: StructureScoreName | None = None,
 ) -> Iterator[StructureHitRow]:
     """Rank structures for every spectrum of ``queries``, in the order of the file and by rank.
 
@@ -109,17 +115,18 @@ def find(
     index : StructureIndex, or path of a saved one
     queries : path
         A prepared store, or anything that `ionbed.read` reads.
-    k, precursor_ppm, formula
+    k, precursor_ppm, formula, score
         See `StructureIndex.search`.
 
     Raises
     ------
     InputError
-        At the call: the index or the queries cannot be read, or an option is out of range.
+        At the call: the index or the queries cannot be read, an option is out of range, or the index cannot rank by
+        the score.
     """
     check_structure_search(k, precursor_ppm, formula)
     opened = index if isinstance(index, StructureIndex) else StructureIndex.open(index)
-    return _find(opened, *queries_of(queries), min(k, len(opened)), precursor_ppm, formula)
+    return _find(opened, *queries_of(queries), min(k, len(opened)), precursor_ppm, formula, opened.score_name(score))
 
 
 def format_hits(rows: Iterable[StructureHitRow], *, max_queries: int = 50) -> RenderableType:
@@ -132,7 +139,7 @@ def format_hits(rows: Iterable[StructureHitRow], *, max_queries: int = 50) -> Re
     max_queries : int
         Queries shown; the last line says how many are not.
     """
-    return format_queries(rows, _table_of, max_queries=max_queries, about=_num_candidates)
+    return format_queries(rows, _table_of, max_queries=max_queries, about=_about)
 
 
 def _find(
@@ -142,19 +149,20 @@ def _find(
     k: int,
     precursor_ppm: float | None,
     formula: str | None,
+    score: StructureScoreName,
 ) -> Iterator[StructureHitRow]:
     def search(spectra: list[Spectrum]) -> Iterator[tuple[list[StructureHit], int, str]]:
-        hits = index.search(spectra, k, precursor_ppm, formula=formula)
+        hits = index.search(spectra, k, precursor_ppm, formula=formula, score=score)
         return zip(hits, hits.num_candidates.tolist(), hits.notes, strict=True)
 
     for query_id, query, result in searched(queries, total, search):
         if query.spectrum is None or result is None:
-            yield StructureHitRow(query_id, note=query.note)
+            yield StructureHitRow(query_id, note=query.note, score_name=score)
             continue
         found, num_candidates, note = result
         precursor_mz = query.spectrum.precursor_mz
         if not found:
-            yield StructureHitRow(query_id, precursor_mz, candidates=num_candidates, note=note)
+            yield StructureHitRow(query_id, precursor_mz, candidates=num_candidates, note=note, score_name=score)
         for hit in found:
             yield StructureHitRow(
                 query_id,
@@ -165,14 +173,20 @@ def _find(
                 adduct=hit.adduct,
                 candidates=num_candidates,
                 note=note,
+                score_name=score,
                 **{name: hit.metadata[name] for name in _FROM_METADATA},
             )
 
 
-def _num_candidates(row: StructureHitRow) -> str:
+_BY = {"cosine": "", "predicted": ", by predicted spectra", "fused": ", by the fused score"}
+
+
+def _about(row: StructureHitRow) -> str:
+    """Return how many structures a query was compared with, and by what."""
     if row.candidates is None:
         return ""
-    return "1 candidate" if row.candidates == 1 else f"{row.candidates:,} candidates"
+    number = "1 candidate" if row.candidates == 1 else f"{row.candidates:,} candidates"
+    return number + _BY[row.score_name]
 
 
 def _error(ppm: float | None) -> str:

@@ -8,11 +8,11 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..artifacts import atomic_folder, refuse_existing, refuse_input_as_output, write_manifest
+from ..artifacts import atomic_folder, describe_input, refuse_existing, refuse_input_as_output, write_manifest
 from ..embeddings.consensus import Consensus
 from ..embeddings.fused_search import OPEN_DEPTH, highest, pairs_of
 from ..embeddings.fusion import (
@@ -24,6 +24,7 @@ from ..embeddings.fusion import (
     term_columns,
     without_embedding,
 )
+from ..embeddings.structure_fusion import RECORD, StructureFusion
 from ..encoder.loading import load_model
 from ..errors import InputError
 from ..finetune.labelled.model import HEAD, HEAD_WEIGHTS
@@ -36,12 +37,16 @@ from ..spectra.store import Store
 from .candidates import candidate_molecules
 from .consensus_fit import FittedConsensus, OpenCandidates, fit_consensus
 from .dataset import EvaluationData, load_evaluation_data
+from .fuse_structures import fit_structures
 from .fusion_fit import Fit, FitPairs, best_targets, cross_validated, fit_expected, fit_probability, fold_scores
 from .metrics import comparable, roc_auc
 from .outcomes import tanimoto_pairs
 from .provenance import check_exposure
 from .scorers import Embedder, Encoder
 from .tasks import AnalogueSearchOptions, SameMoleculeOptions, analogue_search_task, same_molecule_task
+
+if TYPE_CHECKING:
+    from ..encoder.modeling_ionbed import IonbedModel
 
 logger = logging.getLogger("ionbed")
 
@@ -92,6 +97,8 @@ class FuseOptions:
         Whether to go on with a model that may have been trained with the molecules of the validation fold.
     cache : Path or None
         Folder in which fingerprints are kept.
+    structures : Path or None
+        A file of molecules, with whose help scores of structures are weighed too; None weighs those of spectra only.
     workers : int or None
         Threads and processes; all cores where None.
     seed : int
@@ -102,6 +109,7 @@ class FuseOptions:
     folds: int = 5
     allow_other_split: bool = False
     cache: Path | None = None
+    structures: Path | None = None
     workers: int | None = None
     seed: int = 0
     lookups: LookupOptions = field(default_factory=LookupOptions)
@@ -139,7 +147,8 @@ def fuse(
         fold, or the fold holds too little.
     """
     refuse_existing(out, overwrite=overwrite)
-    refuse_input_as_output(out, store, split, *([] if model is None else [model]))
+    further = [path for path in (model, options.structures) if path is not None]
+    refuse_input_as_output(out, store, split, *further)
     require_lookups()
     folds = Split.load(split)
     if MOLECULES in folds.shares:
@@ -158,6 +167,9 @@ def fuse(
             f"{split}: its fold '{FOLD}' holds {num_molecules} molecules of {store}; at least {LEAST_MOLECULES} are "
             "needed to fit a fused score: make a split with a larger one"
         )
+    known = (encoder.config.fusion or {}).get(RECORD)  # of the same weights
+    if options.structures is not None:
+        known = _of_structures(data, encoder, options.structures, options)
     scores, figures = fit(data, encoder, options)
     fusion = Fusion(
         encoder.model_hash(),
@@ -173,19 +185,46 @@ def fuse(
             **figures,
         },
     )
-    encoder.config.fusion = fusion.to_tree()
+    tree = {**fusion.to_tree(), **({} if known is None else {RECORD: known})}
+    encoder.config.fusion = tree
     with atomic_folder(out, overwrite=overwrite) as folder:
         encoder.save_pretrained(folder)
         for name in (CARD, HEAD, HEAD_WEIGHTS):  # of the same weights
             if (Path(source) / name).is_file():
                 shutil.copyfile(Path(source) / name, folder / name)
-        write_manifest(folder, {"command": "fuse", "model": source, "fusion": fusion.to_tree()})
+        write_manifest(folder, {"command": "fuse", "model": source, "fusion": tree})
     for question, found in figures.items():
         logger.info("%s", _in_words(question, found))
         best = max(found["scores"][name] for name in SINGLE[1:])
         if found["fused"] < best:
             logger.warning("%s: the fused score falls under the best look-up; search without it", question)
     return fusion
+
+
+def _of_structures(
+    data: EvaluationData, encoder: IonbedModel, structures: Path, options: FuseOptions
+) -> dict[str, Any]:
+    """Return the record of a `StructureFusion`, and say what it gives."""
+    score, figures = fit_structures(
+        data,
+        encoder,
+        structures,
+        lookups=options.lookups,
+        folds=options.folds,
+        cache=options.cache,
+        workers=options.workers,
+        seed=options.seed,
+    )
+    best = max(figures["scores"], key=figures["scores"].__getitem__)
+    others = ", ".join(
+        f"{name} {value:.3f}" for name, value in {**figures["scores"], "guessing": figures["random"]}.items()
+    )
+    logger.info("structures: hit@1 %.3f in cross-validation (%s)", figures["fused"], others)
+    if figures["fused"] < figures["scores"][best]:
+        logger.warning("structures: the fused score falls under '%s' alone", best)
+    file = {"name": structures.name, "sha256": describe_input(structures)["sha256"]}
+    fitted = {**figures, "structures": file, "seed": options.seed}
+    return StructureFusion(encoder.model_hash(), options.lookups, score, fitted).to_tree()
 
 
 def fit(data: EvaluationData, encoder: Encoder, options: FuseOptions) -> tuple[Fitted, dict[str, Any]]:

@@ -61,6 +61,33 @@ def fit_structure_score(
     return StructureScore(tuple(terms), tuple(found.x.tolist()), tuple(centre.tolist()), tuple(scale.tolist()))
 
 
+def cross_validated_totals(
+    terms: Sequence[str],
+    values: np.ndarray,
+    query: np.ndarray,
+    is_true: np.ndarray,
+    group: np.ndarray,
+    *,
+    folds: int,
+    seed: int,
+) -> np.ndarray:
+    """Return the score of each pair by weights that were fitted without its query's molecule; float64, (n_pairs,).
+
+    Parameters are those of `fit_structure_score`; NaN where all terms abstain.
+    """
+    molecules = np.unique(group)
+    fold_of = np.random.default_rng(seed).permutation(len(molecules)) % folds
+    fold = fold_of[np.searchsorted(molecules, group)]
+    totals = np.empty(len(query))
+    for number in range(folds):
+        others = np.flatnonzero(fold != number)
+        known = np.isin(query, others)
+        of_others = np.searchsorted(others, query[known])
+        score = fit_structure_score(terms, values[known], of_others, is_true[known], group[others])
+        totals[~known] = score.total(values[~known])
+    return totals
+
+
 def _standardised(
     values: np.ndarray, starts: np.ndarray, counts: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -154,7 +154,7 @@ def combined_entries(
     options = replace(config.retrieval, by="mass", max_queries_per_molecule=queries)
     found = retrieval_comparisons(data, molecules, FITTED_ON, options, config.seed)
     drawn = {
-        most: _of_some(found, data, most, config.seed)
+        most: some_queries(found, data, most, config.seed)
         for most in dict.fromkeys(combination.most_candidates for combination in combinations)
     }
     entries = []
@@ -188,7 +188,7 @@ def _entry(combination: Combination, data: EvaluationData, found: Comparisons, s
     )
 
 
-def _of_some(found: Comparisons, data: EvaluationData, most_candidates: int | None, seed: int) -> Comparisons:
+def some_queries(found: Comparisons, data: EvaluationData, most_candidates: int | None, seed: int) -> Comparisons:
     """Return the queries of `MOST_MOLECULES` drawn molecules at most, with their candidates: no more than so many."""
     of_query = data.molecule[found.queries]
     drawn = np.random.default_rng(seed).permutation(np.unique(of_query))[:MOST_MOLECULES]

@@ -16,13 +16,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from ...embeddings.structure_predicted import best_of_predictions, entropy_lookup
-from ...progress import progress
+from ...embeddings.structure_predicted import best_of_predictions, entropy_lookup, owners_of, predicted_table
 from ...spectra.columns import SpectrumColumns
 from ...spectra.lookups import LookupOptions
-from ...spectra.preparation.workers import open_workers
-from ...spectra.simulate import simulate_spectra
-from ...spectra.store import SCHEMA, table_from_spectra
+from ...spectra.store import SCHEMA
 from ..candidates import Candidates
 from ..dataset import EvaluationData
 from ..entries import Entry
@@ -34,9 +31,6 @@ logger = logging.getLogger("ionbed")
 PREDICTED_SPECTRA = "predicted spectra"
 VERSION = 1
 """Of the prediction: a number for each change after which a molecule has other spectra; older ones are not reused."""
-
-MOLECULES_PER_TASK = 16
-WORTH_PROCESSES = 256
 
 
 @dataclass(frozen=True)
@@ -79,7 +73,7 @@ class PredictedLibrary:
         new = sorted({text for text in smiles if text not in self._known})
         if new:
             table = self._predicted(new)
-            owner = np.array([int(name) for name in table["name"].to_pylist()], np.int64)
+            owner = owners_of(table)
             ends = np.cumsum(np.bincount(owner, minlength=len(new)))
             self._known.update(
                 (text, table.slice(start, stop - start))
@@ -95,26 +89,7 @@ class PredictedLibrary:
         if self._cache is not None:
             made_of = "\n".join([f"{VERSION}", *smiles])
             path = Path(self._cache) / f"predicted-spectra-{hashlib.sha256(made_of.encode()).hexdigest()[:32]}.parquet"
-        return cached_table(path, lambda: self._simulated(smiles), SCHEMA)
-
-    def _simulated(self, smiles: list[str]) -> pa.Table:
-        parts = [
-            (start, smiles[start : start + MOLECULES_PER_TASK]) for start in range(0, len(smiles), MOLECULES_PER_TASK)
-        ]
-        tables = []
-        with (
-            progress(PREDICTED_SPECTRA, len(smiles), unit="molecules") as advance,
-            open_workers(self._workers if len(smiles) >= WORTH_PROCESSES else 1, None) as processes,
-        ):
-            for part, table in zip(parts, processes.map(_predict_all, parts), strict=True):
-                tables.append(table)
-                advance(len(part[1]))
-        return pa.concat_tables(tables)
-
-
-def _predict_all(part: tuple[int, list[str]]) -> pa.Table:
-    first, smiles = part
-    return table_from_spectra(list(simulate_spectra((str(first + i), text) for i, text in enumerate(smiles))))
+        return cached_table(path, lambda: predicted_table(smiles, workers=self._workers), SCHEMA)
 
 
 class PredictedSpectra:

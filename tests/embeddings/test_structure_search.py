@@ -103,6 +103,7 @@ def test_a_hit_says_what_it_is(index, queries, tmp_path):
         "adduct": "[M+H]+",
         "candidates": "1",
         "note": "",
+        "score_name": "cosine",
     }
     assert (rows["isomers", "H3"]["name"], rows["isomers", "H4"]["name"]) == ("Nicotinic acid", "")
     assert rows["unknown", "H3"]["note"].startswith("adduct unknown: tried [M+H]+, [M+Na]+")

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from ms_entropy import calculate_entropy_similarity
 
+from ionbed.embeddings import structure_predicted
 from ionbed.errors import InputError
-from ionbed.evaluation.baselines import predicted_spectra
 from ionbed.evaluation.baselines.predicted_spectra import (
     PredictedLibrary,
     PredictedSpectra,
@@ -99,7 +99,7 @@ def test_each_molecule_is_predicted_once_and_kept_on_disk(asked, tmp_path, monke
         predicted.extend(smiles for _, smiles in molecules)
         return simulate_spectra(molecules, **options)
 
-    monkeypatch.setattr(predicted_spectra, "simulate_spectra", counted)
+    monkeypatch.setattr(structure_predicted, "simulate_spectra", counted)
     query, molecule = every_pair(asked)
     library = PredictedLibrary(tmp_path / "cache", 1)
     first = scorer_of(asked, library).score_structures(query, molecule)
@@ -137,7 +137,7 @@ def test_the_row_is_left_out_aloud_where_there_are_too_many_candidates(caplog):
 
 
 def test_processes_predict_what_one_does(asked, monkeypatch):
-    monkeypatch.setattr(predicted_spectra, "WORTH_PROCESSES", 1)
-    monkeypatch.setattr(predicted_spectra, "MOLECULES_PER_TASK", 2)
+    monkeypatch.setattr(structure_predicted, "WORTH_PROCESSES", 1)
+    monkeypatch.setattr(structure_predicted, "MOLECULES_PER_TASK", 2)
     one, two = (PredictedLibrary(None, workers).spectra(asked[1].smiles.tolist()) for workers in (1, 2))
     assert np.array_equal(one[1], two[1]) and np.array_equal(one[0].mz, two[0].mz)

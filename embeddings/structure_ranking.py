@@ -1,0 +1,131 @@
+"""Ranking the structures of an index by their predicted spectra: by these alone, or with embeddings in one score."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import numpy as np
+
+from ..spectra.columns import SpectrumColumns
+from ..spectra.lookups import LookupOptions, PeakCleaner, require_lookups
+from .structure_candidates import Candidates
+from .structure_fusion import PREDICTED_COSINE, PREDICTED_ENTROPY, STRUCTURE_COSINE, StructureFusion, StructureScore
+from .structure_predicted import best_of_predictions, entropy_lookup
+from .structure_spectra import StructureSpectra
+
+CANDIDATES_AT_ONCE = 1 << 20
+"""Pairs that are scored together: more, as of open searches of thousands of queries, would not fit in memory."""
+
+PAIRS_AT_ONCE = 1 << 14
+"""Whose embeddings are multiplied at once."""
+
+ALONE = StructureScore((PREDICTED_ENTROPY,), (1.0,), (0.0,), (1.0,))
+"""The spectral entropy similarity as it is."""
+
+
+class PredictedRanking:
+    """Structures ranked by what their predicted spectra, and their embeddings, have in common with a query.
+
+    Parameters
+    ----------
+    spectra : StructureSpectra
+    structure_vectors : float32 array of shape (n_structures, dim)
+        Embeddings of the structures; empty where the model was not trained with them.
+    fusion : StructureFusion or None
+        None to rank by the spectral entropy alone.
+
+    Raises
+    ------
+    InputError
+        The packages of the look-ups are not installed.
+    """
+
+    def __init__(
+        self, spectra: StructureSpectra, structure_vectors: np.ndarray, fusion: StructureFusion | None
+    ) -> None:
+        require_lookups()
+        self._spectra, self._structure_vectors = spectra, structure_vectors
+        self._lookups = LookupOptions() if fusion is None else fusion.lookups
+        self._score = ALONE if fusion is None else fusion.score
+        self._cleaner = PeakCleaner(self._lookups)
+
+    def ranked(
+        self, queries: SpectrumColumns, vectors: np.ndarray, compared: Iterable[Candidates], k: int
+    ) -> Iterator[tuple[Candidates, np.ndarray, np.ndarray]]:
+        """Yield the candidates of each query, the best ``k`` of their rows and their scores; equals by row.
+
+        Parameters
+        ----------
+        queries : SpectrumColumns of n_queries spectra
+        vectors : float32 array of shape (n_queries, dim)
+            Their embeddings; empty where the spectral entropy alone is asked for.
+        compared : iterable of Candidates
+            One for each query.
+        k : int
+        """
+        first = 0
+        for group in _groups(compared):
+            counts = [len(candidates.rows) for candidates in group]
+            row = np.concatenate([candidates.rows for candidates in group])
+            query = first + np.repeat(np.arange(len(group)), counts)
+            scores = self._scores(queries, vectors, query, row)
+            for candidates, of_query in zip(group, np.split(scores, np.cumsum(counts)[:-1]), strict=True):
+                # As float32: what float64 adds is rounding error, by which equal structures would be ranked.
+                rounded = of_query.astype(np.float32)
+                order = np.lexsort((candidates.rows, -rounded))[:k]
+                yield candidates, candidates.rows[order], rounded[order]
+            first += len(group)
+
+    def _scores(self, queries: SpectrumColumns, vectors: np.ndarray, query: np.ndarray, row: np.ndarray) -> np.ndarray:
+        """Return the score of each pair of a query and a structure; float64 of shape (n_pairs,)."""
+        structures, place = np.unique(row, return_inverse=True)
+        asked, query_place = np.unique(query, return_inverse=True)
+        needed = {term for term, weight in zip(self._score.terms, self._score.weights, strict=True) if weight}
+        values = np.zeros((len(row), len(self._score.terms)))
+        for number, term in enumerate(self._score.terms):
+            if term == STRUCTURE_COSINE and term in needed:
+                values[:, number] = _products(vectors, self._structure_vectors, query, row)
+        if not needed & {PREDICTED_ENTROPY, PREDICTED_COSINE}:
+            return np.nan_to_num(self._score.total(values))
+        predicted, owner, rows_of_spectra = self._spectra.of(structures)
+        polarity = queries.polarity[query]
+
+        def best(similarity: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
+            return best_of_predictions(polarity, place, predicted.polarity, owner, similarity)
+
+        if PREDICTED_ENTROPY in needed:
+            lookup = entropy_lookup(queries.take(asked), predicted, self._lookups, cleaner=self._cleaner)
+            entropy = best(lambda pair, spectrum: lookup.pair_scores(query_place[pair], len(asked) + spectrum))
+            # What has no predicted spectrum shares no peak; so it is in the fit.
+            values[:, self._score.terms.index(PREDICTED_ENTROPY)] = np.nan_to_num(entropy)
+        if PREDICTED_COSINE in needed:
+            cosine = best(
+                lambda pair, spectrum: _products(vectors, self._spectra.vectors, query[pair], rows_of_spectra[spectrum])
+            )
+            values[:, self._score.terms.index(PREDICTED_COSINE)] = cosine
+        return np.nan_to_num(self._score.total(values))
+
+
+def _groups(compared: Iterable[Candidates]) -> Iterator[Sequence[Candidates]]:
+    """Yield the candidates of several queries at a time: of about `CANDIDATES_AT_ONCE`, or of one that has more."""
+    group: list[Candidates] = []
+    total = 0
+    for candidates in compared:
+        if group and total + len(candidates.rows) > CANDIDATES_AT_ONCE:
+            yield group
+            group, total = [], 0
+        group.append(candidates)
+        total += len(candidates.rows)
+    if group:
+        yield group
+
+
+def _products(first: np.ndarray, second: np.ndarray, of_first: np.ndarray, of_second: np.ndarray) -> np.ndarray:
+    """Return the inner product of each pair of rows, float64 of shape (n_pairs,)."""
+    products = np.empty(len(of_first))
+    for begin in range(0, len(of_first), PAIRS_AT_ONCE):
+        part = slice(begin, begin + PAIRS_AT_ONCE)
+        products[part] = np.einsum(
+            "pd,pd->p", first[of_first[part]], second[of_second[part]].astype(np.float32), dtype=np.float64
+        )
+    return products
