@@ -209,7 +209,8 @@ def agreed(
 
     All spectra of the best molecules are scored by their own score and the support of their molecule. A spectrum
     without a structure keeps its own score, unless it comes after all of those molecules: like the spectra of further
-    molecules it then stays after the last of them. So do all scores of a query with too few molecules.
+    molecules it then stays after the last of them. A copy of the query has the highest score there is, with a
+    structure or without. Where there are too few molecules, all candidates of the query keep their own scores.
 
     Parameters
     ----------
@@ -242,6 +243,9 @@ def agreed(
         place = order[np.searchsorted(of[best], of, sorter=order).clip(max=len(best) - 1)]
         is_judged = of[best][place] == of
         judged = consensus.total(own, backed(support[place], short))
-        further = np.where(own < own[best[-1]], judged[best].min() + own - own[best[-1]], own)
-        result[begin:end] = np.where(is_judged, judged, np.minimum(own, further))
+        of_copy = consensus.total(copy_total[query[begin]], np.ones(1))
+        alone = np.minimum(own, of_copy - short)
+        alone += np.exp(-short / NEAR_COPY) * (of_copy - alone)
+        further = np.minimum(own, judged[best].min() + own - own[best[-1]])
+        result[begin:end] = np.where(is_judged, judged, np.where(own < own[best[-1]], further, alone))
     return result

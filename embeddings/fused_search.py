@@ -157,10 +157,11 @@ def pairs_of(*columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         Ascending.
     """
     proposed = np.concatenate(columns, axis=1)
+    width = max(1, int(proposed.max(initial=0)) + 1)
     row = np.repeat(np.arange(len(proposed)), proposed.shape[1])
-    pairs = np.stack([row, proposed.ravel()])
-    distinct: np.ndarray = np.unique(pairs[:, pairs[1] >= 0], axis=1)
-    return distinct[0], distinct[1]
+    # As one number: NumPy sorts pairs much more slowly.
+    pairs = np.unique((row * width + proposed.ravel())[proposed.ravel() >= 0])
+    return pairs // width, pairs % width
 
 
 def best_of(query: np.ndarray, row: np.ndarray, total: np.ndarray, num_queries: int, k: int) -> Nearest:

@@ -11,9 +11,12 @@ from ..embeddings.consensus import Consensus, backed, best_of_molecules, similar
 from ..embeddings.fusion import FusedScore
 from .fusion_fit import FitPairs, held_out, logistic
 
-TEMPERATURES = (0.1, 0.2, 0.3, 0.4)
+TEMPERATURES = (0.15, 0.3)
 DEPTHS = (20, 50)
 """What cross-validation chooses among; a fingerprint takes most of a millisecond, so a search works out no more."""
+
+STANDARD_ERRORS = 1.64
+"""A consensus is used where it gains so many of them: what chance alone would give in one case of twenty."""
 
 LEAST_OWN = 0.1
 """Least weight of a candidate's own score: of two hits that the others support alike, it decides."""
@@ -65,7 +68,7 @@ class FittedConsensus:
     Attributes
     ----------
     consensus : Consensus or None
-        None where it is no better than none by more than the standard error.
+        None where no query has molecules enough.
     target, without : float64 arrays of shape (n_queries,)
         Of the best hit of each query with a consensus and without, in cross-validation: neither its weights nor the
         choice of temperature and depth have seen the query's molecule.
@@ -74,6 +77,23 @@ class FittedConsensus:
     consensus: Consensus | None
     target: np.ndarray
     without: np.ndarray
+
+    def off(self) -> FittedConsensus:
+        """Return what there is without a consensus."""
+        return FittedConsensus(None, self.without, self.without)
+
+
+def pays(gain: np.ndarray, group: np.ndarray) -> bool:
+    """Return whether the mean gain is above 0 by `STANDARD_ERRORS`.
+
+    Parameters
+    ----------
+    gain : float64 array of shape (n_queries,)
+    group : int64 array of shape (n_queries,)
+        Molecules: queries of one rise and fall together.
+    """
+    sums = np.bincount(np.unique(group, return_inverse=True)[1], gain - gain.mean())
+    return bool(gain.mean() > STANDARD_ERRORS * np.sqrt((sums**2).sum()) / len(gain))
 
 
 def fit_consensus(
@@ -95,22 +115,19 @@ def fit_consensus(
     """
     order = np.argsort(pairs.query, kind="stable")
     starts = np.flatnonzero(np.diff(pairs.query[order], prepend=-1))
-    fold_of_query, group = fold[order][starts], pairs.group[order][starts]
+    fold_of_query = fold[order][starts]
     hits = best_hits(pairs, candidates, fold, scores, max(DEPTHS))
     without = hits.target[:, 0]
-    options = list(product(DEPTHS, TEMPERATURES))
+    options = [option for option in product(DEPTHS, TEMPERATURES) if (hits.number >= option[0]).any()]
+    if not options:
+        return FittedConsensus(None, without, without)
     targets = np.stack([_held_out(hits, fold_of_query, *option) for option in options])
     target = without.copy()
     for number in range(len(scores)):
         others, held = fold_of_query != number, fold_of_query == number
         target[held] = targets[targets[:, others].mean(axis=1).argmax(), held]
-    gain = target - without
-    # Queries of one molecule rise and fall together: the error is over molecules.
-    error = np.sqrt((np.bincount(np.unique(group, return_inverse=True)[1], gain - gain.mean()) ** 2).sum()) / len(gain)
-    if not gain.mean() > error:
-        return FittedConsensus(None, without, without)
-    depth, temperature = options[int(targets.mean(axis=1).argmax())]
-    return FittedConsensus(_fitted(hits, depth, temperature), target, without)
+    best = options[int(targets.mean(axis=1).argmax())]
+    return FittedConsensus(_fitted(hits, *best), target, without)
 
 
 def best_hits(

@@ -35,7 +35,7 @@ from ..spectra.pair_features import FEATURES, ComparedSpectra
 from ..spectra.split import MOLECULES, Split
 from ..spectra.store import Store
 from .candidates import candidate_molecules
-from .consensus_fit import FittedConsensus, OpenCandidates, fit_consensus
+from .consensus_fit import FittedConsensus, OpenCandidates, fit_consensus, pays
 from .dataset import EvaluationData, load_evaluation_data
 from .fuse_structures import fit_structures
 from .fusion_fit import Fit, FitPairs, best_targets, cross_validated, fit_expected, fit_probability, fold_scores
@@ -254,6 +254,10 @@ def fit(data: EvaluationData, encoder: Encoder, options: FuseOptions) -> tuple[F
         )
         both = _consensus(pairs, candidates, ridge, options)
         alone = _consensus(pairs.only(open_alone.terms), candidates, ridge_alone, options)
+        gain = (both.target - both.without + alone.target - alone.without) / 2
+        # Both or neither: what the model adds is the difference of the two.
+        if not pays(gain, candidates.copies.group):
+            both, alone = both.off(), alone.off()
     except ValueError as error:
         raise InputError(f"an open search cannot be fitted: {error}; use more spectra") from None
     found["analogue search"] = {

@@ -11,8 +11,9 @@ import pytest
 from ionbed import InputError
 from ionbed.embeddings import fused_search
 from ionbed.embeddings import index as index_module
+from ionbed.embeddings.consensus import Consensus, agreed, library_structures
 from ionbed.embeddings.fused_search import FusedSearch, best_of, highest, pairs_of
-from ionbed.embeddings.fusion import EMBEDDING_COSINE, OPEN_TERMS, WINDOW_TERMS, FusedScore, Fusion
+from ionbed.embeddings.fusion import EMBEDDING_COSINE, OPEN_TERMS, WINDOW_TERMS, FusedScore, Fusion, sigmoid
 from ionbed.embeddings.index import Index
 from ionbed.embeddings.search import find
 from ionbed.spectra.columns import SpectrumColumns
@@ -131,6 +132,66 @@ def test_only_so_many_are_scored_in_an_open_search(library, queries, monkeypatch
     monkeypatch.setattr(ComparedSpectra, "features", lambda *a, **of: asked.append(len(a[1])) or plain(*a, **of))
     index.search(queries, k=3, precursor_ppm=None, score="fused")
     assert 3 * len(queries) <= sum(asked) <= 6 * len(queries)
+
+
+AGREED = replace(MIXED, consensus=Consensus(temperature=0.3, depth=4, own=0.7, support=3.0, intercept=-1.5))
+
+
+@pytest.fixture
+def with_structures(library: list[Spectrum]) -> list[Spectrum]:
+    """Ten molecules of three kinds; one spectrum of each has no structure."""
+    smiles = [*(f"{'C' * n}O" for n in range(3, 7)), *(f"c1ccccc1{'C' * n}" for n in range(1, 4)), "CCN", "CCCN", "C#N"]
+    keys = sorted({spectrum.inchikey for spectrum in library})
+    named = dict(zip(keys, smiles, strict=True))
+    return [s if s.spectrum_id.endswith("-2") else replace(s, smiles=named[s.inchikey]) for s in library]
+
+
+def test_an_open_search_is_ranked_under_the_consensus_of_its_hits(with_structures, queries) -> None:
+    index = Index.build(fused_model(AGREED), with_structures)
+    hits = index.search(queries, k=60, precursor_ppm=None, score="fused")
+    plain = Index.build(fused_model(MIXED), with_structures).search(queries, k=60, precursor_ppm=None, score="fused")
+    structures = library_structures(*(index.metadata[name] for name in ("inchikey", "smiles")))
+    assert (structures.molecule == -1).sum() == 10
+    total = np.log(brute_force(index, queries, MIXED.open)) - np.log1p(-brute_force(index, queries, MIXED.open))
+    compared = ComparedSpectra(SpectrumColumns.from_spectra(queries), OPTIONS)
+    own = np.arange(len(queries))
+    copy_total = MIXED.open.total(np.ones(len(queries)), compared.features(own, own))
+    allowed = compatible(index, queries)
+    for query in range(len(queries)):
+        rows = np.flatnonzero(allowed[query])
+        expected = agreed(
+            AGREED.consensus, np.full(len(rows), query), total[query, rows], copy_total, structures.molecule[rows],
+            structures.fingerprints,
+        )  # fmt: skip
+        np.testing.assert_allclose(hits.scores[query, : len(rows)], np.sort(sigmoid(expected))[::-1], atol=1e-5)
+    assert (hits.rows[:, :5] != plain.rows[:, :5]).any(axis=1).sum() > 3
+    windows = [Index.build(fused_model(f), with_structures).search(queries, 8, 10.0, "fused") for f in (MIXED, AGREED)]
+    np.testing.assert_array_equal(windows[0].rows, windows[1].rows)
+    np.testing.assert_array_equal(windows[0].scores, windows[1].scores)
+
+
+def test_a_query_is_answered_alike_alone_and_among_others_under_a_consensus(with_structures, queries) -> None:
+    index = Index.build(fused_model(AGREED), with_structures)
+    together = index.search(queries, k=5, precursor_ppm=None, score="fused")
+    for number, query in enumerate(queries):
+        alone = Index.build(fused_model(AGREED), with_structures).search([query], 5, None, "fused")
+        np.testing.assert_array_equal(alone.rows[0], together.rows[number])
+        np.testing.assert_array_equal(alone.scores[0], together.scores[number])
+
+
+def test_a_copy_of_the_query_is_first_whatever_the_other_hits_say(with_structures) -> None:
+    told = Consensus(temperature=10.0, depth=5, own=1e-3, support=30.0, intercept=0.0)
+    rising = FusedScore(("hybrid entropy", EMBEDDING_COSINE, "precursor difference"), (3.0, 1.0, -0.1), 0.0)
+    index = Index.build(fused_model(replace(MIXED, open=rising, consensus=told)), with_structures)
+    hits = index.search(with_structures, k=2, precursor_ppm=None, score="fused")
+    names = hits.library["spectrum_id"].to_numpy()[hits.rows]
+    assert [first for first, _ in names] == [s.spectrum_id for s in with_structures]
+
+
+def test_a_library_without_structures_is_searched_as_without_a_consensus(library, queries) -> None:
+    found = [Index.build(fused_model(f), library).search(queries, 5, None, "fused") for f in (MIXED, AGREED)]
+    np.testing.assert_array_equal(found[0].rows, found[1].rows)
+    np.testing.assert_array_equal(found[0].scores, found[1].scores)
 
 
 def test_no_query_and_no_candidate_are_no_error(library, queries) -> None:

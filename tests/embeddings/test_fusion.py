@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ionbed import InputError, load_model
+from ionbed.embeddings.consensus import Consensus
 from ionbed.embeddings.fusion import EMBEDDING_COSINE, FusedScore, Fusion, fusion_of
 from ionbed.spectra.lookups import LookupOptions
 from ionbed.spectra.pair_features import FEATURES
@@ -46,7 +47,8 @@ def test_a_score_that_cannot_be_worked_out_is_refused(changes, reason) -> None:
 def test_a_model_keeps_its_fused_score_and_its_hash(tmp_path) -> None:
     model = load_model()
     assert fusion_of(model) is None
-    given, before = fusion(model.model_hash()), model.model_hash()
+    agreed = Consensus(temperature=0.3, depth=20, own=0.1, support=5.0, intercept=-2.5)
+    given, before = replace(fusion(model.model_hash()), consensus=agreed), model.model_hash()
     model.config.fusion = given.to_tree()
     model.save_pretrained(tmp_path / "model")
     loaded = load_model(tmp_path / "model")
@@ -57,7 +59,10 @@ def test_a_model_keeps_its_fused_score_and_its_hash(tmp_path) -> None:
         fusion_of(loaded, "models.x")
 
 
-@pytest.mark.parametrize("damage", [{"format": 99}, {"window": {}}, {"lookups": {"tolerance_da": -1}}, {"open": None}])
+@pytest.mark.parametrize(
+    "damage",
+    [{"format": 1}, {"consensus": {"depth": 3}}, {"window": {}}, {"lookups": {"tolerance_da": -1}}, {"open": None}],
+)
 def test_a_damaged_record_is_told(damage) -> None:
     class Model:
         class config:  # noqa: N801

@@ -13,7 +13,7 @@ import torch
 
 from ionbed.cli import main
 from ionbed.configs.loading import load_config
-from ionbed.embeddings.consensus import Structures
+from ionbed.embeddings.consensus import Consensus, Structures
 from ionbed.embeddings.fused_search import FusedSearch
 from ionbed.embeddings.fusion import EMBEDDING_COSINE, WINDOW_TERMS, FusedScore, Fusion, fusion_of
 from ionbed.embeddings.index import Index
@@ -244,7 +244,6 @@ def test_the_rows_score_as_a_search_does(made: SimpleNamespace) -> None:
     structures = Structures(data.molecule[library], lambda of: molecules.fingerprint[of])
     columns, polarity = data.columns.take(library), data.columns.polarity[library]
     search = FusedSearch(made.fusion, columns, vectors[library], polarity, structures)
-    every = np.arange(len(library))
     start, stop = np.zeros(20, np.int64), np.full(20, len(library))
     found = search.in_windows(data.columns.take(queries), vectors[queries], start, stop, len(library))
     first, second = np.repeat(queries, len(library)), np.tile(library, 20)
@@ -253,7 +252,33 @@ def test_the_rows_score_as_a_search_does(made: SimpleNamespace) -> None:
     np.testing.assert_allclose(row.pair_scores(first, second).reshape(scores.shape), expected, atol=1e-5)
     assert np.abs(alone.pair_scores(first, second) - row.pair_scores(first, second)).max() > 1e-3
     np.testing.assert_array_equal(np.isnan(scores), False)  # fewer than are scored in an open search
-    assert len(every) == scores.shape[1]
+
+
+@pytest.mark.parametrize("is_on", [False, True])
+def test_the_rows_rank_an_open_search_as_a_search_does(made: SimpleNamespace, is_on: bool) -> None:
+    data, model = made.data, load_model(made.folder / "fused")
+    consensus = Consensus(temperature=0.2, depth=6, own=0.3, support=4.0, intercept=-2.0) if is_on else None
+    model.config.fusion = replace(made.fusion, consensus=consensus, consensus_lookups=consensus).to_tree()
+    molecules = candidate_molecules(data, (), None, workers=1)
+    queries = data.rows_in(FOLD)[:20]
+    alone, row = (
+        entry.builds[0](data, molecules, np.arange(len(data))) for entry in entries_of(made, {"m": [model]}, "test")
+    )
+    stored = [spectrum for spectrum in Store(made.store) if spectrum.spectrum_id in set(data.spectrum_id)]
+    by_id = {spectrum.spectrum_id: spectrum for spectrum in stored}
+    library = data.rows_in("train")
+    index = Index.build(model, [by_id[name] for name in data.spectrum_id[library]])
+    hits = index.search(
+        [by_id[name] for name in data.spectrum_id[queries]], k=len(library), precursor_ppm=None, score="fused"
+    )
+    place = {name: number for number, name in enumerate(data.spectrum_id[library])}
+    expected = np.empty((20, len(library)))
+    columns = np.array([place[name] for name in index.metadata["spectrum_id"].to_pylist()])
+    np.put_along_axis(expected, columns[hits.rows], hits.scores, axis=1)
+    np.testing.assert_allclose(row.scores(queries, library), expected, atol=1e-5)
+    weights = {name for name in row.weights if name.startswith("consensus")}
+    assert weights == ({"consensus: own score", "consensus: support"} if is_on else set())
+    assert np.abs(alone.scores(queries, library) - expected).max() > 1e-3
 
 
 def test_a_row_abstains_on_what_neither_score_proposes(made: SimpleNamespace) -> None:
