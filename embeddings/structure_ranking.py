@@ -72,7 +72,7 @@ class PredictedRanking:
             for candidates, of_query in zip(group, np.split(scores, np.cumsum(counts)[:-1]), strict=True):
                 # As float32: what float64 adds is rounding error, by which equal structures would be ranked.
                 rounded = of_query.astype(np.float32)
-                order = np.lexsort((candidates.rows, -rounded))[:k]
+                order = np.argsort(-rounded, kind="stable")[:k]  # rows are ascending
                 yield candidates, candidates.rows[order], rounded[order]
             first += len(group)
 

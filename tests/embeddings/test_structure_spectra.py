@@ -226,11 +226,15 @@ def test_groups_of_candidates_and_single_ones_rank_alike(fused, queries, monkeyp
     np.testing.assert_array_equal(np.array(single), whole.scores)
 
 
-def test_equal_structures_stand_in_the_order_of_their_rows_and_k_cuts(index, queries):
+def test_equal_structures_stand_in_the_order_of_their_rows_and_k_cuts(index, plain, queries):
     far = replace(queries[0], mz=np.array([1000.5], np.float32), intensity=np.ones(1, np.float32))
     hits = index.search([far], k=3)
     assert hits.scores[0].tolist() == [0.0] * 3
     assert hits.rows[0].tolist() == sorted(row_of(index, s) for s in ISOMERS)[:3] and hits.num_candidates[0] == 4
+    many = StructureIndex.build(
+        plain, ["C" * length + end for length in range(1, 11) for end in "NO"], predict_spectra=True
+    )
+    assert many.search([far], k=20, precursor_ppm=None).rows[0].tolist() == list(range(20))
 
 
 def test_a_query_without_candidates_and_no_query_at_all(index, queries):

@@ -218,7 +218,17 @@ def test_scorers_are_kept_for_the_same_rows_of_the_same_data(data) -> None:
     scorer = Fixed(np.zeros((6, 6)))
     (build,) = kept(entry_of(scorer, "x")).builds
     rows = np.arange(3)
-    for of, asked, expected in ((data, rows, 1), (data, rows.copy(), 1), (data, rows[:2], 2), (replace(data), rows, 3)):
+    other = replace(data)
+    calls = (
+        (data, rows),
+        (data, rows.copy()),
+        (data, rows[:2]),
+        (data, rows),
+        (other, rows),
+        (data, rows),
+        (data, rows[:2]),
+    )
+    for (of, asked), expected in zip(calls, (1, 1, 2, 2, 3, 3, 4), strict=True):
         build(of, None, asked)
         assert scorer.built == expected
 
