@@ -99,7 +99,7 @@ def index_build(
         bool,
         typer.Option(
             "--predict-spectra",
-            help="Of molecules: also predict their spectra, to rank them by; 50 ms each, on one core.",
+            help="Of molecules: also predict their spectra, to rank them by; some 0.1 s each on one core.",
         ),
     ] = False,
     workers: Annotated[

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 
 import numpy as np
 
@@ -78,32 +78,38 @@ class PredictedRanking:
 
     def _scores(self, queries: SpectrumColumns, vectors: np.ndarray, query: np.ndarray, row: np.ndarray) -> np.ndarray:
         """Return the score of each pair of a query and a structure; float64 of shape (n_pairs,)."""
-        structures, place = np.unique(row, return_inverse=True)
-        asked, query_place = np.unique(query, return_inverse=True)
-        needed = {term for term, weight in zip(self._score.terms, self._score.weights, strict=True) if weight}
-        values = np.zeros((len(row), len(self._score.terms)))
-        for number, term in enumerate(self._score.terms):
-            if term == STRUCTURE_COSINE and term in needed:
-                values[:, number] = _products(vectors, self._structure_vectors, query, row)
-        if not needed & {PREDICTED_ENTROPY, PREDICTED_COSINE}:
-            return np.nan_to_num(self._score.total(values))
-        predicted, owner, rows_of_spectra = self._spectra.of(structures)
-        polarity = queries.polarity[query]
+        score = self._score
+        needed = {term for term, weight in zip(score.terms, score.weights, strict=True) if weight}
+        found: dict[str, np.ndarray] = {}
+        if STRUCTURE_COSINE in needed:
+            found[STRUCTURE_COSINE] = _products(vectors, self._structure_vectors, query, row)
+        if needed & {PREDICTED_ENTROPY, PREDICTED_COSINE}:
+            found |= self._to_predicted(needed, queries, vectors, query, row)
+        nothing = np.zeros(len(row))
+        return np.nan_to_num(score.total(np.column_stack([found.get(term, nothing) for term in score.terms])))
 
-        def best(similarity: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
-            return best_of_predictions(polarity, place, predicted.polarity, owner, similarity)
-
-        if PREDICTED_ENTROPY in needed:
-            lookup = entropy_lookup(queries.take(asked), predicted, self._lookups, cleaner=self._cleaner)
-            entropy = best(lambda pair, spectrum: lookup.pair_scores(query_place[pair], len(asked) + spectrum))
-            # What has no predicted spectrum shares no peak; so it is in the fit.
-            values[:, self._score.terms.index(PREDICTED_ENTROPY)] = np.nan_to_num(entropy)
-        if PREDICTED_COSINE in needed:
-            cosine = best(
-                lambda pair, spectrum: _products(vectors, self._spectra.vectors, query[pair], rows_of_spectra[spectrum])
-            )
-            values[:, self._score.terms.index(PREDICTED_COSINE)] = cosine
-        return np.nan_to_num(self._score.total(values))
+    def _to_predicted(
+        self, needed: Set[str], queries: SpectrumColumns, vectors: np.ndarray, query: np.ndarray, row: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Return the terms that compare with predicted spectra, those that are needed."""
+        structures, structure = np.unique(row, return_inverse=True)
+        predicted, owner, row_of_vector = self._spectra.of(structures)
+        asked, place = np.unique(query, return_inverse=True)
+        lookup = entropy_lookup(queries.take(asked), predicted, self._lookups, cleaner=self._cleaner)
+        similarities: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+            PREDICTED_ENTROPY: lambda pair, spectrum: lookup.pair_scores(place[pair], len(asked) + spectrum),
+            PREDICTED_COSINE: lambda pair, spectrum: _products(
+                vectors, self._spectra.vectors, query[pair], row_of_vector[spectrum]
+            ),
+        }
+        found = {
+            term: best_of_predictions(queries.polarity[query], structure, predicted.polarity, owner, similarity)
+            for term, similarity in similarities.items()
+            if term in needed
+        }
+        if PREDICTED_ENTROPY in found:  # what has no predicted spectrum shares no peak; so it is in the fit
+            found[PREDICTED_ENTROPY] = np.nan_to_num(found[PREDICTED_ENTROPY])
+        return found
 
 
 def _groups(compared: Iterable[Candidates]) -> Iterator[Sequence[Candidates]]:
