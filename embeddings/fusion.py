@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..spectra.lookups import LookupOptions
-from ..spectra.pair_features import FEATURES
+from ..spectra.pair_features import FEATURES, LARGEST_ENERGY_DIFFERENCE
 from .consensus import Consensus
 
 EMBEDDING_COSINE = "embedding cosine"
@@ -29,7 +29,8 @@ WINDOW_TERMS = (
     f"dissimilarity{BY}energy unknown",
 )
 """Terms of the score within a precursor window. Different collision energies excuse what is dissimilar; of two spectra
-with the same peaks they say nothing, or a copy of the query would rank behind a likeness at another energy. Terms are
+with the same peaks they say nothing, and they never excuse so much that a likeness comes before a copy of the query
+(`copy_is_best`). Terms are
 few, since more of them (entropies, numbers of peaks and of matches) told pairs apart a little better and ranked the
 candidates of a query worse: they favour spectra of their own kind, whatever the query. Nor are the precursors among
 them: which of two values within 10 ppm is nearer says how a library was made (calculated or measured m/z) before it
@@ -53,6 +54,31 @@ DISTANCES = frozenset(
 def direction(term: str) -> int:
     """Return 1 for a term that is highest between a spectrum and its copy, -1 for one that is lowest there."""
     return 1 if DISTANCES.isdisjoint(term.split(BY)) else -1
+
+
+def copy_is_best(terms: tuple[str, ...]) -> np.ndarray:
+    """Return conditions on the weights of `WINDOW_TERMS` under which no pair scores higher than a spectrum with a copy.
+
+    Similarity ``e`` and dissimilarity ``1 - e**2`` together give ``w * e + (1 - e**2) * s``, where ``s`` depends on the
+    collision energies, and is linear in each term of them. It rises with ``e`` up to 1 if ``w >= 0`` and
+    ``w >= 2 * s``, which holds for all energies if it holds at both ends of their range and where they are unknown.
+
+    Parameters
+    ----------
+    terms : tuple of str
+        Some or all of `WINDOW_TERMS`.
+
+    Returns
+    -------
+    float64 array of shape (n_conditions, n_terms)
+        Its product with the weights is to be 0 or more.
+    """
+    furthest = float(np.log1p(LARGEST_ENERGY_DIFFERENCE))
+    rows = [{term: 1.0} for term in WINDOW_TERMS[:2] if term in terms]
+    for difference, unknown in ((0.0, 0.0), (furthest, 0.0), (0.0, 1.0)):
+        excuses = (1.0, difference, unknown)
+        rows.append({WINDOW_TERMS[1]: 1.0, **{t: -2 * v for t, v in zip(WINDOW_TERMS[2:], excuses, strict=True)}})
+    return np.array([[row.get(term, 0.0) for term in terms] for row in rows])
 
 
 def without_embedding(terms: tuple[str, ...]) -> tuple[str, ...]:

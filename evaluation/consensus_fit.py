@@ -168,8 +168,8 @@ def _fitted(hits: BestHits, depth: int, temperature: float) -> Consensus:
     values = np.stack([of.own[:, :depth], _backing(of, depth, temperature)], axis=-1).reshape(-1, 2)
     lowest = np.array([LEAST_OWN, 0.0])
     target = of.target[:, :depth].ravel()
-    weights, intercept = logistic(values, target, np.ones(len(values)), 0.0, lowest=lowest)
-    return Consensus(temperature, depth, *weights.tolist(), intercept)
+    (own, support), intercept = logistic(values, target, np.ones(len(values)), 0.0, lowest=lowest)
+    return Consensus(temperature, depth, float(own), float(support), intercept)
 
 
 def _backing(hits: BestHits, depth: int, temperature: float) -> np.ndarray:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ..embeddings.fusion import FusedScore, direction
+from ..embeddings.fusion import FusedScore, copy_is_best, direction, sigmoid
 
 ENERGY_EDGES = np.log1p([0.5, 5.0, 12.0, 25.0, 45.0])
 """Differences of collision energies, as `ionbed.spectra.pair_features` has them, between which pairs are balanced."""
@@ -71,7 +71,8 @@ def fit_probability(pairs: FitPairs, ridge: float) -> FusedScore:
     """Fit the probability that a pair is of one molecule: logistic regression.
 
     Pairs are weighted so that each difference of collision energies has as many pairs of one molecule as of two:
-    which energies a library measured its molecules at must not tell them apart.
+    which energies a library measured its molecules at must not tell them apart. Under all weights that it may find a
+    copy of the query is the best (`copy_is_best`).
 
     Parameters
     ----------
@@ -84,7 +85,8 @@ def fit_probability(pairs: FitPairs, ridge: float) -> FusedScore:
     prior = np.zeros(len(pairs.terms))
     alone, _ = logistic(pairs.values[:, [place]], pairs.target, weight, SMALL_RIDGE)
     prior[place] = alone[0] * pairs.values[:, place].std()
-    weights, intercept = logistic(pairs.values, pairs.target, weight, ridge, prior)
+    conditions = copy_is_best(pairs.terms)
+    weights, intercept = logistic(pairs.values, pairs.target, weight, ridge, prior, conditions=conditions)
     return FusedScore(pairs.terms, tuple(weights.tolist()), intercept)
 
 
@@ -174,6 +176,7 @@ def logistic(
     prior: np.ndarray | float = 0.0,
     *,
     lowest: np.ndarray | None = None,
+    conditions: np.ndarray | None = None,
 ) -> tuple[np.ndarray, float]:
     """Return weights and intercept of a weighted logistic regression.
 
@@ -188,6 +191,8 @@ def logistic(
     prior : float64 array of shape (p,), or float
     lowest : float64 array of shape (p,), optional
         No weight is under it.
+    conditions : float64 array of shape (n_conditions, p), optional
+        Its product with the weights is 0 or more.
     """
     from scipy.optimize import minimize
 
@@ -196,14 +201,20 @@ def logistic(
 
     def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
         total = standard @ parameters[:-1] + parameters[-1]
-        residual = weight * (1 / (1 + np.exp(-total)) - target)
+        residual = weight * (sigmoid(total) - target)
         away = parameters[:-1] - prior
         value = weight @ (np.logaddexp(0.0, total) - target * total) + ridge * away @ away
         return float(value), np.append(residual @ standard + 2 * ridge * away, residual.sum())
 
-    bounds = None if lowest is None else [(low, None) for low in (lowest * scale).tolist()] + [(None, None)]
     start = np.zeros(values.shape[1] + 1)
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": MAX_ITERATIONS})
+    options = {"maxiter": MAX_ITERATIONS}
+    if conditions is None:
+        bounds = None if lowest is None else [(low, None) for low in (lowest * scale).tolist()] + [(None, None)]
+        found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
+    else:
+        held = np.column_stack([conditions / scale, np.zeros(len(conditions))])
+        above = {"type": "ineq", "fun": lambda parameters: held @ parameters, "jac": lambda parameters: held}
+        found = minimize(loss, start, jac=True, method="SLSQP", constraints=above, options={**options, "ftol": 1e-9})
     weights = found.x[:-1] / scale
     return weights, float(found.x[-1] - weights @ mean)
 

@@ -21,6 +21,9 @@ from .lookups import (
 )
 from .preparation.workers import usable_cores
 
+LARGEST_ENERGY_DIFFERENCE = 100.0
+"""In eV; greater ones are as this."""
+
 FEATURES = (
     "spectral entropy",
     "hybrid entropy",
@@ -46,9 +49,9 @@ FEATURES = (
 The four scores are those of the look-ups. Counts are ``log(1 + n)`` of peaks after cleaning; a shifted match is one of
 fragments whose neutral losses agree. Weights are the shares of a spectrum's weighted intensity (that of the entropy)
 in matched peaks, the lower and the higher of the two spectra. Entropies are in nats. The energy difference is
-``log(1 + |a - b|)`` of the collision energies in eV, 0 where one is unknown, and 'energy unknown' is then 1. The
-precursor difference is ``log(1 + |a - b|)`` in Da; 'same precursor' is 1 within the tolerance of the peaks. The
-dissimilarity is 1 - the square of the spectral entropy similarity.
+``log(1 + |a - b|)`` of the collision energies in eV, at most that of `LARGEST_ENERGY_DIFFERENCE`, and 0 where one is
+unknown; 'energy unknown' is then 1. The precursor difference is ``log(1 + |a - b|)`` in Da; 'same precursor' is 1
+within the tolerance of the peaks. The dissimilarity is 1 - the square of the spectral entropy similarity.
 """
 
 
@@ -153,7 +156,7 @@ class ComparedSpectra:
                 np.minimum(*entropy),
                 np.abs(entropy[0] - entropy[1]),
                 np.log1p(np.minimum(*num_peaks)),
-                np.log1p(np.nan_to_num(energy_difference, nan=0.0)),
+                np.log1p(np.minimum(np.nan_to_num(energy_difference, nan=0.0), LARGEST_ENERGY_DIFFERENCE)),
                 np.isnan(energy_difference),
                 np.log1p(precursor_difference),
                 precursor_difference <= tolerance,

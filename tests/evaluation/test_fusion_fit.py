@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from ionbed.embeddings.fusion import direction
+from ionbed.embeddings.fusion import WINDOW_TERMS, direction, sigmoid, without_embedding
 from ionbed.evaluation.fusion_fit import (
     FitPairs,
     balanced,
@@ -116,6 +116,42 @@ def test_no_ranking_counts_likeness_against_a_candidate() -> None:
     told = replace(found, terms=("lower entropy", "hybrid entropy"), values=np.column_stack([target, values[:, 0]]))
     best, lookup = fit_ranking(told, 1e-4).weights
     assert 0 < lookup < 0.2 * best
+
+
+def test_within_a_window_nothing_is_ranked_before_a_copy_whatever_the_pairs_tell() -> None:
+    """The pairs say that a likeness at another energy, or at an unknown one, is better than a spectrum's equal."""
+    rng = np.random.default_rng(0)
+    cosine, entropy = rng.uniform(-0.2, 1, 3000), rng.uniform(0, 1, 3000)
+    energy, is_unknown = np.log1p(rng.choice([0.0, 30.0, 99.0], 3000)), rng.random(3000) < 0.3
+    energy[is_unknown] = 0.0
+    apart = 1 - entropy**2
+    values = np.column_stack([cosine, entropy, apart, apart * energy, apart * is_unknown])
+    chance = sigmoid(3 * (energy > 0) * apart + 4 * is_unknown * apart - 2 * entropy - 2 * cosine)
+    target = (rng.random(3000) < chance).astype(float)
+    even = np.column_stack([np.zeros(3000), np.zeros(3000)])  # balanced, energies would tell less
+    query = np.arange(3000) // 10
+    found = FitPairs(WINDOW_TERMS, values, target, query, query, even)
+    free, _ = logistic(values, target, np.ones(3000), 1e-4)
+    for terms in (WINDOW_TERMS, without_embedding(WINDOW_TERMS)):
+        pairs = found.only(terms)
+        score = fit_probability(pairs, 1e-4)
+        copy = np.array([1.0, 1.0, 0.0, 0.0, 0.0])[-len(terms) :]
+        grid = [np.linspace(-1, 1, 5), np.linspace(0, 1, 41), np.linspace(0, np.log1p(100.0), 7), [0.0, 1.0]]
+        c, e, d, u = (part.ravel() for part in np.meshgrid(*grid))
+        d = np.where(u > 0, 0.0, d)
+        others = np.column_stack([c, e, 1 - e**2, (1 - e**2) * d, (1 - e**2) * u])[:, -len(terms) :]
+        assert (others @ np.array(score.weights) <= copy @ np.array(score.weights) + 1e-9).all()
+        assert (others @ free[-len(terms) :]).max() > copy @ free[-len(terms) :] + 0.5
+        assert score.weights[-1] > score.weights[-3] + 0.1  # what the pairs tell is still heard, as far as it may
+
+
+def test_conditions_that_hold_change_nothing() -> None:
+    found = pairs()
+    weight = np.ones(len(found.target))
+    free = logistic(found.values, found.target, weight, 1e-3)
+    held = logistic(found.values, found.target, weight, 1e-3, conditions=np.array([[1.0, 0.0, 0.0]]))
+    np.testing.assert_allclose(held[0], free[0], atol=2e-3)
+    assert held[1] == pytest.approx(free[1], abs=5e-3)
 
 
 def test_a_lookup_that_tells_all_pairs_apart_leaves_a_finite_score() -> None:
