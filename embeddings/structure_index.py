@@ -173,7 +173,9 @@ class StructureIndex(SavedIndex):
         import faiss
 
         smiles = rows["smiles"].to_pylist()
-        spectra = StructureSpectra.predict(model, smiles, workers=workers) if predict_spectra else None
+        spectra = None
+        if predict_spectra:
+            spectra = StructureSpectra.predict(model, smiles, workers=workers, progress=progress)
         if _embeds(model, predict_spectra):
             vectors = checked_vectors(model.embed_molecules(smiles, workers=workers, progress=progress), len(rows))
         else:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pyarrow as pa
 
-from ..progress import progress
+from ..progress import progress as show_progress
+from ..progress import unseen
 from ..spectra.columns import SpectrumColumns
 from ..spectra.lookups import ENTROPY, Lookup, LookupOptions, PeakCleaner, weighted_peaks
 from ..spectra.preparation.workers import open_workers
@@ -19,11 +20,10 @@ WORTH_PROCESSES = 256
 PAIRS_AT_ONCE = 2**14
 
 
-def predicted_table(smiles: Sequence[str], *, workers: int | None) -> pa.Table:
+def predicted_table(smiles: Sequence[str], *, workers: int | None, progress: bool = True) -> pa.Table:
     """Return the predicted spectra of molecules, in their order; ``name`` is the place of each one's molecule.
 
-    Molecules that cannot be predicted have none: salts, several charges, labelled isotopes. The progress is shown on
-    stderr.
+    Molecules that cannot be predicted have none: salts, several charges, labelled isotopes.
 
     Parameters
     ----------
@@ -31,6 +31,8 @@ def predicted_table(smiles: Sequence[str], *, workers: int | None) -> pa.Table:
         At least one.
     workers : int or None
         Processes, where there are many molecules; all cores where None.
+    progress : bool
+        Show the progress on stderr.
 
     Returns
     -------
@@ -39,8 +41,9 @@ def predicted_table(smiles: Sequence[str], *, workers: int | None) -> pa.Table:
     """
     parts = [(start, smiles[start : start + MOLECULES_PER_TASK]) for start in range(0, len(smiles), MOLECULES_PER_TASK)]
     tables = []
+    bar = show_progress("predicted spectra", len(smiles), unit="molecules") if progress else unseen()
     with (
-        progress("predicted spectra", len(smiles), unit="molecules") as advance,
+        bar as advance,
         open_workers(workers if len(smiles) >= WORTH_PROCESSES else 1, None) as processes,
     ):
         for part, table in zip(parts, processes.map(_predict_all, parts), strict=True):

@@ -46,7 +46,9 @@ class StructureSpectra:
         return len(self.owner)
 
     @classmethod
-    def predict(cls, model: Embedder, smiles: Sequence[str], *, workers: int | None = 1) -> StructureSpectra:
+    def predict(
+        cls, model: Embedder, smiles: Sequence[str], *, workers: int | None = 1, progress: bool = False
+    ) -> StructureSpectra:
         """Predict the spectra of structures and embed them; a molecule takes some 50 ms.
 
         Parameters
@@ -56,13 +58,15 @@ class StructureSpectra:
             Of every row of the index.
         workers : int or None
             Processes that predict; all cores where None.
+        progress : bool
+            Show the progress on stderr.
 
         Raises
         ------
         InputError
             None of the structures can be predicted.
         """
-        predicted = predicted_table(smiles, workers=workers)
+        predicted = predicted_table(smiles, workers=workers, progress=progress)
         if not len(predicted):
             raise InputError(
                 "no structure can be predicted (salts, several charges, labelled isotopes, or no group that holds a "
@@ -70,7 +74,7 @@ class StructureSpectra:
             )
         owner = pa.array(owners_of(predicted), pa.int32())
         table = predicted.select(list(SpectrumColumns.TABLE_COLUMNS)).append_column(_OWNER, owner).combine_chunks()
-        embedded = model.embed(SpectrumColumns.from_table(table), progress=True)
+        embedded = model.embed(SpectrumColumns.from_table(table), progress=progress)
         return cls(checked_vectors(embedded, len(table)).astype(np.float16), table, None)
 
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import zlib
 from dataclasses import replace
 from types import SimpleNamespace
@@ -212,6 +213,16 @@ def test_an_index_without_a_tower_is_saved_and_opened(index, plain, queries, tmp
     assert len(opened) == 6 and len(opened.vectors) == 0 and opened.info()["structures"] == 6
     assert opened.info()["predicted_spectra"]["without"] == 1
     np.testing.assert_array_equal(opened.search(queries).scores, index.search(queries).scores)
+    manifest = json.loads((tmp_path / "index" / "manifest.json").read_text())
+    manifest.pop("predicted")
+    (tmp_path / "index" / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match="differ in number"):
+        StructureIndex.open(tmp_path / "index", plain)
+
+
+def test_nothing_is_shown_unless_asked_for(plain, capsys):
+    StructureIndex.build(plain, ISOMERS[:1], predict_spectra=True)
+    assert capsys.readouterr().err == ""
 
 
 def test_groups_of_candidates_and_single_ones_rank_alike(fused, queries, monkeypatch):
