@@ -9,12 +9,14 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from ms_entropy import calculate_entropy_similarity
 
 from ionbed import InputError, cli
-from ionbed.embeddings import structure_ranking, structure_spectra
+from ionbed.embeddings import structure_predicted, structure_ranking, structure_spectra
 from ionbed.embeddings.kinds import build as build_of_any_kind
 from ionbed.embeddings.kinds import formatted_search
 from ionbed.embeddings.kinds import search as search_of_any_kind
@@ -220,9 +222,13 @@ def test_an_index_without_a_tower_is_saved_and_opened(index, plain, queries, tmp
         StructureIndex.open(tmp_path / "index", plain)
 
 
-def test_nothing_is_shown_unless_asked_for(plain, capsys):
-    StructureIndex.build(plain, ISOMERS[:1], predict_spectra=True)
-    assert capsys.readouterr().err == ""
+def test_nothing_is_shown_unless_asked_for(plain, monkeypatch):
+    shown = []
+    unseen = structure_predicted.unseen
+    monkeypatch.setattr(structure_predicted, "show_progress", lambda *args, **options: shown.append(args) or unseen())
+    for progress in (False, True):
+        StructureIndex.build(plain, ISOMERS[:1], predict_spectra=True, progress=progress)
+        assert len(shown) == progress
 
 
 def test_groups_of_candidates_and_single_ones_rank_alike(fused, queries, monkeypatch):
@@ -322,10 +328,14 @@ def test_damage_on_disk_is_noticed(index, plain, queries, tmp_path, monkeypatch)
     file = tmp_path / "index" / "predicted.parquet"
     opened = StructureIndex.open(tmp_path / "index", plain)
     column = opened.spectra._file.metadata.row_group(0).column(0)  # m/z
-    whole = bytearray(file.read_bytes())
-    place = column.data_page_offset + column.total_compressed_size // 2
-    whole[place] ^= 0xFF
-    file.write_bytes(bytes(whole))
+    whole = file.read_bytes()
+    for place in range(column.data_page_offset + column.total_compressed_size // 2, len(whole)):
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        try:
+            pq.read_table(file)
+        except (OSError, pa.ArrowException):
+            continue
+        break  # what reads as other numbers, and only the checksum tells
     with pytest.raises(InputError, match="is damaged"):
         StructureIndex.open(tmp_path / "index", plain).search(queries, precursor_ppm=None)
 
