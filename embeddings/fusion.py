@@ -132,7 +132,7 @@ class FusedScore:
         ----------
         cosine : array of shape (n_pairs,)
             Of the embeddings.
-        features : array of shape (n_pairs, 18)
+        features : array of shape (n_pairs, 19)
             From `ionbed.spectra.pair_features.ComparedSpectra.features`.
         """
         return sigmoid(self.total(cosine, features))

@@ -6,6 +6,8 @@ all are the same whichever of the two spectra is the query.
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 
 from .columns import SpectrumColumns
@@ -23,6 +25,18 @@ from .preparation.workers import usable_cores
 
 LARGEST_ENERGY_DIFFERENCE = 100.0
 """In eV; greater ones are as this."""
+
+COMMON_DIFFERENCES = (
+    *("H2", "CH2", "C2H4", "C3H6", "C4H8", "C5H8", "C2H2", "C6H4"),
+    *("O", "O2", "H2O", "CH2O", "C2H4O", "CO", "CO2", "C2H2O", "C3H2O3", "C7H4O", "C7H4O4", "C9H6O2", "C9H6O3"),
+    *("C6H10O5", "C6H10O4", "C5H8O4", "C6H8O6", "SO3", "HPO3", "NH", "NH3", "C2H3NO"),
+    *("F-H", "Cl-H", "Br-H", "CF3-H", "Cl-F", "O-CH2", "O-NH", "N-CH", "S-O"),
+)
+"""Formulas by which two molecules of one kind often differ: chain lengths, double bonds and rings, substituents, acyl
+groups, sugars, conjugates, and exchanges (``Cl-H``: chlorine for hydrogen)."""
+
+COMMON_TOLERANCE_DA = 0.005
+"""A difference of two precursors is a common one within this many Da: some error of measured values, and few others."""
 
 FEATURES = (
     "spectral entropy",
@@ -43,6 +57,7 @@ FEATURES = (
     "precursor difference",
     "same precursor",
     "dissimilarity",
+    "common difference",
 )
 """Columns of `pair_features`, in order.
 
@@ -51,7 +66,8 @@ fragments whose neutral losses agree. Weights are the shares of a spectrum's wei
 in matched peaks, the lower and the higher of the two spectra. Entropies are in nats. The energy difference is
 ``log(1 + |a - b|)`` of the collision energies in eV, at most that of `LARGEST_ENERGY_DIFFERENCE`, and 0 where one is
 unknown; 'energy unknown' is then 1. The precursor difference is ``log(1 + |a - b|)`` in Da; 'same precursor' is 1
-within the tolerance of the peaks. The dissimilarity is 1 - the square of the spectral entropy similarity.
+within the tolerance of the peaks. The dissimilarity is 1 - the square of the spectral entropy similarity. 'common
+difference' is 1 where the precursors differ by the mass of one of `COMMON_DIFFERENCES`, or not at all.
 """
 
 
@@ -112,7 +128,7 @@ class ComparedSpectra:
 
         Returns
         -------
-        float64 array of shape (n_pairs, 18)
+        float64 array of shape (n_pairs, 19)
         """
         from .peak_matching import match_counts, score_listed
 
@@ -161,8 +177,32 @@ class ComparedSpectra:
                 np.log1p(precursor_difference),
                 precursor_difference <= tolerance,
                 1.0 - scores[0].astype(np.float64) ** 2,
+                is_common_difference(precursor_difference),
             ]
         )
+
+
+def is_common_difference(precursor_difference: np.ndarray) -> np.ndarray:
+    """Return which differences of precursors (Da, not negative) are 0 or those of `COMMON_DIFFERENCES`, bool."""
+    masses = _common_masses()
+    place = np.searchsorted(masses, precursor_difference).clip(1, len(masses) - 1)
+    away = np.minimum(np.abs(precursor_difference - masses[place - 1]), np.abs(precursor_difference - masses[place]))
+    near: np.ndarray = away <= COMMON_TOLERANCE_DA
+    return near
+
+
+@cache
+def _common_masses() -> np.ndarray:
+    """Return 0 and the masses of `COMMON_DIFFERENCES` in Da, ascending."""
+    from .molecules import formula_mass_and_charge
+
+    def mass(formula: str) -> float:
+        found = formula_mass_and_charge(formula)
+        assert found is not None, formula
+        return found[0]
+
+    parts = [difference.split("-") for difference in COMMON_DIFFERENCES]
+    return np.sort([0.0, *(abs(mass(first) - sum(map(mass, second))) for first, *second in parts)])
 
 
 def spectral_entropies(cleaned: list[np.ndarray]) -> np.ndarray:

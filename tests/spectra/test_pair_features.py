@@ -7,7 +7,7 @@ import pytest
 
 from ionbed.spectra.columns import SpectrumColumns
 from ionbed.spectra.lookups import LABELS, Lookup, LookupOptions, clean_peaks, weighted_peaks
-from ionbed.spectra.pair_features import FEATURES, ComparedSpectra
+from ionbed.spectra.pair_features import COMMON_DIFFERENCES, FEATURES, ComparedSpectra, _common_masses
 from ionbed.spectra.spectrum import Spectrum
 
 OPTIONS = LookupOptions()
@@ -55,6 +55,26 @@ def test_two_spectra_by_hand() -> None:
     assert found["precursor difference"] == pytest.approx(np.log(15.0157)) and found["same precursor"] == 0
     assert found["cosine"] == pytest.approx(1 / np.sqrt(8))
     assert found["dissimilarity"] == pytest.approx(1 - found["spectral entropy"] ** 2) and found["dissimilarity"] < 1
+
+
+@pytest.mark.parametrize(
+    ("difference", "is_common"),
+    [(0.0, 1), (0.004, 1), (0.03, 0), (14.01565, 1), (14.0190, 1), (14.0257, 0), (162.05282, 1), (33.96103, 1),
+     (0.98402, 1), (7.5, 0), (191.2, 0), (500.0, 0)],
+)  # fmt: skip
+def test_a_common_difference_is_that_of_a_substituent_or_none(difference, is_common) -> None:
+    for sign in (1, -1):
+        spectra = [spectrum("a", 600.0, {80.0: 1}), spectrum("b", 600.0 + sign * difference, {80.0: 1})]
+        found = named(ComparedSpectra(SpectrumColumns.from_spectra(spectra), OPTIONS).features([0], [1])[0])
+        assert found["common difference"] == is_common
+
+
+def test_every_common_difference_has_a_mass_of_its_own() -> None:
+    masses = _common_masses()
+    assert (
+        len(masses) == 1 + len(COMMON_DIFFERENCES) and masses[0] == 0 and masses[1] == pytest.approx(0.98402, abs=1e-4)
+    )
+    assert (np.diff(masses) > 1e-3).all() and masses[-1] == pytest.approx(176.03209, abs=1e-4)
 
 
 def test_an_unknown_energy_is_said_and_no_difference() -> None:
