@@ -21,6 +21,9 @@ STANDARD_ERRORS = 1.64
 LEAST_OWN = 0.1
 """Least weight of a candidate's own score: of two hits that the others support alike, it decides."""
 
+LEAST_SLOPE = 0.1
+"""By which the scores of the first hits may be drawn together: too few queries could turn their order around."""
+
 
 @dataclass(frozen=True, eq=False)
 class OpenCandidates:
@@ -101,8 +104,9 @@ def fit_consensus(
 ) -> FittedConsensus:
     """Fit the consensus of candidates whose scores are fitted.
 
-    For every temperature and depth the weights are those of a logistic regression of the target of the best hits: so
-    the score is the similarity to be expected. Temperature and depth are those whose best hits are the best.
+    For every temperature and depth the weights are those of a logistic regression of the target of the best hits, and
+    a second one makes the score of the first hit what is to be expected. Temperature and depth are those whose first
+    hits are the best.
 
     Parameters
     ----------
@@ -169,7 +173,17 @@ def _fitted(hits: BestHits, depth: int, temperature: float) -> Consensus:
     lowest = np.array([LEAST_OWN, 0.0])
     target = of.target[:, :depth].ravel()
     (own, support), intercept = logistic(values, target, np.ones(len(values)), 0.0, lowest=lowest)
-    return Consensus(temperature, depth, float(own), float(support), intercept)
+    total = (values @ np.array([own, support]) + intercept).reshape(-1, depth)
+    first = total.argmax(axis=1)[:, None]
+    # The regression is over all of the best hits; what it makes the first one is a little too high.
+    (slope,), shift = logistic(
+        np.take_along_axis(total, first, axis=1),
+        np.take_along_axis(of.target, first, axis=1)[:, 0],
+        np.ones(len(first)),
+        0.0,
+        lowest=np.array([LEAST_SLOPE]),
+    )
+    return Consensus(temperature, depth, float(slope * own), float(slope * support), float(slope * intercept + shift))
 
 
 def _backing(hits: BestHits, depth: int, temperature: float) -> np.ndarray:

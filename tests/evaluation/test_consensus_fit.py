@@ -10,7 +10,7 @@ import pytest
 from ionbed.embeddings.consensus import similarities
 from ionbed.embeddings.fusion import FusedScore, sigmoid
 from ionbed.evaluation import consensus_fit as module
-from ionbed.evaluation.consensus_fit import LEAST_OWN, OpenCandidates, best_hits, fit_consensus, pays
+from ionbed.evaluation.consensus_fit import OpenCandidates, best_hits, fit_consensus, pays
 from ionbed.evaluation.fusion_fit import FitPairs, fit_expected, fold_scores
 
 TERMS = ("hybrid entropy", "cosine")
@@ -50,18 +50,20 @@ def test_where_relatives_tell_more_than_one_score_a_consensus_is_fitted() -> Non
     fold, scores = fold_scores(pairs, fit_expected, 1e-3, 5, 0)
     found = fit_consensus(pairs, candidates, fold, scores)
     assert found.consensus is not None and found.consensus.depth in (5, 20)
-    assert found.consensus.own > LEAST_OWN - 1e-9 and found.consensus.support > 1
+    assert found.consensus.own > 0 and found.consensus.support > 10 * found.consensus.own
     assert len(found.target) == len(found.without) == QUERIES
     assert found.target.mean() > found.without.mean() + 0.02
-    # Of new queries, what the score says of a best hit is what there is in the mean.
-    pairs, candidates = made(1, alike=True)
-    fresh, copies = scores[:1], candidates.copies
-    hits = best_hits(pairs, replace(candidates, copies=copies), np.zeros(len(pairs.target), int), fresh, 20)
-    total = found.consensus.total(hits.own, module._backing(hits, 20, found.consensus.temperature))
-    best = total.argmax(axis=1)
-    expected, real = sigmoid(total.max(axis=1)), np.take_along_axis(hits.target, best[:, None], axis=1)
-    assert expected.mean() == pytest.approx(real.mean(), abs=0.12)
-    assert real.mean() > hits.target[:, 0].mean() + 0.02
+    # What the score says of the first hit is what there is in the mean, of these queries and of new ones.
+    for seed, within in ((0, 0.003), (1, 0.1)):
+        pairs, candidates = made(seed, alike=True)
+        fold = fold if seed == 0 else np.zeros(len(pairs.target), int)
+        hits = best_hits(pairs, candidates, fold, scores, found.consensus.depth)
+        backing = module._backing(hits, found.consensus.depth, found.consensus.temperature)
+        total = found.consensus.total(hits.own, backing)
+        first = total.argmax(axis=1)[:, None]
+        real = np.take_along_axis(hits.target, first, axis=1)
+        assert sigmoid(total.max(axis=1)).mean() == pytest.approx(real.mean(), abs=within)
+        assert real.mean() > hits.target[:, 0].mean() + 0.02
 
 
 def test_a_consensus_pays_where_structures_tell_something_and_only_there() -> None:
