@@ -195,6 +195,28 @@ def test_no_spectrum_of_the_test_fold_takes_part(made: SimpleNamespace, monkeypa
     assert seen == {"train", FOLD}
 
 
+def test_a_consensus_is_used_with_the_model_and_without_it_or_not_at_all(made: SimpleNamespace, monkeypatch) -> None:
+    from ionbed.evaluation import fuse as module
+
+    model, gains, told = load_model(made.folder / "model"), [], []
+    for is_worth in (True, False):
+        monkeypatch.setattr(module, "pays", lambda gain, group, w=is_worth: gains.append((gain, group)) or w)
+        scores, figures = module.fit(made.data, model, OPTIONS)
+        found = figures["analogue search"]
+        if is_worth:
+            assert scores.consensus.depth == scores.consensus_lookups.depth == 20  # of 24 molecules
+            assert scores.consensus != scores.consensus_lookups
+        else:
+            assert scores.consensus is scores.consensus_lookups is None
+            assert found["without consensus"] == {name: found[name] for name in ("fused", "look-ups fused")}
+        assert "without consensus]" in module._in_words("analogue search", found)
+        told.append(found)
+    gain, group = gains[0]
+    assert len(gain) == len(group) == 4 * MOLECULES and len(np.unique(group)) == MOLECULES
+    differences = [told[0][name] - told[1][name] for name in ("fused", "look-ups fused")]
+    assert gain.mean() == pytest.approx(np.mean(differences)) and gain.any()
+
+
 def test_what_cannot_be_fitted_is_refused(made: SimpleNamespace, tmp_path: Path) -> None:
     folder, out = made.folder, tmp_path / "out"
     with pytest.raises(InputError, match="already exists"):
