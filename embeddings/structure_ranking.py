@@ -19,6 +19,13 @@ CANDIDATES_AT_ONCE = 1 << 20
 PAIRS_AT_ONCE = 1 << 14
 """Whose embeddings are multiplied at once."""
 
+STRUCTURES_AT_ONCE = 1 << 13
+"""Whose predicted spectra are in memory together, some 30 kB each while they are compared: a group of queries may ask
+for all of a database."""
+
+SPECTRA_KEPT = 1 << 19
+"""Whose cleaned peaks are kept for the queries that follow: some 0.5 GB."""
+
 ALONE = StructureScore((PREDICTED_ENTROPY,), (1.0,), (0.0,), (1.0,))
 """The spectral entropy similarity as it is."""
 
@@ -47,7 +54,7 @@ class PredictedRanking:
         self._spectra, self._structure_vectors = spectra, structure_vectors
         self._lookups = LookupOptions() if fusion is None else fusion.lookups
         self._score = ALONE if fusion is None else fusion.score
-        self._cleaner = PeakCleaner(self._lookups)
+        self._cleaner = PeakCleaner(self._lookups, most=SPECTRA_KEPT)
 
     def ranked(
         self, queries: SpectrumColumns, vectors: np.ndarray, compared: Iterable[Candidates], k: int
@@ -93,6 +100,27 @@ class PredictedRanking:
     ) -> dict[str, np.ndarray]:
         """Return the terms that compare with predicted spectra, those that are needed."""
         structures, structure = np.unique(row, return_inverse=True)
+        found = {term: np.full(len(row), np.nan) for term in needed & {PREDICTED_ENTROPY, PREDICTED_COSINE}}
+        for begin in range(0, len(structures), STRUCTURES_AT_ONCE):
+            block = structures[begin : begin + STRUCTURES_AT_ONCE]
+            pairs = np.flatnonzero((structure >= begin) & (structure < begin + len(block)))
+            of_block = self._to_block(needed, queries, vectors, query[pairs], block, structure[pairs] - begin)
+            for term, values in of_block.items():
+                found[term][pairs] = values
+        if PREDICTED_ENTROPY in found:  # what has no predicted spectrum shares no peak; so it is in the fit
+            found[PREDICTED_ENTROPY] = np.nan_to_num(found[PREDICTED_ENTROPY])
+        return found
+
+    def _to_block(
+        self,
+        needed: Set[str],
+        queries: SpectrumColumns,
+        vectors: np.ndarray,
+        query: np.ndarray,
+        structures: np.ndarray,
+        structure: np.ndarray,
+    ) -> dict[str, np.ndarray]:
+        """Return the terms for some structures (rows, ascending), of which each pair names one by its place; or NaN."""
         predicted, owner, row_of_vector = self._spectra.of(structures)
         asked, place = np.unique(query, return_inverse=True)
         lookup = entropy_lookup(queries.take(asked), predicted, self._lookups, cleaner=self._cleaner)
@@ -102,14 +130,11 @@ class PredictedRanking:
                 vectors, self._spectra.vectors, query[pair], row_of_vector[spectrum]
             ),
         }
-        found = {
+        return {
             term: best_of_predictions(queries.polarity[query], structure, predicted.polarity, owner, similarity)
             for term, similarity in similarities.items()
             if term in needed
         }
-        if PREDICTED_ENTROPY in found:  # what has no predicted spectrum shares no peak; so it is in the fit
-            found[PREDICTED_ENTROPY] = np.nan_to_num(found[PREDICTED_ENTROPY])
-        return found
 
 
 def _groups(compared: Iterable[Candidates]) -> Iterator[Sequence[Candidates]]:

@@ -91,10 +91,13 @@ class PeakCleaner:
     Parameters
     ----------
     options : LookupOptions
+    most : int, optional
+        Spectra whose cleaned peaks are kept, the first that come; later ones are cleaned whenever they are asked for.
+        Default all: some kB each.
     """
 
-    def __init__(self, options: LookupOptions) -> None:
-        self._options = options
+    def __init__(self, options: LookupOptions, *, most: int | None = None) -> None:
+        self._options, self._most = options, most
         self._cleaned: dict[bytes, np.ndarray] = {}
 
     def __call__(self, columns: SpectrumColumns, rows: np.ndarray | None = None) -> list[np.ndarray]:
@@ -120,7 +123,9 @@ class PeakCleaner:
             key.update(precursor_mz.tobytes())
             found = self._cleaned.get(key.digest())
             if found is None:
-                found = self._cleaned[key.digest()] = self._clean(mz, intensity, float(precursor_mz))
+                found = self._clean(mz, intensity, float(precursor_mz))
+                if self._most is None or len(self._cleaned) < self._most:
+                    self._cleaned[key.digest()] = found
             results[row] = found
         return results
 

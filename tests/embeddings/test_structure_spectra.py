@@ -243,6 +243,21 @@ def test_groups_of_candidates_and_single_ones_rank_alike(fused, queries, monkeyp
     np.testing.assert_array_equal(np.array(single), whole.scores)
 
 
+def test_the_spectra_of_a_whole_database_are_never_in_memory_together(fused, queries, monkeypatch):
+    whole = fused.search(queries, k=10, precursor_ppm=None)
+    monkeypatch.setattr(structure_ranking, "STRUCTURES_AT_ONCE", 2)
+    monkeypatch.setattr(structure_ranking, "SPECTRA_KEPT", 5)
+    asked = []
+    of = fused.spectra.of
+    monkeypatch.setattr(fused.spectra, "of", lambda structures: asked.append(structures.tolist()) or of(structures))
+    monkeypatch.setattr(fused, "_by_spectra", {})
+    parts = fused.search(queries, k=10, precursor_ppm=None)
+    assert asked == [[0, 1], [2, 3], [4, 5]]
+    np.testing.assert_array_equal(parts.rows, whole.rows)
+    np.testing.assert_array_equal(parts.scores, whole.scores)
+    assert len(fused._by_spectra["fused"]._cleaner._cleaned) == 5
+
+
 def test_equal_structures_stand_in_the_order_of_their_rows_and_k_cuts(index, plain, queries):
     far = replace(queries[0], mz=np.array([1000.5], np.float32), intensity=np.ones(1, np.float32))
     hits = index.search([far], k=3)
