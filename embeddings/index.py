@@ -321,7 +321,7 @@ def _named_where_damaged(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, KeyError, pa.ArrowException) as error:
-        raise damaged(folder, error) from None
+        raise damaged(folder / METADATA, error) from None
 
 
 def build(

@@ -169,7 +169,7 @@ def open_index_folder(folder: Path, kind: Kind, model: Embedder | None) -> tuple
         # IO_FLAG_MMAP alone maps inverted lists only, a flat index it reads into memory.
         vectors = faiss.read_index(str(folder / VECTORS), faiss.IO_FLAG_MMAP_IFC)
     except (RuntimeError, OSError) as error:
-        raise damaged(folder, error) from None
+        raise damaged(folder / VECTORS, error) from None
     if not isinstance(vectors, faiss.IndexFlatIP):
         raise InputError(f"{folder / VECTORS}: is not an index of inner products; build the index again")
     return manifest, vectors
@@ -259,9 +259,9 @@ def compare_files(folder: Path, manifest: Mapping[str, Any], *, largest: int | N
             raise InputError(f"{path}: was changed after the index was built (its checksum differs); {mend}")
 
 
-def damaged(folder: Path, error: Exception) -> InputError:
-    """Return the error that says an index is damaged, and how."""
-    return InputError(f"{folder}: is damaged ({' '.join(str(error).split())[:200]}); build the index again")
+def damaged(file: Path, error: Exception) -> InputError:
+    """Return the error that says a file of an index is damaged, and how."""
+    return InputError(f"{file}: is damaged ({' '.join(str(error).split())[:200]}); build the index again")
 
 
 def _is_whole(manifest: Mapping[str, Any]) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -239,7 +239,7 @@ class StructureIndex(SavedIndex):
             try:
                 self._dropped = read_dropped(self.folder / DROPPED)
             except (OSError, pa.ArrowException) as error:
-                raise damaged(self.folder, error) from None
+                raise damaged(self.folder / DROPPED, error) from None
         return self._dropped
 
     def search(
@@ -311,8 +311,10 @@ class StructureIndex(SavedIndex):
         Raises
         ------
         InputError
-            The index cannot rank by what is wanted.
+            The index cannot rank by what is wanted, or there is no such score.
         """
+        if wanted not in (None, *get_args(StructureScoreName)):
+            raise InputError(f"the score is '{wanted}'; it must be one of {', '.join(get_args(StructureScoreName))}")
         if wanted in ("predicted", "fused") and self.spectra is None:
             raise InputError(
                 f"{self.folder or 'the index'}: holds no predicted spectra of its structures; build it with "
@@ -428,7 +430,7 @@ class StructureIndex(SavedIndex):
                 self.folder / METADATA, columns=list(names), memory_map=True, page_checksum_verification=True
             )
         except (OSError, KeyError, pa.ArrowException) as error:
-            raise damaged(self.folder, error) from None
+            raise damaged(self.folder / METADATA, error) from None
 
 
 def build(
@@ -472,11 +474,11 @@ def build(
     entries = read_molecules(Path(input))
     try:
         rows, dropped, num_read = structure_rows(entries, workers=workers, progress=True)
+        index = StructureIndex._of_rows(
+            model, rows, dropped, num_read, predict_spectra=predict_spectra, workers=workers, progress=True
+        )
     except InputError as error:
         raise InputError(f"{input}: {error}") from None
-    index = StructureIndex._of_rows(
-        model, rows, dropped, num_read, predict_spectra=predict_spectra, workers=workers, progress=True
-    )
     index.manifest["inputs"] = [describe_input(input)]
     index.save(out, overwrite=overwrite)
     return StructureIndex.open(out, model)

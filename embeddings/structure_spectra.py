@@ -70,7 +70,7 @@ class StructureSpectra:
         if not len(predicted):
             raise InputError(
                 "no structure can be predicted (salts, several charges, labelled isotopes, or no group that holds a "
-                "charge); leave --predict-spectra out"
+                "charge); add some that can, or leave --predict-spectra out, with a model that embeds structures"
             )
         owner = pa.array(owners_of(predicted), pa.int32())
         table = predicted.select(list(SpectrumColumns.TABLE_COLUMNS)).append_column(_OWNER, owner).combine_chunks()
@@ -89,7 +89,7 @@ class StructureSpectra:
         try:
             vectors = np.load(folder / PREDICTED_VECTORS, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
-            raise damaged(folder, error) from None
+            raise damaged(folder / PREDICTED_VECTORS, error) from None
         spectra = cls(vectors, None, folder)
         fits = vectors.shape == (len(spectra), dim) and vectors.dtype == np.float16
         if not fits or not len(spectra) or (np.diff(spectra.owner) < 0).any() or spectra.owner[-1] >= num_structures:
@@ -174,4 +174,4 @@ class StructureSpectra:
             yield
         except (OSError, KeyError, pa.ArrowException) as error:
             assert self._folder is not None, "what is in memory cannot be damaged"
-            raise damaged(self._folder, error) from None
+            raise damaged(self._folder / PREDICTED, error) from None

@@ -294,7 +294,7 @@ def test_a_large_table_that_was_changed_is_told_when_it_is_read(saved, model, mo
         first = pages.dictionary_page_offset if pages.has_dictionary_page else pages.data_page_offset
         changed[first + pages.total_compressed_size - 2] ^= 1
         path.write_bytes(changed)
-        with pytest.raises(InputError, match=f"{saved}: is damaged .*; build the index again"):
+        with pytest.raises(InputError, match=f"{saved / 'metadata.parquet'}: is damaged .*; build the index again"):
             look_at(Index.open(saved, model))
         path.write_bytes(whole)
     assert Index.open(saved, model).spectra([0])

@@ -286,6 +286,12 @@ def test_a_score_that_the_index_cannot_give_is_refused(score):
         without.search([], score=score)
 
 
+def test_a_score_that_there_is_not_is_refused_and_not_replaced(index, fused, queries):
+    for found in (index, fused):
+        with pytest.raises(InputError, match="the score is 'entropy'; it must be one of cosine, predicted, fused"):
+            found.search(queries, score="entropy")
+
+
 def test_other_refusals(index, plain, weighted, fused, tmp_path):
     with pytest.raises(InputError, match="carries no weights of scores of structures"):
         index.search([], score="fused")
@@ -295,6 +301,10 @@ def test_other_refusals(index, plain, weighted, fused, tmp_path):
         StructureIndex.build(plain, STRUCTURES)
     with pytest.raises(InputError, match="no structure can be predicted"):
         StructureIndex.build(plain, [CHARGED_TWICE], predict_spectra=True)
+    (tmp_path / "twice.smi").write_text(CHARGED_TWICE)
+    with pytest.raises(InputError, match=r"twice\.smi: no structure can be predicted"):
+        build(tmp_path / "twice.smi", tmp_path / "twice", plain, predict_spectra=True)
+    assert not (tmp_path / "twice").exists()
     changed = PlainModel()
     changed.config.molecule_tower = 8  # its tower reads features of another version
     with pytest.raises(InputError, match=r"not trained with structures$"):
@@ -330,9 +340,11 @@ def test_damage_on_disk_is_noticed(index, plain, queries, tmp_path, monkeypatch)
     monkeypatch.setattr("ionbed.embeddings.index_folder.SMALL_FILE", 0)  # as with files of many structures
     index.save(tmp_path / "index")
     for name, change, message in (
-        ("predicted.npy", lambda data: b"\x00" * len(data), "is damaged"),
+        ("predicted.npy", lambda data: b"\x00" * len(data), r"predicted\.npy: is damaged"),
         ("predicted.npy", lambda data: data.replace(b"<f2", b"<i2"), "not those of its structures"),
-        ("predicted.parquet", lambda data: b"\x00" * len(data), "is damaged"),
+        ("predicted.parquet", lambda data: b"\x00" * len(data), r"predicted\.parquet: is damaged"),
+        ("metadata.parquet", lambda data: b"\x00" * len(data), r"metadata\.parquet: is damaged"),
+        ("vectors.faiss", lambda data: b"\x00" * len(data), r"vectors\.faiss: is damaged"),
     ):
         file = tmp_path / "index" / name
         whole = file.read_bytes()
@@ -351,7 +363,7 @@ def test_damage_on_disk_is_noticed(index, plain, queries, tmp_path, monkeypatch)
         except (OSError, pa.ArrowException):
             continue
         break  # what reads as other numbers, and only the checksum tells
-    with pytest.raises(InputError, match="is damaged"):
+    with pytest.raises(InputError, match=r"predicted\.parquet: is damaged"):
         StructureIndex.open(tmp_path / "index", plain).search(queries, precursor_ppm=None)
 
 
