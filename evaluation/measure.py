@@ -21,6 +21,7 @@ from .mces_at_1 import MCESDistances, mces_at_1
 from .outcomes import LOWER_IS_BETTER, Outcomes
 from .query_properties import query_values
 from .question import Question, answer, can_answer
+from .report.explanations import same_without_model
 from .scorers import Weighted, rows_needed
 from .statistics import BootstrapOptions
 from .strata_judgement import strata_trees
@@ -133,7 +134,9 @@ def comparisons_of(rows: Sequence[tuple[str, Judged]]) -> list[Comparison]:
     """Return what trained and learned rows are compared with: chance, the best blind row and the best look-up.
 
     The best of a metric is the one with the best point estimate, which favours it: what is chosen after the fact has
-    had its luck already. Where guessing is perfect there is nothing to compare.
+    had its luck already. A row that holds look-ups beside a model is also compared with those without the model, if they
+    are the best: else their gain over a single one would pass for the model's. Where guessing is perfect there is
+    nothing to compare.
 
     Parameters
     ----------
@@ -147,20 +150,25 @@ def comparisons_of(rows: Sequence[tuple[str, Judged]]) -> list[Comparison]:
             if metric not in LOWER_IS_BETTER and averages.chance.value >= 1.0 - 1e-12:
                 continue
             found.append(Comparison(place, None, (metric,), CHANCE_ROLE))
-            for role, of_kind in ((BEST_BLIND, "blind"), (BEST_LOOKUP, "look-up")):
-                best = _best_of(rows, of_kind, metric)
+            for role, best in (
+                (BEST_BLIND, _best_of(rows, "blind", metric)),
+                (BEST_LOOKUP, _best_of(rows, "look-up", metric, same_without_model(own.name))),
+            ):
                 if best is not None:
                     found.append(Comparison(place, best, (metric,), role))
     return found
 
 
-def _best_of(rows: Sequence[tuple[str, Judged]], kind: str, metric: str) -> int | None:
-    """Return the place of the row of ``kind`` with the best figure, the first of several; None where there is none."""
+def _best_of(rows: Sequence[tuple[str, Judged]], kind: str, metric: str, also: str | None = None) -> int | None:
+    """Return the place of the row of ``kind`` with the best figure, the first of several; None where there is none.
+
+    ``also`` is the label of a row that may be it, whatever its kind.
+    """
     sign = -1.0 if metric in LOWER_IS_BETTER else 1.0
     figures = [
         (sign * row.averages[metric].micro.value, -place)
         for place, (of_kind, row) in enumerate(rows)
-        if of_kind == kind and metric in row.averages
+        if metric in row.averages and (of_kind == kind or (also is not None and row.name == also))
     ]
     return -max(figures)[1] if figures else None
 
@@ -229,13 +237,18 @@ def _trust(
         for place, (entry, row) in enumerate(judged)
         if metric in row.per_query and metric in row.averages
     ]
-    best = _best_of([(entry.kind, row) for entry, row in judged], "look-up", metric)
-    lookup = None if best is None else judged[best][1]
+    rows = [(entry.kind, row) for entry, row in judged]
+    best = _best_of(rows, "look-up", metric)
+
+    def lookup_of(place: int) -> Judged | None:
+        found = _best_of(rows, "look-up", metric, same_without_model(rows[place][1].name))
+        return None if found is None or place == found else rows[found][1]
+
     return {
         place: trust_tree(
             metric,
             row,
-            None if place == best else lookup,
+            lookup_of(place),
             values,
             question.task.query_molecule,
             bootstrap,

@@ -112,6 +112,18 @@ WITH_LOOKUP, LOOKUPS_ONLY = " + look-up", " + look-up, without the model"
 """Behind the label of a model whose cosine is fused with look-ups, and of the same look-ups fused without it."""
 
 
+def same_without_model(label: str) -> str | None:
+    """Return the label of the row of the look-ups that a row adds to its model's scores; None where it adds none.
+
+    What the model is worth is seen beside that row only: fitted together, look-ups beat each single one without it.
+    """
+    if label.endswith(WITH_PREDICTED):
+        return PREDICTED_AND_TRANSFER
+    how = TRANSFER if label.endswith(TRANSFER) else ""
+    plain = label.removesuffix(TRANSFER)
+    return f"{plain.removesuffix(WITH_LOOKUP)}{LOOKUPS_ONLY}{how}" if plain.endswith(WITH_LOOKUP) else None
+
+
 def explained_row(row: Mapping[str, Any]) -> str:
     """Return one sentence on a row (with ``label`` and ``kind``)."""
     label = str(row["label"])

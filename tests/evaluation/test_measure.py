@@ -229,10 +229,40 @@ def test_the_best_of_the_others_is_chosen_by_metric_and_the_lower_where_that_is_
 
     def judged(far: float) -> SimpleNamespace:
         measured = Measured(far, np.full(100, far), 10)
-        return SimpleNamespace(averages={"MCES@1": Averages(measured, measured)})
+        return SimpleNamespace(name="own", averages={"MCES@1": Averages(measured, measured)})
 
     found = comparisons_of([("look-up", judged(5.0)), ("look-up", judged(3.0)), ("learned", judged(4.0))])
     assert [(c.role, c.other) for c in found] == [("random", None), ("best look-up", 1)]
+
+
+@pytest.mark.parametrize(
+    ("own", "without"),
+    [
+        ("own + look-up", "own + look-up, without the model"),
+        ("own + predicted spectra", "predicted spectra + analogue transfer"),
+    ],
+)
+def test_look_ups_in_one_are_no_merit_of_the_model_beside_them(data, own: str, without: str) -> None:
+    rng = np.random.default_rng(0)
+    noise = [rng.random((len(data), len(data))) for _ in range(3)]
+    good = knowing(data) + noise[0]
+    rows = [
+        entry(Table("single", noise[1], "look-up")),
+        entry(Table(without, good, "trained")),
+        entry(Table(own, good)),
+        entry(Table("own", noise[2])),
+        entry(Table("other + look-up", good)),
+    ]
+    result = run(data, rows, (LIBRARY_SEARCH,))[LIBRARY_SEARCH]
+
+    def against(label: str) -> tuple[str, str]:
+        differences = tree_of(result, label)["differences"]
+        found = [d for d in differences if d["role"] == "best look-up" and d["metric"] == "hit@1"]
+        return found[0]["against"], found[0]["verdict"]
+
+    assert against(own) == (without, "unresolved")
+    assert against(without) == against("other + look-up") == ("single", "beats") and against("own")[0] == "single"
+    assert tree_of(result, own)["trust"] != tree_of(result, "other + look-up")["trust"]
 
 
 def test_every_question_can_be_drawn(data) -> None:
