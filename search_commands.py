@@ -103,7 +103,7 @@ def index_build(
         ),
     ] = False,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes that read molecules.", show_default="all cores")
+        int | None, typer.Option(min=1, help="Processes that read molecules and predict.", show_default="all cores")
     ] = None,
     overwrite: OverwriteOption = False,
 ) -> None:
