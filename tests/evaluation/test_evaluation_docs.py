@@ -132,7 +132,7 @@ def test_every_kind_verdict_and_role_is_named() -> None:
     page = prose("evaluation").lower()
     titles = {
         "reference": "references", "blind": "blind", "look-up": "look-ups",
-        "trained": "networks trained here", "learned": "models under test",
+        "trained": "trained here", "learned": "models under test",
     }  # fmt: skip
     for kind in get_args(Kind):
         assert explained("evaluation", titles[kind])
