@@ -134,8 +134,8 @@ def comparisons_of(rows: Sequence[tuple[str, Judged]]) -> list[Comparison]:
     """Return what trained and learned rows are compared with: chance, the best blind row and the best look-up.
 
     The best of a metric is the one with the best point estimate, which favours it: what is chosen after the fact has
-    had its luck already. To a row that holds look-ups beside a model, the same without the model are a look-up too: their
-    gain over a single one would pass for the model's. Where guessing is perfect there is nothing to compare.
+    had its luck already. To a row that holds look-ups beside a model, the same without the model are a look-up too:
+    their gain over a single one would pass for the model's. Where guessing is perfect there is nothing to compare.
 
     Parameters
     ----------
