@@ -247,5 +247,7 @@ def agreed(
         alone = np.minimum(own, of_copy - short)
         alone += np.exp(-short / NEAR_COPY) * (of_copy - alone)
         further = np.minimum(own, judged[best].min() + own - own[best[-1]])
-        result[begin:end] = np.where(is_judged, judged, np.where(own < own[best[-1]], further, alone))
+        # A molecule that ties with the last of them is a further one, too.
+        is_further = (of >= 0) | (own < own[best[-1]])
+        result[begin:end] = np.where(is_judged, judged, np.where(is_further, further, alone))
     return result

@@ -142,7 +142,7 @@ def by_hand(query, total, copy_total, molecule, fingerprint, consensus: Consensu
         for row in rows:
             if row in judged:
                 result[row] = judged[row]
-            elif total[row] < last:
+            elif molecule[row] >= 0 or total[row] < last:
                 result[row] = min(total[row], lowest - (last - total[row]))
             else:
                 short = copy_total[one] - total[row]
@@ -181,6 +181,20 @@ def test_with_too_few_molecules_every_candidate_keeps_its_own_score() -> None:
     query, total, molecule, fingerprint = made(0)
     found = agreed(replace(PLAIN, depth=10), query, total, total[:2] + 9, molecule, lambda of: fingerprint[of])
     np.testing.assert_array_equal(found, total)
+
+
+@pytest.mark.parametrize("above", [0.0, 1e-12])
+def test_a_molecule_that_ties_with_the_last_of_the_best_stays_behind_them(above: float) -> None:
+    """Of isomers with spectra alike the depth takes some; the score of the others is on another scale than theirs."""
+    fingerprint = np.zeros((6, 256), np.uint8)
+    fingerprint[[0, 1, 2]] = np.eye(3, 256, dtype=np.uint8) * 255
+    fingerprint[[3, 4, 5]] = fingerprint[2]
+    total = np.array([-1.0, -1.1, -1.2, -1.2 + above, -1.2, -1.2])
+    molecule = np.array([0, 1, 2, 3, 4, -1])
+    found = agreed(PLAIN, np.zeros(6, int), total, np.zeros(1), molecule, lambda of: fingerprint[of])
+    assert found[1:3].max() < total[2], "judged scores are lower here than own ones"
+    np.testing.assert_allclose(found[3:5], found[:3].min(), rtol=1e-9)
+    assert found[5] == pytest.approx(total[5], abs=1e-4)  # without a structure it keeps its own
 
 
 def test_no_weights_rank_anything_before_a_copy() -> None:
