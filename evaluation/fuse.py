@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -167,24 +167,19 @@ def fuse(
             f"{split}: its fold '{FOLD}' holds {num_molecules} molecules of {store}; at least {LEAST_MOLECULES} are "
             "needed to fit a fused score: make a split with a larger one"
         )
+    fitted_on = {
+        "store": [shard.get("sha256") for shard in shelf.manifest["shards"]],
+        "split": folds.hash,
+        "fold": FOLD,
+        "exposure": exposure,
+        "seed": options.seed,
+    }
     known = (encoder.config.fusion or {}).get(RECORD)  # of the same weights
     if options.structures is not None:
-        known = _of_structures(data, encoder, options.structures, options)
+        known = _of_structures(data, encoder, options.structures, options, fitted_on)
     scores, figures = fit(data, encoder, options)
-    fusion = Fusion(
-        encoder.model_hash(),
-        options.lookups,
-        **scores._asdict(),
-        fitted={
-            "store": [shard.get("sha256") for shard in shelf.manifest["shards"]],
-            "split": folds.hash,
-            "fold": FOLD,
-            "molecules": num_molecules,
-            "exposure": exposure,
-            "seed": options.seed,
-            **figures,
-        },
-    )
+    fitted = {**fitted_on, "molecules": num_molecules, **figures}
+    fusion = Fusion(encoder.model_hash(), options.lookups, **scores._asdict(), fitted=fitted)
     tree = {**fusion.to_tree(), **({} if known is None else {RECORD: known})}
     encoder.config.fusion = tree
     with atomic_folder(out, overwrite=overwrite) as folder:
@@ -202,9 +197,16 @@ def fuse(
 
 
 def _of_structures(
-    data: EvaluationData, encoder: IonbedModel, structures: Path, options: FuseOptions
+    data: EvaluationData,
+    encoder: IonbedModel,
+    structures: Path,
+    options: FuseOptions,
+    fitted_on: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Return the record of a `StructureFusion`, and say what it gives."""
+    """Return the record of a `StructureFusion`, and say what it gives.
+
+    The record outlives a later fit without structures, so it names what it was fitted on itself.
+    """
     score, figures = fit_structures(
         data,
         encoder,
@@ -223,7 +225,7 @@ def _of_structures(
     if figures["fused"] < figures["scores"][best]:
         logger.warning("structures: the fused score falls under '%s' alone", best)
     file = {"name": structures.name, "sha256": describe_input(structures)["sha256"]}
-    fitted = {**figures, "structures": file, "seed": options.seed}
+    fitted = {**fitted_on, **figures, "structures": file}
     return StructureFusion(encoder.model_hash(), options.lookups, score, fitted).to_tree()
 
 

@@ -130,6 +130,10 @@ def test_the_command_writes_weights_with_which_an_index_is_ranked(made, tmp_path
     fusion = structure_fusion_of(loaded)
     assert fusion.model_hash == loaded.model_hash() == model.model_hash() and fusion.fitted["molecules"] >= 8
     assert fusion.fitted["structures"]["name"] == "molecules.smi"
+    for name in ("store", "split", "fold", "exposure", "seed"):
+        assert fusion.fitted[name] == loaded.config.fusion["fitted"][name]
+    assert fusion.fitted["fold"] == "validation"
+    assert fusion.fitted["exposure"] == "its configuration does not say what it was trained on"
     assert structure_fusion_of(model) is None
     manifest = json.loads((tmp_path / "fused" / "manifest.json").read_text())
     assert manifest["fusion"]["structures"]["score"]["terms"] == [PREDICTED_ENTROPY, PREDICTED_COSINE]
