@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import InputError
+from ..progress import progress as show_progress
+from ..progress import unseen
 from ..spectra.columns import SpectrumColumns
 from .index_folder import Embedder, checked_vectors, damaged
 from .structure_predicted import owners_of, predicted_table
@@ -20,6 +22,9 @@ PREDICTED, PREDICTED_VECTORS = "predicted.parquet", "predicted.npy"
 
 SPECTRA_PER_GROUP = 1024
 """Of the file: what is read for one structure."""
+
+SPECTRA_AT_ONCE = 8192
+"""Whose embeddings are in memory in single precision while an index is built."""
 
 _OWNER = "structure"
 
@@ -74,8 +79,8 @@ class StructureSpectra:
             )
         owner = pa.array(owners_of(predicted), pa.int32())
         table = predicted.select(list(SpectrumColumns.TABLE_COLUMNS)).append_column(_OWNER, owner).combine_chunks()
-        embedded = model.embed(SpectrumColumns.from_table(table), progress=progress)
-        return cls(checked_vectors(embedded, len(table)).astype(np.float16), table, None)
+        del predicted  # of a large database gigabytes, and `table` has what is needed of it
+        return cls(_embedded(model, SpectrumColumns.from_table(table), progress), table, None)
 
     @classmethod
     def open(cls, folder: Path, num_structures: int, dim: int) -> StructureSpectra:
@@ -175,3 +180,15 @@ class StructureSpectra:
         except (OSError, KeyError, pa.ArrowException) as error:
             assert self._folder is not None, "what is in memory cannot be damaged"
             raise damaged(self._folder / PREDICTED, error) from None
+
+
+def _embedded(model: Embedder, spectra: SpectrumColumns, progress: bool) -> np.ndarray:
+    """Return the embeddings of spectra, float16 of shape (n_spectra, dim)."""
+    parts = []
+    bar = show_progress("embed predicted spectra", len(spectra), unit="spectra") if progress else unseen()
+    with bar as advance:
+        for begin in range(0, len(spectra), SPECTRA_AT_ONCE):
+            part = spectra.take(np.arange(begin, min(begin + SPECTRA_AT_ONCE, len(spectra))))
+            parts.append(checked_vectors(model.embed(part), len(part)).astype(np.float16))
+            advance(len(part))
+    return np.concatenate(parts)

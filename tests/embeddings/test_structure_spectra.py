@@ -48,10 +48,11 @@ class PlainModel(CountSketchModel):
     def __init__(self, fusion=None, seed: int = 0) -> None:
         super().__init__(seed)
         self.config = SimpleNamespace(fusion=fusion, molecule_tower=0)
-        self.num_calls = 0
+        self.num_calls = self.most_at_once = 0
 
     def embed(self, spectra, *, progress=False):
         self.num_calls += 1
+        self.most_at_once = max(self.most_at_once, len(spectra))
         return super().embed(spectra, progress=progress)
 
     def embed_molecules(self, smiles, *, workers=1, progress=False):
@@ -225,10 +226,19 @@ def test_an_index_without_a_tower_is_saved_and_opened(index, plain, queries, tmp
 def test_nothing_is_shown_unless_asked_for(plain, monkeypatch):
     shown = []
     unseen = structure_predicted.unseen
-    monkeypatch.setattr(structure_predicted, "show_progress", lambda *args, **options: shown.append(args) or unseen())
+    for module in (structure_predicted, structure_spectra):
+        monkeypatch.setattr(module, "show_progress", lambda *args, **options: shown.append(args[0]) or unseen())
     for progress in (False, True):
         StructureIndex.build(plain, ISOMERS[:1], predict_spectra=True, progress=progress)
-        assert len(shown) == progress
+        assert shown == ["predicted spectra", "embed predicted spectra"] * progress
+
+
+def test_the_predicted_spectra_are_embedded_part_by_part(index, monkeypatch):
+    monkeypatch.setattr(structure_spectra, "SPECTRA_AT_ONCE", 4)
+    model = PlainModel()
+    again = StructureIndex.build(model, STRUCTURES, predict_spectra=True)
+    assert model.most_at_once == 4 and len(again.spectra) % 4
+    np.testing.assert_array_equal(again.spectra.vectors, index.spectra.vectors)
 
 
 def test_groups_of_candidates_and_single_ones_rank_alike(fused, queries, monkeypatch):
