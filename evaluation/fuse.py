@@ -237,16 +237,20 @@ def fit(data: EvaluationData, encoder: Encoder, options: FuseOptions) -> tuple[F
     Raises
     ------
     InputError
-        The fold holds no pairs of both kinds, or no query of an open search.
+        The fold holds no pairs of both kinds (also without a part of the molecules, as in the cross-validation), or no
+        query of an open search.
     """
     data = data.take(np.flatnonzero(np.isin(data.fold, (FOLD, LIBRARY_FOLD))))
     embedder = Embedder("model", encoder)
     pairs, singles = _window_pairs(data, embedder, options)
     positive = pairs.target > 0.5
     found: dict[str, Any] = {}
-    (window, _), (window_alone, _), figures = _fitted(
-        pairs, fit_probability, options, singles, lambda scores: roc_auc(scores, positive)
-    )
+    try:
+        (window, _), (window_alone, _), figures = _fitted(
+            pairs, fit_probability, options, singles, lambda scores: roc_auc(scores, positive)
+        )
+    except ValueError as error:
+        raise InputError(f"the score within a window cannot be fitted: {error}; use more spectra") from None
     counts = {"metric": "ROC AUC", "pairs": len(positive), "pairs of one molecule": int(positive.sum())}
     found["same molecule"] = {**counts, **figures}
     pairs, singles, candidates = _open_pairs(data, embedder, options)

@@ -79,8 +79,15 @@ def fit_probability(pairs: FitPairs, ridge: float) -> FusedScore:
     ridge : float
         Penalty on the squares by which the weights of standardised terms differ from those of `WINDOW_LOOKUP` alone:
         the higher, the more the score is that look-up.
+
+    Raises
+    ------
+    ValueError
+        At no difference of collision energies there are pairs of both kinds.
     """
     weight = balanced(pairs.target > 0.5, pairs.energy)
+    if not weight.any():
+        raise ValueError("at no difference of collision energies there are pairs of one molecule and of two")
     place = pairs.terms.index(WINDOW_LOOKUP)
     prior = np.zeros(len(pairs.terms))
     alone, _ = logistic(pairs.values[:, [place]], pairs.target, weight, SMALL_RIDGE)

@@ -233,6 +233,21 @@ def test_what_cannot_be_fitted_is_refused(made: SimpleNamespace, tmp_path: Path)
     assert main(words) == 2
 
 
+def test_pairs_that_no_energy_has_of_both_kinds_are_refused(made: SimpleNamespace, monkeypatch) -> None:
+    """A score without any weight would rank all candidates alike."""
+    from ionbed.evaluation import fuse as module
+
+    plain = module._fit_pairs
+
+    def apart(*options) -> tuple:
+        found, singles = plain(*options)
+        return replace(found, energy=np.column_stack([np.zeros(len(found.target)), found.target])), singles
+
+    monkeypatch.setattr(module, "_fit_pairs", apart)
+    with pytest.raises(InputError, match=r"within a window cannot be fitted: at no difference .* use more spectra"):
+        module.fit(made.data, load_model(made.folder / "model"), OPTIONS)
+
+
 def entries_of(made: SimpleNamespace, models: dict[str, list], fold: str, split_hash: str | None = None) -> list[Entry]:
     plain = [model_entry(label, of_label, None) for label, of_label in models.items()]
     return fused_entries(plain, models, SPECTRA, split_hash=split_hash or made.split.hash, fold=fold, workers=1)

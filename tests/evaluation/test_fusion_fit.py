@@ -81,6 +81,10 @@ def test_collision_energies_tell_nothing_once_pairs_are_balanced() -> None:
 def test_energies_with_one_kind_of_pair_weigh_nothing() -> None:
     energy = np.array([[0.0, 0.0], [0.0, 0.0], [np.log1p(30), 0.0]])
     assert balanced(np.array([True, False, True]), energy).tolist() == [1.0, 1.0, 0.0]
+    found = pairs()
+    of_one_kind = replace(found, energy=np.column_stack([found.energy[:, 0] * 0, found.target]))
+    with pytest.raises(ValueError, match="at no difference of collision energies"):
+        fit_probability(of_one_kind, 0.01)
 
 
 def test_a_ranking_is_by_the_terms_that_rank_and_says_what_to_expect() -> None:
