@@ -151,7 +151,7 @@ def prepare(
         if not (folder / MANIFEST).exists():  # else all was done but the last move
             # a task that outlives a killed run, as on a cluster, finds no folder of a run on something else
             scratch = folder / _SCRATCH.format(sha256_of_json(key)[:16])
-            with open_workers(workers, cluster) as hands:
+            with open_workers(workers, cluster, resumable=True) as hands:
                 write_manifest(folder, _prepare(inputs, files, folder, scratch, options, hands))
         for scratch in folder.glob(_SCRATCH.format("*")):
             shutil.rmtree(scratch)

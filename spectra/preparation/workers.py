@@ -38,7 +38,7 @@ class Workers(Protocol):
 
 
 @contextmanager
-def open_workers(num_workers: int | None, cluster: str | None) -> Iterator[Workers]:
+def open_workers(num_workers: int | None, cluster: str | None, *, resumable: bool = False) -> Iterator[Workers]:
     """Start workers, and end them when the block is left.
 
     Parameters
@@ -50,6 +50,8 @@ def open_workers(num_workers: int | None, cluster: str | None) -> Iterator[Worke
         machine. 'slurm': Dask workers in Slurm jobs, as the ``jobqueue.slurm`` section of Dask's configuration says.
         Otherwise the address of a running Dask scheduler (``tcp://host:8786``). Dask's workers need to see the
         inputs and the output folder under the same paths.
+    resumable : bool
+        Whether the work goes on from what is done when it is started again, for the message of a worker that died.
 
     Raises
     ------
@@ -69,7 +71,7 @@ def open_workers(num_workers: int | None, cluster: str | None) -> Iterator[Worke
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(num_workers, mp_context=context, initializer=_start_worker)
     try:
-        yield _PoolWorkers(pool, num_workers)
+        yield _PoolWorkers(pool, num_workers, resumable)
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -85,9 +87,10 @@ class _ThisProcess:
 
 
 class _PoolWorkers:
-    def __init__(self, pool: Executor, num_workers: int) -> None:
+    def __init__(self, pool: Executor, num_workers: int, resumable: bool) -> None:
         self._pool = pool
         self._num_workers = num_workers
+        self._resumable = resumable
 
     def map(self, task: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         try:
@@ -95,7 +98,7 @@ class _PoolWorkers:
         except BrokenProcessPool:
             raise RuntimeError(
                 "a worker process ended before its work was done (killed for memory?); run again, with fewer "
-                "--workers: what is done is kept"
+                f"--workers{': what is done is kept' if self._resumable else ''}"
             ) from None
 
 

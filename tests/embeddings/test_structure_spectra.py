@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import zlib
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -32,6 +33,7 @@ from ionbed.encoder.configuration_ionbed import IonbedConfig
 from ionbed.encoder.modeling_ionbed import IonbedModel
 from ionbed.spectra.lookups import LookupOptions
 from ionbed.spectra.molecules import parent_molecule
+from ionbed.spectra.preparation import workers
 from ionbed.spectra.simulate import simulate_spectra
 
 from .conftest import CountSketchModel
@@ -239,6 +241,23 @@ def test_the_predicted_spectra_are_embedded_part_by_part(index, monkeypatch):
     again = StructureIndex.build(model, STRUCTURES, predict_spectra=True)
     assert model.most_at_once == 4 and len(again.spectra) % 4
     np.testing.assert_array_equal(again.spectra.vectors, index.spectra.vectors)
+
+
+def test_a_dead_worker_promises_nothing_that_a_build_does_not_keep(plain, monkeypatch):
+    class DeadPool:
+        def __init__(self, *_args, **_options) -> None:
+            pass
+
+        def submit(self, *_args):
+            raise BrokenProcessPool
+
+        def shutdown(self, **_options) -> None:
+            pass
+
+    monkeypatch.setattr(workers, "ProcessPoolExecutor", DeadPool)
+    monkeypatch.setattr(structure_predicted, "WORTH_PROCESSES", 1)
+    with pytest.raises(RuntimeError, match=r"run again, with fewer --workers$"):
+        StructureIndex.build(plain, ISOMERS, predict_spectra=True, workers=2)
 
 
 def test_groups_of_candidates_and_single_ones_rank_alike(fused, queries, monkeypatch):
