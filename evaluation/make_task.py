@@ -93,7 +93,8 @@ def make_task(
     if question is None:
         raise InputError(f"{config.dataset}: nothing to ask of this kind in the fold '{config.fold}'; use more spectra")
     found, strata = question.found, question.task.strata
-    rows = _only(_rows(data, molecules, split, config), kind, only) if baselines else []
+    num_candidates = len(np.unique(found.candidate)) if kind == "retrieval" else 0
+    rows = _only(_rows(data, molecules, split, config, num_candidates), kind, only) if baselines else []
     header = {
         "kind": kind,
         "fold": config.fold,
@@ -226,14 +227,16 @@ def _free_name(folder: Path, label: str) -> Path:
     return next(folder / name for name in names if not (folder / name).exists())
 
 
-def _rows(data: EvaluationData, molecules: Candidates, split: Split, config: EvaluationConfig) -> list[Entry]:
+def _rows(
+    data: EvaluationData, molecules: Candidates, split: Split, config: EvaluationConfig, num_candidates: int
+) -> list[Entry]:
     # One training of each network and model, as one is written.
     networks = replace(config.trained_baselines, trainings=min(config.trained_baselines.trainings, 1))
     firsts: dict[str, str | tuple[str, ...]] = {label: config.sources(label)[0] for label in config.models}
     config = replace(config, trained_baselines=networks, models=firsts)
     models = load_models(config)
     exposed = {label: exposure(training_stages(of[0]), split, config.fold) for label, of in models.items()}
-    return table_rows(data, molecules, models, exposed, config, split_hash=split.hash)
+    return table_rows(data, molecules, models, exposed, config, split_hash=split.hash, num_candidates=num_candidates)
 
 
 def _of_rows(columns: Mapping[str, np.ndarray], queries: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:

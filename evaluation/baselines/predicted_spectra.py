@@ -149,14 +149,13 @@ def predicted_library(
     of_predicted : bool
         Some of the evaluated spectra are predicted themselves: the same rules predict them again.
     """
-    if of_predicted:
+    if of_predicted or not options.most_molecules:
         return None
     if num_candidates > options.most_molecules:
-        if options.most_molecules:
-            logger.warning(
-                "no row '%s': %s candidate molecules; to predict their spectra, raise predicted_spectra.most_molecules "
-                "(%s)", PREDICTED_SPECTRA, f"{num_candidates:,}", f"{options.most_molecules:,}",
-            )  # fmt: skip
+        logger.warning(
+            "no row '%s': %s candidate molecules; to predict their spectra, raise predicted_spectra.most_molecules "
+            "(%s)", PREDICTED_SPECTRA, f"{num_candidates:,}", f"{options.most_molecules:,}",
+        )  # fmt: skip
         return None
     return PredictedLibrary(cache, workers)
 

@@ -127,7 +127,7 @@ def test_the_row_is_left_out_aloud_where_there_are_too_many_candidates(caplog):
         return made is not None
 
     with caplog.at_level(logging.WARNING, logger="ionbed"):
-        assert is_made(10, 10) and not is_made(0, 10)
+        assert is_made(10, 10) and not is_made(0, 10) and not is_made(0, 0)
         assert not is_made(10, 10, of_predicted=True)
         assert not caplog.records
         assert not is_made(10, 11)

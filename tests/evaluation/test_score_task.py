@@ -304,6 +304,15 @@ def test_only_the_first_training_of_a_model_is_loaded_for_a_task(config, tmp_pat
     assert asked_for == [{"x": "one", "y": "three"}]
 
 
+def test_rows_that_take_long_for_many_candidates_know_how_many_there_are(config, tmp_path, monkeypatch) -> None:
+    told: list[int] = []
+    monkeypatch.setattr(
+        "ionbed.evaluation.make_task.table_rows", lambda *_, num_candidates=0, **__: told.append(num_candidates) or []
+    )
+    make_task(config, "retrieval", tmp_path / "task", baselines=True)
+    assert told == [len(set(load_task(tmp_path / "task").candidate_id.to_pylist()))] and told[0] > 1
+
+
 def test_mces_is_refused_where_no_structures_are_ranked(data, config, some_scores, tmp_path) -> None:
     through_the_door(data, config, "pairs", some_scores, tmp_path)
     with pytest.raises(InputError, match="has no structures to rank"):
