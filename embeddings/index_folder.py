@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -43,6 +43,13 @@ class Embedder(Protocol):
 
     def save_pretrained(self, save_directory: str | os.PathLike[str]) -> object:
         """Write the model as a folder."""
+
+
+class MoleculeEmbedder(Embedder, Protocol):
+    """What an index of structures asks of a model; one that was fine-tuned with structures gives it."""
+
+    def embed_molecules(self, smiles: Sequence[str], *, workers: int | None = 1, progress: bool = False) -> np.ndarray:
+        """Return unit vectors, float32 of shape (n_molecules, dim), comparable with `embed` by inner product."""
 
 
 class SavedIndex(ABC):
@@ -197,6 +204,22 @@ def as_array(vectors: faiss.IndexFlatIP) -> np.ndarray:
     array: np.ndarray = faiss.rev_swig_ptr(vectors.get_xb(), vectors.ntotal * vectors.d).reshape(-1, vectors.d)
     array.flags.writeable = False
     return array
+
+
+def embeds_structures(model: MoleculeEmbedder, predict_spectra: bool) -> bool:
+    """Return whether a model embeds structures; one that does not is refused where none of their spectra are predicted.
+
+    One that was trained with structures and cannot embed them here (its features have changed) is always refused.
+    """
+    try:
+        model.embed_molecules([])
+    except InputError as error:
+        if getattr(getattr(model, "config", None), "molecule_tower", 0):
+            raise
+        if not predict_spectra:
+            raise InputError(f"{error}; or rank them by their predicted spectra: --predict-spectra") from None
+        return False
+    return True
 
 
 def checked_vectors(vectors: np.ndarray, count: int, *, dim: int | None = None) -> np.ndarray:

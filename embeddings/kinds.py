@@ -14,9 +14,9 @@ from . import structure_index, structure_search
 from .hit_table import SearchSummary
 from .hits import ScoreName
 from .index import Index
-from .index_folder import Embedder, kind_of, read_index_manifest
+from .index_folder import Embedder, MoleculeEmbedder, kind_of, read_index_manifest
 from .structure_hits import StructureScoreName
-from .structure_index import MoleculeEmbedder, StructureIndex
+from .structure_index import StructureIndex
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -23,9 +23,11 @@ from .index_folder import (
     COMMAND,
     METADATA,
     Embedder,
+    MoleculeEmbedder,
     SavedIndex,
     checked_vectors,
     damaged,
+    embeds_structures,
     open_index_folder,
 )
 from .nearest import Nearest, nearest_among, nearest_of_all
@@ -41,7 +43,7 @@ from .structure_candidates import (
     rows_by_formula,
     without_window,
 )
-from .structure_fusion import structure_fusion_of
+from .structure_fusion import StructureFusion, structure_fusion_of
 from .structure_hits import StructureHits, StructureScoreName
 from .structure_ranking import PredictedRanking
 from .structure_rows import STRUCTURE_SCHEMA, read_dropped, structure_rows, write_dropped
@@ -51,13 +53,6 @@ if TYPE_CHECKING:
     import faiss
 
 DROPPED = "dropped.tsv"
-
-
-class MoleculeEmbedder(Embedder, Protocol):
-    """What an index of structures asks of a model; one that was fine-tuned with structures gives it."""
-
-    def embed_molecules(self, smiles: Sequence[str], *, workers: int | None = 1, progress: bool = False) -> np.ndarray:
-        """Return unit vectors, float32 of shape (n_molecules, dim), comparable with `embed` by inner product."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +147,7 @@ class StructureIndex(SavedIndex):
             The model was not trained with structures and no spectra are to be predicted, or there is no structure that
             can be read, or none that can be predicted.
         """
-        _embeds(model, predict_spectra)  # a model that cannot says so before the structures are read
+        embeds_structures(model, predict_spectra)  # a model that cannot says so before the structures are read
         rows, dropped, num_read = structure_rows(molecules, workers=workers, progress=progress)
         return cls._of_rows(
             model, rows, dropped, num_read, predict_spectra=predict_spectra, workers=workers, progress=progress
@@ -176,7 +171,7 @@ class StructureIndex(SavedIndex):
         spectra = None
         if predict_spectra:
             spectra = StructureSpectra.predict(model, smiles, workers=workers, progress=progress)
-        if _embeds(model, predict_spectra):
+        if embeds_structures(model, predict_spectra):
             vectors = checked_vectors(model.embed_molecules(smiles, workers=workers, progress=progress), len(rows))
         else:
             assert spectra is not None, "a model that embeds no structures is refused where none are predicted"
@@ -327,7 +322,7 @@ class StructureIndex(SavedIndex):
             )
         if wanted in ("cosine", "predicted"):
             return wanted
-        if self.spectra is not None and structure_fusion_of(self.model, f"the model of {self.folder or 'the index'}"):
+        if self.spectra is not None and self._fusion is not None:
             return "fused"
         if wanted == "fused":
             raise InputError(
@@ -350,6 +345,11 @@ class StructureIndex(SavedIndex):
             **({"predicted_spectra": self.manifest["predicted"]} if self.spectra is not None else {}),
             **self._origin(),
         }
+
+    @cached_property
+    def _fusion(self) -> StructureFusion | None:
+        # Kept: to compare it with the model, all weights of the model are hashed.
+        return structure_fusion_of(self.model, f"the model of {self.folder or 'the index'}")
 
     @cached_property
     def _formula(self) -> np.ndarray:
@@ -378,8 +378,9 @@ class StructureIndex(SavedIndex):
     ) -> Iterator[_Ranked]:
         if name not in self._by_spectra:
             assert self.spectra is not None, "a score that needs predicted spectra is refused where there are none"
-            fusion = structure_fusion_of(self.model) if name == "fused" else None
-            self._by_spectra[name] = PredictedRanking(self.spectra, self.vectors, fusion)
+            self._by_spectra[name] = PredictedRanking(
+                self.spectra, self.vectors, self._fusion if name == "fused" else None
+            )
         compared = self._candidates(queries, precursor_ppm, formula)
         columns = SpectrumColumns.from_spectra(queries)
         ranked = self._by_spectra[name].ranked(columns, vectors, compared, k)
@@ -470,7 +471,7 @@ def build(
     """
     refuse_input_as_output(out, input)
     refuse_existing(out, overwrite=overwrite)
-    _embeds(model, predict_spectra)
+    embeds_structures(model, predict_spectra)
     entries = read_molecules(Path(input))
     try:
         rows, dropped, num_read = structure_rows(entries, workers=workers, progress=True)
@@ -482,19 +483,3 @@ def build(
     index.manifest["inputs"] = [describe_input(input)]
     index.save(out, overwrite=overwrite)
     return StructureIndex.open(out, model)
-
-
-def _embeds(model: MoleculeEmbedder, predict_spectra: bool) -> bool:
-    """Return whether a model embeds structures; one that does not is refused where none of their spectra are predicted.
-
-    One that was trained with structures and cannot embed them here (its features have changed) is always refused.
-    """
-    try:
-        model.embed_molecules([])
-    except InputError as error:
-        if getattr(getattr(model, "config", None), "molecule_tower", 0):
-            raise
-        if not predict_spectra:
-            raise InputError(f"{error}; or rank them by their predicted spectra: --predict-spectra") from None
-        return False
-    return True

@@ -260,6 +260,17 @@ def test_a_dead_worker_promises_nothing_that_a_build_does_not_keep(plain, monkey
         StructureIndex.build(plain, ISOMERS, predict_spectra=True, workers=2)
 
 
+def test_the_weights_of_the_model_are_hashed_once_and_not_for_every_search(weighted, queries, monkeypatch):
+    index = StructureIndex.build(weighted, ISOMERS[:2], predict_spectra=True)
+    hashed = []
+    monkeypatch.setattr(
+        type(weighted), "model_hash", lambda self: hashed.append(1) or CountSketchModel.model_hash(self)
+    )
+    for query in queries[:3]:
+        assert index.search([query]).score == "fused"
+    assert len(hashed) == 1
+
+
 def test_groups_of_candidates_and_single_ones_rank_alike(fused, queries, monkeypatch):
     whole = fused.search(queries, k=10)
     for number in (1, 5):
