@@ -201,7 +201,7 @@ def _table_of(hits: Sequence[StructureHitRow]) -> Table:
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", expand=True)
     table.add_column("   #", justify="right", width=4)
-    table.add_column("score", justify="right", width=6)
+    table.add_column("score", justify="right", width=7)  # a fused one has no fixed range
     table.add_column("ppm", justify="right", width=9)
     table.add_column("adduct", width=10, overflow="fold")
     table.add_column("name", ratio=3, overflow="fold")

@@ -29,7 +29,7 @@ from .trust import trust_tree
 
 logger = logging.getLogger("ionbed")
 
-BEST_LOOKUP, BEST_BLIND, CHANCE_ROLE = "best look-up", "best blind", "random"
+BEST_LOOKUP, WITHOUT_MODEL, BEST_BLIND, CHANCE_ROLE = "best look-up", "without the model", "best blind", "random"
 JUDGED_KINDS = ("trained", "learned")
 """Rows that are compared with the best of the others."""
 ROW = "row"
@@ -134,8 +134,8 @@ def comparisons_of(rows: Sequence[tuple[str, Judged]]) -> list[Comparison]:
     """Return what trained and learned rows are compared with: chance, the best blind row and the best look-up.
 
     The best of a metric is the one with the best point estimate, which favours it: what is chosen after the fact has
-    had its luck already. To a row that holds look-ups beside a model, the same without the model are a look-up too:
-    their gain over a single one would pass for the model's. Where guessing is perfect there is nothing to compare.
+    had its luck already. A row that holds look-ups beside a model is compared with these without the model, too: fitted
+    together they beat each single one without it. Where guessing is perfect there is nothing to compare.
 
     Parameters
     ----------
@@ -149,27 +149,33 @@ def comparisons_of(rows: Sequence[tuple[str, Judged]]) -> list[Comparison]:
             if metric not in LOWER_IS_BETTER and averages.chance.value >= 1.0 - 1e-12:
                 continue
             found.append(Comparison(place, None, (metric,), CHANCE_ROLE))
-            for role, best in (
-                (BEST_BLIND, _best_of(rows, "blind", metric)),
-                (BEST_LOOKUP, _best_of(rows, "look-up", metric, same_without_model(own.name))),
-            ):
-                if best is not None:
-                    found.append(Comparison(place, best, (metric,), role))
+            opponents = {
+                BEST_BLIND: _best_of(rows, "blind", metric),
+                BEST_LOOKUP: _best_of(rows, "look-up", metric),
+                WITHOUT_MODEL: _same_without_model(rows, place, metric),
+            }
+            found += [
+                Comparison(place, other, (metric,), role) for role, other in opponents.items() if other is not None
+            ]
     return found
 
 
-def _best_of(rows: Sequence[tuple[str, Judged]], kind: str, metric: str, also: str | None = None) -> int | None:
-    """Return the place of the row of ``kind`` with the best figure, the first of several; None where there is none.
-
-    ``also`` is the label of a row that may be it, whatever its kind.
-    """
+def _best_of(rows: Sequence[tuple[str, Judged]], kind: str, metric: str) -> int | None:
+    """Return the place of the row of ``kind`` with the best figure, the first of several; None where there is none."""
     sign = -1.0 if metric in LOWER_IS_BETTER else 1.0
     figures = [
         (sign * row.averages[metric].micro.value, -place)
         for place, (of_kind, row) in enumerate(rows)
-        if metric in row.averages and (of_kind == kind or (also is not None and row.name == also))
+        if of_kind == kind and metric in row.averages
     ]
     return -max(figures)[1] if figures else None
+
+
+def _same_without_model(rows: Sequence[tuple[str, Judged]], place: int, metric: str) -> int | None:
+    """Return the place of the row of the look-ups that a row adds to its model's scores; None where there is none."""
+    label = same_without_model(rows[place][1].name)
+    found = [other for other, (_, row) in enumerate(rows) if row.name == label and metric in row.averages]
+    return found[0] if found else None
 
 
 def _table(
@@ -236,18 +242,13 @@ def _trust(
         for place, (entry, row) in enumerate(judged)
         if metric in row.per_query and metric in row.averages
     ]
-    rows = [(entry.kind, row) for entry, row in judged]
-    best = _best_of(rows, "look-up", metric)
-
-    def lookup_of(place: int) -> Judged | None:
-        found = _best_of(rows, "look-up", metric, same_without_model(rows[place][1].name))
-        return None if found is None or place == found else rows[found][1]
-
+    best = _best_of([(entry.kind, row) for entry, row in judged], "look-up", metric)
+    lookup = None if best is None else judged[best][1]
     return {
         place: trust_tree(
             metric,
             row,
-            lookup_of(place),
+            None if place == best else lookup,
             values,
             question.task.query_molecule,
             bootstrap,

@@ -89,10 +89,15 @@ KIND_WORDS = {
 }
 """What stands for a row that `ROWS` does not name."""
 
-ROLES = ("best look-up", "best blind", "random")
+ROLES = ("best look-up", "without the model", "best blind", "random")
 """What learned rows are compared with, the hardest first."""
 
-ROLE_WORDS = {"best look-up": "the best look-up", "best blind": "the best blind row", "random": "guessing"}
+ROLE_WORDS = {
+    "best look-up": "the best look-up",
+    "without the model": "the same look-ups without it",
+    "best blind": "the best blind row",
+    "random": "guessing",
+}
 VERDICT_WORDS = {"beats": "beats", "loses": "loses to", "unresolved": "cannot be told from"}
 
 

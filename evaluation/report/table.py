@@ -26,8 +26,13 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 VERDICT_STYLES = {"beats": "green", "loses": "red", "unresolved": "yellow"}
-AGAINST = ("against the best look-up", "against the best blind row", "against guessing")
-"""Columns of the table of verdicts, in the order of `ROLES`."""
+AGAINST = {
+    "best look-up": "against the best look-up",
+    "without the model": "against the same without the model",
+    "best blind": "against the best blind row",
+    "random": "against guessing",
+}
+"""Columns of the table of verdicts, by role."""
 NOT_IN_TERMINAL = ("hit@10",)
 """Metrics that have no place on 80 columns."""
 SHORT_IN_TERMINAL = {"ROC AUC between laboratories": "AUC between labs"}
@@ -108,7 +113,7 @@ def further_table(task: Mapping[str, Any]) -> Table:
 
 
 def differences_table(task: Mapping[str, Any]) -> Table:
-    """Return what learned and trained rows differ by from the best look-up, the best blind row and chance."""
+    """Return what learned and trained rows differ by from what they are compared with: see `ROLES`."""
     metrics = metrics_of(task)
 
     def order(found: Mapping[str, Any]) -> tuple[bool, int, int]:
@@ -218,6 +223,9 @@ def audit_counts_table(tree: Mapping[str, Any]) -> Table:
 def verdict_table(tree: Mapping[str, Any]) -> Table:
     """Return the main figure of every model in every question, and what it was found to be against each opponent."""
     cells = []
+    roles = [
+        role for role in ROLES if any(role in headline(task, row) for _, task in measured(tree) for row in task["rows"])
+    ]
     for name, task in measured(tree):
         rows = {row["label"]: row for row in task["rows"]}
         for row in ordered_rows(task):
@@ -225,7 +233,7 @@ def verdict_table(tree: Mapping[str, Any]) -> Table:
                 continue
             own = row["metrics"][task["main"]]
             against = []
-            for role in ROLES:
+            for role in roles:
                 found = headline(task, row).get(role)
                 if found is None:
                     against.append("-")
@@ -236,7 +244,7 @@ def verdict_table(tree: Mapping[str, Any]) -> Table:
                     figure = own["random"] if other is None else other["metrics"][task["main"]]["micro"]["value"]
                     against.append(f"{found['verdict']}: {found['against']} {_bare(figure)}")
             cells.append((name, label_of(row), f"{task['main']} {number(own['micro'])}", *against))
-    return Table("Verdicts", ("question", "model", "its figure", *AGAINST), tuple(cells))
+    return Table("Verdicts", ("question", "model", "its figure", *(AGAINST[role] for role in roles)), tuple(cells))
 
 
 def number(estimate: Mapping[str, float | None] | None, *, signed: bool = False) -> str:

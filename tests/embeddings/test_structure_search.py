@@ -15,7 +15,7 @@ from ionbed.embeddings import kinds
 from ionbed.embeddings.index import Index
 from ionbed.embeddings.structure_candidates import USUAL_ADDUCTS
 from ionbed.embeddings.structure_index import StructureIndex
-from ionbed.embeddings.structure_search import COLUMNS, find, format_hits, search
+from ionbed.embeddings.structure_search import COLUMNS, StructureHitRow, find, format_hits, search
 from ionbed.encoder.configuration_ionbed import IonbedConfig
 from ionbed.encoder.modeling_ionbed import IonbedModel
 from ionbed.spectra.molecule_files import NamedStructure
@@ -139,6 +139,13 @@ def test_hits_to_read(index, queries):
         "and 2 more queries",
     ):
         assert words in text
+
+
+def test_a_fused_score_is_shown_whole():
+    console = Console(record=True, width=100, file=io.StringIO())
+    rows = [StructureHitRow("q", 100.0, rank, score, candidates=2, score_name="fused") for rank, score in ((1, 12.5), (2, -12.3456))]
+    console.print(format_hits(rows))
+    assert re.search(r" 12\.500 .* -12\.346 ", console.export_text(), re.DOTALL)
 
 
 def test_a_summary_names_the_commonest_reasons_only(index, tmp_path):
