@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 from pathlib import Path
 
@@ -143,7 +144,10 @@ def test_hits_to_read(index, queries):
 
 def test_a_fused_score_is_shown_whole():
     console = Console(record=True, width=100, file=io.StringIO())
-    rows = [StructureHitRow("q", 100.0, rank, score, candidates=2, score_name="fused") for rank, score in ((1, 12.5), (2, -12.3456))]
+    rows = [
+        StructureHitRow("q", 100.0, rank, score, candidates=2, score_name="fused")
+        for rank, score in ((1, 12.5), (2, -12.3456))
+    ]
     console.print(format_hits(rows))
     assert re.search(r" 12\.500 .* -12\.346 ", console.export_text(), re.DOTALL)
 
