@@ -148,6 +148,20 @@ def test_the_verdict_is_that_of_the_main_metric() -> None:
     assert verdict_sentences(tree) == ["'x' loses to the best look-up in a."]
 
 
+def test_look_ups_without_the_model_have_a_verdict_and_a_column_of_their_own(evaluate_made_up) -> None:
+    made = evaluate_made_up()
+    assert "against the same without the model" not in verdict_table(made.tree).header
+    (row,) = (row for row in made.tree["tasks"]["library search"]["rows"] if row["label"] == "small")
+    same = {"role": "without the model", "against": "cosine", "verdict": "loses"}
+    row["differences"].append({**row["differences"][0], "metric": "hit@1", **same})
+    table = verdict_table(made.tree)
+    place = table.header.index("against the same without the model")
+    said = {cells[:2]: cells[place] for cells in table.rows}
+    assert said.pop(("library search", "small")).startswith("loses: cosine ")
+    assert set(said.values()) == {"-"}
+    assert "'small' loses to the same look-ups without it in library search." in verdict_sentences(made.tree)
+
+
 def test_what_a_model_answers_by_transfer_is_its_own() -> None:
     tree = verdict_tree(a="beats", b="beats", c="loses")
     for name in "bc":
