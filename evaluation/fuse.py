@@ -31,6 +31,7 @@ from ..finetune.labelled.model import HEAD, HEAD_WEIGHTS
 from ..pretrain.card import CARD
 from ..progress import progress
 from ..spectra.lookups import LookupOptions, require_lookups
+from ..spectra.molecule_files import read_molecules
 from ..spectra.pair_features import FEATURES, ComparedSpectra
 from ..spectra.split import MOLECULES, Split
 from ..spectra.store import Store
@@ -150,6 +151,8 @@ def fuse(
     further = [path for path in (model, options.structures) if path is not None]
     refuse_input_as_output(out, store, split, *further)
     require_lookups()
+    if options.structures is not None:
+        read_molecules(options.structures)  # a missing or useless file is told at once
     folds = Split.load(split)
     if MOLECULES in folds.shares:
         raise InputError(f"{split}: its folds share molecules; make a split that shares none (docs/splits.md)")

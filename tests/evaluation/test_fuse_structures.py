@@ -115,6 +115,15 @@ def test_predicted_spectra_are_no_queries_and_too_few_are_refused(made, build) -
         fit(made, encoder, data=predicted)
 
 
+def test_a_useless_file_of_structures_is_told_before_the_work_begins(tmp_path, capsys) -> None:
+    words = ["fuse", "no model", "no store", "--split", "no split", "--out", str(tmp_path / "out"), "--structures"]
+    assert main([*words, str(tmp_path / "nowhere.smi")]) == 2
+    assert "nowhere.smi: no such file" in capsys.readouterr().err
+    (tmp_path / "empty.smi").touch()
+    assert main([*words, str(tmp_path / "empty.smi")]) == 2
+    assert "empty.smi: is empty" in capsys.readouterr().err
+
+
 def test_the_command_writes_weights_with_which_an_index_is_ranked(made, tmp_path, capsys) -> None:
     folder, store, _ = made
     torch.manual_seed(0)
