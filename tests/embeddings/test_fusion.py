@@ -46,6 +46,7 @@ def test_a_score_that_cannot_be_worked_out_is_refused(changes, reason) -> None:
 
 def test_a_model_keeps_its_fused_score_and_its_hash(tmp_path) -> None:
     model = load_model()
+    model.config.fusion = None
     assert fusion_of(model) is None
     agreed = Consensus(temperature=0.3, depth=20, own=0.1, support=5.0, intercept=-2.5)
     given, before = replace(fusion(model.model_hash()), consensus=agreed), model.model_hash()
