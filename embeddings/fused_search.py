@@ -112,7 +112,7 @@ class FusedSearch:
             rows = np.arange(begin, min(begin + max(1, SCORES_AT_ONCE // len(library)), len(queries)))
             scores = self._compared.hybrid_entropy.scores(rows, library, of=asked.hybrid_entropy)
             scores[self._polarity[None, :] * queries.polarity[rows, None] == -1] = -1.0
-            proposed.append(highest(scores, depth))
+            proposed.append(clearly_highest(scores, depth))
         by_peaks = np.concatenate(proposed) if proposed else np.empty((0, 0), np.int64)
         query, row = pairs_of(nearest.rows[:, :depth], by_peaks)
         query, row = self._of_one_polarity(queries, query, row)
@@ -142,6 +142,27 @@ def highest(scores: np.ndarray, depth: int) -> np.ndarray:
     """Return the columns of the ``depth`` highest scores of each row, in no order, int64."""
     depth = min(depth, scores.shape[1])
     return np.argpartition(-scores, depth - 1, axis=1)[:, :depth]
+
+
+def clearly_highest(scores: np.ndarray, depth: int) -> np.ndarray:
+    """Return the columns of the ``depth`` highest scores of each row, -1 for those no higher than one left out.
+
+    Which of equals would be among them would depend on their places: of a large library most share no peak with the
+    query, and are not proposed for that. Where the highest scores of all are such equals, and above 0, they stay.
+
+    Returns
+    -------
+    int64 array of shape (n, at most ``depth``)
+    """
+    if scores.shape[1] <= depth:
+        return highest(scores, depth)
+    columns = highest(scores, depth + 1)
+    values = np.take_along_axis(scores, columns, axis=1)
+    left_out = values.min(axis=1, keepdims=True)
+    all_equal = (values.max(axis=1, keepdims=True) == left_out) & (left_out > 0)
+    columns = np.where((values > left_out) | all_equal, columns, -1)
+    # Of those that stay, all but one where all are equal.
+    return np.take_along_axis(columns, np.argsort(-columns, axis=1, kind="stable")[:, :depth], axis=1)
 
 
 def pairs_of(*columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

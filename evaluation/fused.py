@@ -8,7 +8,7 @@ from typing import Protocol, cast
 import numpy as np
 
 from ..embeddings.consensus import Structures, agreed
-from ..embeddings.fused_search import OPEN_DEPTH, highest, pairs_of
+from ..embeddings.fused_search import OPEN_DEPTH, clearly_highest, pairs_of
 from ..embeddings.fusion import Fusion, fusion_of, sigmoid
 from ..errors import InputError
 from ..spectra.lookups import PeakCleaner, require_lookups
@@ -98,7 +98,7 @@ class FusedScorer:
         by_peaks = self._compared.hybrid_entropy.scores(queries, library)
         cosine = np.zeros_like(by_peaks) if self._cosines is None else self._cosines.scores(queries, library)
         proposed = [scores for scores in (by_peaks, cosine) if self._cosines is not None or scores is by_peaks]
-        query, column = pairs_of(*(highest(scores, self._depth) for scores in proposed))
+        query, column = pairs_of(*(clearly_highest(scores, self._depth) for scores in proposed))
         total = self._open.total(cosine[query, column], self._compared.features(queries[query], library[column]))
         if self._consensus is not None:
             copy_total = self._open.total(np.ones(len(queries)), self._compared.features(queries, queries))

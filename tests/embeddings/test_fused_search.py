@@ -12,7 +12,7 @@ from ionbed import InputError
 from ionbed.embeddings import fused_search
 from ionbed.embeddings import index as index_module
 from ionbed.embeddings.consensus import Consensus, agreed, library_structures
-from ionbed.embeddings.fused_search import FusedSearch, best_of, highest, pairs_of
+from ionbed.embeddings.fused_search import FusedSearch, best_of, clearly_highest, highest, pairs_of
 from ionbed.embeddings.fusion import EMBEDDING_COSINE, OPEN_TERMS, WINDOW_TERMS, FusedScore, Fusion, sigmoid
 from ionbed.embeddings.index import Index
 from ionbed.embeddings.search import find
@@ -238,6 +238,21 @@ def test_proposals_and_ranks() -> None:
     found = best_of(np.array([1, 1, 1]), np.array([7, 4, 9]), total, 3, 2)
     assert found.rows.tolist() == [[-1, -1], [9, 4], [-1, -1]]
     np.testing.assert_allclose(found.scores[1], 1 / (1 + np.exp([-0.9, -0.5])))
+
+
+def test_the_place_of_equals_does_not_decide_what_is_proposed() -> None:
+    """Most spectra of a library share no peak with a query: which of them are scored must not depend on their order."""
+    rng = np.random.default_rng(0)
+    scores = np.zeros((4, 50))
+    scores[0, :7], scores[1, :12], scores[2] = rng.random(7), rng.random(12), 0.5
+    for depth, expected in ((10, (7, 10, 10, 0)), (49, (7, 12, 49, 0)), (50, (50, 50, 50, 50))):
+        proposed = clearly_highest(scores, depth)
+        assert ((proposed >= 0).sum(axis=1) == expected).all()
+        order = rng.permutation(50)
+        again = clearly_highest(scores[:, order], depth)
+        for row in (0, 1, 3):
+            assert set(proposed[row]) - {-1} == set(order[again[row][again[row] >= 0]])
+    assert set(clearly_highest(scores, 10)[1]) == set(np.argsort(-scores[1])[:10])
 
 
 def test_scores_that_are_certain_have_an_order_all_the_same(library, queries) -> None:
