@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
+from hypothesis.internal.conjecture import providers
 
 from ionbed.spectra.spectrum import Spectrum
 
@@ -28,6 +29,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as shells have it for w
 
 settings.register_profile("ionbed", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("ionbed")
+# Hypothesis draws constants of our modules, too, of those that are loaded by then: no two runs would be alike.
+providers._get_local_constants = providers.Constants
 
 
 SMILES = (

@@ -223,9 +223,8 @@ def audit_counts_table(tree: Mapping[str, Any]) -> Table:
 def verdict_table(tree: Mapping[str, Any]) -> Table:
     """Return the main figure of every model in every question, and what it was found to be against each opponent."""
     cells = []
-    roles = [
-        role for role in ROLES if any(role in headline(task, row) for _, task in measured(tree) for row in task["rows"])
-    ]
+    asked = {role for _, task in measured(tree) for row in task["rows"] for role in headline(task, row)}
+    roles = [role for role in ROLES if role != "without the model" or role in asked]
     for name, task in measured(tree):
         rows = {row["label"]: row for row in task["rows"]}
         for row in ordered_rows(task):

@@ -36,7 +36,7 @@ def _starts(data: bytes) -> list[int]:
     """
     upper = data.upper()
     begins = list(_begins(upper))
-    ends = [match.end() for match in _END.finditer(upper)]
+    ends = [match.end() for match in _ends(upper, 0, len(upper))]
     starts = list(_without_begin(upper, 0, begins[0] if begins else len(upper)))
     next_end = 0
     for begin, limit in pairwise([*begins, len(upper)]):
@@ -61,10 +61,18 @@ def _begins(upper: bytes) -> Iterator[int]:
             yield match.start()
 
 
+def _ends(upper: bytes, start: int, stop: int) -> Iterator[re.Match[bytes]]:
+    """Yield where END IONS stands between two offsets, but for a parameter, such as a name, that holds the words."""
+    for match in _END.finditer(upper, start, stop):
+        line = upper.rfind(b"\n", max(match.start() - _LONGEST_LINE, 0), match.start()) + 1
+        if b"=" not in upper[line : match.start()]:
+            yield match
+
+
 def _without_begin(upper: bytes, start: int, stop: int) -> Iterator[int]:
     """Yield where records without BEGIN IONS start between two offsets: at the first line of each part with peaks."""
     while 0 <= start < stop:
-        end = _END.search(upper, start, stop)
+        end = next(_ends(upper, start, stop), None)
         part = upper[start : end.start() if end else stop]
         if _LINE_OF_PEAK.search(part):
             yield start + len(part) - len(part.lstrip())

@@ -13,7 +13,6 @@ import torch
 
 import ionbed
 from ionbed.encoder.configuration_ionbed import IonbedConfig
-from ionbed.encoder.loading import default_model_folder
 from ionbed.encoder.modeling_ionbed import IonbedModel
 
 SMILES = ["CC(=O)Nc1ccc(O)cc1", "CNC(C)Cc1ccccc1", "OC(=O)c1cccnc1"]
@@ -75,10 +74,13 @@ def test_the_hash_covers_the_tower():
 
 
 def test_without_a_tower_the_hash_is_what_it_was():
-    model = ionbed.load_model(default_model_folder())
+    model = small_model(molecule_tower=0)
     assert model.molecule_tower is None
     assert not any("tower" in name for name in model.state_dict())
-    assert model.model_hash() == "90eae784048846f5a94c5bd8d5bae1185376666096b758fa7c7c5393d5927f8e"
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights.fill_(0.5)
+    assert model.model_hash() == "63ebb2a7f88b8007f60e157c587fc15fb8e4437bc328c6e6d0a1466369ec9e11"
 
 
 def test_what_it_cannot_embed_is_said():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import ionbed
@@ -71,6 +71,9 @@ def test_annotations_are_read_over(tmp_path: Path) -> None:
     assert found.mz.tolist() == SPECTRUM.mz.tolist()
 
 
+@example(name="END IONS", peaks=[(50.0, 1.0), (51.0, 1.0)], extension="mgf")
+@example(name="see END IONS 2", peaks=[(50.0, 1.0), (51.0, 1.0)], extension="mgf")
+@example(name="Num Peaks: 1", peaks=[(50.0, 1.0), (51.0, 1.0)], extension="msp")
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     name=st.text(string.ascii_letters + string.digits + " =:;#\"'()[]{}-+,.\n\téß", min_size=1).filter(
