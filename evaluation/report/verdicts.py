@@ -67,7 +67,8 @@ def verdict_sentences(tree: Mapping[str, Any]) -> list[str]:
                 for role, found in headline(task, row).items():
                     by_role[role].setdefault(found["verdict"], []).append(_plain(name) + how)
                     num_questions[role] += 1
-        said = [_sentence(label, role, of, num_questions[role]) for role, of in by_role.items() if of]
+        asked = max(num_questions.values())  # of a role that a few rows have, these are named
+        said = [_sentence(label, role, of, asked) for role, of in by_role.items() if of]
         sentences += said or [f"'{label}': nothing could be judged."]
     return sentences
 

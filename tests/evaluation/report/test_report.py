@@ -160,6 +160,10 @@ def test_look_ups_without_the_model_have_a_verdict_and_a_column_of_their_own(eva
     assert said.pop(("library search", "small")).startswith("loses: cosine ")
     assert set(said.values()) == {"-"}
     assert "'small' loses to the same look-ups without it in library search." in verdict_sentences(made.tree)
+    (row,) = (row for row in made.tree["tasks"]["analogue search"]["rows"] if row["label"] == "small")
+    row["differences"].append({**row["differences"][0], "metric": "Tanimoto@1", **same})
+    said_of = [sentence for sentence in verdict_sentences(made.tree) if "without it" in sentence]
+    assert said_of == ["'small' loses to the same look-ups without it in library search and analogue search."]
 
 
 def test_what_a_model_answers_by_transfer_is_its_own() -> None:
