@@ -5,8 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -35,9 +34,10 @@ from .index_folder import (
     SavedIndex,
     check_search_options,
     checked_vectors,
-    damaged,
     is_store,
+    named_where_damaged,
     open_index_folder,
+    read_columns,
 )
 from .nearest import Nearest, nearest_in_windows, nearest_of_all, precursor_windows
 from .queries import embed_queries
@@ -185,7 +185,7 @@ class Index(SavedIndex):
         if self._library is not None:
             return list(spectra_from_table(self._library.take(pa.array(rows))))
         assert self.folder is not None, "an index without its table in memory was opened from a folder"
-        with _named_where_damaged(self.folder):
+        with named_where_damaged(self.folder / METADATA):
             file = pq.ParquetFile(self.folder / METADATA, memory_map=True, page_checksum_verification=True)
             sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
             ends = np.cumsum(sizes)
@@ -309,19 +309,7 @@ class Index(SavedIndex):
         if self._library is not None:
             return self._library.select(list(names))
         assert self.folder is not None, "an index without its table in memory was opened from a folder"
-        with _named_where_damaged(self.folder):
-            # Of a large file no checksum was compared at the opening; those of the pages that are read are here.
-            return pq.read_table(
-                self.folder / METADATA, columns=list(names), memory_map=True, page_checksum_verification=True
-            )
-
-
-@contextmanager
-def _named_where_damaged(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, KeyError, pa.ArrowException) as error:
-        raise damaged(folder / METADATA, error) from None
+        return read_columns(self.folder / METADATA, names)
 
 
 def build(

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from ..artifacts import MANIFEST, atomic_folder, read_manifest, sha256_of_file, write_manifest
 from ..errors import InputError
@@ -285,6 +288,29 @@ def compare_files(folder: Path, manifest: Mapping[str, Any], *, largest: int | N
 def damaged(file: Path, error: Exception) -> InputError:
     """Return the error that says a file of an index is damaged, and how."""
     return InputError(f"{file}: is damaged ({' '.join(str(error).split())[:200]}); build the index again")
+
+
+@contextmanager
+def named_where_damaged(file: Path) -> Iterator[None]:
+    """Say in one line that a Parquet file of an index is damaged, where reading it fails."""
+    try:
+        yield
+    except (OSError, KeyError, pa.ArrowException) as error:
+        raise damaged(file, error) from None
+
+
+def read_columns(file: Path, names: Sequence[str]) -> pa.Table:
+    """Return columns of a Parquet file of an index.
+
+    Of a large file no checksum was compared at the opening; those of the pages that are read are here.
+
+    Raises
+    ------
+    InputError
+        It is damaged.
+    """
+    with named_where_damaged(file):
+        return pq.read_table(file, columns=list(names), memory_map=True, page_checksum_verification=True)
 
 
 def _is_whole(manifest: Mapping[str, Any]) -> bool:

@@ -29,6 +29,7 @@ from .index_folder import (
     damaged,
     embeds_structures,
     open_index_folder,
+    read_columns,
 )
 from .nearest import Nearest, nearest_among, nearest_of_all
 from .queries import embed_queries, refuse_without_peaks
@@ -425,13 +426,7 @@ class StructureIndex(SavedIndex):
         if self._structures is not None:
             return self._structures.select(list(names))
         assert self.folder is not None, "an index without its table in memory was opened from a folder"
-        try:
-            # Of a large file no checksum was compared at the opening; those of the pages that are read are here.
-            return pq.read_table(
-                self.folder / METADATA, columns=list(names), memory_map=True, page_checksum_verification=True
-            )
-        except (OSError, KeyError, pa.ArrowException) as error:
-            raise damaged(self.folder / METADATA, error) from None
+        return read_columns(self.folder / METADATA, names)
 
 
 def build(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from ..errors import InputError
 from ..progress import progress as show_progress
 from ..progress import unseen
 from ..spectra.columns import SpectrumColumns
-from .index_folder import Embedder, checked_vectors, damaged
+from .index_folder import Embedder, checked_vectors, damaged, named_where_damaged
 from .structure_predicted import owners_of, predicted_table
 
 PREDICTED, PREDICTED_VECTORS = "predicted.parquet", "predicted.npy"
@@ -144,7 +143,7 @@ class StructureSpectra:
             return self._in_memory.take(rows)
         bounds = self._group_bounds
         groups = np.unique(np.searchsorted(bounds, rows, "right") - 1)
-        with self._errors():
+        with named_where_damaged(self._path):
             table = self._file.read_row_groups(groups.tolist(), columns=list(SpectrumColumns.TABLE_COLUMNS))
         of_row = np.searchsorted(groups, np.searchsorted(bounds, rows, "right") - 1)
         sizes = np.diff(bounds)[groups]
@@ -157,9 +156,8 @@ class StructureSpectra:
 
     @cached_property
     def _file(self) -> pq.ParquetFile:
-        assert self._folder is not None, "spectra without a table in memory were opened from a folder"
         # Of a large file no checksum was compared at the opening; those of the pages that are read are here.
-        return pq.ParquetFile(self._folder / PREDICTED, memory_map=True, page_checksum_verification=True)
+        return pq.ParquetFile(self._path, memory_map=True, page_checksum_verification=True)
 
     @cached_property
     def _group_bounds(self) -> np.ndarray:
@@ -170,16 +168,13 @@ class StructureSpectra:
     def _read(self, columns: list[str]) -> pa.Table:
         if self._table is not None:
             return self._table.select(columns)
-        with self._errors():
+        with named_where_damaged(self._path):
             return self._file.read(columns=columns)
 
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except (OSError, KeyError, pa.ArrowException) as error:
-            assert self._folder is not None, "what is in memory cannot be damaged"
-            raise damaged(self._folder / PREDICTED, error) from None
+    @property
+    def _path(self) -> Path:
+        assert self._folder is not None, "spectra without a table in memory were opened from a folder"
+        return self._folder / PREDICTED
 
 
 def _embedded(model: Embedder, spectra: SpectrumColumns, progress: bool) -> np.ndarray:

@@ -97,7 +97,7 @@ class FusedScorer:
         """Return float32 scores from 0 to 1, NaN for what is not among the best; see `Scorer`."""
         by_peaks = self._compared.hybrid_entropy.scores(queries, library)
         cosine = np.zeros_like(by_peaks) if self._cosines is None else self._cosines.scores(queries, library)
-        proposed = [scores for scores in (by_peaks, cosine) if self._cosines is not None or scores is by_peaks]
+        proposed = (by_peaks,) if self._cosines is None else (by_peaks, cosine)
         query, column = pairs_of(*(clearly_highest(scores, self._depth) for scores in proposed))
         total = self._open.total(cosine[query, column], self._compared.features(queries[query], library[column]))
         if self._consensus is not None:
