@@ -34,21 +34,44 @@ class HitRow:
         From 1.
     score : float or None
         Cosine of the two embeddings, or the fused score.
+    probability : float or None
+        That the hit's molecule is the query's, by the calibration that the index carries; None where it has none.
     precursor_error_ppm : float or None
         ``(query - library) / library * 1e6``.
+    mass_difference : float or None
+        In Da, the molecule of the query minus that of the hit; None where the charge of either is unknown.
+    difference_formula : str
+        A likely formula of that difference (``CH2``, ``-H2O``, ``O-NH``); empty where none is likely or it is 0.
+    matched_peaks : int or None
+        Peaks of the query that match one of the library spectrum, as it is or shifted by the difference of the
+        precursors.
+    library_id : str or None
+        Of the library spectrum.
     collision_energy : float or None
         Of the library spectrum, in eV.
+    license : str or None
+        Of the library spectrum.
     predicted : bool or None
         Whether a program predicted the library spectrum.
+    confidence : str
+        What the hit may be taken for, in the levels of Schymanski et al. (2014).
+    warnings : str
+        In what the query lies outside of what the model was trained on; empty where it does not.
     note : str
         Why there is no hit; empty where there is one.
+    row : int or None
+        Of the index; `Index.spectra` gives its peaks. Not a column of the file.
     """
 
     query_id: str
     query_precursor_mz: float | None = None
     rank: int | None = None
     score: float | None = None
+    probability: float | None = None
     precursor_error_ppm: float | None = None
+    mass_difference: float | None = None
+    difference_formula: str = ""
+    matched_peaks: int | None = None
     name: str | None = None
     formula: str | None = None
     smiles: str | None = None
@@ -56,18 +79,27 @@ class HitRow:
     library_id: str | None = None
     adduct: str | None = None
     collision_energy: float | None = None
+    instrument_type: str | None = None
+    license: str | None = None
     predicted: bool | None = None
+    confidence: str = ""
+    warnings: str = ""
     note: str = ""
+    row: int | None = None
 
 
-_FROM_METADATA = ("name", "formula", "smiles", "inchikey", "adduct", "collision_energy", "predicted")
-COLUMNS = tuple(f.name for f in dataclasses.fields(HitRow))
+_FROM_METADATA = (
+    "name", "formula", "smiles", "inchikey", "adduct", "collision_energy", "instrument_type", "license", "predicted",
+)  # fmt: skip
+COLUMNS = tuple(f.name for f in dataclasses.fields(HitRow) if f.name != "row")
 """Columns of the table of hits, in order."""
 
 _FORMATS = {
     "query_precursor_mz": ".6f",
     "score": ".6f",
+    "probability": ".4f",
     "precursor_error_ppm": ".4f",
+    "mass_difference": ".5f",
     "collision_energy": "g",
 }
 
@@ -194,8 +226,9 @@ def _find(
                 precursor_mz,
                 hit.rank,
                 hit.score,
-                hit.precursor_error_ppm,
+                precursor_error_ppm=hit.precursor_error_ppm,
                 library_id=hit.metadata["spectrum_id"],
+                row=hit.row,
                 **{name: hit.metadata[name] for name in _FROM_METADATA},
             )
 

@@ -46,6 +46,14 @@ class StructureHitRow:
         Why there is no hit; or what was tried in place of an unknown adduct.
     score_name : str
         What the score is; see `ionbed.embeddings.structure_hits.StructureScoreName`.
+    probability : float or None
+        That the structure is the query's, by the calibration that the index carries; None where it has none.
+    confidence : str
+        What the hit may be taken for, in the levels of Schymanski et al. (2014).
+    warnings : str
+        In what the query lies outside of what the model was trained on; empty where it does not.
+    row : int or None
+        Of the index. Not a column of the file.
     """
 
     query_id: str
@@ -62,13 +70,27 @@ class StructureHitRow:
     candidates: int | None = None
     note: str = ""
     score_name: str = ""
+    probability: float | None = None
+    confidence: str = ""
+    warnings: str = ""
+    row: int | None = None
+
+    @property
+    def library_id(self) -> str | None:
+        """The ``id``, by the name that it has in a table of spectra."""
+        return self.id
+
+    @property
+    def precursor_error_ppm(self) -> float | None:
+        """The ``mass_error_ppm``, by the name that it has in a table of spectra."""
+        return self.mass_error_ppm
 
 
 _FROM_METADATA = ("id", "name", "smiles", "inchikey", "formula")
-COLUMNS = tuple(f.name for f in dataclasses.fields(StructureHitRow))
+COLUMNS = tuple(f.name for f in dataclasses.fields(StructureHitRow) if f.name != "row")
 """Columns of the table of hits, in order."""
 
-_FORMATS = {"query_precursor_mz": ".6f", "score": ".6f", "mass_error_ppm": ".4f"}
+_FORMATS = {"query_precursor_mz": ".6f", "score": ".6f", "mass_error_ppm": ".4f", "probability": ".4f"}
 
 
 def search(
@@ -174,6 +196,7 @@ def _find(
                 candidates=num_candidates,
                 note=note,
                 score_name=score,
+                row=hit.row,
                 **{name: hit.metadata[name] for name in _FROM_METADATA},
             )
 

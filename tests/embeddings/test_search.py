@@ -83,7 +83,11 @@ def test_a_hit_says_what_it_is(index, queries, tmp_path):
         "query_precursor_mz": "180.064300",
         "rank": "1",
         "score": "1.000000",
+        "probability": "",
         "precursor_error_ppm": f"{(180.0643 - 180.0634) / 180.0634 * 1e6:.4f}",
+        "mass_difference": "",
+        "difference_formula": "",
+        "matched_peaks": "",
         "name": "Glucose",
         "formula": "C6H12O6",
         "smiles": "OCC1OC(O)C(O)C(O)C1O",
@@ -91,7 +95,11 @@ def test_a_hit_says_what_it_is(index, queries, tmp_path):
         "library_id": "glucose-20",
         "adduct": "[M+H]+",
         "collision_energy": "20",
+        "instrument_type": "",
+        "license": "",
         "predicted": "false",
+        "confidence": "",
+        "warnings": "",
         "note": "",
     }
 

@@ -105,6 +105,9 @@ def test_a_hit_says_what_it_is(index, queries, tmp_path):
         "candidates": "1",
         "note": "",
         "score_name": "cosine",
+        "probability": "",
+        "confidence": "",
+        "warnings": "",
     }
     assert (rows["isomers", "H3"]["name"], rows["isomers", "H4"]["name"]) == ("Nicotinic acid", "")
     assert rows["unknown", "H3"]["note"].startswith("adduct unknown: tried [M+H]+, [M+Na]+")
