@@ -265,12 +265,12 @@ class Index(SavedIndex):
             fused = self._fused_search
             if precursor_ppm is None:
                 depth = min(max(k, OPEN_DEPTH), len(self))
-                found = nearest_of_all(self._faiss, self.vectors, self.polarity, vectors, polarity, depth)
+                found = nearest_of_all(self.vectors, self.polarity, vectors, polarity, depth)
                 found = fused.of_all(queries.columns, vectors, found, k_possible, depth)
             else:
                 found = fused.in_windows(queries.columns, vectors, start, stop, k_possible)
         elif precursor_ppm is None:
-            found = nearest_of_all(self._faiss, self.vectors, self.polarity, vectors, polarity, k_possible)
+            found = nearest_of_all(self.vectors, self.polarity, vectors, polarity, k_possible)
         else:
             found = nearest_in_windows(self.vectors, self.polarity, vectors, polarity, start, stop, k_possible)
         padded = Nearest.empty(num_queries, k)

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
-
-if TYPE_CHECKING:
-    import faiss
 
 PPM = 1e-6
 WINDOW_SLACK = 1e-12
 """Relative widening of a precursor window: decimal m/z that lie exactly on its edge count as within it."""
 
-MAX_SCORES_AT_ONCE = 1 << 24
+MAX_SCORES_AT_ONCE = 1 << 23
 MAX_ROWS_AT_ONCE = 1 << 16
-MIN_QUERIES_FOR_PRODUCT = 4
-FREE_SCORES_PER_GROUP = 1 << 10
+MAX_PAIRS_AT_ONCE = 1 << 14
+FREE_SCORES_PER_GROUP = 1 << 14
 """A product of this many scores costs less than the two calls that it saves."""
+
+FEW_QUERIES = 16
+"""So many queries are scored against an excluded row sooner than the allowed rows around it are copied together."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +73,7 @@ def nearest_in_windows(
     start: np.ndarray,
     stop: np.ndarray,
     k: int,
+    allowed: np.ndarray | None = None,
 ) -> Nearest:
     """Return the best ``k`` of the rows ``start:stop`` of each query, leaving out the other polarity.
 
@@ -92,24 +92,55 @@ def nearest_in_windows(
     query_polarity : int8 array of shape (n_queries,)
     start, stop : int64 arrays of shape (n_queries,)
     k : int
+    allowed : bool array of shape (n_library,), optional
+        Rows that may be hits; by default all.
     """
     result = Nearest.empty(len(queries), k)
+    margin = _rounding_margin(vectors.shape[1])
+    pending: list[tuple[np.ndarray, np.ndarray]] = []
+    num_pending = 0
     for group in _groups(start, stop):
         first, last = int(start[group].min()), int(stop[group].max())
         scores = _product(queries[group], vectors, first, last)
-        for query, row_scores in zip(group, scores, strict=True):
-            low, high = int(start[query]), int(stop[query])
-            candidates = np.arange(low, high)
-            candidate_scores = row_scores[low - first : high - first]
-            compatible = _compatible(polarity[low:high], query_polarity[query])
-            if not compatible.all():
-                candidates, candidate_scores = candidates[compatible], candidate_scores[compatible]
-            _rank(result, query, vectors, queries[query], candidates, candidate_scores, k)
+        rows = np.arange(first, last)
+        outside = (rows < start[group, None]) | (rows >= stop[group, None])
+        outside |= ~_compatible(polarity[first:last], query_polarity[group, None])
+        if allowed is not None:
+            outside |= ~allowed[first:last]
+        scores[outside] = -np.inf
+        query, column = np.nonzero(_near_the_best(scores, k, margin) & ~outside)
+        pending.append((group[query], rows[column]))
+        num_pending += len(query)
+        if num_pending > MAX_ROWS_AT_ONCE:
+            _rank(result, vectors, queries, *map(np.concatenate, zip(*pending, strict=True)))
+            pending, num_pending = [], 0
+    if pending:
+        _rank(result, vectors, queries, *map(np.concatenate, zip(*pending, strict=True)))
+    return result
+
+
+def nearest_of_all(
+    vectors: np.ndarray,
+    polarity: np.ndarray,
+    queries: np.ndarray,
+    query_polarity: np.ndarray,
+    k: int,
+    allowed: np.ndarray | None = None,
+) -> Nearest:
+    """Return the best ``k`` of all rows of each query, leaving out the other polarity.
+
+    Somewhat more than ``k`` rows are proposed in single precision. Where these do not settle the answer (a tie at the
+    last place) the query is scored against every row. See `nearest_in_windows` for the parameters.
+    """
+    result = Nearest.empty(len(queries), k)
+    for group, usable in usable_rows(polarity, query_polarity, allowed):
+        found = _nearest_usable(vectors, queries[group], usable, k)
+        result.rows[group], result.scores[group] = found.rows, found.scores
     return result
 
 
 def nearest_among(
-    vectors: np.ndarray, query_vector: np.ndarray, rows: np.ndarray, k: int
+    vectors: np.ndarray, query_vector: np.ndarray, rows: np.ndarray, k: int, allowed: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the best ``k`` of some rows for one query, and their scores; equal scores in the order of the rows.
 
@@ -120,76 +151,158 @@ def nearest_among(
     query_vector : float32 array of shape (dim,)
         Of unit length.
     rows : int64 array
+        Each at most once.
     k : int
+    allowed : bool array of shape (n_library,), optional
+        Rows that may be hits; by default all.
 
     Returns
     -------
-    rows : int64 array of shape (min(k, len(rows)),)
+    rows : int64 array of shape (min(k, number of rows that may be hits),)
     scores : float32 array of that shape
     """
-    result = Nearest.empty(1, min(k, len(rows)))
-    scores = np.empty(len(rows), np.float32)
-    for block in range(0, len(rows), MAX_ROWS_AT_ONCE):
-        part = slice(block, block + MAX_ROWS_AT_ONCE)
-        scores[part] = vectors[rows[part]] @ query_vector
-    _rank(result, 0, vectors, query_vector, rows, scores, k)
-    return result.rows[0], result.scores[0]
+    if allowed is not None:
+        rows = rows[allowed[rows]]
+    found = nearest_of_proposed(vectors, query_vector[None], rows[None], min(k, len(rows)))
+    return found.rows[0], found.scores[0]
 
 
-def nearest_of_all(
-    index: faiss.Index,
-    vectors: np.ndarray,
-    polarity: np.ndarray,
-    queries: np.ndarray,
-    query_polarity: np.ndarray,
-    k: int,
-) -> Nearest:
-    """Return the best ``k`` of all rows of each query, leaving out the other polarity.
+def nearest_of_proposed(vectors: np.ndarray, queries: np.ndarray, proposed: np.ndarray, k: int) -> Nearest:
+    """Return the best ``k`` of the rows proposed for each query.
 
-    FAISS proposes somewhat more than ``k`` rows. Where these do not settle the answer (many of the other polarity, or
-    a tie at the last place) the query is scored against every row. See `nearest_in_windows` for the parameters.
+    Parameters
+    ----------
+    vectors : float32 array of shape (n_library, dim)
+        Rows of unit length.
+    queries : float32 array of shape (n_queries, dim)
+        Rows of unit length.
+    proposed : int64 array of shape (n_queries, n_proposed)
+        Each row at most once per query; -1 is none.
+    k : int
     """
-    num_rows = len(vectors)
-    depth = 2 * k + 16
     result = Nearest.empty(len(queries), k)
-    unsettled = []
-    if depth >= num_rows:
-        unsettled = list(range(len(queries)))
-    elif len(queries):
-        proposed_scores, proposed_rows = _propose(index, queries, depth)
-        margin = _rounding_margin(vectors.shape[1])
-        for query, (scores, rows) in enumerate(zip(proposed_scores, proposed_rows, strict=True)):
-            compatible = _compatible(polarity[rows], query_polarity[query])
-            kept_scores = scores[compatible]
-            if len(kept_scores) < k or kept_scores[k - 1] - scores[-1] <= margin:
-                unsettled.append(query)
-            else:
-                _rank(result, query, vectors, queries[query], rows[compatible], kept_scores, k)
-    if unsettled:
-        start, stop = np.zeros(len(unsettled), np.int64), np.full(len(unsettled), num_rows, np.int64)
-        rest = nearest_in_windows(vectors, polarity, queries[unsettled], query_polarity[unsettled], start, stop, k)
+    if not len(vectors) or not proposed.shape[1]:
+        return result
+    margin = _rounding_margin(vectors.shape[1])
+    at_once = max(1, MAX_PAIRS_AT_ONCE // max(1, proposed.shape[1]))
+    for begin in range(0, len(queries), at_once):
+        rows = proposed[begin : begin + at_once]
+        scores = np.full(rows.shape, -np.inf, np.float32)
+        for left in range(0, rows.shape[1], MAX_ROWS_AT_ONCE):
+            part = slice(left, left + MAX_ROWS_AT_ONCE)
+            scores[:, part] = np.matmul(vectors[rows[:, part]], queries[begin : begin + at_once, :, None])[..., 0]
+        none = rows < 0
+        scores[none] = -np.inf
+        query, column = np.nonzero(_near_the_best(scores, k, margin) & ~none)
+        _rank(result, vectors, queries, begin + query, rows[query, column])
+    return result
+
+
+def merged(parts: Sequence[Nearest], k: int) -> Nearest:
+    """Return the best ``k`` of what several searches found, one for each part of a library.
+
+    Parameters
+    ----------
+    parts : one Nearest for each part
+        Of the same queries; rows numbered over all parts, none of them in two.
+    k : int
+    """
+    rows = np.concatenate([part.rows for part in parts], axis=1)
+    scores = np.concatenate([part.scores for part in parts], axis=1)
+    order = np.lexsort((rows, np.where(rows < 0, np.inf, -scores)), axis=1)[:, :k]
+    result = Nearest.empty(len(rows), k)
+    result.rows[:, : order.shape[1]] = np.take_along_axis(rows, order, axis=1)
+    result.scores[:, : order.shape[1]] = np.take_along_axis(scores, order, axis=1)
+    return result
+
+
+def usable_rows(
+    polarity: np.ndarray, query_polarity: np.ndarray, allowed: np.ndarray | None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the queries of each polarity, and the rows that may be their hits.
+
+    Yields
+    ------
+    group : int64 array
+        Numbers of queries.
+    usable : bool array of shape (n_library,)
+    """
+    for sign in np.unique(query_polarity):
+        usable = _compatible(polarity, sign)
+        yield np.flatnonzero(query_polarity == sign), usable if allowed is None else usable & allowed
+
+
+def _nearest_usable(vectors: np.ndarray, queries: np.ndarray, usable: np.ndarray, k: int) -> Nearest:
+    """Return the best ``k`` usable rows of each query."""
+    depth = 2 * k + 16
+    rows = np.full((len(queries), depth), -1, np.int64)
+    scores = np.full((len(queries), depth), -np.inf, np.float32)
+    for begin in range(0, len(vectors), MAX_ROWS_AT_ONCE):
+        block = slice(begin, begin + MAX_ROWS_AT_ONCE)
+        found_scores, found_rows = _propose(vectors[block], queries, usable[block], depth)
+        scores = np.concatenate([scores, found_scores], axis=1)
+        rows = np.concatenate([rows, found_rows + begin], axis=1)
+        best = _highest(scores, depth)
+        rows, scores = np.take_along_axis(rows, best, axis=1), np.take_along_axis(scores, best, axis=1)
+    result = nearest_of_proposed(vectors, queries, rows, k)
+    last = scores.min(axis=1)
+    kth = np.partition(scores, depth - k, axis=1)[:, depth - k]
+    # -inf: there are fewer rows than were asked for, and all of them are proposed.
+    unsettled = np.flatnonzero((last > -np.inf) & (kth <= last + np.float32(_rounding_margin(vectors.shape[1]))))
+    if len(unsettled):
+        num = len(unsettled)
+        start, stop = np.zeros(num, np.int64), np.full(num, len(vectors), np.int64)
+        anyone, nobody = np.zeros(num, np.int8), np.zeros(len(vectors), np.int8)
+        rest = nearest_in_windows(vectors, nobody, queries[unsettled], anyone, start, stop, k, usable)
         result.rows[unsettled], result.scores[unsettled] = rest.rows, rest.scores
     return result
 
 
-def _propose(index: faiss.Index, queries: np.ndarray, depth: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return FAISS's scores and rows, (n_queries, depth) each.
+def _propose(vectors: np.ndarray, queries: np.ndarray, usable: np.ndarray, depth: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the best ``depth`` usable rows of a block, in single precision and in no order.
 
-    Left to itself FAISS scores up to some hundred queries one by one; from four on a matrix product is faster.
+    Returns
+    -------
+    scores : float32 array of shape (n_queries, at most depth)
+    rows : int64 array of that shape
     """
-    import faiss
+    rows = np.flatnonzero(usable)
+    few = len(queries) < FEW_QUERIES
+    if len(rows) == len(vectors) or (few and 4 * len(rows) > len(vectors)):
+        candidates = vectors
+    else:
+        candidates = vectors[rows]
+    depth = min(depth, len(rows))
+    if not depth:
+        return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
+    if few:
+        scores = queries @ candidates.T
+        if len(candidates) > len(rows):
+            scores[:, ~usable] = -np.inf
+        found = _highest(scores, depth)
+        scores = np.take_along_axis(scores, found, axis=1)
+    else:
+        import faiss
 
-    usual = faiss.cvar.distance_compute_blas_threshold
-    if len(queries) >= MIN_QUERIES_FOR_PRODUCT:
-        faiss.cvar.distance_compute_blas_threshold = 1
-    try:
-        scores, rows = index.search(np.ascontiguousarray(queries), depth)
-    finally:
-        faiss.cvar.distance_compute_blas_threshold = usual
-    return scores, rows
+        scores, found = faiss.knn(queries, candidates, depth, metric=faiss.METRIC_INNER_PRODUCT)
+    return scores, found if len(candidates) == len(vectors) else rows[found]
 
 
-def _compatible(library_polarity: np.ndarray, query_polarity: np.integer) -> np.ndarray:
+def _highest(scores: np.ndarray, depth: int) -> np.ndarray:
+    """Return the columns of the ``depth`` highest scores of each row, in no order."""
+    return np.argpartition(scores, scores.shape[1] - depth, axis=1)[:, scores.shape[1] - depth :]
+
+
+def _near_the_best(scores: np.ndarray, k: int, margin: float) -> np.ndarray:
+    """Return which scores of each row are no more than ``margin`` below the ``k``-th, bool of the scores' shape."""
+    if scores.shape[1] <= k:
+        return np.ones(scores.shape, bool)
+    kth = np.partition(scores, scores.shape[1] - k, axis=1)[:, scores.shape[1] - k]
+    near: np.ndarray = scores >= (kth - np.float32(margin))[:, None]
+    return near
+
+
+def _compatible(library_polarity: np.ndarray, query_polarity: np.ndarray | np.integer) -> np.ndarray:
     compatible: np.ndarray = library_polarity * query_polarity != -1
     return compatible
 
@@ -198,13 +311,14 @@ def _groups(start: np.ndarray, stop: np.ndarray) -> Iterator[np.ndarray]:
     """Yield the queries with a window, in groups whose joint slice is not much more than their own windows."""
     order = np.argsort(start, kind="stable")
     order = order[stop[order] > start[order]]
+    begins, ends = start[order].tolist(), stop[order].tolist()
     begin = 0
     while begin < len(order):
-        first, last = int(start[order[begin]]), int(stop[order[begin]])
+        first, last = begins[begin], ends[begin]
         own, end = last - first, begin + 1
         while end < len(order):
-            last = max(last, int(stop[order[end]]))
-            own += int(stop[order[end]] - start[order[end]])
+            last = max(last, ends[end])
+            own += ends[end] - begins[end]
             joint = (last - first) * (end - begin + 1)
             if joint > MAX_SCORES_AT_ONCE or joint > max(2 * own, FREE_SCORES_PER_GROUP):
                 break
@@ -231,24 +345,15 @@ def _rounding_margin(dim: int) -> float:
     return float(4 * dim * unit_roundoff)
 
 
-def _rank(
-    result: Nearest,
-    query: int,
-    vectors: np.ndarray,
-    query_vector: np.ndarray,
-    candidates: np.ndarray,
-    scores: np.ndarray,
-    k: int,
-) -> None:
-    """Write the best ``k`` candidates of one query into ``result``; ``scores`` are theirs in single precision."""
-    if len(scores) > k:
-        last_place = np.partition(scores, len(scores) - k)[len(scores) - k]
-        close = scores >= last_place - _rounding_margin(len(query_vector))
-        candidates = candidates[close]
-    exact = np.empty(len(candidates), np.float32)
-    for block in range(0, len(candidates), MAX_ROWS_AT_ONCE):
-        part = slice(block, block + MAX_ROWS_AT_ONCE)
-        exact[part] = np.multiply(vectors[candidates[part]], query_vector, dtype=np.float64).sum(axis=1)
-    best = np.lexsort((candidates, -exact))[:k]
-    result.rows[query, : len(best)] = candidates[best]
-    result.scores[query, : len(best)] = exact[best]
+def _rank(result: Nearest, vectors: np.ndarray, queries: np.ndarray, query: np.ndarray, row: np.ndarray) -> None:
+    """Write the best of the pairs (query, row) into ``result``, by scores in double precision; all pairs of a query."""
+    exact = np.empty(len(query), np.float32)
+    for begin in range(0, len(query), MAX_PAIRS_AT_ONCE):
+        part = slice(begin, begin + MAX_PAIRS_AT_ONCE)
+        exact[part] = np.multiply(vectors[row[part]], queries[query[part]], dtype=np.float64).sum(axis=1)
+    order = np.lexsort((row, -exact, query))
+    query, row, exact = query[order], row[order], exact[order]
+    place = np.arange(len(query)) - np.searchsorted(query, query, side="left")
+    kept = place < result.rows.shape[1]
+    result.rows[query[kept], place[kept]] = row[kept]
+    result.scores[query[kept], place[kept]] = exact[kept]

@@ -362,7 +362,7 @@ class StructureIndex(SavedIndex):
 
     def _ranked_openly(self, queries: Sequence[Spectrum], vectors: np.ndarray, k: int) -> Iterator[_Ranked]:
         nobody, unknown = np.zeros(len(self), np.int8), np.zeros(len(vectors), np.int8)  # structures have no polarity
-        found = nearest_of_all(self._faiss, self.vectors, nobody, vectors, unknown, k)
+        found = nearest_of_all(self.vectors, nobody, vectors, unknown, k)
         for query, rows, scores in zip(queries, found.rows, found.scores, strict=True):
             yield _Ranked(
                 without_window(query, np.sort(rows), self.mass, self.charge, self._anions), rows, scores, len(self), ""

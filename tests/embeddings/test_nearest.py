@@ -2,34 +2,40 @@
 
 from __future__ import annotations
 
-import faiss
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ionbed.embeddings import nearest
-from ionbed.embeddings.nearest import nearest_in_windows, nearest_of_all, precursor_windows
+from ionbed.embeddings.nearest import (
+    Nearest,
+    merged,
+    nearest_among,
+    nearest_in_windows,
+    nearest_of_all,
+    precursor_windows,
+)
 
 
 def unit(vectors):
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
-def plain_search(vectors, polarity, query, query_polarity, start, stop, k):
+def plain_search(vectors, polarity, query, query_polarity, start, stop, k, allowed=None):
     """Every row scored in double precision, then sorted: what the fast one must give."""
     hits = []
     for row in range(start, stop):
-        if polarity[row] * query_polarity != -1:
+        if polarity[row] * query_polarity != -1 and (allowed is None or allowed[row]):
             score = np.float32((vectors[row].astype(np.float64) * query.astype(np.float64)).sum())
             hits.append((-score, row))
     hits.sort()
     return [row for _, row in hits[:k]], [-score for score, _ in hits[:k]]
 
 
-def assert_same(result, vectors, polarity, queries, query_polarity, start, stop, k):
+def assert_same(result, vectors, polarity, queries, query_polarity, start, stop, k, allowed=None):
     for i in range(len(queries)):
-        rows, scores = plain_search(vectors, polarity, queries[i], query_polarity[i], start[i], stop[i], k)
+        rows, scores = plain_search(vectors, polarity, queries[i], query_polarity[i], start[i], stop[i], k, allowed)
         assert result.rows[i].tolist() == rows + [-1] * (k - len(rows))
         assert result.scores[i, : len(scores)].tolist() == pytest.approx(scores, abs=0)
         assert np.isnan(result.scores[i, len(scores) :]).all()
@@ -51,44 +57,78 @@ def problems(draw):
     query_polarity = rng.integers(-1, 2, num_queries).astype(np.int8)
     start = rng.integers(0, num_rows + 1, num_queries)
     stop = np.minimum(num_rows, start + rng.integers(0, num_rows + 1, num_queries))
-    return vectors, polarity, queries, query_polarity, start, stop, draw(st.integers(1, 15))
+    allowed = draw(st.sampled_from([None, 0.0, 0.1, 0.7]))
+    allowed = None if allowed is None else rng.random(num_rows) < allowed
+    return vectors, polarity, queries, query_polarity, start, stop, draw(st.integers(1, 15)), allowed
 
 
 @settings(max_examples=150, deadline=None)
 @given(problems(), st.sampled_from([1, 50, 1 << 24]), st.sampled_from([1, 1 << 16]), st.sampled_from([3, 1 << 16]))
 def test_windows_are_exact_however_the_work_is_cut(problem, max_scores, free_scores, max_rows):
-    vectors, polarity, queries, query_polarity, start, stop, k = problem
+    vectors, polarity, queries, query_polarity, start, stop, k, allowed = problem
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(nearest, "MAX_SCORES_AT_ONCE", max_scores)
         patch.setattr(nearest, "FREE_SCORES_PER_GROUP", free_scores)
         patch.setattr(nearest, "MAX_ROWS_AT_ONCE", max_rows)
-        result = nearest_in_windows(vectors, polarity, queries, query_polarity, start, stop, k)
-    assert_same(result, vectors, polarity, queries, query_polarity, start, stop, k)
+        patch.setattr(nearest, "MAX_PAIRS_AT_ONCE", max_rows)
+        result = nearest_in_windows(vectors, polarity, queries, query_polarity, start, stop, k, allowed)
+    assert_same(result, vectors, polarity, queries, query_polarity, start, stop, k, allowed)
 
 
-@settings(max_examples=100, deadline=None)
-@given(problems())
-def test_open_search_is_exact(problem):
-    vectors, polarity, queries, query_polarity, start, stop, k = problem
-    index = faiss.IndexFlatIP(vectors.shape[1])
-    index.add(vectors)
-    result = nearest_of_all(index, vectors, polarity, queries, query_polarity, k)
+@settings(max_examples=150, deadline=None)
+@given(problems(), st.sampled_from([0, 2, 100]), st.sampled_from([3, 40, 1 << 16]))
+def test_open_search_is_exact_however_the_work_is_cut(problem, few_queries, max_rows):
+    vectors, polarity, queries, query_polarity, start, stop, k, allowed = problem
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nearest, "FEW_QUERIES", few_queries)
+        patch.setattr(nearest, "MAX_ROWS_AT_ONCE", max_rows)
+        result = nearest_of_all(vectors, polarity, queries, query_polarity, k, allowed)
     start[:], stop[:] = 0, len(vectors)
-    assert_same(result, vectors, polarity, queries, query_polarity, start, stop, k)
+    assert_same(result, vectors, polarity, queries, query_polarity, start, stop, k, allowed)
 
 
-def test_open_search_takes_faiss_word_where_it_is_enough_and_only_there(monkeypatch):
+@settings(max_examples=60, deadline=None)
+@given(problems(), st.sampled_from([3, 1 << 16]))
+def test_the_best_of_some_rows_are_exact(problem, at_once):
+    vectors, _, queries, _, _, _, k, allowed = problem
+    rng = np.random.default_rng(len(vectors))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nearest, "MAX_ROWS_AT_ONCE", at_once)
+        patch.setattr(nearest, "MAX_PAIRS_AT_ONCE", at_once)
+        for query in queries:
+            some = rng.permutation(len(vectors))[: rng.integers(0, len(vectors) + 1)]
+            rows, scores = nearest_among(vectors, query, some, k, allowed)
+            among = np.isin(np.arange(len(vectors)), some) & (True if allowed is None else allowed)
+            zeros = np.zeros(len(vectors), np.int8)
+            expected = plain_search(vectors, zeros, query, 0, 0, len(vectors), k, among)
+            assert (rows.tolist(), scores.tolist()) == expected
+
+
+@settings(max_examples=60, deadline=None)
+@given(problems(), st.integers(0, 120))
+def test_a_library_searched_in_parts_gives_what_the_whole_gives(problem, cut):
+    vectors, polarity, queries, query_polarity, _, _, k, allowed = problem
+    whole = nearest_of_all(vectors, polarity, queries, query_polarity, k, allowed)
+    parts = []
+    for part in (slice(0, cut), slice(cut, None)):
+        of_part = None if allowed is None else allowed[part]
+        found = nearest_of_all(vectors[part], polarity[part], queries, query_polarity, k, of_part)
+        parts.append(Nearest(np.where(found.rows < 0, -1, found.rows + (part.start or 0)), found.scores))
+    result = merged(parts, k)
+    assert result.rows.tolist() == whole.rows.tolist()
+    np.testing.assert_array_equal(result.scores, whole.scores)
+
+
+def test_open_search_takes_what_is_proposed_where_it_is_enough_and_only_there(monkeypatch):
     rng = np.random.default_rng(3)
     vectors = unit(rng.normal(size=(500, 8)))
-    vectors[400:] = vectors[400]  # a hundred equal spectra: FAISS may name any of them
+    vectors[400:] = vectors[400]  # a hundred equal spectra: any of them may be proposed
     polarity = np.ones(500, np.int8)
-    index = faiss.IndexFlatIP(8)
-    index.add(vectors)
     seen = []
     exact = nearest.nearest_in_windows
     monkeypatch.setattr(nearest, "nearest_in_windows", lambda *a: seen.append(len(a[2])) or exact(*a))
     queries = np.stack([vectors[3], vectors[450]])
-    result = nearest_of_all(index, vectors, polarity, queries, np.ones(2, np.int8), 5)
+    result = nearest_of_all(vectors, polarity, queries, np.ones(2, np.int8), 5)
     assert seen == [1]
     assert result.rows[0, 0] == 3
     assert result.rows[1].tolist() == [400, 401, 402, 403, 404]
