@@ -9,10 +9,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TextIO, TypeVar
 
 from ..artifacts import atomic_file, refuse_input_as_output
 from ..errors import InputError
+from ..spectra.spectrum import Spectrum
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -43,6 +44,28 @@ NOTES_TOLD = 5
 """Reasons named in the line about a search; they may have a number or a formula in them, and be as many as queries."""
 
 RowType = TypeVar("RowType", bound=Row)
+
+
+@dataclass(frozen=True, slots=True)
+class QueryResult(Generic[RowType]):
+    """A query and its lines of the table.
+
+    Attributes
+    ----------
+    query_id : str
+        As in the lines.
+    spectrum : Spectrum or None
+        The query; None where the record cannot be used.
+    rows : sequence of Row
+        By rank; one without a rank where there is no hit.
+    position : int or None
+        1-based, of the record in its file; None for a spectrum of a store.
+    """
+
+    query_id: str
+    spectrum: Spectrum | None
+    rows: Sequence[RowType]
+    position: int | None = None
 
 
 @dataclass
@@ -89,14 +112,21 @@ def refuse_output(out: str | os.PathLike[str], *inputs: str | os.PathLike[str] |
 def write_hits(
     rows: Iterable[Row], out: str | os.PathLike[str], columns: Sequence[str], formats: Mapping[str, str]
 ) -> SearchSummary:
+    """Write the table of hits to a file, whole or not at all; see `write_rows`."""
+    with atomic_file(out) as partial, open(partial, "w", encoding="utf-8", newline="") as handle:
+        return write_rows(rows, handle, columns, formats)
+
+
+def write_rows(
+    rows: Iterable[Row], stream: TextIO, columns: Sequence[str], formats: Mapping[str, str]
+) -> SearchSummary:
     """Write the attributes ``columns`` of each row, numbers by their format, and count the queries."""
     summary = SearchSummary()
-    with atomic_file(out) as partial, open(partial, "w", encoding="utf-8", newline="") as handle:
-        writer = csv.writer(handle, dialect="excel-tab", lineterminator="\n")
-        writer.writerow(columns)
-        for row in rows:
-            writer.writerow([_text(getattr(row, name), formats.get(name, "")) for name in columns])
-            summary.count(row)
+    writer = csv.writer(stream, dialect="excel-tab", lineterminator="\n")
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow([_text(getattr(row, name), formats.get(name, "")) for name in columns])
+        summary.count(row)
     return summary
 
 

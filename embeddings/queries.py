@@ -37,11 +37,14 @@ class Query:
         None where the record cannot be used.
     note : str
         Why it cannot be used; empty where it can.
+    position : int or None
+        1-based, of the record in its file; None for a spectrum of a store.
     """
 
     query_id: str
     spectrum: Spectrum | None
     note: str = ""
+    position: int | None = None
 
 
 def queries_of(path: str | os.PathLike[str]) -> tuple[Iterator[Query], int | None]:
@@ -122,15 +125,15 @@ def _query_of_record(record: RawRecord) -> Query | None:
 
     result = harmonise(record)
     if not isinstance(result, Dropped):
-        return _query(result)
+        return _query(result, record.position)
     if result.reason == "ms-level":
         return None
     reason = NO_PEAKS if result.reason in _NO_PEAKS_REASONS else f"not usable: {result.reason}"
     query_id = record.native_id or f"{record.source_file}#{record.position}"
-    return Query(query_id, None, f"{reason} ({result.detail})" if result.detail else reason)
+    return Query(query_id, None, f"{reason} ({result.detail})" if result.detail else reason, record.position)
 
 
-def _query(spectrum: Spectrum) -> Query:
+def _query(spectrum: Spectrum, position: int | None = None) -> Query:
     if not len(spectrum):
-        return Query(spectrum.spectrum_id, None, NO_PEAKS)
-    return Query(spectrum.spectrum_id, spectrum)
+        return Query(spectrum.spectrum_id, None, NO_PEAKS, position)
+    return Query(spectrum.spectrum_id, spectrum, position=position)

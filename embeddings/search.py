@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..spectra.spectrum import Spectrum
-from .hit_table import SearchSummary, format_queries, refuse_output, shown, write_hits
+from .hit_table import QueryResult, SearchSummary, format_queries, refuse_output, shown, write_hits
 from .hits import Hit, ScoreName
 from .index import Index
 from .index_folder import check_search_options
@@ -94,7 +95,7 @@ _FROM_METADATA = (
 COLUMNS = tuple(f.name for f in dataclasses.fields(HitRow) if f.name != "row")
 """Columns of the table of hits, in order."""
 
-_FORMATS = {
+NUMBER_FORMATS = {
     "query_precursor_mz": ".6f",
     "score": ".6f",
     "probability": ".4f",
@@ -102,6 +103,7 @@ _FORMATS = {
     "mass_difference": ".5f",
     "collision_energy": "g",
 }
+"""How numbers are written in that table, by column."""
 
 
 def search(
@@ -124,7 +126,7 @@ def search(
     """
     folder = index.folder if isinstance(index, Index) else index
     refuse_output(out, queries, folder)
-    return write_hits(find(index, queries, k=k, precursor_ppm=precursor_ppm, score=score), out, COLUMNS, _FORMATS)
+    return write_hits(find(index, queries, k=k, precursor_ppm=precursor_ppm, score=score), out, COLUMNS, NUMBER_FORMATS)
 
 
 def find(
@@ -157,6 +159,25 @@ def find(
     InputError
         At the call: the index or the queries cannot be read, an option is out of range, or the model of the index
         carries no fused score.
+    """
+    results = find_results(index, queries, k=k, precursor_ppm=precursor_ppm, score=score)
+    return itertools.chain.from_iterable(result.rows for result in results)
+
+
+def find_results(
+    index: Index | str | os.PathLike[str],
+    queries: str | os.PathLike[str],
+    *,
+    k: int = 10,
+    precursor_ppm: float | None = 10.0,
+    score: ScoreName = "cosine",
+) -> Iterator[QueryResult[HitRow]]:
+    """Search every spectrum of ``queries`` and yield each with its lines; see `find`.
+
+    Raises
+    ------
+    InputError
+        As `find`.
     """
     check_search_options(k, precursor_ppm)
     opened = index if isinstance(index, Index) else Index.open(index)
@@ -207,30 +228,37 @@ def _table_of(hits: Sequence[HitRow]) -> Table:
 
 def _find(
     index: Index, queries: Iterator[Query], total: int | None, k: int, precursor_ppm: float | None, score: ScoreName
-) -> Iterator[HitRow]:
+) -> Iterator[QueryResult[HitRow]]:
     def search(spectra: list[Spectrum]) -> Iterator[tuple[list[Hit], int]]:
         hits = index.search(spectra, k, precursor_ppm, score)
         return zip(hits, hits.num_in_window.tolist(), strict=True)
 
     for query_id, query, result in searched(queries, total, search):
         if query.spectrum is None or result is None:
-            yield HitRow(query_id, note=query.note)
-            continue
-        found, num_in_window = result
-        precursor_mz = query.spectrum.precursor_mz
-        if not found:
-            yield HitRow(query_id, precursor_mz, note=_why_none(num_in_window, precursor_ppm))
-        for hit in found:
-            yield HitRow(
-                query_id,
-                precursor_mz,
-                hit.rank,
-                hit.score,
-                precursor_error_ppm=hit.precursor_error_ppm,
-                library_id=hit.metadata["spectrum_id"],
-                row=hit.row,
-                **{name: hit.metadata[name] for name in _FROM_METADATA},
-            )
+            rows = [HitRow(query_id, note=query.note)]
+        else:
+            rows = _rows(query_id, query.spectrum, *result, precursor_ppm)
+        yield QueryResult(query_id, query.spectrum, rows, query.position)
+
+
+def _rows(
+    query_id: str, query: Spectrum, found: list[Hit], num_in_window: int, precursor_ppm: float | None
+) -> list[HitRow]:
+    if not found:
+        return [HitRow(query_id, query.precursor_mz, note=_why_none(num_in_window, precursor_ppm))]
+    return [
+        HitRow(
+            query_id,
+            query.precursor_mz,
+            hit.rank,
+            hit.score,
+            precursor_error_ppm=hit.precursor_error_ppm,
+            library_id=hit.metadata["spectrum_id"],
+            row=hit.row,
+            **{name: hit.metadata[name] for name in _FROM_METADATA},
+        )
+        for hit in found
+    ]
 
 
 def _why_none(num_in_window: int, precursor_ppm: float | None) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..spectra.spectrum import Spectrum
-from .hit_table import SearchSummary, format_queries, refuse_output, shown, write_hits
+from .hit_table import QueryResult, SearchSummary, format_queries, refuse_output, shown, write_hits
 from .queries import Query, queries_of, searched
 from .structure_candidates import check_structure_search
 from .structure_hits import StructureHit, StructureScoreName
@@ -90,7 +91,8 @@ _FROM_METADATA = ("id", "name", "smiles", "inchikey", "formula")
 COLUMNS = tuple(f.name for f in dataclasses.fields(StructureHitRow) if f.name != "row")
 """Columns of the table of hits, in order."""
 
-_FORMATS = {"query_precursor_mz": ".6f", "score": ".6f", "mass_error_ppm": ".4f", "probability": ".4f"}
+NUMBER_FORMATS = {"query_precursor_mz": ".6f", "score": ".6f", "mass_error_ppm": ".4f", "probability": ".4f"}
+"""How numbers are written in that table, by column."""
 
 
 def search(
@@ -115,7 +117,7 @@ def search(
     folder = index.folder if isinstance(index, StructureIndex) else index
     refuse_output(out, queries, folder)
     rows = find(index, queries, k=k, precursor_ppm=precursor_ppm, formula=formula, score=score)
-    return write_hits(rows, out, COLUMNS, _FORMATS)
+    return write_hits(rows, out, COLUMNS, NUMBER_FORMATS)
 
 
 def find(
@@ -146,6 +148,26 @@ def find(
         At the call: the index or the queries cannot be read, an option is out of range, or the index cannot rank by
         the score.
     """
+    results = find_results(index, queries, k=k, precursor_ppm=precursor_ppm, formula=formula, score=score)
+    return itertools.chain.from_iterable(result.rows for result in results)
+
+
+def find_results(
+    index: StructureIndex | str | os.PathLike[str],
+    queries: str | os.PathLike[str],
+    *,
+    k: int = 10,
+    precursor_ppm: float | None = 10.0,
+    formula: str | None = None,
+    score: StructureScoreName | None = None,
+) -> Iterator[QueryResult[StructureHitRow]]:
+    """Rank structures for every spectrum of ``queries`` and yield each with its lines; see `find`.
+
+    Raises
+    ------
+    InputError
+        As `find`.
+    """
     check_structure_search(k, precursor_ppm, formula)
     opened = index if isinstance(index, StructureIndex) else StructureIndex.open(index)
     return _find(opened, *queries_of(queries), min(k, len(opened)), precursor_ppm, formula, opened.score_name(score))
@@ -172,33 +194,40 @@ def _find(
     precursor_ppm: float | None,
     formula: str | None,
     score: StructureScoreName,
-) -> Iterator[StructureHitRow]:
+) -> Iterator[QueryResult[StructureHitRow]]:
     def search(spectra: list[Spectrum]) -> Iterator[tuple[list[StructureHit], int, str]]:
         hits = index.search(spectra, k, precursor_ppm, formula=formula, score=score)
         return zip(hits, hits.num_candidates.tolist(), hits.notes, strict=True)
 
     for query_id, query, result in searched(queries, total, search):
         if query.spectrum is None or result is None:
-            yield StructureHitRow(query_id, note=query.note, score_name=score)
-            continue
-        found, num_candidates, note = result
-        precursor_mz = query.spectrum.precursor_mz
-        if not found:
-            yield StructureHitRow(query_id, precursor_mz, candidates=num_candidates, note=note, score_name=score)
-        for hit in found:
-            yield StructureHitRow(
-                query_id,
-                precursor_mz,
-                hit.rank,
-                hit.score,
-                mass_error_ppm=hit.mass_error_ppm,
-                adduct=hit.adduct,
-                candidates=num_candidates,
-                note=note,
-                score_name=score,
-                row=hit.row,
-                **{name: hit.metadata[name] for name in _FROM_METADATA},
-            )
+            rows = [StructureHitRow(query_id, note=query.note, score_name=score)]
+        else:
+            rows = _rows(query_id, query.spectrum, *result, score)
+        yield QueryResult(query_id, query.spectrum, rows, query.position)
+
+
+def _rows(
+    query_id: str, query: Spectrum, found: list[StructureHit], num_candidates: int, note: str, score: str
+) -> list[StructureHitRow]:
+    if not found:
+        return [StructureHitRow(query_id, query.precursor_mz, candidates=num_candidates, note=note, score_name=score)]
+    return [
+        StructureHitRow(
+            query_id,
+            query.precursor_mz,
+            hit.rank,
+            hit.score,
+            mass_error_ppm=hit.mass_error_ppm,
+            adduct=hit.adduct,
+            candidates=num_candidates,
+            note=note,
+            score_name=score,
+            row=hit.row,
+            **{name: hit.metadata[name] for name in _FROM_METADATA},
+        )
+        for hit in found
+    ]
 
 
 _BY = {"cosine": "", "predicted": ", by predicted spectra", "fused": ", by the fused score"}
