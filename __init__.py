@@ -9,9 +9,12 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from .embeddings.index import Index as Index
+    from .embeddings.matchms_similarity import as_matchms_similarity as as_matchms_similarity
     from .embeddings.structure_index import StructureIndex as StructureIndex
     from .encoder.loading import load_model as load_model
     from .errors import InputError as InputError
+    from .spectra.matchms_spectra import from_matchms as from_matchms
+    from .spectra.matchms_spectra import to_matchms as to_matchms
     from .spectra.readers import read as read
     from .spectra.spectrum import Spectrum as Spectrum
 
@@ -20,8 +23,11 @@ _HOMES = {
     "InputError": ".errors",
     "Spectrum": ".spectra.spectrum",
     "StructureIndex": ".embeddings.structure_index",
+    "as_matchms_similarity": ".embeddings.matchms_similarity",
+    "from_matchms": ".spectra.matchms_spectra",
     "load_model": ".encoder.loading",
     "read": ".spectra.readers",
+    "to_matchms": ".spectra.matchms_spectra",
 }
 
 __all__ = [*_HOMES, "__version__"]

@@ -27,6 +27,7 @@ from ..errors import InputError
 from ..progress import progress as show_progress
 from ..progress import unseen
 from ..spectra.columns import SpectrumColumns
+from ..spectra.matchms_spectra import as_spectra
 from ..spectra.molecule_features import FEATURES_VERSION, MoleculeFeatures, UnreadableStructureError
 from ..spectra.spectrum import Spectrum
 from .attention import Packing, Rotation, attend, attended_tokens, packing_for, rotated_qkv
@@ -307,7 +308,7 @@ class IonbedModel(PreTrainedModel):
 
         Parameters
         ----------
-        spectra : iterable of Spectrum, or SpectrumColumns
+        spectra : iterable of Spectrum (or of matchms.Spectrum), or SpectrumColumns
         batch_tokens : int
             Tokens computed at once; the result does not depend on it (to 1e-5).
         progress : bool
@@ -318,7 +319,9 @@ class IonbedModel(PreTrainedModel):
         float32 array of shape (n_spectra, dim)
             Rows of unit length, in the order given.
         """
-        columns = spectra if isinstance(spectra, SpectrumColumns) else SpectrumColumns.from_spectra(list(spectra))
+        columns = (
+            spectra if isinstance(spectra, SpectrumColumns) else SpectrumColumns.from_spectra(list(as_spectra(spectra)))
+        )
         columns, _ = select_peaks(columns, self.config)
         result = np.empty((len(columns), self.config.output_dim), np.float32)
         batches = token_budget_batches(columns.num_peaks + 1, batch_tokens)

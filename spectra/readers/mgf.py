@@ -100,7 +100,7 @@ def _parse_record(data: bytes, defaults: dict[str, str], ms_levels: Container[in
         all_lines = body.split("\n")
         lines += [line for line in all_lines if _PARAMETER.match(line)]
         body = "\n".join(line for line in all_lines if not _PARAMETER.match(line))
-    native_id, fields = _interpret({**defaults, **_parse_parameters(lines)})
+    native_id, fields = interpret_parameters({**defaults, **_parse_parameters(lines)})
     if not end:
         return Parsed(native_id, fields, problem="truncated")
     if not is_wanted(fields, ms_levels):
@@ -132,8 +132,8 @@ def _parse_parameters(lines: Iterable[str]) -> dict[str, str]:
     return parameters
 
 
-def _interpret(parameters: dict[str, str]) -> tuple[str, dict[str, str]]:
-    """Return the native id and the fields."""
+def interpret_parameters(parameters: dict[str, str]) -> tuple[str, dict[str, str]]:
+    """Return the native id and the fields (`RawRecord.fields`) of parameters, by their keys in normal form."""
     native_id = native_id_of(parameters)
     fields: dict[str, str] = {}
     for key, value in parameters.items():
