@@ -25,6 +25,7 @@ from .evaluation_commands import register as register_evaluation
 from .pretrain.ending import end_process
 from .publish_commands import register as register_publish
 from .search_commands import register as register_search
+from .serve_commands import register as register_serve
 from .training_commands import register as register_training
 
 logger = logging.getLogger("ionbed")
@@ -262,6 +263,7 @@ def finetune(
 
 
 register_search(app, SEARCH)
+register_serve(app, SEARCH)
 register_training(app, TRAINING)
 register_publish(app, TRAINING)
 register_evaluation(app, EVALUATION)

@@ -21,7 +21,7 @@ from ionbed.errors import InputError
 COMMANDS = [
     ["data"], ["data", "list"], ["data", "get"], ["prepare"], ["split"], ["simulate"], ["pretrain"], ["finetune"],
     ["runs"], ["predict"], ["card"], ["push"], ["probe"],
-    ["embed"], ["index"], ["index", "build"], ["index", "info"], ["search"], ["evaluate"], ["task"], ["score"],
+    ["embed"], ["index"], ["index", "build"], ["index", "info"], ["search"], ["serve"], ["evaluate"], ["task"], ["score"],
     ["demo"], ["doctor"], ["configs"],
 ]  # fmt: skip
 

@@ -1,0 +1,102 @@
+"""The service as an ASGI application: its routes, its life from the loaded model to the last answer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from anyio import to_thread
+from fastapi import FastAPI
+
+from ... import __version__
+from ..queries import Query
+from . import routes_jobs, routes_library, routes_search
+from .batching import Batcher
+from .documentation import read_assets
+from .failures import RequestError, add_handlers
+from .jobs import Jobs
+from .metrics import Metrics
+from .middleware import Gate
+from .routes_about import about, health, plain
+from .searching import Answer, AnyIndex, SearchOptions, warm_up
+from .settings import ServiceSettings
+from .state import Service
+
+_DESCRIPTION = "Search tandem mass spectra (MS/MS) in an index: by file, by peak list, or in batch jobs."
+_BUSY_SECONDS = 0.5
+
+
+def create_app(index: AnyIndex, settings: ServiceSettings | None = None) -> FastAPI:
+    """Return the service over an index.
+
+    Parameters
+    ----------
+    index : Index or StructureIndex
+    settings : ServiceSettings, optional
+    """
+    service = _service(index, settings or ServiceSettings())
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        with tempfile.TemporaryDirectory(prefix="ionbed-serve-") as folder:
+            service.folder = Path(folder)
+            service.batcher.start()
+            await to_thread.run_sync(warm_up, index)
+            jobs = asyncio.create_task(service.jobs.work())
+            service.is_ready = True
+            try:
+                yield
+            finally:
+                service.is_ready = False
+                jobs.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await jobs
+                await to_thread.run_sync(service.batcher.stop, service.limits.seconds)
+
+    app = FastAPI(
+        title="ionbed",
+        version=__version__,
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.service = service
+    app.state.documentation = read_assets()
+    for router in (routes_search.router, routes_jobs.router, routes_library.router, about, health, plain):
+        app.include_router(router)
+    add_handlers(app)
+    app.add_middleware(Gate, service=service)
+    return app
+
+
+def _service(index: AnyIndex, settings: ServiceSettings) -> Service:
+    metrics = Metrics()
+    batcher = Batcher(
+        index,
+        metrics,
+        batch_spectra=settings.batch_spectra,
+        batch_seconds=settings.batch_seconds,
+        queued_spectra=settings.limits.queued_spectra,
+    )
+
+    async def read(path: Path, most: int) -> list[Query]:
+        return await service.read_queries(path, most)
+
+    async def search(queries: list[Query], options: SearchOptions) -> list[Answer]:
+        while True:
+            try:
+                return await batcher.search(queries, options, seconds=settings.limits.job_seconds)
+            except RequestError as error:
+                if error.status_code != 503:
+                    raise
+                await asyncio.sleep(_BUSY_SECONDS)  # requests go first
+
+    service: Any = Service(index, settings, metrics, batcher, Jobs(settings.limits, read, search, metrics), Path())
+    return service

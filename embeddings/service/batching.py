@@ -1,0 +1,145 @@
+"""One thread that owns the model: requests that wait at the same time are searched together."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from ...errors import InputError
+from ..queries import Query
+from .failures import RequestError
+from .metrics import Metrics
+from .searching import Answer, AnyIndex, SearchOptions, find
+
+logger = logging.getLogger("ionbed")
+
+
+@dataclass
+class _Waiting:
+    """Queries that wait for the model, and where their answers go."""
+
+    queries: Sequence[Query]
+    options: SearchOptions
+    future: Future[list[Answer]] = field(default_factory=Future)
+
+
+class Batcher:
+    """Searches for many requests, one batch after the other, in a thread of its own.
+
+    The first of the queries that wait opens a batch; others join it for ``batch_seconds`` or until there are
+    ``batch_spectra``. Queries with equal options are embedded and searched in one go; the answers do not depend on
+    which other queries were in the batch.
+
+    Parameters
+    ----------
+    index : Index or StructureIndex
+    metrics : Metrics
+    batch_spectra : int
+    batch_seconds : float
+    queued_spectra : int
+        That may wait; more are refused.
+    """
+
+    def __init__(
+        self, index: AnyIndex, metrics: Metrics, *, batch_spectra: int, batch_seconds: float, queued_spectra: int
+    ) -> None:
+        self._index, self._metrics = index, metrics
+        self._batch_spectra, self._batch_seconds, self._queued_spectra = batch_spectra, batch_seconds, queued_spectra
+        self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._num_waiting = 0
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._work, name="ionbed-model", daemon=True)
+
+    def start(self) -> None:
+        """Begin to work."""
+        self._thread.start()
+
+    def stop(self, seconds: float) -> None:
+        """Finish what waits, for at most so long."""
+        self._queue.put(None)
+        self._thread.join(seconds)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread works."""
+        return self._thread.is_alive()
+
+    async def search(self, queries: Sequence[Query], options: SearchOptions, *, seconds: float) -> list[Answer]:
+        """Return the answers to queries; they wait their turn.
+
+        Raises
+        ------
+        RequestError
+            Too many wait already, or it took longer than ``seconds``.
+        InputError
+            The index cannot be searched with these options.
+        """
+        with self._lock:
+            if self._num_waiting and self._num_waiting + len(queries) > self._queued_spectra:
+                raise RequestError(503, f"{self._num_waiting} spectra wait already; try again later", retry_after=2)
+            self._num_waiting += len(queries)
+            self._metrics.waiting.set(self._num_waiting)
+        waiting = _Waiting(queries, options)
+        self._queue.put(waiting)
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(waiting.future), seconds)
+        except TimeoutError:
+            raise RequestError(
+                503, f"the search took longer than {seconds:g} s; try again later, or with fewer spectra", retry_after=5
+            ) from None
+
+    def _work(self) -> None:
+        while batch := self._next_batch():
+            by_options: dict[SearchOptions, list[_Waiting]] = defaultdict(list)
+            for waiting in batch:
+                if waiting.future.set_running_or_notify_cancel():  # nobody waits any more for one that was cancelled
+                    by_options[waiting.options].append(waiting)
+            for options, together in by_options.items():
+                self._search(options, together)
+            with self._lock:
+                self._num_waiting -= sum(len(waiting.queries) for waiting in batch)
+                self._metrics.waiting.set(self._num_waiting)
+
+    def _next_batch(self) -> list[_Waiting]:
+        """Return what is searched next; nothing at the end."""
+        first = self._queue.get()
+        if first is None:
+            return []
+        batch, num_spectra = [first], len(first.queries)
+        closes = time.monotonic() + self._batch_seconds
+        while num_spectra < self._batch_spectra:
+            try:
+                following = self._queue.get(timeout=max(closes - time.monotonic(), 0.0))
+            except queue.Empty:
+                break
+            if following is None:
+                self._queue.put(None)  # for the next turn, after this batch
+                break
+            batch.append(following)
+            num_spectra += len(following.queries)
+        return batch
+
+    def _search(self, options: SearchOptions, together: Sequence[_Waiting]) -> None:
+        queries = [query for waiting in together for query in waiting.queries]
+        started = time.monotonic()
+        try:
+            answers = iter(find(self._index, queries, options))
+        except InputError as error:
+            for waiting in together:
+                waiting.future.set_exception(InputError(str(error)))
+            return
+        except Exception as error:
+            logger.exception("a search failed")
+            for waiting in together:
+                waiting.future.set_exception(error)
+            return
+        self._metrics.batch(len(queries), time.monotonic() - started)
+        for waiting in together:
+            waiting.future.set_result([next(answers) for _ in waiting.queries])

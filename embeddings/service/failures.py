@@ -1,0 +1,85 @@
+"""What a request can fail with: one line of JSON, whatever went wrong, and the status that says whose fault it was."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from ...errors import InputError
+
+logger = logging.getLogger("ionbed")
+
+_WORDS = {404: "there is nothing at this address", 405: "this address does not take this method"}
+
+
+class RequestError(HTTPException):
+    """A request that is not answered.
+
+    Parameters
+    ----------
+    status : int
+        413, 422, 429 or 503, mostly.
+    message : str
+        One line: what, where, how to mend.
+    retry_after : int or None
+        In s, where it may be tried again.
+    """
+
+    def __init__(self, status: int, message: str, *, retry_after: int | None = None) -> None:
+        headers = None if retry_after is None else {"Retry-After": str(retry_after)}
+        super().__init__(status, message, headers)
+
+
+def error_response(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
+    """Return ``{"error": message}``; ASCII only, so that any text of a client can stand in it."""
+    content = json.dumps({"error": " ".join(message.split())}).encode("ascii")
+    return Response(content, status, headers=dict(headers or {}), media_type="application/json")
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Make every error of ``app`` an `error_response`."""
+    app.add_exception_handler(HTTPException, _of_http)
+    app.add_exception_handler(RequestValidationError, _of_validation)
+    app.add_exception_handler(InputError, _of_input)
+    app.add_exception_handler(Exception, _of_program)
+
+
+def validation_message(errors: Any) -> str:
+    """Return the first of pydantic's errors in a line that names the field, and how many others there are."""
+    first, num_others = errors[0], len(errors) - 1
+    where = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path", "form"))
+    others = f" (and {num_others} more)" if num_others else ""
+    message = str(first["msg"]).replace("Value error, ", "")
+    reason = (first.get("ctx") or {}).get("error") if first["type"] == "json_invalid" else None
+    if reason is not None:
+        return f"the body is no JSON: {reason} at character {where}"
+    return f"{where}: {message}{others}" if where else f"{message}{others}"
+
+
+async def _of_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    message = str(error.detail)
+    if not isinstance(error, RequestError):  # the framework's own
+        message = _WORDS.get(error.status_code, message)
+    return error_response(error.status_code, message, error.headers)
+
+
+async def _of_validation(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return error_response(422, validation_message(error.errors()))
+
+
+async def _of_input(request: Request, error: Exception) -> Response:
+    return error_response(422, str(error))
+
+
+async def _of_program(request: Request, error: Exception) -> Response:
+    # The traceback is logged by the server; a client is told nothing of the inside.
+    return error_response(500, "the service failed; its log says why")

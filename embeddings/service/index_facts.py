@@ -1,0 +1,51 @@
+"""What can be told of an index to who searches it: its scores, what can be filtered, and an example."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import get_args
+
+from ...errors import InputError
+from ..hits import ScoreName
+from ..structure_hits import StructureScoreName
+from ..structure_index import StructureIndex
+from .searching import AnyIndex
+
+FILTERED = ("adduct", "instrument_type", "license")
+MOST_VALUES = 50
+
+
+def scores(index: AnyIndex) -> list[str]:
+    """Return the names of the scores that this index can rank by."""
+    found = []
+    for name in get_args(StructureScoreName if isinstance(index, StructureIndex) else ScoreName):
+        try:
+            if isinstance(index, StructureIndex):
+                index.score_name(name)
+            else:
+                index.check_score(name)
+        except InputError:
+            continue
+        found.append(name)
+    return found
+
+
+def default_score(index: AnyIndex) -> str:
+    """Return the score by which hits are ranked where none is named."""
+    return index.score_name() if isinstance(index, StructureIndex) else "cosine"
+
+
+def calibrated(index: AnyIndex) -> bool:
+    """Return whether hits have probabilities."""
+    return index.manifest.get("calibration") is not None
+
+
+def filter_values(index: AnyIndex) -> dict[str, list[str]]:
+    """Return the values of the columns that can be filtered, the most frequent first."""
+    if isinstance(index, StructureIndex):
+        return {}
+    table = index._columns(FILTERED)
+    return {
+        name: [value for value, _ in Counter(filter(None, table[name].to_pylist())).most_common(MOST_VALUES)]
+        for name in FILTERED
+    }

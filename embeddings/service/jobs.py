@@ -1,0 +1,186 @@
+"""Batch jobs: a file too large to be answered at once is searched in the background; its hits are fetched later."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import shutil
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ...errors import InputError
+from ..queries import Query
+from .failures import RequestError
+from .metrics import Metrics
+from .models import JobModel, JobState
+from .searching import Answer, SearchOptions
+from .settings import ServiceLimits
+
+logger = logging.getLogger("ionbed")
+
+QUERIES_AT_ONCE = 32
+"""Of one job; requests that come meanwhile have their turn in between."""
+
+ReadQueries = Callable[[Path, int], Awaitable[list[Query]]]
+SearchQueries = Callable[[list[Query], SearchOptions], Awaitable[list[Answer]]]
+
+
+@dataclass
+class Job:
+    """One file that is searched in the background.
+
+    Attributes
+    ----------
+    id : str
+        That nobody can guess.
+    path : Path
+        The upload, in a folder of its own.
+    options : SearchOptions
+    state : str
+    num_queries : int or None
+    answers : list of Answer
+    """
+
+    id: str
+    path: Path
+    options: SearchOptions
+    state: JobState = "queued"
+    num_queries: int | None = None
+    answers: list[Answer] = field(default_factory=list)
+    error: str | None = None
+    began: float | None = None
+    ended: float | None = None
+
+    def model(self, kept_seconds: float) -> JobModel:
+        """Return what a client is told."""
+        now = time.monotonic()
+        return JobModel(
+            id=self.id,
+            state=self.state,
+            queries=self.num_queries,
+            done=len(self.answers),
+            error=self.error,
+            seconds=0.0 if self.began is None else round((self.ended or now) - self.began, 3),
+            expires_in=None if self.ended is None else max(round(self.ended + kept_seconds - now, 1), 0.0),
+        )
+
+
+class Jobs:
+    """The jobs of one service, worked on one after the other.
+
+    Parameters
+    ----------
+    limits : ServiceLimits
+    read : callable
+        Reads the queries of a file, at most so many.
+    search : callable
+        Searches some of them.
+    metrics : Metrics
+    """
+
+    def __init__(self, limits: ServiceLimits, read: ReadQueries, search: SearchQueries, metrics: Metrics) -> None:
+        self._limits, self._read, self._search, self._metrics = limits, read, search, metrics
+        self._jobs: OrderedDict[str, Job] = OrderedDict()
+        self._waiting: asyncio.Queue[Job] = asyncio.Queue()
+        self._running: asyncio.Task[None] | None = None
+
+    def refuse_too_many(self) -> None:
+        """Raise `RequestError` if no further job is taken."""
+        self.forget_old()
+        if len(self._jobs) >= self._limits.jobs:
+            raise RequestError(
+                429, f"{len(self._jobs)} jobs are kept already; delete one, or come back", retry_after=60
+            )
+
+    def add(self, path: Path, options: SearchOptions) -> Job:
+        """Take a job; the folder of ``path`` is the job's from now on.
+
+        Raises
+        ------
+        RequestError
+            There are too many.
+        """
+        self.refuse_too_many()
+        job = Job(secrets.token_urlsafe(16), path, options)
+        self._jobs[job.id] = job
+        self._waiting.put_nowait(job)
+        self._count()
+        return job
+
+    def get(self, job_id: str) -> Job:
+        """Return a job.
+
+        Raises
+        ------
+        RequestError
+            There is none of this id, or it was forgotten.
+        """
+        self.forget_old()
+        if (job := self._jobs.get(job_id)) is None:
+            raise RequestError(404, "there is no job of this id; it may have expired")
+        return job
+
+    def delete(self, job_id: str) -> None:
+        """Cancel and forget a job."""
+        job = self.get(job_id)
+        del self._jobs[job_id]
+        if job.state == "running" and self._running is not None:
+            self._running.cancel()
+        job.state = "cancelled"
+        shutil.rmtree(job.path.parent, ignore_errors=True)
+        self._count()
+
+    def forget_old(self) -> None:
+        """Forget jobs that ended long ago."""
+        oldest = time.monotonic() - self._limits.job_kept_seconds
+        for job in [job for job in self._jobs.values() if job.ended is not None and job.ended < oldest]:
+            del self._jobs[job.id]
+        self._count()
+
+    async def work(self) -> None:
+        """Work on jobs as they come, until cancelled."""
+        while True:
+            job = await self._waiting.get()
+            if job.state == "cancelled":
+                continue
+            self._running = asyncio.create_task(self._work_on(job))
+            try:
+                await asyncio.wait({self._running})
+            except asyncio.CancelledError:
+                self._running.cancel()
+                raise
+            if not self._running.cancelled() and (error := self._running.exception()) is not None:
+                logger.error("a job failed", exc_info=error)
+
+    async def _work_on(self, job: Job) -> None:
+        job.state, job.began = "running", time.monotonic()
+        self._count()
+        try:
+            async with asyncio.timeout(self._limits.job_seconds):
+                queries = await self._read(job.path, self._limits.job_spectra)
+                job.num_queries = len(queries)
+                for start in range(0, len(queries), QUERIES_AT_ONCE):
+                    job.answers += await self._search(queries[start : start + QUERIES_AT_ONCE], job.options)
+            job.state = "done"
+        except TimeoutError:
+            job.state, job.error = "failed", f"took longer than {self._limits.job_seconds:g} s; send fewer spectra"
+        except (InputError, RequestError) as error:
+            job.state, job.error = "failed", " ".join(str(getattr(error, "detail", error)).split())
+        except asyncio.CancelledError:
+            job.state = "cancelled"
+            raise
+        except Exception:
+            job.state, job.error = "failed", "the service failed; its log says why"
+            raise
+        finally:
+            job.ended = time.monotonic()
+            shutil.rmtree(job.path.parent, ignore_errors=True)
+            self._count()
+
+    def _count(self) -> None:
+        for state in ("queued", "running", "done", "failed"):
+            self._metrics.jobs.labels(state).set(sum(job.state == state for job in self._jobs.values()))

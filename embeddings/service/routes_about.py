@@ -1,0 +1,98 @@
+"""The routes about the service: what the index is, an example, health, metrics, documentation and the page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from anyio import to_thread
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from ... import __version__
+from .answers import ERRORS
+from .documentation import Asset
+from .examples import example_query
+from .failures import RequestError
+from .index_facts import calibrated, default_score, filter_values, scores
+from .models import ExampleModel, HealthModel, InfoModel, Limits
+from .state import Service, ServiceOfRequest
+
+about = APIRouter(prefix="/api", tags=["about"], responses=ERRORS)
+health = APIRouter(prefix="/health", tags=["about"])
+plain = APIRouter(include_in_schema=False)
+
+FORMATS = ["json", "tsv", "gnps", "mztab", "jsonl"]
+
+
+@about.get("/info", response_model=InfoModel)
+async def info(service: ServiceOfRequest) -> InfoModel:
+    """Say what the index holds and what may be asked."""
+    return await _once(service, "info", _info)
+
+
+@about.get("/example", response_model=ExampleModel)
+async def example(service: ServiceOfRequest) -> ExampleModel:
+    """Return a query that the index itself holds, to try the search with."""
+    return await _once(service, "example", example_query)
+
+
+@health.get("/live", response_model=HealthModel)
+async def live() -> HealthModel:
+    """Answer, as long as the process can."""
+    return HealthModel(status="live")
+
+
+@health.get("/ready", response_model=HealthModel, responses={503: ERRORS[503]})
+async def ready(service: ServiceOfRequest) -> HealthModel:
+    """Say whether requests are welcome: the model is loaded, and the service was not told to end."""
+    if not (service.is_ready and service.batcher.is_alive):
+        raise RequestError(503, "the service is starting or ending", retry_after=5)
+    return HealthModel(status="ready")
+
+
+@plain.get("/metrics")
+async def metrics(service: ServiceOfRequest) -> Response:
+    """Return what Prometheus collects."""
+    return Response(service.metrics.exposition(), media_type=service.metrics.content_type)
+
+
+@plain.get("/docs")
+async def docs(request: Request) -> Response:
+    """Return the documentation of the routes."""
+    return _asset(request, "index.html")
+
+
+@plain.get("/docs/{name}")
+async def docs_file(request: Request, name: str) -> Response:
+    """Return a file of the documentation: one of those that were read at the start."""
+    return _asset(request, name)
+
+
+def _asset(request: Request, name: str) -> Response:
+    found: Asset | None = request.app.state.documentation.get(name)
+    if found is None:
+        raise RequestError(404, "there is nothing at this address")
+    return found.response(request)
+
+
+async def _once(service: Service, name: str, work_out: Any) -> Any:
+    if name not in service.told:
+        service.told[name] = await to_thread.run_sync(work_out, service)
+    return service.told[name]
+
+
+def _info(service: Service) -> InfoModel:
+    limits = {name: getattr(service.limits, name) for name in Limits.model_fields}
+    return InfoModel(
+        version=__version__,
+        index=service.index_model(),
+        scores=scores(service.index),
+        default_score=default_score(service.index),
+        filters=service.kind == "spectra",
+        filter_values=filter_values(service.index),
+        calibrated=calibrated(service.index),
+        usi=service.settings.usi_resolver is not None,
+        formats=FORMATS,
+        limits=Limits(**limits),
+        api_key=service.settings.api_key is not None,
+    )

@@ -1,0 +1,125 @@
+"""One search for many requests: queries of one set of options through the index, and the answers as they are sent."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .. import search as spectrum_search
+from .. import structure_search
+from ..hit_table import QueryResult
+from ..index import Index
+from ..queries import Query
+from ..search import HitRow
+from ..structure_index import StructureIndex
+from ..structure_search import StructureHitRow
+from .models import DEFAULT_PPM, OptionsModel, finite
+
+AnyIndex = Index | StructureIndex
+Row = HitRow | StructureHitRow
+Answer = QueryResult[Any]
+"""A query and its lines of the table of hits."""
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """How queries are searched; requests with equal options share a batch.
+
+    Attributes
+    ----------
+    k : int
+    precursor_ppm, precursor_da : float or None
+        Half-width of the window, one of the two; both None for an open search.
+    score : str or None
+        None for the index's own choice.
+    formula : str or None
+        Of an index of structures.
+    """
+
+    k: int = 10
+    precursor_ppm: float | None = DEFAULT_PPM
+    precursor_da: float | None = None
+    score: str | None = None
+    formula: str | None = None
+
+    @classmethod
+    def of_model(cls, model: OptionsModel) -> SearchOptions:
+        """Return the options that a request states."""
+        is_ppm = model.mode == "identity" and model.precursor_da is None
+        default = DEFAULT_PPM if model.precursor_ppm is None else model.precursor_ppm
+        return cls(model.k, default if is_ppm else None, model.precursor_da, model.score, model.formula)
+
+
+def find(index: AnyIndex, queries: Sequence[Query], options: SearchOptions) -> list[Answer]:
+    """Search queries and return an answer for each, in order; a query without a hit has one line, with a note.
+
+    Raises
+    ------
+    InputError
+        The index cannot be searched with these options.
+    """
+    # Ids are of one request only: within a batch of several they would be told apart by '#2'.
+    numbered = [dataclasses.replace(query, query_id=str(number)) for number, query in enumerate(queries)]
+    results = _results(index, iter(numbered), len(numbered), options)
+    return [_renamed(result, query.query_id) for result, query in zip(results, queries, strict=True)]
+
+
+def _renamed(result: Answer, query_id: str) -> Answer:
+    rows = [dataclasses.replace(row, query_id=query_id) for row in result.rows]
+    return dataclasses.replace(result, query_id=query_id, rows=rows)
+
+
+def _results(index: AnyIndex, queries: Iterator[Query], total: int, options: SearchOptions) -> Iterator[Answer]:
+    k = min(options.k, len(index))
+    if isinstance(index, StructureIndex):
+        return structure_search._find(
+            index, queries, total, k, options.precursor_ppm, options.formula, index.score_name(options.score)
+        )
+    return spectrum_search._find(index, queries, total, k, options.precursor_ppm, options.score or "cosine")
+
+
+def as_json(answer: Answer) -> dict[str, Any]:
+    """Return an answer in the words of `ionbed.embeddings.service.models.QueryModel`."""
+    spectrum, first = answer.spectrum, answer.rows[0]
+    warnings = getattr(first, "warnings", "")
+    told: dict[str, Any] = {
+        "query_id": answer.query_id,
+        "note": first.note,
+        "warnings": [part.strip() for part in warnings.split(";") if part.strip()],
+        "hits": [_row_as_json(row) for row in answer.rows if row.rank is not None],
+    }
+    if spectrum is not None:
+        told |= {
+            "precursor_mz": finite(spectrum.precursor_mz),
+            "charge": spectrum.charge,
+            "polarity": spectrum.polarity,
+            "adduct": spectrum.adduct,
+            "collision_energy": finite(spectrum.collision_energy),
+            "name": spectrum.name,
+            "peaks": peak_pairs(spectrum.mz, spectrum.intensity),
+        }
+    return told
+
+
+def peak_pairs(mz: Any, intensity: Any) -> list[list[float]]:
+    """Return [[m/z, intensity], ...] with the digits that float32 has."""
+    return [[round(m, 5), float(f"{i:.5g}")] for m, i in zip(mz.tolist(), intensity.tolist(), strict=True)]
+
+
+def _row_as_json(row: Row) -> dict[str, Any]:
+    return {
+        field.name: finite(value) if isinstance(value := getattr(row, field.name), float) else value
+        for field in dataclasses.fields(row)
+    }
+
+
+def warm_up(index: AnyIndex) -> None:
+    """Load what the first search would wait for: the model, and the code that is compiled at its first use."""
+    import numpy as np
+
+    from ...spectra.spectrum import Spectrum
+
+    spectrum = Spectrum("warm-up", 200.0, np.array([50.0, 100.0], np.float32), np.array([0.5, 1.0], np.float32))
+    find(index, [Query("warm-up", spectrum)], SearchOptions(k=1))
