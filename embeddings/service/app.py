@@ -22,6 +22,7 @@ from .failures import RequestError, add_handlers
 from .jobs import Jobs
 from .metrics import Metrics
 from .middleware import Gate
+from .page_routes import page_router
 from .routes_about import about, health, plain
 from .searching import Answer, AnyIndex, SearchOptions, warm_up
 from .settings import ServiceSettings
@@ -69,7 +70,7 @@ def create_app(index: AnyIndex, settings: ServiceSettings | None = None) -> Fast
     )
     app.state.service = service
     app.state.documentation = read_assets()
-    for router in (routes_search.router, routes_jobs.router, routes_library.router, about, health, plain):
+    for router in (routes_search.router, routes_jobs.router, routes_library.router, about, health, plain, page_router()):
         app.include_router(router)
     add_handlers(app)
     app.add_middleware(Gate, service=service)

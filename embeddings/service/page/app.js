@@ -1,0 +1,376 @@
+// The page: joins the query, the search, the tables and the opened hit.
+
+import { ServiceError, call, callJson, save, setKey } from "./api.js";
+import { announce, byId, el } from "./dom.js";
+import { openHit } from "./hit.js";
+import { linkTo, pack, unpack } from "./link.js";
+import {
+  FieldError, clearFilters, formAsLink, formFromLink, leastScore, mode, numFilters, readOptions,
+} from "./options.js";
+import { hasFile, pastedText, readQuery, setLimits, setSpectrum, setText, setUpQuery, showFieldError } from "./query.js";
+import { hitTable, nameOf, queryHead, queryTable } from "./results.js";
+import { MOST_SHOWN, search } from "./search.js";
+import { count } from "./words.js";
+
+const SUFFIXES = { tsv: "tsv", gnps: "tsv", mztab: "mztab", jsonl: "jsonl" };
+const SCORES = { cosine: "learned embedding", fused: "embedding and look-ups", predicted: "predicted spectra" };
+
+let found = null; // {queries, summary, download, wasFile}
+let currentQuery = 0;
+let opened = null; // {hit, panel}
+let running = null;
+
+/* ---- what the service is -------------------------------------------------------------------------------------- */
+
+async function describeService() {
+  try {
+    const info = await callJson("api/info");
+    const things = info.index.kind === "structures" ? "structures" : "library spectra";
+    const words = [`${info.index.size.toLocaleString("en")} ${things}`, info.calibrated ? "calibrated" : null, `ionbed ${info.version}`];
+    byId("index-line").textContent = words.filter(Boolean).join(" · ");
+    setLimits(info.limits);
+    byId("score").replaceChildren(...info.scores.map((name) => el("option", { value: name }, SCORES[name] ?? name)));
+    byId("score").value = info.default_score;
+    byId("score-field").hidden = info.scores.length < 2;
+    byId("filters").classList.toggle("of-structures", info.index.kind === "structures");
+    byId("filters").hidden = info.index.kind !== "structures" && !info.filters;
+    for (const [name, id] of [["adducts", "adducts"], ["instrument_types", "instruments"], ["licenses", "licenses"]]) {
+      byId(id).replaceChildren(...(info.filter_values?.[name] ?? []).map((value) => el("option", { value })));
+    }
+    byId("key-block").hidden = !info.api_key;
+  } catch (error) {
+    byId("index-line").textContent = "";
+    if (error.status === 401) askForKey();
+    else fail(error);
+  }
+}
+
+function askForKey() {
+  byId("key-block").hidden = false;
+  byId("api-key").focus();
+}
+
+/* ---- a search ------------------------------------------------------------------------------------------------- */
+
+async function run({ openRank = null, queryNumber = 0, focusResults = true } = {}) {
+  let query, options;
+  byId("alert").replaceChildren();
+  showFieldError(null);
+  try {
+    leastScore();
+    options = readOptions();
+    query = readQuery();
+  } catch (error) {
+    if (!(error instanceof FieldError)) throw error;
+    showFieldError(error);
+    announce(error.message);
+    return;
+  }
+  running?.abort(new DOMException("replaced", "AbortError"));
+  const controller = (running = new AbortController());
+  closeHit({ restoreFocus: false });
+  byId("stale").hidden = true;
+  const started = performance.now();
+  try {
+    showProgress({ words: "Searching…" });
+    const wasFile = hasFile();
+    const result = await search(query, options, {
+      signal: controller.signal, onProgress: showProgress,
+      onWait: (seconds) => showProgress({ words: `The service is busy; trying again in ${seconds} s.` }),
+    });
+    found = { ...result, queries: result.answer?.queries ?? [], numQueries: result.queries, wasFile };
+    currentQuery = Math.min(queryNumber, Math.max(0, found.queries.length - 1));
+    await keepLink();
+    showAnswer((performance.now() - started) / 1000);
+    const wanted = openRank === null ? null : shownHits().find((hit) => hit.rank === openRank);
+    if (wanted) showHit(wanted);
+    else if (focusResults) byId("answer-heading").focus({ preventScroll: innerWidth > 900 });
+  } catch (error) {
+    if (error.name !== "AbortError") fail(error, () => run());
+    else if (running === controller) announce("The search was cancelled.");
+  } finally {
+    if (running === controller) {
+      running = null;
+      hideProgress();
+    }
+  }
+}
+
+function showProgress({ words, done, total }) {
+  byId("start").hidden = true;
+  byId("progress-card").hidden = false;
+  byId("results").setAttribute("aria-busy", "true");
+  if (byId("progress-words").textContent !== words) byId("progress-words").textContent = words;
+  const bar = byId("progress");
+  if (total) {
+    bar.max = total;
+    bar.value = done;
+  } else bar.removeAttribute("value");
+  if (!total) announce(words);
+}
+
+function hideProgress() {
+  byId("progress-card").hidden = true;
+  byId("results").removeAttribute("aria-busy");
+  byId("start").hidden = Boolean(found) || byId("alert").childElementCount > 0;
+}
+
+function fail(error, again = null) {
+  if (error instanceof ServiceError && error.status === 401) askForKey();
+  else if (!(error instanceof ServiceError) && !(error instanceof Error)) throw error;
+  byId("alert").replaceChildren(el("div", { class: "callout error" },
+    el("p", {}, el("strong", {}, titleOf(error)), error.message),
+    again && error.status !== 401 ? el("button", { type: "button", onclick: again }, "Try again") : null));
+  byId("start").hidden = true;
+}
+
+function titleOf(error) {
+  if (error.status === 413) return "Too large. ";
+  if (error.status === 429 || error.status === 503) return "The service is busy. ";
+  if (error.status === 401) return "A key is needed. ";
+  if (error.status >= 400 && error.status < 500) return "This cannot be searched. ";
+  return "The search failed. ";
+}
+
+/* ---- the answer ----------------------------------------------------------------------------------------------- */
+
+const shownHits = () => {
+  const least = leastOrNull();
+  return (found.queries[currentQuery]?.hits ?? []).filter((hit) => least === null || hit.score >= least);
+};
+
+function leastOrNull() {
+  try {
+    return leastScore();
+  } catch {
+    return null;
+  }
+}
+
+function showAnswer(seconds = null) {
+  byId("start").hidden = true;
+  byId("answer").hidden = false;
+  const { queries } = found;
+  const number = found.answer ? queries.length : found.numQueries;
+  const withHits = queries.filter((query) => query.hits.length).length;
+  const parts = [count(number, "query", "queries")];
+  if (found.answer) parts.push(number === 1 ? count(queries[0].hits.length, "hit") : `${withHits.toLocaleString("en")} with hits`);
+  if (seconds !== null) parts.push(`${seconds.toFixed(seconds < 10 ? 2 : 0)} s`);
+  byId("answer-told").textContent = parts.join(" · ");
+  announce(`Results: ${parts.slice(0, 2).join(", ")}.`);
+  if (!found.answer) {
+    byId("queries").replaceChildren();
+    byId("query-head").replaceChildren(el("p", { class: "callout" },
+      `These are more than the ${MOST_SHOWN.toLocaleString("en")} queries that a page can show. Download them as a file.`));
+    byId("hits").replaceChildren();
+    return;
+  }
+  const table = queryTable(queries, { current: currentQuery, onOpen: chooseQuery });
+  byId("queries").replaceChildren(...(table ? [table] : []));
+  showQuery();
+}
+
+function chooseQuery(number) {
+  closeHit({ restoreFocus: false });
+  currentQuery = number;
+  const rows = byId("queries").querySelectorAll("tbody tr");
+  rows.forEach((row, place) => {
+    row.classList.toggle("current", place === number);
+    const button = row.querySelector("button");
+    if (place === number) button.setAttribute("aria-current", "true");
+    else button.removeAttribute("aria-current");
+  });
+  showQuery();
+  announce(`${found.queries[number].query_id}: ${count(shownHits().length, "hit")}`);
+}
+
+function showQuery() {
+  const query = found.queries[currentQuery];
+  if (!query) {
+    byId("query-head").replaceChildren(el("p", { class: "callout no-hit" }, "The file holds no MS/MS spectrum."));
+    byId("hits").replaceChildren();
+    return;
+  }
+  byId("queries").querySelectorAll("tbody tr")[currentQuery]?.classList.add("current");
+  byId("query-head").replaceChildren(queryHead(query, query.hits.length - shownHits().length));
+  showHits();
+}
+
+function showHits() {
+  const table = hitTable(found.queries[currentQuery], shownHits(), { current: opened?.hit, onOpen: showHit });
+  byId("hits").replaceChildren(...(table ? [table] : []));
+}
+
+function showHit(hit) {
+  opened?.panel.close();
+  const hits = shownHits();
+  const place = hits.indexOf(hit);
+  const to = (by) => (hits[place + by] ? () => showHit(hits[place + by]) : null);
+  opened = {
+    hit,
+    panel: openHit(byId("hit"), { query: found.queries[currentQuery], hit }, { previous: to(-1), next: to(1), close: () => closeHit() }),
+  };
+  showHits();
+  const row = byId("hits").querySelector(".current");
+  row?.scrollIntoView({ block: "nearest" });
+  byId("hit").scrollIntoView({ block: innerWidth > 900 ? "nearest" : "start", behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth" });
+  announce(`Hit ${hit.rank}: ${nameOf(hit)}`);
+  keepLink();
+}
+
+function closeHit({ restoreFocus = true } = {}) {
+  if (!opened) return;
+  const { rank } = opened.hit;
+  opened.panel.close();
+  opened = null;
+  if (found) showHits();
+  if (restoreFocus) byId("hits").querySelector(`button[data-rank="${rank}"]`)?.focus();
+  keepLink();
+}
+
+async function download(format, button) {
+  button.disabled = true;
+  try {
+    const response = await found.download(format);
+    save(await response.blob(), `hits.${SUFFIXES[format]}`);
+    announce(`hits.${SUFFIXES[format]} was downloaded.`);
+  } catch (error) {
+    fail(error);
+  } finally {
+    button.disabled = false;
+  }
+}
+
+/* ---- links ---------------------------------------------------------------------------------------------------- */
+
+async function fragment() {
+  const link = formAsLink();
+  link.set("q", await pack(pastedText()));
+  if (currentQuery) link.set("query", String(currentQuery + 1));
+  if (opened) link.set("hit", String(opened.hit.rank));
+  return link;
+}
+
+/** Keep what is shown in the address bar, where a link can hold it. */
+async function keepLink() {
+  if (!found) return;
+  const url = found.wasFile ? null : linkTo(await fragment());
+  history.replaceState(null, "", url ?? location.pathname + location.search);
+}
+
+async function copyLink() {
+  if (found.wasFile) {
+    notice("A link holds what was pasted, not a file: the service keeps no upload. Paste the spectrum instead, or send the file along.");
+    return;
+  }
+  const url = linkTo(await fragment());
+  if (!url) {
+    notice("The pasted text is too long for a link. Send it as a file.");
+    return;
+  }
+  try {
+    await navigator.clipboard.writeText(url);
+    notice("The link was copied. It holds the query and the options; nothing is stored by the service.");
+  } catch {
+    const field = el("input", { readonly: true, value: url, "aria-label": "Link", class: "link-field" });
+    notice("Copy this link: ", field);
+    field.select();
+  }
+}
+
+function notice(...words) {
+  byId("alert").replaceChildren(el("div", { class: "callout" }, el("p", {}, ...words),
+    el("button", { type: "button", class: "quiet", onclick: () => byId("alert").replaceChildren() }, "Dismiss")));
+}
+
+async function restore() {
+  const link = new URLSearchParams(location.hash.slice(1));
+  if (!link.has("q")) return;
+  const whole = (name) => (/^\d{1,6}$/.test(link.get(name) ?? "") ? Number(link.get(name)) : null);
+  try {
+    setText(await unpack(link.get("q")));
+  } catch {
+    fail(new Error("This link is damaged: its spectrum cannot be read. Ask for it again, or paste the peaks."));
+    return;
+  }
+  formFromLink(link);
+  tellOptions();
+  await run({ openRank: whole("hit"), queryNumber: Math.max(0, (whole("query") ?? 1) - 1), focusResults: false });
+}
+
+/* ---- the form ------------------------------------------------------------------------------------------------- */
+
+function tellOptions() {
+  const isOpen = mode() === "open";
+  byId("mode-told").textContent = isOpen
+    ? "What is it like? Analogues of any mass."
+    : "Which of these is it? Candidates of the query’s mass.";
+  byId("tolerance-field").hidden = isOpen;
+  const filters = numFilters();
+  byId("filter-count").textContent = filters ? `${filters} set` : "";
+}
+
+function changed() {
+  tellOptions();
+  if (found && !running) byId("stale").hidden = false;
+}
+
+async function example() {
+  try {
+    const spectrum = await callJson("api/example");
+    setSpectrum(spectrum);
+    await run();
+  } catch (error) {
+    fail(error, example);
+  }
+}
+
+function setUp() {
+  setUpQuery(changed);
+  const form = byId("search-form");
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    run();
+  });
+  form.addEventListener("input", (event) => {
+    if (event.target.id === "api-key") setKey(event.target.value.trim());
+    else if (event.target.id === "filter-score") {
+      tellOptions();
+      if (found?.answer) {
+        closeHit({ restoreFocus: false });
+        showQuery();
+      }
+    } else if (event.target.id !== "peaks" && event.target.id !== "file") changed();
+  });
+  byId("peaks").addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+      event.preventDefault();
+      run();
+    }
+  });
+  byId("api-key").addEventListener("change", describeService);
+  byId("example").addEventListener("click", example);
+  byId("start-example").addEventListener("click", example);
+  byId("again").addEventListener("click", () => run());
+  byId("cancel").addEventListener("click", () => running?.abort(new DOMException("cancelled", "AbortError")));
+  byId("filters-clear").addEventListener("click", () => { clearFilters(); changed(); });
+  byId("copy-link").addEventListener("click", copyLink);
+  byId("skip-link").addEventListener("click", (event) => {
+    event.preventDefault(); // the fragment is the link's
+    byId("results").focus();
+  });
+  for (const button of document.querySelectorAll("[data-format]")) {
+    button.addEventListener("click", () => download(button.dataset.format, button));
+  }
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape") return;
+    if (running) byId("cancel").click();
+    else closeHit();
+  });
+  addEventListener("hashchange", restore);
+  tellOptions();
+}
+
+setUp();
+await describeService();
+await restore();

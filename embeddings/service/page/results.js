@@ -1,0 +1,200 @@
+// The tables: queries, and the hits of one query. Every query is shown, one without a hit with its reason.
+
+import { el, rove } from "./dom.js";
+import { charge, count, fixed, formula, isNumber, percent, plain } from "./words.js";
+
+const SHOWN_AT_FIRST = 100;
+
+/** The ppm of a hit among spectra, or among structures. */
+export const ppmOf = (hit) => hit.precursor_error_ppm ?? hit.mass_error_ppm;
+export const idOf = (hit) => hit.library_id ?? hit.id ?? "";
+export const nameOf = (hit) => hit.name || idOf(hit) || hit.formula || "unnamed";
+
+/** Warnings of a query as a list, however the service gives them. */
+export function warningsOf(query) {
+  const said = query.warnings ?? query.hits?.[0]?.warnings ?? [];
+  return (Array.isArray(said) ? said : String(said).split(/;\s*/)).filter(Boolean);
+}
+
+/** The level of a confidence in words (“level 3: …”), or "". */
+export function levelOf(words) {
+  return /level (\d[ab]?)/i.exec(words ?? "")?.[1] ?? "";
+}
+
+/** “probable structure by library match (level 2a)” as its parts: the level, and what it means. */
+export function confidenceParts(words) {
+  const level = levelOf(words);
+  const meaning = (words ?? "").replace(/\(?level \d[ab]?\)?:?\s*/i, "").trim();
+  return [level, meaning];
+}
+
+function badge(words) {
+  const [level, meaning] = confidenceParts(words);
+  if (!words) return el("span", { class: "muted" }, "–");
+  return el("span", { class: "confidence", title: words },
+    level ? el("span", { class: "level", "data-level": level[0] }, `level ${level}`) : null,
+    el("span", { class: "meaning" }, meaning));
+}
+
+function table(caption, columns, rows, classes) {
+  const head = el("tr", { role: "row" }, columns.map((column) =>
+    el("th", { scope: "col", role: "columnheader", class: column.class, title: column.about }, column.title)));
+  return el("table", { role: "table", class: classes }, el("caption", { class: "visually-hidden" }, caption),
+    el("thead", { role: "rowgroup" }, head), el("tbody", { role: "rowgroup" }, rows));
+}
+
+function cells(columns, thing) {
+  return columns.map((column) =>
+    el(column.header ? "th" : "td", {
+      role: column.header ? "rowheader" : "cell", scope: column.header ? "row" : null, class: column.class,
+      "data-label": column.label ?? column.title,
+    }, column.cell(thing)));
+}
+
+/** A row is opened by its button, or by a click anywhere in it that selects no text. */
+function openedByClick(row, button) {
+  row.addEventListener("click", (event) => {
+    if (!event.target.closest("button, a") && !String(getSelection())) button.click();
+  });
+  return row;
+}
+
+/** The queries of an answer, or null where there is only one. */
+export function queryTable(queries, { current, onOpen }) {
+  if (queries.length < 2) return null;
+  const opener = (query) => el("button", {
+    type: "button", class: "row-opener", "aria-current": queries[current] === query ? "true" : null,
+    onclick: () => onOpen(queries.indexOf(query)),
+  }, query.query_id);
+  const columns = [
+    { title: "Query", header: true, cell: opener },
+    { title: "m/z", class: "number", cell: (query) => fixed(query.precursor_mz, 4) },
+    { title: "Charge", class: "number", cell: (query) => charge(query.charge, query.polarity) },
+    { title: "Peaks", class: "number", cell: (query) => String(query.num_peaks ?? query.peaks?.length ?? "–") },
+    { title: "Best hit", class: "wide", cell: (query) => best(query) },
+    { title: "Score", class: "number", cell: (query) => fixed(query.hits[0]?.score, 3, { unknown: "" }) },
+    { title: "Confidence", class: "words", cell: (query) => (query.hits.length ? badge(query.hits[0].confidence) : "") },
+  ];
+  const box = el("div", { class: "scroll queries", role: "region", "aria-label": "Queries", tabindex: "-1" });
+  const body = table("Queries and the best hit of each", columns, [], "list");
+  const rows = body.tBodies[0];
+  const buttons = [];
+  const add = (from, to) => {
+    for (const query of queries.slice(from, to)) {
+      const row = el("tr", { role: "row", class: query.hits.length ? "" : "without" }, cells(columns, query));
+      const button = row.querySelector("button.row-opener");
+      buttons.push(button);
+      rows.append(openedByClick(row, button));
+    }
+    rove(rows, buttons);
+  };
+  add(0, Math.max(SHOWN_AT_FIRST, current + 1));
+  box.append(body);
+  if (queries.length > buttons.length) {
+    const more = el("button", { type: "button", class: "quiet" });
+    const tell = () => {
+      more.textContent = `Show ${Math.min(SHOWN_AT_FIRST, queries.length - buttons.length)} more of ${queries.length.toLocaleString("en")}`;
+    };
+    more.addEventListener("click", () => {
+      const first = buttons.length;
+      add(first, first + SHOWN_AT_FIRST);
+      buttons[first]?.focus();
+      if (buttons.length >= queries.length) more.remove();
+      else tell();
+    });
+    tell();
+    box.append(el("p", { class: "more" }, more));
+  }
+  return box;
+}
+
+function best(query) {
+  const [hit] = query.hits;
+  if (!hit) return el("span", { class: "note" }, query.note || "no hit");
+  return el("span", {}, nameOf(hit), " ", el("span", { class: "muted" }, formula(hit.formula)));
+}
+
+/** What is known of a query, its warnings, and why it has no hit. */
+export function queryHead(query, numHidden) {
+  const facts = [
+    isNumber(query.precursor_mz) ? `m/z ${fixed(query.precursor_mz, 4)}` : null,
+    query.charge || query.polarity ? `charge ${charge(query.charge, query.polarity)}` : null,
+    query.adduct || null,
+    isNumber(query.collision_energy) ? `${plain(query.collision_energy)} eV` : null,
+    query.peaks ? count(query.peaks.length, "peak") : null,
+  ].filter(Boolean);
+  const head = el("div", { class: "query-head" },
+    el("h3", {}, query.query_id || "Query"), el("p", { class: "muted" }, facts.join(" · ")));
+  for (const warning of warningsOf(query)) {
+    head.append(el("p", { class: "callout warning" }, el("strong", {}, "With care: "), warning));
+  }
+  if (query.note) head.append(el("p", { class: query.hits.length ? "callout" : "callout no-hit" },
+    query.hits.length ? query.note : el("strong", {}, `No hit: ${query.note}`)));
+  if (numHidden) head.append(el("p", { class: "muted" },
+    `${count(numHidden, "hit")} below the least score ${numHidden === 1 ? "is" : "are"} not shown.`));
+  return head;
+}
+
+function scoreCell(hit, highest) {
+  const share = isNumber(hit.score) && highest > 0 ? Math.max(0, Math.min(1, hit.score / highest)) : 0;
+  const meter = el("span", { class: "meter", "aria-hidden": "true" }, el("span"));
+  meter.firstChild.style.setProperty("--share", String(share));
+  return [fixed(hit.score, 3), meter];
+}
+
+function difference(hit) {
+  if (!isNumber(hit.mass_difference)) return "–";
+  if (Math.abs(hit.mass_difference) < 0.00005) return "0";
+  const words = [fixed(hit.mass_difference, 4, { sign: true })];
+  if (hit.difference_formula) words.push(" ", el("span", { class: "delta" }, formula(hit.difference_formula)));
+  return words;
+}
+
+/** The hits of one query; `onOpen(hit)` when one is chosen. */
+export function hitTable(query, hits, { current, onOpen }) {
+  if (!hits.length) return null;
+  const any = (test) => hits.some(test);
+  const structures = any((hit) => hit.mass_error_ppm !== undefined);
+  const highest = Math.max(1, ...hits.map((hit) => hit.score ?? 0));
+  const opener = (hit) => [
+    el("button", {
+      type: "button", class: "row-opener", "aria-current": hit === current ? "true" : null, "data-rank": hit.rank,
+      onclick: () => onOpen(hit),
+    }, nameOf(hit)),
+    el("span", { class: "sub" }, hit.predicted ? el("span", { class: "tag" }, "predicted") : null,
+      nameOf(hit) === idOf(hit) ? null : idOf(hit)),
+  ];
+  const columns = [
+    { title: "#", label: "Rank", class: "rank", cell: (hit) => String(hit.rank) },
+    { title: structures ? "Structure" : "Library spectrum", header: true, class: "wide", cell: opener },
+    { title: "Score", class: "number score", cell: (hit) => scoreCell(hit, highest) },
+    any((hit) => isNumber(hit.probability)) && {
+      title: "Prob.", label: "Probability", class: "number", cell: (hit) => percent(hit.probability),
+      about: "Probability that this hit’s molecule is the query’s, from the calibration of the index",
+    },
+    { title: "Formula", cell: (hit) => (hit.formula ? formula(hit.formula) : "–") },
+    { title: "Adduct", cell: (hit) => hit.adduct || "–" },
+    !structures && { title: "eV", label: "Energy, eV", class: "number", cell: (hit) => plain(hit.collision_energy) },
+    { title: "ppm", label: "Error, ppm", class: "number", cell: (hit) => ppmWords(hit) },
+    any((hit) => isNumber(hit.mass_difference)) && {
+      title: "Δ mass, Da", class: "number", cell: difference, about: "Neutral mass of the query minus the library’s",
+    },
+    any((hit) => isNumber(hit.matched_peaks)) && {
+      title: "Matched", label: "Matched peaks", class: "number", cell: (hit) => plain(hit.matched_peaks),
+    },
+    any((hit) => hit.confidence) && { title: "Confidence", class: "words", cell: (hit) => badge(hit.confidence) },
+  ].filter(Boolean);
+  const rows = hits.map((hit) => {
+    const row = el("tr", { role: "row", class: hit === current ? "current" : "" }, cells(columns, hit));
+    return openedByClick(row, row.querySelector("button.row-opener"));
+  });
+  const body = table(`Hits of ${query.query_id || "the query"}, best first`, columns, rows, "list hit-list");
+  rove(body.tBodies[0], rows.map((row) => row.querySelector("button.row-opener")));
+  return el("div", { class: "scroll", role: "region", "aria-label": "Hits", tabindex: "-1" }, body);
+}
+
+function ppmWords(hit) {
+  const ppm = ppmOf(hit);
+  if (!isNumber(ppm)) return "–";
+  return Math.abs(ppm) < 1000 ? fixed(ppm, 1, { sign: true }) : "far";
+}
