@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 from anyio import to_thread
 from fastapi import FastAPI
@@ -23,6 +22,7 @@ from .jobs import Jobs
 from .metrics import Metrics
 from .middleware import Gate
 from .page_routes import page_router
+from .readers import Readers
 from .routes_about import about, health, plain
 from .searching import Answer, AnyIndex, SearchOptions, warm_up
 from .settings import ServiceSettings
@@ -47,6 +47,7 @@ def create_app(index: AnyIndex, settings: ServiceSettings | None = None) -> Fast
         with tempfile.TemporaryDirectory(prefix="ionbed-serve-") as folder:
             service.folder = Path(folder)
             service.batcher.start()
+            await service.readers.start(service.folder)
             await to_thread.run_sync(warm_up, index)
             jobs = asyncio.create_task(service.jobs.work())
             service.is_ready = True
@@ -58,6 +59,7 @@ def create_app(index: AnyIndex, settings: ServiceSettings | None = None) -> Fast
                 with contextlib.suppress(asyncio.CancelledError):
                     await jobs
                 await to_thread.run_sync(service.batcher.stop, service.limits.seconds)
+                await service.readers.stop()
 
     app = FastAPI(
         title="ionbed",
@@ -70,7 +72,15 @@ def create_app(index: AnyIndex, settings: ServiceSettings | None = None) -> Fast
     )
     app.state.service = service
     app.state.documentation = read_assets()
-    for router in (routes_search.router, routes_jobs.router, routes_library.router, about, health, plain, page_router()):
+    for router in (
+        routes_search.router,
+        routes_jobs.router,
+        routes_library.router,
+        about,
+        health,
+        plain,
+        page_router(),
+    ):
         app.include_router(router)
     add_handlers(app)
     app.add_middleware(Gate, service=service)
@@ -79,6 +89,7 @@ def create_app(index: AnyIndex, settings: ServiceSettings | None = None) -> Fast
 
 def _service(index: AnyIndex, settings: ServiceSettings) -> Service:
     metrics = Metrics()
+    readers = Readers(settings.readers, settings.limits)
     batcher = Batcher(
         index,
         metrics,
@@ -88,7 +99,7 @@ def _service(index: AnyIndex, settings: ServiceSettings) -> Service:
     )
 
     async def read(path: Path, most: int) -> list[Query]:
-        return await service.read_queries(path, most)
+        return await readers.read(path, most, seconds=settings.limits.job_seconds)
 
     async def search(queries: list[Query], options: SearchOptions) -> list[Answer]:
         while True:
@@ -99,5 +110,5 @@ def _service(index: AnyIndex, settings: ServiceSettings) -> Service:
                     raise
                 await asyncio.sleep(_BUSY_SECONDS)  # requests go first
 
-    service: Any = Service(index, settings, metrics, batcher, Jobs(settings.limits, read, search, metrics), Path())
-    return service
+    jobs = Jobs(settings.limits, read, search, metrics)
+    return Service(index, settings, metrics, batcher, readers, jobs, Path())
