@@ -1,4 +1,4 @@
-"""The documentation at ``/docs``: Swagger UI from an installed package, read once; a client names a file, never a path."""
+"""The documentation at ``/docs``: Swagger UI from an installed package, read once; no path of a client is opened."""
 
 from __future__ import annotations
 

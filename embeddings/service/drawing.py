@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
-from .failures import RequestError
+from ...errors import InputError
 
 LARGEST_MOLECULE = 250
 """Heavy atoms: laying out larger ones takes seconds, and nobody could read them."""
 WIDTH, HEIGHT = 320, 220
 
 
-@lru_cache(maxsize=512)
 def svg_of(smiles: str) -> str:
     """Return the drawing of a structure.
 
     Raises
     ------
-    RequestError
+    InputError
         RDKit cannot read it, or it is too large.
     """
     from rdkit import Chem, rdBase
@@ -32,7 +29,7 @@ def svg_of(smiles: str) -> str:
             if mol is None or not mol.GetNumAtoms():
                 raise ValueError
             if mol.GetNumAtoms() > LARGEST_MOLECULE:
-                raise RequestError(422, f"smiles: has more than the {LARGEST_MOLECULE} atoms that are drawn")
+                raise InputError(f"smiles: has more than the {LARGEST_MOLECULE} atoms that are drawn")
             drawer = rdMolDraw2D.MolDraw2DSVG(WIDTH, HEIGHT)
             options = drawer.drawOptions()
             options.clearBackground = False
@@ -40,4 +37,4 @@ def svg_of(smiles: str) -> str:
             drawer.FinishDrawing()
             return str(drawer.GetDrawingText()).replace("encoding='iso-8859-1'", "encoding='utf-8'", 1)
     except (ValueError, RuntimeError, UnicodeError):
-        raise RequestError(422, "smiles: RDKit cannot read this structure") from None
+        raise InputError("smiles: RDKit cannot read this structure") from None

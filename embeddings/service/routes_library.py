@@ -11,7 +11,6 @@ from starlette.responses import Response
 
 from ..structure_index import StructureIndex
 from .answers import ERRORS
-from .drawing import svg_of
 from .failures import RequestError
 from .mirror import library_spectrum
 from .models import LibraryEntry, finite
@@ -54,7 +53,7 @@ async def structure(
 
 
 async def _drawing(service: Service, smiles: str) -> Response:
-    svg = await to_thread.run_sync(svg_of, smiles)
+    svg = await service.readers.draw(smiles)
     # A drawing may be opened by itself, where nothing but its own styles should have any effect.
     headers = {
         "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'",

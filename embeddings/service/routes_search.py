@@ -83,7 +83,7 @@ async def search_file(
     started = time.monotonic()
     wanted = checked_options(service, options)
     async with kept_upload(file, service.folder) as path:
-        queries = await service.read_queries(path, service.limits.spectra)
+        queries = await service.readers.read(path, service.limits.spectra, seconds=service.limits.seconds / 2)
     return await _answer(service, queries, wanted, format, started)
 
 

@@ -6,17 +6,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
-from anyio import to_thread
 from fastapi import Depends, Request
 
 from ...errors import InputError
-from ..queries import Query, queries_of
 from ..structure_index import StructureIndex
 from .batching import Batcher
-from .failures import RequestError
 from .jobs import Jobs
 from .metrics import Metrics
 from .models import IndexModel
+from .readers import Readers
 from .searching import AnyIndex, SearchOptions
 from .settings import ServiceLimits, ServiceSettings
 
@@ -31,6 +29,7 @@ class Service:
     settings : ServiceSettings
     metrics : Metrics
     batcher : Batcher
+    readers : Readers
     jobs : Jobs
     folder : Path
         Where uploads lie while they are read; of this process alone.
@@ -44,6 +43,7 @@ class Service:
     settings: ServiceSettings
     metrics: Metrics
     batcher: Batcher
+    readers: Readers
     jobs: Jobs
     folder: Path
     is_ready: bool = False
@@ -68,16 +68,6 @@ class Service:
             raise InputError("formula: this index holds spectra, which are searched by precursor m/z; leave it out")
         self.index.check_score(cast(Any, options.score or "cosine"))
 
-    async def read_queries(self, path: Path, most: int) -> list[Query]:
-        """Return the queries of a file, at most so many.
-
-        Raises
-        ------
-        RequestError
-            There are none, or more, or the file cannot be read.
-        """
-        return await to_thread.run_sync(_read, path, most)
-
     def index_model(self) -> IndexModel:
         """Return what answers say of the index."""
         manifest = self.index.manifest
@@ -95,14 +85,3 @@ def _service_of(request: Request) -> Service:
 
 
 ServiceOfRequest = Annotated[Service, Depends(_service_of)]
-
-
-def _read(path: Path, most: int) -> list[Query]:
-    queries = []
-    for query in queries_of(path)[0]:
-        if len(queries) == most:
-            raise RequestError(413, f"the file holds more than {most:,} spectra")
-        queries.append(query)
-    if not queries:
-        raise RequestError(422, "the file holds no MS/MS spectra")
-    return queries
