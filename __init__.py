@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .embeddings.matchms_similarity import as_matchms_similarity as as_matchms_similarity
     from .embeddings.structure_index import StructureIndex as StructureIndex
     from .encoder.loading import load_model as load_model
+    from .encoder.modeling_ionbed import IonbedModel as IonbedModel
     from .errors import InputError as InputError
     from .spectra.matchms_spectra import from_matchms as from_matchms
     from .spectra.matchms_spectra import to_matchms as to_matchms
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Index": ".embeddings.index",
     "InputError": ".errors",
+    "IonbedModel": ".encoder.modeling_ionbed",
     "Spectrum": ".spectra.spectrum",
     "StructureIndex": ".embeddings.structure_index",
     "as_matchms_similarity": ".embeddings.matchms_similarity",

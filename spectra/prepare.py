@@ -27,6 +27,7 @@ from ..errors import InputError
 from ..progress import progress
 from .cleaning import CleaningOptions
 from .curation_report import write_report
+from .dataset_card import write_dataset_card
 from .grades import GradeOptions
 from .label_table import read_record_labels
 from .near_duplicates import NearDuplicateOptions
@@ -213,6 +214,7 @@ def _prepare(
             "near_duplicates": asdict(options.near_duplicates),
         },
     )
+    write_dataset_card(folder, counts)
     described = [describe_input(path) for path in inputs]
     if input_files(inputs) != list(files):
         raise InputError("prepare: an input was changed while it was read; run again when nothing writes to the inputs")

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from ..artifacts import MANIFEST, read_manifest, sha256_of_file
 from ..errors import InputError
 from .columns import SpectrumColumns
+from .matchms_spectra import as_spectra
 from .spectrum import METADATA_FIELDS, Spectrum
 
 _TEXT = pa.string()
@@ -54,8 +55,8 @@ SHARD_NAME = "spectra-{:05d}.parquet"
 
 
 def table_from_spectra(spectra: Iterable[Spectrum]) -> pa.Table:
-    """Return a table of `SCHEMA` with one row per spectrum."""
-    spectra = list(spectra)
+    """Return a table of `SCHEMA` with one row per spectrum; those of matchms go through `from_matchms`."""
+    spectra = list(as_spectra(spectra))
     columns: dict[str, Any] = {name: [getattr(s, name) for s in spectra] for name in METADATA_FIELDS}
     peaks = SpectrumColumns.from_spectra(spectra)
     offsets = pa.array(peaks.offsets, pa.int32())

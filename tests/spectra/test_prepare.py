@@ -70,7 +70,7 @@ def test_any_number_of_workers_writes_the_same_bytes(libraries: list[Path], tmp_
         prepare(libraries, tmp_path / f"store-{count}", options=SMALL_SHARDS, workers=count)
     one = content(tmp_path / "store-1")
     shards = [f"spectra-{i:05d}.parquet" for i in range(4)]
-    assert set(one) == {*shards, "dropped.tsv", "files.tsv", "manifest.json", "report.html"}
+    assert set(one) == {*shards, "README.md", "dropped.tsv", "files.tsv", "manifest.json", "report.html"}
     assert one == content(tmp_path / "store-2") == content(tmp_path / "store-3")
 
 
