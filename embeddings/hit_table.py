@@ -93,6 +93,11 @@ class SearchSummary:
             return
         self.queries += 1
 
+    def count_query(self, rows: Sequence[Row]) -> None:
+        """Count the query of these lines."""
+        if rows:
+            self.count(rows[0])
+
     def __str__(self) -> str:
         """Return one line."""
         told = self.without_hits.most_common(NOTES_TOLD)

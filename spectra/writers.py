@@ -23,7 +23,13 @@ def write_mgf(spectra: Iterable[Spectrum], path: str | os.PathLike[str]) -> int:
     return _write(spectra, path, format_mgf)
 
 
-def format_msp(spectrum: Spectrum, *, annotations: Sequence[str] = (), comment: str | None = None) -> str:
+Entries = Sequence[tuple[str, object]]
+"""Keys of a record and their values; those that are None are not written."""
+
+
+def format_msp(
+    spectrum: Spectrum, *, annotations: Sequence[str] = (), comment: str | None = None, more: Entries = ()
+) -> str:
     """Return one MSP record, an empty line at its end.
 
     Parameters
@@ -32,6 +38,8 @@ def format_msp(spectrum: Spectrum, *, annotations: Sequence[str] = (), comment: 
         One text per peak, written in quotes after it; or none.
     comment : str, optional
         For a predicted spectrum a sentence that says so is written in any case.
+    more : sequence of (str, object)
+        Further keys and their values.
     """
     entries = (
         ("Name", spectrum.name or spectrum.spectrum_id),
@@ -53,6 +61,7 @@ def format_msp(spectrum: Spectrum, *, annotations: Sequence[str] = (), comment: 
         ("License", spectrum.license),
         ("USI", spectrum.usi),
         ("Predicted", "true" if spectrum.predicted else None),
+        *more,
         ("Comment", comment or _comment(spectrum)),
         ("Num Peaks", len(spectrum)),
     )
@@ -61,8 +70,8 @@ def format_msp(spectrum: Spectrum, *, annotations: Sequence[str] = (), comment: 
     return "\n".join(lines) + "\n\n"
 
 
-def format_mgf(spectrum: Spectrum) -> str:
-    """Return one MGF record, an empty line at its end."""
+def format_mgf(spectrum: Spectrum, *, more: Entries = ()) -> str:
+    """Return one MGF record, an empty line at its end, with ``more`` keys and their values."""
     charge = None if spectrum.charge is None else f"{abs(spectrum.charge)}{'+' if spectrum.charge > 0 else '-'}"
     entries = (
         ("TITLE", spectrum.native_id or spectrum.spectrum_id),
@@ -83,6 +92,7 @@ def format_mgf(spectrum: Spectrum) -> str:
         ("LICENSE", spectrum.license),
         ("USI", spectrum.usi),
         ("PREDICTED", "true" if spectrum.predicted else None),
+        *more,
         ("COMMENT", _comment(spectrum)),
     )
     lines = [f"{key}={_one_line(value)}" for key, value in entries if value is not None]
