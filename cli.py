@@ -22,6 +22,7 @@ from .console import examples
 from .data_commands import data_app
 from .errors import InputError
 from .evaluation_commands import register as register_evaluation
+from .network_commands import register as register_network
 from .pretrain.ending import end_process
 from .publish_commands import register as register_publish
 from .search_commands import register as register_search
@@ -263,6 +264,7 @@ def finetune(
 
 
 register_search(app, SEARCH)
+register_network(app, SEARCH)
 register_serve(app, SEARCH)
 register_training(app, TRAINING)
 register_publish(app, TRAINING)

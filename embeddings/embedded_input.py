@@ -1,0 +1,121 @@
+"""Spectra with their embeddings, of a saved index or of anything that is read: what networks and maps are made of."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from ..artifacts import MANIFEST, read_object_or_empty
+from ..spectra.columns import SpectrumColumns
+from ..spectra.store import Store
+from .index import Index
+from .index_folder import COMMAND, Embedder, is_store
+
+METADATA = (
+    *("spectrum_id", "name", "precursor_mz", "charge", "polarity", "adduct", "retention_time", "collision_energy"),
+    *("instrument_type", "formula", "smiles", "inchikey", "chemical_class", "laboratory", "license", "predicted"),
+    *("source_file", "native_id", "usi"),
+)
+"""Columns of the store that are told of a spectrum."""
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddedSpectra:
+    """Spectra in the order of precursor m/z and id, whatever the order that they were read in.
+
+    Attributes
+    ----------
+    vectors : float32 array of shape (n_spectra, dim)
+        Rows of unit length.
+    polarity : int8 array of shape (n_spectra,)
+        +1, -1, or 0 where unknown.
+    metadata : pyarrow.Table of n_spectra rows
+        `METADATA`.
+    model : Embedder
+        That made the vectors.
+    model_hash : str
+    num_without_peaks : int
+        Spectra that were left out.
+    """
+
+    vectors: np.ndarray
+    polarity: np.ndarray
+    metadata: pa.Table
+    model: Embedder
+    model_hash: str
+    num_without_peaks: int
+    _columns: Callable[[], SpectrumColumns]
+
+    def __len__(self) -> int:
+        """Return the number of spectra."""
+        return len(self.vectors)
+
+    def columns(self) -> SpectrumColumns:
+        """Return the peaks and conditions of all spectra."""
+        return self._columns()
+
+
+def is_index(path: str | os.PathLike[str]) -> bool:
+    """Return whether ``path`` is a folder that 'ionbed index build' wrote."""
+    return read_object_or_empty(Path(path) / MANIFEST).get("command") == COMMAND
+
+
+def embedded_spectra(
+    input: str | os.PathLike[str], load_model: Callable[[], Embedder] | None = None
+) -> EmbeddedSpectra:
+    """Return the spectra of a saved index with its vectors, or embed those of a store or of anything that is read.
+
+    Parameters
+    ----------
+    input : path
+    load_model : callable, optional
+        Returns the model to embed with; of a saved index it must be the model of the index, and is not needed.
+
+    Raises
+    ------
+    InputError
+        The input cannot be read, is an index of structures, or holds no spectrum with peaks; or the model is not that
+        of the index.
+    """
+    from ..spectra.readers import read
+
+    if is_index(input):
+        return of_index(Index.open(input, None if load_model is None else load_model()))
+    source = Store(input) if is_store(input) else read(input)
+    return of_index(Index.build(_load_default() if load_model is None else load_model(), source, progress=True))
+
+
+def of_index(index: Index) -> EmbeddedSpectra:
+    """Return the spectra of an index."""
+    table = index._columns(METADATA)
+    precursor_mz, names = table["precursor_mz"].to_numpy(), table["spectrum_id"].to_pylist()
+    order = np.lexsort((np.argsort(np.argsort(np.array(names, object), kind="stable")), precursor_mz))
+    vectors, polarity = index.vectors, index.polarity
+    is_ordered = bool((order == np.arange(len(order))).all())
+    if not is_ordered:
+        vectors, polarity, table = vectors[order], polarity[order], table.take(pa.array(order))
+
+    def columns() -> SpectrumColumns:
+        found = SpectrumColumns.from_table(index._columns(SpectrumColumns.TABLE_COLUMNS))
+        return found if is_ordered else found.take(order)
+
+    return EmbeddedSpectra(
+        vectors=vectors,
+        polarity=polarity,
+        metadata=table,
+        model=index.model,
+        model_hash=index.manifest["model_hash"],
+        num_without_peaks=index.manifest["counts"]["dropped"].get("no-peaks", 0),
+        _columns=columns,
+    )
+
+
+def _load_default() -> Embedder:
+    from ..encoder.loading import load_model
+
+    return load_model()

@@ -1,0 +1,244 @@
+"""Networks: edges and nodes of known spectra, the same whatever their order; files that are whole, or not there."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from pathlib import Path
+
+import networkx as nx
+import numpy as np
+import pytest
+
+from ionbed import cli
+from ionbed.embeddings import network as network_module
+from ionbed.embeddings.embedded_input import embedded_spectra, of_index
+from ionbed.embeddings.index import Index
+from ionbed.embeddings.network import NetworkOptions, build_network, network
+from ionbed.errors import InputError
+from ionbed.spectra.spectrum import Spectrum
+from ionbed.spectra.writers import write_mgf
+
+from .conftest import CountSketchModel, random_spectrum
+
+
+def like(spectrum: Spectrum, spectrum_id: str, noise: float, **changes) -> Spectrum:
+    """A spectrum with the same peaks at somewhat other intensities."""
+    rng = np.random.default_rng(int.from_bytes(spectrum_id.encode(), "little") % 2**32)
+    intensity = spectrum.intensity * np.exp(noise * rng.normal(size=len(spectrum))).astype(np.float32)
+    return dataclasses.replace(spectrum, spectrum_id=spectrum_id, intensity=intensity / intensity.max(), **changes)
+
+
+@pytest.fixture(scope="module")
+def families() -> list[Spectrum]:
+    """Twelve families of spectra that share their peaks, from 1 to 12 members, in no order."""
+    rng = np.random.default_rng(5)
+    spectra = []
+    for family in range(12):
+        first = random_spectrum(
+            rng, f"F{family:02d}-00", precursor_mz=200.0 + family, polarity=1, charge=1, adduct="[M+H]+",
+            name=f"compound <{family}> & \x0b more", inchikey=f"{'ABCDEFGHIJKL'[family] * 14}-UHFFFAOYSA-N",
+        )  # fmt: skip
+        spectra.append(first)
+        for member in range(1, family + 1):
+            spectra.append(
+                like(first, f"F{family:02d}-{member:02d}", 0.2, precursor_mz=first.precursor_mz + 14.01565 * member,
+                     name=None, retention_time=float(member), predicted=member % 2 == 1)
+            )  # fmt: skip
+    return [spectra[i] for i in rng.permutation(len(spectra))]
+
+
+@pytest.fixture(scope="module")
+def index(families) -> Index:
+    return Index.build(CountSketchModel(dim=64), families)
+
+
+@pytest.fixture(scope="module")
+def saved(index, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("index") / "library"
+    index.save(folder)
+    return folder
+
+
+def edges_by_id(made) -> dict[tuple[str, str], float]:
+    names = made.nodes["spectrum_id"].to_pylist()
+    ends = zip(made.edges["source"].to_pylist(), made.edges["target"].to_pylist(), strict=True)
+    return {(names[a], names[b]): s for (a, b), s in zip(ends, made.edges["score"].to_pylist(), strict=True)}
+
+
+def test_families_are_components(index):
+    made = build_network(of_index(index), NetworkOptions(k=20, min_score=0.75))
+    nodes = made.nodes.to_pylist()
+    families = {}
+    for node in nodes:
+        families.setdefault(node["spectrum_id"][:3], set()).add(node["component"])
+    assert all(len(of) == 1 for of in families.values())
+    assert len({next(iter(of)) for of in families.values()}) == 12
+    assert {n["component_size"] for n in nodes if n["spectrum_id"].startswith("F11")} == {12}
+    assert made.counts == {
+        "spectra": 78, "edges": len(made.edges), "components": 11, "largest": 12, "singletons": 1,
+        "singletons_kept": 1, "capped": 0, "hits": -1, "no_peaks": 0,
+    }  # fmt: skip
+    named = {n["spectrum_id"]: n for n in nodes}
+    assert named["F03-01"]["name"] == "F03-01" and named["F03-01"]["compound_name"] is None
+    assert named["F03-00"]["name"] == named["F03-00"]["compound_name"] == "compound <3> & \x0b more"
+    assert sum(n["degree"] for n in nodes) == 2 * len(made.edges)
+
+
+def test_edges_say_their_score_and_precursor_difference(index):
+    made = build_network(of_index(index), NetworkOptions(k=20))
+    vectors = dict(zip(index.metadata["spectrum_id"].to_pylist(), index.vectors, strict=True))
+    mz = dict(zip(*(made.nodes[name].to_pylist() for name in ("spectrum_id", "precursor_mz")), strict=True))
+    found = edges_by_id(made)
+    assert found
+    for (a, b), score in found.items():
+        assert score == pytest.approx(float(vectors[a] @ vectors[b]), abs=1e-6) and score >= np.float32(0.7)
+        assert mz[a] <= mz[b]
+    differences = [mz[b] - mz[a] for a, b in found]
+    assert made.edges["precursor_difference"].to_pylist() == pytest.approx(differences, abs=1e-6)
+    assert made.edges["score"].to_pylist() == sorted(found.values(), reverse=True)
+
+
+def test_a_network_does_not_depend_on_the_order_of_its_spectra(families):
+    model = CountSketchModel(dim=64)
+    options = NetworkOptions(k=3, max_component=5)
+    one = build_network(of_index(Index.build(model, families)), options)
+    other = build_network(of_index(Index.build(model, families[::-1])), options)
+    assert one.nodes.equals(other.nodes)
+    assert one.edges.equals(other.edges)
+
+
+def test_the_cap_and_singletons(index):
+    made = build_network(of_index(index), NetworkOptions(k=20, max_component=4, keep_singletons=False))
+    assert 2 <= max(made.nodes["component_size"].to_pylist()) <= 4
+    assert made.counts["capped"] > 0
+    assert len(made.nodes) == made.counts["spectra"] - made.counts["singletons"] < 78
+    assert min(made.nodes["degree"].to_pylist()) >= 1
+    names = made.nodes["spectrum_id"].to_pylist()
+    assert all(a[:3] == b[:3] for a, b in edges_by_id(made)), names
+
+
+def test_polarities_are_not_joined():
+    rng = np.random.default_rng(0)
+    first = random_spectrum(rng, "a", polarity=1)
+    spectra = [first, like(first, "b", 0.01, polarity=-1), like(first, "c", 0.01, polarity=None)]
+    made = build_network(of_index(Index.build(CountSketchModel(), spectra)))
+    assert {tuple(sorted(ends)) for ends in edges_by_id(made)} == {("a", "c"), ("b", "c")}
+
+
+def test_graphml_and_tables_say_the_same(saved, index, tmp_path):
+    out, nodes_out, edges_out = tmp_path / "n.graphml", tmp_path / "nodes.tsv", tmp_path / "edges.tsv"
+    options = NetworkOptions(k=4)
+    made = network(saved, out, options, library=None, load_model=lambda: index.model, nodes_out=nodes_out)
+    network(saved, edges_out, options, load_model=lambda: index.model)
+    graph = nx.read_graphml(out)
+    assert graph.number_of_nodes() == 78 and graph.number_of_edges() == len(made.edges) > 50
+    assert graph.graph["k"] == 4 and graph.graph["score"] == "cosine"
+    with open(nodes_out, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file, dialect="excel-tab"))
+    assert [row["spectrum_id"] for row in rows] == [graph.nodes[f"n{i}"]["spectrum_id"] for i in range(78)]
+    for row, (_, data) in zip(rows, sorted(graph.nodes(data=True), key=lambda of: int(of[0][1:])), strict=True):
+        assert float(row["precursor_mz"]) == data["precursor_mz"]
+        assert row["component"] == str(data["component"])
+        assert row["predicted"] == str(data["predicted"]).lower()
+        assert row["retention_time"] == ("" if "retention_time" not in data else str(data["retention_time"]))
+    with open(edges_out, newline="", encoding="utf-8") as file:
+        edges = {(row["source"], row["target"]): float(row["score"]) for row in csv.DictReader(file, delimiter="\t")}
+    names = {node: data["spectrum_id"] for node, data in graph.nodes(data=True)}
+    for a, b, data in graph.edges(data=True):
+        ends = (names[a], names[b]) if (names[a], names[b]) in edges else (names[b], names[a])
+        assert edges.pop(ends) == pytest.approx(data["score"], abs=1e-6)
+    assert not edges
+
+
+def test_library_hits(saved, index, families, tmp_path):
+    queries = [like(s, f"q-{s.spectrum_id}", 0.05, name=None) for s in families if s.name]
+    queries.append(random_spectrum(np.random.default_rng(9), "far", precursor_mz=999.0, polarity=1))
+    library = Index.open(saved, index.model)
+    made = build_network(of_index(Index.build(index.model, queries)), library=library)
+    nodes = {node["spectrum_id"]: node for node in made.nodes.to_pylist()}
+    assert nodes["q-F05-00"]["hit_library_id"] == "F05-00"
+    assert nodes["q-F05-00"]["hit_name"] == "compound <5> & \x0b more"
+    assert nodes["q-F05-00"]["hit_score"] > 0.9
+    assert abs(nodes["q-F05-00"]["hit_precursor_error_ppm"]) < 1e-6
+    assert nodes["far"]["hit_library_id"] is None and nodes["far"]["hit_score"] is None
+    assert made.counts["hits"] == 12 and "12 spectra with a library hit" in str(made)
+
+
+def test_library_of_another_model(index, saved, families):
+    """Spectra are embedded again with the model of the library."""
+    library = Index.open(saved, index.model)
+    one = build_network(of_index(Index.build(CountSketchModel(seed=3), families)), library=library)
+    two = build_network(of_index(Index.build(index.model, families)), library=library)
+    assert one.nodes["hit_library_id"].equals(two.nodes["hit_library_id"])
+    assert one.nodes["hit_score"].equals(two.nodes["hit_score"])
+
+
+def test_a_file_of_spectra_and_an_index_give_one_network(tmp_path, families, index, saved):
+    path = tmp_path / "spectra.mgf"
+    write_mgf(families, path)
+    read = build_network(embedded_spectra(path, lambda: index.model))
+    opened = build_network(embedded_spectra(saved, lambda: index.model))
+    assert edges_by_id(read) == pytest.approx(edges_by_id(opened), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"k": 0}, "neighbours is 0"),
+        ({"min_score": 1.5}, "least score is 1.5"),
+        ({"max_component": 1}, "cap is 1"),
+        ({"max_component": -3}, "cap is -3"),
+        ({"score": "entropy"}, "cosine, fused"),
+    ],
+)
+def test_options_out_of_range(options, message):
+    with pytest.raises(InputError, match=message):
+        NetworkOptions(**options)
+
+
+def test_wrong_files_are_named(saved, index, tmp_path):
+    def run(out, **rest):
+        return network(saved, out, load_model=lambda: index.model, **rest)
+
+    with pytest.raises(InputError, match="its ending tells no format"):
+        run(tmp_path / "graph.json")
+    with pytest.raises(InputError, match="is a .tsv"):
+        run(tmp_path / "graph.graphml", nodes_out=tmp_path / "nodes.csv")
+    with pytest.raises(InputError, match="name two files"):
+        run(tmp_path / "a.tsv", nodes_out=tmp_path / "a.tsv")
+    with pytest.raises(InputError, match="lies in the input"):
+        run(saved / "graph.graphml")
+    with pytest.raises(InputError, match="no fused score"):
+        run(tmp_path / "graph.graphml", options=NetworkOptions(score="fused"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failure_leaves_what_was_there(saved, index, tmp_path, monkeypatch):
+    out = tmp_path / "graph.graphml"
+    out.write_text("before")
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("killed here")
+
+    monkeypatch.setattr("ionbed.embeddings.graphml._data", fail)
+    with pytest.raises(RuntimeError, match="killed here"):
+        network(saved, out, load_model=lambda: index.model)
+    assert out.read_text() == "before" and [p.name for p in tmp_path.iterdir()] == ["graph.graphml"]
+
+
+def test_the_command(tmp_path, families, capsys):
+    from ionbed.encoder.configuration_ionbed import IonbedConfig
+    from ionbed.encoder.modeling_ionbed import IonbedModel
+
+    model, path, out = tmp_path / "model", tmp_path / "spectra.mgf", tmp_path / "net.graphml"
+    IonbedModel(IonbedConfig(hidden_size=32, num_layers=1, num_heads=4)).save_pretrained(model)
+    write_mgf(families, path)
+    words = ["network", str(path), "--out", str(out), "--model", str(model), "--k", "3", "--no-singletons"]
+    assert cli.main(words) == 0
+    printed, log = capsys.readouterr()
+    assert printed == "" and "78 spectra" in log
+    assert nx.read_graphml(out).graph["k"] == 3
+    assert cli.main(["network", str(path), "--out", str(tmp_path / "net.json"), "--model", str(model)]) == 2
+    assert "its ending tells no format" in capsys.readouterr().err
+    assert network_module.MIN_SCORES["cosine"] == 0.7
