@@ -21,8 +21,8 @@ from ionbed.errors import InputError
 COMMANDS = [
     ["data"], ["data", "list"], ["data", "get"], ["prepare"], ["split"], ["simulate"], ["pretrain"], ["finetune"],
     ["runs"], ["predict"], ["card"], ["push"], ["probe"],
-    ["embed"], ["index"], ["index", "build"], ["index", "info"], ["search"], ["serve"], ["network"], ["evaluate"], ["task"],
-    ["score"], ["demo"], ["doctor"], ["configs"],
+    ["embed"], ["index"], ["index", "build"], ["index", "info"], ["search"], ["serve"], ["network"], ["evaluate"],
+    ["task"], ["score"], ["demo"], ["doctor"], ["configs"],
 ]  # fmt: skip
 
 

@@ -40,11 +40,11 @@ def families() -> list[Spectrum]:
             name=f"compound <{family}> & \x0b more", inchikey=f"{'ABCDEFGHIJKL'[family] * 14}-UHFFFAOYSA-N",
         )  # fmt: skip
         spectra.append(first)
-        for member in range(1, family + 1):
-            spectra.append(
-                like(first, f"F{family:02d}-{member:02d}", 0.2, precursor_mz=first.precursor_mz + 14.01565 * member,
-                     name=None, retention_time=float(member), predicted=member % 2 == 1)
-            )  # fmt: skip
+        spectra += [
+            like(first, f"F{family:02d}-{member:02d}", 0.2, precursor_mz=first.precursor_mz + 14.01565 * member,
+                 name=None, retention_time=float(member), predicted=member % 2 == 1)
+            for member in range(1, family + 1)
+        ]  # fmt: skip
     return [spectra[i] for i in rng.permutation(len(spectra))]
 
 
@@ -203,7 +203,7 @@ def test_wrong_files_are_named(saved, index, tmp_path):
 
     with pytest.raises(InputError, match="its ending tells no format"):
         run(tmp_path / "graph.json")
-    with pytest.raises(InputError, match="is a .tsv"):
+    with pytest.raises(InputError, match=r"is a \.tsv"):
         run(tmp_path / "graph.graphml", nodes_out=tmp_path / "nodes.csv")
     with pytest.raises(InputError, match="name two files"):
         run(tmp_path / "a.tsv", nodes_out=tmp_path / "a.tsv")
