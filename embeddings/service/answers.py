@@ -10,9 +10,9 @@ from anyio import to_thread
 from starlette.responses import Response
 
 from ..hit_table import SearchSummary
-from .exporting import MEDIA_TYPES, exported
+from .exporting import FILE_NAMES, MEDIA_TYPES, exported
 from .models import ErrorModel, Format
-from .searching import Answer, as_json
+from .searching import Answer, SearchOptions, as_json
 from .state import Service
 
 _RETRY_HEADER = {"Retry-After": {"description": "In s.", "schema": {"type": "integer"}}}
@@ -50,10 +50,14 @@ def summary_of(answers: Sequence[Answer]) -> SearchSummary:
     return summary
 
 
-async def answer_response(service: Service, answers: Sequence[Answer], format: Format, seconds: float) -> Response:
+async def answer_response(
+    service: Service, answers: Sequence[Answer], options: SearchOptions, format: Format, seconds: float
+) -> Response:
     """Return the hits in a format; written in a thread, as there may be many."""
     if format != "json":
-        return await file_response(service, answers, format)
+        content = await to_thread.run_sync(exported, answers, format, service, options)
+        headers = {"Content-Disposition": f'attachment; filename="{FILE_NAMES[format]}"'}
+        return Response(content, headers=headers, media_type=MEDIA_TYPES[format])
 
     def write() -> bytes:
         summary = summary_of(answers)
@@ -70,10 +74,3 @@ async def answer_response(service: Service, answers: Sequence[Answer], format: F
         return json.dumps(told, allow_nan=False, separators=(",", ":")).encode("ascii")
 
     return Response(await to_thread.run_sync(write), media_type="application/json")
-
-
-async def file_response(service: Service, answers: Sequence[Answer], format: Format) -> Response:
-    """Return the hits as a file for the disk."""
-    content = await to_thread.run_sync(exported, answers, format, service)
-    headers = {"Content-Disposition": f'attachment; filename="hits.{format}"'}
-    return Response(content, headers=headers, media_type=MEDIA_TYPES[format])

@@ -21,6 +21,7 @@ from .failures import RequestError, add_handlers
 from .jobs import Jobs
 from .metrics import Metrics
 from .middleware import Gate
+from .openapi import document
 from .page_routes import page_router
 from .readers import Readers
 from .routes_about import about, health, plain
@@ -69,6 +70,7 @@ def create_app(index: AnyIndex, settings: ServiceSettings | None = None) -> Fast
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
     )
     app.state.service = service
     app.state.documentation = read_assets()
@@ -82,6 +84,8 @@ def create_app(index: AnyIndex, settings: ServiceSettings | None = None) -> Fast
         page_router(),
     ):
         app.include_router(router)
+    documented = document(app, needs_key=service.settings.api_key is not None)
+    app.openapi = lambda: documented  # type: ignore[method-assign]  # the way that FastAPI names for it
     add_handlers(app)
     app.add_middleware(Gate, service=service)
     return app

@@ -1,35 +1,35 @@
-"""Hits in the formats of 'ionbed search', as bytes."""
+"""Hits in the formats that 'ionbed search' writes, as bytes."""
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from .. import search as spectrum_search
-from .. import structure_search
-from ..hit_table import write_rows
-from ..structure_index import StructureIndex
-from .failures import RequestError
-from .models import Format
-from .searching import Answer
+from ..exports.formats import MEDIA_TYPES, SUFFIXES, Format, write_stream
+from ..exports.search_run import SearchRun
+from .index_facts import default_score
+from .searching import Answer, SearchOptions
 
 if TYPE_CHECKING:
     from .state import Service
 
-MEDIA_TYPES = {
-    "tsv": "text/tab-separated-values",
-    "gnps": "text/tab-separated-values",
-    "mztab": "text/tab-separated-values",
-    "jsonl": "application/x-ndjson",
+FILE_NAMES: dict[Format, str] = {
+    name: f"hits.{name}{suffix}" if name == "gnps" else f"hits{suffix}" for name, suffix in SUFFIXES.items()
 }
+"""What a browser calls the file that it saves."""
+
+__all__ = ["FILE_NAMES", "MEDIA_TYPES", "Format", "exported"]
 
 
-def exported(answers: Sequence[Answer], format: Format, service: Service) -> bytes:
-    """Return the file that 'ionbed search' would write of these answers."""
-    module = structure_search if isinstance(service.index, StructureIndex) else spectrum_search
-    if format != "tsv":
-        raise RequestError(422, f"format: {format} is not written yet; ask for tsv or json")
+def exported(answers: Sequence[Answer], format: Format, service: Service, options: SearchOptions) -> bytes:
+    """Return the file that 'ionbed search' would write of these answers; it names no place of this machine."""
+    stated: dict[str, Any] = dataclasses.asdict(options)
+    stated["score"] = options.score or default_score(service.index)
+    if options.filters is not None:
+        stated["filters"] = str(options.filters)
+    run = SearchRun.of(service.index, None, stated, private=True)
     text = io.StringIO()
-    write_rows((row for answer in answers for row in answer.rows), text, module.COLUMNS, module.NUMBER_FORMATS)
-    return text.getvalue().encode()
+    write_stream(answers, text, format, run)
+    return text.getvalue().encode("utf-8", "replace")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import get_args
 
+import numpy as np
+
 from ...errors import InputError
 from ..hits import ScoreName
 from ..structure_hits import StructureScoreName
@@ -13,6 +15,8 @@ from .searching import AnyIndex
 
 FILTERED = ("adduct", "instrument_type", "license")
 MOST_VALUES = 50
+ROWS_LOOKED_AT = 20_000
+"""Evenly over the library: what is rarer than one in these is not offered, though it can be asked for."""
 
 
 def scores(index: AnyIndex) -> list[str]:
@@ -44,8 +48,13 @@ def filter_values(index: AnyIndex) -> dict[str, list[str]]:
     """Return the values of the columns that can be filtered, the most frequent first."""
     if isinstance(index, StructureIndex):
         return {}
-    table = index._columns(FILTERED)
+    table = index.rows(np.unique(np.linspace(0, index.num_rows - 1, ROWS_LOOKED_AT).astype(np.int64)), FILTERED)
     return {
         name: [value for value, _ in Counter(filter(None, table[name].to_pylist())).most_common(MOST_VALUES)]
         for name in FILTERED
     }
+
+
+def num_rows(index: AnyIndex) -> int:
+    """Return the number of rows, those included that were deleted and are no hits any more."""
+    return len(index) if isinstance(index, StructureIndex) else index.num_rows

@@ -10,6 +10,7 @@ from anyio import to_thread
 from ...spectra.spectrum import Spectrum
 from ..index import Index
 from .failures import RequestError
+from .index_facts import num_rows
 from .models import Match, MirrorAnswer, MirrorRequest, SpectrumModel
 from .searching import peak_pairs
 from .uploads import query_of_peaks
@@ -45,8 +46,8 @@ def library_spectrum(service: Service, row: int) -> Spectrum:
     index = service.index
     if not isinstance(index, Index):
         raise RequestError(422, "this index holds structures, and no spectra of them")
-    if row >= len(index):
-        raise RequestError(404, f"there is no row {row}; the index has {len(index):,}")
+    if row >= num_rows(index):
+        raise RequestError(404, f"there is no row {row}; the index has {num_rows(index):,}")
     return index.spectra([row])[0]
 
 

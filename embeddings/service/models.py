@@ -17,7 +17,7 @@ Energy = Annotated[float, Field(ge=0, lt=1e6, allow_inf_nan=False, description="
 Mode = Literal["identity", "open"]
 Score = Literal["cosine", "fused", "predicted"]
 Polarity = Literal[-1, 1]
-Format = Literal["json", "tsv", "gnps", "mztab", "jsonl"]
+Format = Literal["json", "tsv", "gnps", "mztab", "jsonl", "mgf", "msp"]
 JobState = Literal["queued", "running", "done", "failed", "cancelled"]
 
 DEFAULT_PPM = 10.0
@@ -86,7 +86,7 @@ class SpectrumModel(_Request):
 
     precursor_mz: Mz
     peaks: list[Peak] = Field(min_length=1, max_length=1_000_000, description="[[m/z, intensity], ...], in any order.")
-    charge: Annotated[int, Field(ge=-100, le=100)] | None = Field(None, description="Signed as the polarity, or not.")
+    charge: Annotated[int, Field(ge=-100, le=100)] | None = Field(None, description="Negative in negative mode; 1 and more say how many, and the polarity of which sign.")
     polarity: Polarity | None = None
     adduct: Text | None = Field(None, description="For example [M+H]+.")
     collision_energy: Energy | None = None

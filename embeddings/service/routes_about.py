@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 from anyio import to_thread
 from fastapi import APIRouter, Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from ... import __version__
 from .answers import ERRORS
@@ -14,14 +14,12 @@ from .documentation import Asset
 from .examples import example_query
 from .failures import RequestError
 from .index_facts import calibrated, default_score, filter_values, scores
-from .models import ExampleModel, HealthModel, InfoModel, Limits
+from .models import ExampleModel, Format, HealthModel, InfoModel, Limits
 from .state import Service, ServiceOfRequest
 
 about = APIRouter(prefix="/api", tags=["about"], responses=ERRORS)
-health = APIRouter(prefix="/health", tags=["about"])
+health = APIRouter(tags=["about"])
 plain = APIRouter(include_in_schema=False)
-
-FORMATS = ["json", "tsv", "gnps", "mztab", "jsonl"]
 
 
 @about.get("/info", response_model=InfoModel)
@@ -36,13 +34,13 @@ async def example(service: ServiceOfRequest) -> ExampleModel:
     return await _once(service, "example", example_query)
 
 
-@health.get("/live", response_model=HealthModel)
+@health.get("/health/live", response_model=HealthModel)
 async def live() -> HealthModel:
     """Answer, as long as the process can."""
     return HealthModel(status="live")
 
 
-@health.get("/ready", response_model=HealthModel, responses={503: ERRORS[503]})
+@health.get("/health/ready", response_model=HealthModel, responses={503: ERRORS[503]})
 async def ready(service: ServiceOfRequest) -> HealthModel:
     """Say whether requests are welcome: the model is loaded, and the service was not told to end."""
     if not (service.is_ready and service.batcher.is_alive):
@@ -50,7 +48,7 @@ async def ready(service: ServiceOfRequest) -> HealthModel:
     return HealthModel(status="ready")
 
 
-@plain.get("/metrics")
+@health.get("/metrics", response_class=PlainTextResponse, responses=ERRORS)
 async def metrics(service: ServiceOfRequest) -> Response:
     """Return what Prometheus collects."""
     return Response(service.metrics.exposition(), media_type=service.metrics.content_type)
@@ -92,7 +90,7 @@ def _info(service: Service) -> InfoModel:
         filter_values=filter_values(service.index),
         calibrated=calibrated(service.index),
         usi=service.settings.usi_resolver is not None,
-        formats=FORMATS,
+        formats=list(get_args(Format)),
         limits=Limits(**limits),
         api_key=service.settings.api_key is not None,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from anyio import to_thread
 from fastapi import APIRouter, Query
@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from .answers import ERRORS, FORMAT_RESPONSES, answer_response
 from .failures import RequestError
-from .models import Format, JobModel, SearchAnswer
+from .models import ErrorModel, Format, JobModel, SearchAnswer
 from .routes_search import FormOptions, SpectraFile, checked_options
 from .state import ServiceOfRequest
 from .uploads import copy_upload
@@ -22,6 +22,9 @@ from .uploads import copy_upload
 router = APIRouter(prefix="/api/jobs", tags=["jobs"], responses=ERRORS)
 
 JobId = Annotated[str, PathParameter(max_length=50, pattern=r"^[A-Za-z0-9_-]+$")]
+
+
+NOT_DONE: dict[int | str, dict[str, Any]] = {409: {"model": ErrorModel, "description": "The job is not done."}}
 
 
 @router.post("", status_code=202, response_model=JobModel)
@@ -44,7 +47,7 @@ async def job_state(service: ServiceOfRequest, job_id: JobId) -> JobModel:
     return service.jobs.get(job_id).model(service.limits.job_kept_seconds)
 
 
-@router.get("/{job_id}/hits", response_model=SearchAnswer, responses={**FORMAT_RESPONSES, 409: ERRORS[422]})
+@router.get("/{job_id}/hits", response_model=SearchAnswer, responses={**FORMAT_RESPONSES, **NOT_DONE})
 async def job_hits(
     service: ServiceOfRequest, job_id: JobId, format: Annotated[Format, Query(description="Of the answer.")] = "json"
 ) -> Response:
@@ -53,7 +56,7 @@ async def job_hits(
     if job.state != "done":
         raise RequestError(409, f"the job is {job.state}; its hits can be had once it is done")
     seconds = (job.ended or 0.0) - (job.began or 0.0)
-    return await answer_response(service, job.answers, format, seconds)
+    return await answer_response(service, job.answers, job.options, format, seconds)
 
 
 @router.delete("/{job_id}", status_code=204, response_class=Response)

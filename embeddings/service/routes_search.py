@@ -129,4 +129,4 @@ async def _answer(
 ) -> Response:
     left = service.limits.seconds - (time.monotonic() - started)
     answers = await service.batcher.search(queries, options, seconds=max(left, 0.1))
-    return await answer_response(service, answers, format, time.monotonic() - started)
+    return await answer_response(service, answers, options, format, time.monotonic() - started)

@@ -9,6 +9,7 @@ from typing import Any
 
 from .. import search as spectrum_search
 from .. import structure_search
+from ..filters import Filters
 from ..hit_table import QueryResult
 from ..index import Index
 from ..queries import Query
@@ -36,6 +37,8 @@ class SearchOptions:
         None for the index's own choice.
     formula : str or None
         Of an index of structures.
+    filters : Filters or None
+        Of an index of spectra.
     """
 
     k: int = 10
@@ -43,13 +46,28 @@ class SearchOptions:
     precursor_da: float | None = None
     score: str | None = None
     formula: str | None = None
+    filters: Filters | None = None
 
     @classmethod
     def of_model(cls, model: OptionsModel) -> SearchOptions:
-        """Return the options that a request states."""
+        """Return the options that a request states.
+
+        Raises
+        ------
+        InputError
+            A filter is none.
+        """
         is_ppm = model.mode == "identity" and model.precursor_da is None
         default = DEFAULT_PPM if model.precursor_ppm is None else model.precursor_ppm
-        return cls(model.k, default if is_ppm else None, model.precursor_da, model.score, model.formula)
+        filters = Filters.from_words(**model.filters.model_dump())
+        return cls(
+            model.k,
+            default if is_ppm else None,
+            model.precursor_da,
+            model.score,
+            model.formula,
+            filters if filters != Filters() else None,
+        )
 
 
 def find(index: AnyIndex, queries: Sequence[Query], options: SearchOptions) -> list[Answer]:
