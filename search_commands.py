@@ -52,6 +52,8 @@ def register(app: typer.Typer, panel: str) -> None:
         epilog=examples(
             "ionbed search library queries.mgf                 # hits to read here",
             "ionbed search library queries.mgf --out hits.tsv",
+            "ionbed search library queries.mgf --out hits.mztab      # or .jsonl .mgf .msp",
+            "ionbed search library queries.mgf --out hits.tsv --format gnps",
             "ionbed search library queries.mzML --out hits.tsv --top-k 20 --open",
             "ionbed search structures queries.mgf              # which molecules?",
         ),
@@ -138,7 +140,15 @@ def search(
     ],
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.tsv", help="The table of hits to write.", show_default="hits are printed"),
+        typer.Option(metavar="FILE", help="The hits to write; the suffix says how.", show_default="hits are printed"),
+    ] = None,
+    format: Annotated[
+        Literal["tsv", "gnps", "mztab", "jsonl", "mgf", "msp"] | None,
+        typer.Option(
+            help="How to write them: a table, the columns of GNPS, mzTab-M 2.0, JSON lines, or the queries with their "
+            "best hits as MGF or MSP.",
+            show_default="by the suffix of --out",
+        ),
     ] = None,
     top_k: Annotated[int, typer.Option(min=1, help="Hits for each query.")] = 10,
     precursor_ppm: Annotated[
@@ -175,9 +185,11 @@ def search(
     window = None if open_search else precursor_ppm
     options: dict[str, Any] = {"k": top_k, "precursor_ppm": window, "formula": formula, "score": score}
     if out is None or str(out) == "-":
+        if format is not None:
+            raise typer.BadParameter("--format says how a file is written; name it with --out")
         console().print(formatted_search(opened, queries, **options))
     else:
-        logger.info("%s: %s", out, run(opened, queries, out, **options))
+        logger.info("%s: %s", out, run(opened, queries, out, format=format, **options))
 
 
 def _load_model(path_or_id: str | None) -> IonbedModel:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,9 @@ from ..spectra.molecule_files import holds_molecules
 from . import index as spectrum_index
 from . import search as spectrum_search
 from . import structure_index, structure_search
-from .hit_table import SearchSummary
+from .exports.formats import Format, format_of, write
+from .exports.search_run import Results, SearchRun
+from .hit_table import SearchSummary, refuse_output
 from .hits import ScoreName
 from .index import Index
 from .index_folder import Embedder, MoleculeEmbedder, kind_of, read_index_manifest
@@ -72,24 +75,33 @@ def search(
     precursor_ppm: float | None = 10.0,
     formula: str | None = None,
     score: StructureScoreName | None = None,
+    format: Format | None = None,
 ) -> SearchSummary:
-    """Search every spectrum of ``queries`` and write the hits as tab-separated text, whole or not at all.
+    """Search every spectrum of ``queries`` and write the hits, whole or not at all.
 
-    See `ionbed.embeddings.structure_search.search` and `ionbed.embeddings.search.search`.
+    See `ionbed.embeddings.structure_search.find` and `ionbed.embeddings.search.find`; and
+    `ionbed.embeddings.exports.formats` for the formats, of which the suffix of ``out`` says one where none is stated.
 
     Raises
     ------
     InputError
-        As those do, or ``formula`` or the score 'predicted' is given for an index of spectra.
+        As those do, or ``formula`` or the score 'predicted' is given for an index of spectra, or ``out`` is a folder,
+        would replace the queries or the index, or says nothing of the format.
     """
+    chosen = format_of(out, format)
+    refuse_output(out, queries, index.folder)
+    results: Iterator[Results]
     if isinstance(index, StructureIndex):
-        return structure_search.search(
-            index, queries, out, k=k, precursor_ppm=precursor_ppm, formula=formula, score=score
+        score = index.score_name(score)
+        results = structure_search.find_results(
+            index, queries, k=k, precursor_ppm=precursor_ppm, formula=formula, score=score
         )
-    _refuse_formula(index, formula)
-    return spectrum_search.search(
-        index, queries, out, k=k, precursor_ppm=precursor_ppm, score=_of_spectra(index, score)
-    )
+    else:
+        _refuse_formula(index, formula)
+        score = _of_spectra(index, score)
+        results = spectrum_search.find_results(index, queries, k=k, precursor_ppm=precursor_ppm, score=score)
+    options = {"k": k, "precursor_ppm": precursor_ppm, "formula": formula, "score": score}
+    return write(results, out, chosen, SearchRun.of(index, queries, options))
 
 
 def formatted_search(

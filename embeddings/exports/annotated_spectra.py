@@ -50,7 +50,7 @@ def write_annotated_msp(results: Iterable[Results], stream: TextIO, run: SearchR
     """Write one MSP record for each query, every peak with what it matches in quotes."""
 
     def record(query: Spectrum, entries: Entries, annotations: Annotations) -> str:
-        return format_msp(query, more=entries, annotations=annotations)
+        return format_msp(query, more=[(key.capitalize(), value) for key, value in entries], annotations=annotations)
 
     return _write(results, stream, run, record)
 
