@@ -17,13 +17,13 @@ from ..errors import InputError
 from ..spectra.store import Store
 from .card import citations_of
 from .run_record import read_log
-from .sources import num_predicted, sources_of
+from .sources import num_predicted, ranges_of, sources_of
 
 logger = logging.getLogger("ionbed")
 
 
 def data_record(folder: Path, manifest: Mapping[str, Any], rows: np.ndarray) -> dict[str, Any]:
-    """Return whose spectra were trained on, under which licences, how many were predicted, and what to cite for them.
+    """Return whose spectra were trained on, under which licences, what to cite for them, and what kinds they were of.
 
     Empty, with a warning, where the store cannot be read any more: that must not cost a finished run its model, whose
     card then says that its sources are not recorded.
@@ -45,6 +45,7 @@ def data_record(folder: Path, manifest: Mapping[str, Any], rows: np.ndarray) -> 
             "sources": sources_of(store, rows),
             "predicted": num_predicted(store, rows),
             "citations": citations_of(manifest),
+            "ranges": ranges_of(store, rows),
         }
     except InputError as error:
         logger.warning("the model's card cannot name its sources: %s", error)

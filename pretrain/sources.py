@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..errors import InputError
+from ..spectra.measured_ranges import measured_ranges
 from ..spectra.store import Store
 from .licenses import NOT_STATED
 
@@ -19,6 +20,9 @@ MAX_CONTRIBUTORS = 1000
 """Contributors that a model's record names under one licence; the smallest beyond them are counted together."""
 
 OTHERS = "others"
+
+MOST_MEASURED = 1_000_000
+"""Spectra whose ranges are taken, evenly spaced: of more, the ranges would be the same."""
 
 
 def sources_of(store: Store, rows: np.ndarray) -> dict[str, dict[str, int]]:
@@ -50,6 +54,20 @@ def sources_of(store: Store, rows: np.ndarray) -> dict[str, dict[str, int]]:
         for entry in grouped.to_pylist():
             counts.setdefault(entry["license"], Counter())[entry["contributor"]] += entry["count_all"]
     return {name: _largest(counts[name]) for name in sorted(counts)}
+
+
+def ranges_of(store: Store, rows: np.ndarray) -> dict[str, Any]:
+    """Return the `measured_ranges` of the spectra at ``rows``, or of `MOST_MEASURED` of them; see `sources_of`."""
+    rows = rows[:: -(-len(rows) // MOST_MEASURED)] if len(rows) else rows
+    tables = list(_rows_by_shard(store, rows, ["precursor_mz", "polarity", "charge", "mz"]))
+    if not any(map(len, tables)):
+        return {}
+    columns: list[list[np.ndarray]] = [
+        [table["precursor_mz"].to_numpy() for table in tables],
+        *([table[name].fill_null(0).to_numpy() for table in tables] for name in ("polarity", "charge")),
+        [pc.list_value_length(table["mz"]).to_numpy() for table in tables],
+    ]
+    return measured_ranges(*map(np.concatenate, columns))
 
 
 def num_predicted(store: Store, rows: np.ndarray) -> int:

@@ -200,7 +200,11 @@ def test_a_card_says_that_spectra_were_predicted(licensed, pretrained, tmp_path)
     column = table.column_names.index("predicted")
     values = [row < 30 for row in range(len(table))]
     write_shard(table.set_column(column, table.schema.field(column), [values]), shard)
-    assert data_record(store, Store(store).manifest, np.arange(20, 60))["predicted"] == 10
+    record = data_record(store, Store(store).manifest, np.arange(20, 60))
+    assert record["predicted"] == 10
+    assert record["ranges"]["charges"] == {"+1": 1.0} and record["ranges"]["polarities"] == {"+1": 1.0}
+    mz = table["precursor_mz"].to_numpy()[20:60]
+    assert mz.min() - 0.01 < record["ranges"]["precursor_mz"][0] < record["ranges"]["precursor_mz"][1] < mz.max() + 0.01
     training = [{"command": "pretrain", "split": None, "spectra": 40, "predicted": 10}]
     card = model_card(IonbedConfig(hidden_size=32, num_layers=1, num_heads=4, training=training), 1, "ab", None)
     assert "| predicted by a program, not measured | 10 |" in card
