@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 
 from ..spectra.columns import SpectrumColumns
 from ..spectra.lookups import PeakCleaner, require_lookups
 from ..spectra.pair_features import ComparedSpectra
-from .consensus import Structures, agreed
+from .consensus import Structures, agreed, library_structures
 from .fusion import Fusion, sigmoid
 from .nearest import Nearest
+from .segments.library import Library
+from .windows import Windows
 
 OPEN_DEPTH = 1000
 """In an open search the fused score is worked out for so many library spectra by the cosine of the embeddings, and for
@@ -27,13 +31,8 @@ class FusedSearch:
     Parameters
     ----------
     fusion : Fusion
-    library : SpectrumColumns of n spectra
-    vectors : float32 array of shape (n, dim)
-        Their unit embeddings.
-    polarity : int8 array of shape (n,)
-        +1, -1, or 0 where unknown: spectra of the other polarity are never ranked.
-    structures : Structures
-        Their molecules, for the consensus of the hits of an open search.
+    library : Library
+        Its spectra of the other polarity are never ranked, nor those deleted.
 
     Raises
     ------
@@ -41,56 +40,56 @@ class FusedSearch:
         The packages of the look-ups are not installed.
     """
 
-    def __init__(
-        self,
-        fusion: Fusion,
-        library: SpectrumColumns,
-        vectors: np.ndarray,
-        polarity: np.ndarray,
-        structures: Structures,
-    ) -> None:
+    def __init__(self, fusion: Fusion, library: Library) -> None:
         require_lookups()
-        self._fusion, self._library, self._vectors, self._polarity = fusion, library, vectors, polarity
-        self._structures = structures
+        self._fusion, self._library = fusion, library
         self._cleaner = PeakCleaner(fusion.lookups)
-        self._compared: ComparedSpectra | None = None
 
     def in_windows(
-        self, queries: SpectrumColumns, vectors: np.ndarray, start: np.ndarray, stop: np.ndarray, k: int
+        self, queries: SpectrumColumns, vectors: np.ndarray, windows: Windows, k: int, allowed: np.ndarray | None
     ) -> Nearest:
-        """Return the best ``k`` of the rows ``start:stop`` of each query; all of them are scored.
+        """Return the best ``k`` of each query's window; all of it is scored.
 
         Parameters
         ----------
         queries : SpectrumColumns of n_queries spectra
         vectors : float32 array of shape (n_queries, dim)
-        start, stop : int64 arrays of shape (n_queries,)
+        windows : Windows
         k : int
+        allowed : bool array of shape (n_rows,), or None
+            Rows that may be hits; None where all may.
         """
-        counts = np.maximum(stop - start, 0)
+        counts = np.maximum(windows.stop - windows.start, 0)
         result = Nearest.empty(len(queries), k)
-        for group in _groups(counts):
-            found = self._in_windows(queries.take(group), vectors[group], start[group], counts[group], k)
+        for group in _groups(counts.sum(axis=0)):
+            of_group = queries.take(group)
+            query, row = _rows_of(windows.start[:, group], counts[:, group])
+            query, row = self._usable(of_group, query, row, allowed)
+            found = self._in_windows(of_group, vectors[group], query, row, k)
             result.rows[group], result.scores[group] = found.rows, found.scores
         return result
 
     def _in_windows(
-        self, queries: SpectrumColumns, vectors: np.ndarray, start: np.ndarray, counts: np.ndarray, k: int
+        self, queries: SpectrumColumns, vectors: np.ndarray, query: np.ndarray, row: np.ndarray, k: int
     ) -> Nearest:
-        query = np.repeat(np.arange(len(queries)), counts)
-        row = np.arange(len(query)) - np.repeat(np.cumsum(counts) - counts, counts) + np.repeat(start, counts)
-        query, row = self._of_one_polarity(queries, query, row)
-        needed, place = np.unique(row, return_inverse=True)
-        compared = ComparedSpectra(self._library.take(needed), self._fusion.lookups, cleaner=self._cleaner)
+        needed = self._library.in_order(np.unique(row))
+        place = _places(needed, row)
+        compared = ComparedSpectra(self._library.peaks(needed), self._fusion.lookups, cleaner=self._cleaner)
         asked = ComparedSpectra(queries, self._fusion.lookups)
         total = np.empty(len(query))
         for part in _parts(len(query)):
             features = compared.features(query[part], place[part], of=asked)
             total[part] = self._fusion.window.total(self._cosine(vectors, query[part], row[part]), features)
-        return best_of(query, row, total, len(queries), k)
+        return _rows_at(needed, best_of(query, place, total, len(queries), k))
 
     def of_all(
-        self, queries: SpectrumColumns, vectors: np.ndarray, nearest: Nearest, k: int, depth: int = OPEN_DEPTH
+        self,
+        queries: SpectrumColumns,
+        vectors: np.ndarray,
+        nearest: Nearest,
+        k: int,
+        depth: int = OPEN_DEPTH,
+        allowed: np.ndarray | None = None,
     ) -> Nearest:
         """Return the best ``k`` of the whole library, among the best ``depth`` by cosine and by hybrid entropy.
 
@@ -101,40 +100,62 @@ class FusedSearch:
         nearest : Nearest
             The best rows by cosine.
         depth : int
+        allowed : bool array of shape (n_rows,), optional
+            Rows that may be hits; by default all.
         """
-        if self._compared is None:  # cleaning and indexing a whole library takes a while, once
-            self._compared = ComparedSpectra(self._library, self._fusion.lookups, cleaner=self._cleaner)
-            self._compared.hybrid_entropy.index_library(np.arange(len(self._library)))
-        library = np.arange(len(self._library))
+        compared, rows = self._compared, self._rows  # cleaning and indexing a whole library takes a while, once
+        library, polarity = np.arange(len(rows)), self._library.polarity[rows]
         asked = ComparedSpectra(queries, self._fusion.lookups)
         proposed = []
         for begin in range(0, len(queries), max(1, SCORES_AT_ONCE // len(library))):
-            rows = np.arange(begin, min(begin + max(1, SCORES_AT_ONCE // len(library)), len(queries)))
-            scores = self._compared.hybrid_entropy.scores(rows, library, of=asked.hybrid_entropy)
-            scores[self._polarity[None, :] * queries.polarity[rows, None] == -1] = -1.0
+            some = np.arange(begin, min(begin + max(1, SCORES_AT_ONCE // len(library)), len(queries)))
+            scores = compared.hybrid_entropy.scores(some, library, of=asked.hybrid_entropy)
+            scores[polarity[None, :] * queries.polarity[some, None] == -1] = -1.0
+            if allowed is not None:
+                scores[:, ~allowed[rows]] = -1.0
             proposed.append(clearly_highest(scores, depth))
         by_peaks = np.concatenate(proposed) if proposed else np.empty((0, 0), np.int64)
-        query, row = pairs_of(nearest.rows[:, :depth], by_peaks)
-        query, row = self._of_one_polarity(queries, query, row)
+        by_cosine = np.where(nearest.rows < 0, -1, _places(rows, nearest.rows.clip(rows.min())))
+        query, place = pairs_of(by_cosine[:, :depth], by_peaks)
+        query, row = self._usable(queries, query, rows[place], allowed)
+        place = _places(rows, row)
         total = np.empty(len(query))
         for part in _parts(len(query)):
-            features = self._compared.features(query[part], row[part], of=asked)
+            features = compared.features(query[part], place[part], of=asked)
             total[part] = self._fusion.open.total(self._cosine(vectors, query[part], row[part]), features)
         if self._fusion.consensus is not None:
             own = np.arange(len(queries))
             copy_total = self._fusion.open.total(np.ones(len(queries)), asked.features(own, own))
-            of, fingerprints = self._structures.molecule[row], self._structures.fingerprints
+            of, fingerprints = self._structures.molecule[place], self._structures.fingerprints
             total = agreed(self._fusion.consensus, query, total, copy_total, of, fingerprints)
-        return best_of(query, row, total, len(queries), k)
+        return _rows_at(rows, best_of(query, place, total, len(queries), k))
 
-    def _of_one_polarity(
-        self, queries: SpectrumColumns, query: np.ndarray, row: np.ndarray
+    @cached_property
+    def _rows(self) -> np.ndarray:
+        """All rows that are not deleted, in the order of one compacted segment."""
+        live = self._library.live
+        return self._library.in_order(np.arange(self._library.num_rows) if live is None else np.flatnonzero(live))
+
+    @cached_property
+    def _compared(self) -> ComparedSpectra:
+        compared = ComparedSpectra(self._library.peaks(self._rows), self._fusion.lookups, cleaner=self._cleaner)
+        compared.hybrid_entropy.index_library(np.arange(len(self._rows)))
+        return compared
+
+    @cached_property
+    def _structures(self) -> Structures:
+        return library_structures(*self._library.take(self._rows, ["inchikey", "smiles"]).columns)
+
+    def _usable(
+        self, queries: SpectrumColumns, query: np.ndarray, row: np.ndarray, allowed: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        kept = self._polarity[row] * queries.polarity[query] != -1
+        kept = self._library.polarity[row] * queries.polarity[query] != -1
+        if allowed is not None:
+            kept &= allowed[row]
         return query[kept], row[kept]
 
     def _cosine(self, vectors: np.ndarray, query: np.ndarray, row: np.ndarray) -> np.ndarray:
-        products: np.ndarray = np.einsum("pd,pd->p", vectors[query], self._vectors[row], dtype=np.float64)
+        products: np.ndarray = np.einsum("pd,pd->p", vectors[query], self._library.vectors[row], dtype=np.float64)
         return products
 
 
@@ -204,6 +225,30 @@ def best_of(query: np.ndarray, row: np.ndarray, total: np.ndarray, num_queries: 
     result.rows[query[kept], rank[kept]] = row[order][kept]
     result.scores[query[kept], rank[kept]] = sigmoid(total[order][kept])
     return result
+
+
+def _rows_of(start: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the (query, row) pairs of windows, by query; arrays of shape (n_segments, n_queries)."""
+    starts, numbers = start.T.ravel(), counts.T.ravel()
+    query = np.repeat(np.repeat(np.arange(start.shape[1]), len(start)), numbers)
+    row = np.arange(len(query)) - np.repeat(np.cumsum(numbers) - numbers, numbers) + np.repeat(starts, numbers)
+    return query, row
+
+
+def _places(rows: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Return where ``wanted`` stand in ``rows``, which are all different and in any order."""
+    order = np.argsort(rows, kind="stable")
+    if not len(order):
+        return np.zeros(wanted.shape, np.int64)
+    places: np.ndarray = order[np.searchsorted(rows, wanted, sorter=order)]
+    return places
+
+
+def _rows_at(rows: np.ndarray, found: Nearest) -> Nearest:
+    """Return what was found with rows in the place of places in ``rows``."""
+    if not len(rows):
+        return found
+    return Nearest(np.where(found.rows < 0, -1, rows[found.rows]), found.scores)
 
 
 def _groups(counts: np.ndarray) -> list[np.ndarray]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from functools import cached_property
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -82,6 +83,13 @@ class Hit:
     metadata: Mapping[str, Any]
 
 
+class TakesRows(Protocol):
+    """A library of which columns of some rows can be taken."""
+
+    def take(self, rows: np.ndarray, names: Sequence[str]) -> pa.Table:
+        """Return columns of rows, in the order asked for."""
+
+
 @dataclass(frozen=True, eq=False)
 class Hits:
     """The hits of ``n_queries`` queries, best first; ``hits[i]`` lists those of query i by name.
@@ -96,15 +104,15 @@ class Hits:
         ``(query - library) / library * 1e6``, NaN where there is no hit.
     num_in_window : int64 array of shape (n_queries,)
         Library spectra within the precursor window, those of the other polarity included.
-    library : pyarrow.Table
-        `HIT_METADATA` of every row of the index.
+    library : TakesRows
+        Of the index; only the rows that are hits are taken of it.
     """
 
     rows: np.ndarray
     scores: np.ndarray
     precursor_error_ppm: np.ndarray
     num_in_window: np.ndarray
-    library: pa.Table = field(repr=False)
+    library: TakesRows = field(repr=False)
 
     def __len__(self) -> int:
         """Return the number of queries."""
@@ -114,13 +122,19 @@ class Hits:
         """Return the hits of one query by name."""
         rows = self.rows[query][self.rows[query] >= 0]
         scores, errors = self.scores[query].tolist(), self.precursor_error_ppm[query].tolist()
+        known, table = self._metadata
+        of_rows = table.take(pa.array(np.searchsorted(known, rows))).to_pylist()
         return [
             Hit(rank=place + 1, row=row, score=scores[place], precursor_error_ppm=errors[place], metadata=metadata)
-            for place, (row, metadata) in enumerate(
-                zip(rows.tolist(), self.library.take(pa.array(rows)).to_pylist(), strict=True)
-            )
+            for place, (row, metadata) in enumerate(zip(rows.tolist(), of_rows, strict=True))
         ]
 
     def __iter__(self) -> Iterator[list[Hit]]:
         """Yield the hits of one query after the other."""
         return (self[query] for query in range(len(self)))
+
+    @cached_property
+    def _metadata(self) -> tuple[np.ndarray, pa.Table]:
+        """The rows that are hits of any query, ascending, and their metadata; taken together, which is faster."""
+        rows = np.unique(self.rows[self.rows >= 0])
+        return rows, self.library.take(rows, HIT_METADATA)

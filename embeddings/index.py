@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import os
+import shutil
+import tempfile
+import weakref
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
@@ -13,56 +15,59 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from ..artifacts import describe_input, refuse_existing, refuse_input_as_output
+from ..artifacts import atomic_folder, describe_input, refuse_existing, refuse_input_as_output
 from ..errors import InputError
-from ..progress import progress as show_progress
-from ..progress import unseen
 from ..spectra.columns import SpectrumColumns
-from ..spectra.deduplication import UniqueNames
 from ..spectra.spectrum import Spectrum
-from ..spectra.store import SCHEMA, Store, spectra_from_table, table_from_spectra
-from .consensus import library_structures
+from ..spectra.store import SCHEMA, Store, spectra_from_table
 from .fused_search import OPEN_DEPTH, FusedSearch
 from .fusion import fusion_of
 from .hits import HIT_METADATA, EmbeddedQueries, Hits, ScoreName
 from .index_folder import (
-    COMMAND,
-    METADATA,
+    MODEL,
     Embedder,
     SavedIndex,
     check_search_options,
     checked_vectors,
+    compare_small_files,
+    described,
+    files_in,
     is_store,
-    named_where_damaged,
-    open_index_folder,
-    read_columns,
+    refuse_other_model,
 )
-from .nearest import Nearest, nearest_in_windows, nearest_of_all, precursor_windows
+from .library_rows import embedded, gathered
+from .library_search import LibrarySearch
+from .library_writing import Appended, added, compacted, write_copy, write_library
+from .nearest import Nearest
 from .queries import embed_queries
+from .segments.commits import (
+    open_library,
+    read_index_manifest,
+    write_index_manifest,
+    writing,
+)
+from .segments.library import Library
+from .segments.numbers import JoinedVectors
+from .segments.runs import blocks
+from .segments.segment import write_segment
+from .windows import windows_in
 
 if TYPE_CHECKING:
-    import faiss
-
-ROWS_AT_ONCE = 8192
-"""Of the saved metadata: what is read to look at one spectrum."""
+    from .filters import Filters
 
 
 class Index(SavedIndex):
     """A spectral library, embedded.
 
-    Rows are ordered by precursor m/z, then by spectrum id, so that a precursor window is a slice of the vectors.
+    It lies in a folder, in segments (docs/index-format.md), and is mapped into memory; one that is not saved lies in a
+    temporary folder. Rows are numbered over all segments; within each they are ordered by precursor m/z, then by
+    spectrum id, so that a precursor window is a slice of its vectors. A row that was deleted keeps its number and is
+    never a hit, until `compact` makes one segment of those that are left and numbers them anew.
     Make one with `Index.build`, keep it with `save`, and get it back with `Index.open`.
 
     Attributes
     ----------
-    vectors : float32 array of shape (n_spectra, dim)
-        Rows of unit length, read-only.
-    precursor_mz : float64 array of shape (n_spectra,)
-        Ascending.
-    polarity : int8 array of shape (n_spectra,)
-        +1, -1, or 0 where unknown.
     manifest : dict
         What made the index, from what, with which counts.
     folder : Path or None
@@ -70,19 +75,18 @@ class Index(SavedIndex):
     """
 
     def __init__(
-        self,
-        vectors: faiss.IndexFlatIP,
-        library: pa.Table | None,
-        manifest: Mapping[str, Any],
-        *,
-        model: Embedder | None = None,
-        folder: Path | None = None,
+        self, place: Path, manifest: Mapping[str, Any], *, model: Embedder | None = None, folder: Path | None = None
     ) -> None:
-        super().__init__(vectors, manifest, model, folder)
+        super().__init__(manifest, model, folder)
+        self._place = place
+        self._set(manifest, open_library(place, manifest))
+
+    def _set(self, manifest: Mapping[str, Any], library: Library) -> None:
+        self.manifest = dict(manifest)
         self._library = library
-        numeric = self._columns(["precursor_mz", "polarity"])
-        self.precursor_mz: np.ndarray = numeric["precursor_mz"].to_numpy()
-        self.polarity: np.ndarray = numeric["polarity"].fill_null(0).to_numpy().astype(np.int8)
+        self._search = LibrarySearch(library)
+        for name in ("metadata", "_fused_search"):
+            self.__dict__.pop(name, None)
 
     @classmethod
     def build(cls, model: Embedder, spectra: Iterable[Spectrum] | Store | pa.Table, *, progress: bool = False) -> Index:
@@ -101,31 +105,21 @@ class Index(SavedIndex):
         InputError
             No spectrum with peaks is among them.
         """
-        import faiss
-
-        table = _gather(spectra, progress)
-        num_read = len(table)
-        table = table.filter(pc.greater(pc.list_value_length(table["mz"]), 0))
-        if not len(table):
-            raise InputError("no spectrum to index; at least one with a precursor m/z and peaks is needed")
-        order = pc.sort_indices(table, sort_keys=[("precursor_mz", "ascending"), ("spectrum_id", "ascending")])
-        table = table.take(order).combine_chunks()
-        vectors = checked_vectors(model.embed(SpectrumColumns.from_table(table), progress=progress), len(table))
-        index = faiss.IndexFlatIP(vectors.shape[1])
-        index.add(vectors)
-        dropped = {"no-peaks": num_read - len(table)} if num_read > len(table) else {}
-        manifest = {
-            "command": COMMAND,
-            "model_hash": model.model_hash(),
-            "embedding_dim": vectors.shape[1],
-            "inputs": [],
-            "counts": {"read": num_read, "kept": len(table), "dropped": dropped},
-        }
-        return cls(index, table, manifest, model=model)
+        place = Path(tempfile.mkdtemp(prefix="ionbed-index-"))
+        try:
+            manifest = write_library(place, model, spectra, progress=progress)
+            manifest["files"] = described(place, files_in(place))
+            write_index_manifest(place, manifest)
+            index = cls(place, read_index_manifest(place), model=model)
+        except BaseException:
+            shutil.rmtree(place, ignore_errors=True)
+            raise
+        weakref.finalize(index, shutil.rmtree, place, ignore_errors=True)
+        return index
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str], model: Embedder | None = None) -> Index:
-        """Open a saved index; its vectors stay on disk and are mapped into memory.
+        """Open a saved index; vectors and metadata stay on disk and are mapped into memory.
 
         Parameters
         ----------
@@ -136,38 +130,67 @@ class Index(SavedIndex):
         Raises
         ------
         InputError
-            The folder is no index or is damaged, or ``model`` is not the model that the index was built with.
+            The folder is no index or is damaged, or ``model`` is not the model that the index was built with. Of large
+            files, what is read is compared with its checksum when it is first read; `verify` compares all.
         """
         folder = Path(folder)
-        manifest, vectors = open_index_folder(folder, "spectra", model)
-        index = cls(vectors, None, manifest, model=model, folder=folder)
-        if not len(index) == len(index.precursor_mz) == manifest["counts"]["kept"]:
-            raise InputError(f"{folder}: its vectors, metadata and manifest differ in number; build the index again")
-        return index
+        while True:
+            manifest = read_index_manifest(folder)
+            try:
+                compare_small_files(folder, manifest)
+                if model is not None:
+                    refuse_other_model(folder, manifest, model)
+                return cls(folder, manifest, model=model, folder=folder)
+            except (InputError, FileNotFoundError) as error:
+                if read_index_manifest(folder) == manifest:
+                    raise InputError(str(error)) from None
+                # A writer has changed it meanwhile, and has removed what it no longer names.
+
+    def refresh(self) -> bool:
+        """Take over what other processes have committed since this index was opened; return whether there was any."""
+        if read_index_manifest(self._place) == self.manifest:
+            return False
+        newer = Index.open(self._place, self._model)
+        self._set(newer.manifest, newer._library)
+        return True
+
+    def __len__(self) -> int:
+        """Return the number of spectra, without those deleted."""
+        return self._library.num_live
+
+    @property
+    def num_rows(self) -> int:
+        """Number of rows, those deleted included."""
+        return self._library.num_rows
+
+    @property
+    def vectors(self) -> JoinedVectors:  # type: ignore[override]  # read-only here
+        """Vectors of all rows, float32 of shape (n_rows, dim), taken by slices or integer arrays."""
+        return self._library.vectors
+
+    @property
+    def precursor_mz(self) -> np.ndarray:
+        """Of all rows, float64 of shape (n_rows,), in Da per charge; ascending within each segment."""
+        return self._library.precursor_mz
+
+    @property
+    def polarity(self) -> np.ndarray:
+        """Of all rows, int8 of shape (n_rows,): +1, -1, or 0 where unknown."""
+        return self._library.polarity
+
+    @property
+    def live(self) -> np.ndarray:
+        """Which rows are not deleted, bool of shape (n_rows,)."""
+        return np.ones(self.num_rows, bool) if self._library.live is None else self._library.live
 
     @cached_property
     def metadata(self) -> pa.Table:
-        """`HIT_METADATA` of every row."""
-        return self._columns(HIT_METADATA).combine_chunks()
+        """`HIT_METADATA` of every row, those deleted included."""
+        return self._library.columns(HIT_METADATA).combine_chunks()
 
-    def check_score(self, score: ScoreName) -> None:
-        """Raise `InputError` if hits cannot be ranked by ``score``: an unknown one, or one that the model lacks."""
-        if score not in get_args(ScoreName):
-            raise InputError(f"the score is '{score}'; it must be one of {', '.join(get_args(ScoreName))}")
-        if score == "fused":
-            assert self._fused_search
-
-    @cached_property
-    def _fused_search(self) -> FusedSearch:
-        fusion = fusion_of(self.model, "the model of the index")
-        if fusion is None:
-            raise InputError(
-                "the model of the index carries no fused score; fit one (ionbed fuse) and build the index with the "
-                "model that it writes, or search by cosine"
-            )
-        library = SpectrumColumns.from_table(self._columns(SpectrumColumns.TABLE_COLUMNS))
-        structures = library_structures(*self._columns(["inchikey", "smiles"]).columns)
-        return FusedSearch(fusion, library, self.vectors, self.polarity, structures)
+    def rows(self, rows: Sequence[int] | np.ndarray, columns: Sequence[str] = tuple(SCHEMA.names)) -> pa.Table:
+        """Return columns of rows, in the order asked for; only what is needed of the file is read."""
+        return self._library.take(self._checked_rows(rows), columns)
 
     def spectra(self, rows: Sequence[int] | np.ndarray) -> list[Spectrum]:
         """Return library spectra with their peaks, in the order of ``rows``; only the parts needed are read.
@@ -177,23 +200,7 @@ class Index(SavedIndex):
         InputError
             What was saved of them is damaged.
         """
-        rows = np.asarray(rows, np.int64)
-        if not len(rows):
-            return []
-        if rows.min() < 0 or rows.max() >= len(self):
-            raise IndexError(f"rows must lie between 0 and {len(self) - 1}")
-        if self._library is not None:
-            return list(spectra_from_table(self._library.take(pa.array(rows))))
-        assert self.folder is not None, "an index without its table in memory was opened from a folder"
-        with named_where_damaged(self.folder / METADATA):
-            file = pq.ParquetFile(self.folder / METADATA, memory_map=True, page_checksum_verification=True)
-            sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
-            ends = np.cumsum(sizes)
-            groups, group_of_row = np.unique(np.searchsorted(ends, rows, side="right"), return_inverse=True)
-            table = file.read_row_groups(groups.tolist())
-        first_in_file = (ends - sizes)[groups]
-        first_in_table = np.concatenate([[0], np.cumsum(np.array(sizes)[groups])[:-1]])
-        return list(spectra_from_table(table.take(pa.array(rows - (first_in_file - first_in_table)[group_of_row]))))
+        return list(spectra_from_table(self.rows(rows)))
 
     def embed(self, spectra: Iterable[Spectrum], *, progress: bool = False) -> EmbeddedQueries:
         """Embed queries with the model of the index.
@@ -209,16 +216,27 @@ class Index(SavedIndex):
         model_hash = self.manifest["model_hash"]
         return EmbeddedQueries(vectors, columns.precursor_mz, columns.polarity, model_hash=model_hash, columns=columns)
 
+    def check_score(self, score: ScoreName) -> None:
+        """Raise `InputError` if hits cannot be ranked by ``score``: an unknown one, or one that the model lacks."""
+        if score not in get_args(ScoreName):
+            raise InputError(f"the score is '{score}'; it must be one of {', '.join(get_args(ScoreName))}")
+        if score == "fused":
+            assert self._fused_search
+
     def search(
         self,
         queries: Iterable[Spectrum] | EmbeddedQueries,
         k: int = 10,
         precursor_ppm: float | None = 10.0,
         score: ScoreName = "cosine",
+        *,
+        precursor_da: float | None = None,
+        filters: Filters | None = None,
     ) -> Hits:
         """Find the library spectra nearest to each query.
 
-        The search is exact, and a query's hits do not depend on the queries beside it. Equal scores are ranked by row.
+        The search is exact, and a query's hits do not depend on the queries beside it. Equal scores are ranked by
+        precursor m/z and then by id: the order of the rows.
         With the fused score a search of the whole library ranks the best by cosine and the best by hybrid entropy
         (`ionbed.embeddings.fused_search.OPEN_DEPTH` of each), and no others.
         A library spectrum of the other polarity is never a hit where both polarities are known;
@@ -233,14 +251,18 @@ class Index(SavedIndex):
             Largest difference of the precursors in ppm of the library's; None to search the whole library.
         score : 'cosine' or 'fused'
             The cosine of the embeddings, or that and look-ups of the peaks in one, for models that carry such a score.
+        precursor_da : float or None
+            Largest difference of the precursors in Da per charge; ``precursor_ppm`` then counts for nothing.
+        filters : Filters or None
+            Which library spectra may be hits.
 
         Raises
         ------
         InputError
-            ``k`` or ``precursor_ppm`` is out of range, or the vectors are not of this index's model, or it carries no
-            fused score.
+            ``k``, ``precursor_ppm`` or ``precursor_da`` is out of range, or the vectors are not of this index's model,
+            or it carries no fused score, or what is read of the index is damaged.
         """
-        check_search_options(k, precursor_ppm)
+        check_search_options(k, precursor_ppm, precursor_da)
         self.check_score(score)
         if not isinstance(queries, EmbeddedQueries):
             queries = self.embed(queries)
@@ -255,61 +277,170 @@ class Index(SavedIndex):
         polarity = np.asarray(queries.polarity, np.int8)
         if polarity.shape != (num_queries,):
             raise InputError(f"{num_queries} precursors and {len(polarity)} polarities; give one of each per query")
-        k_possible = min(k, len(self))
-        start, stop = np.zeros(num_queries, np.int64), np.full(num_queries, len(self), np.int64)
-        if precursor_ppm is not None:
-            start, stop = precursor_windows(self.precursor_mz, precursor_mz, precursor_ppm)
-        if score == "fused":
-            if queries.columns is None:
-                raise InputError("the queries have no peaks, which a fused score needs; embed them with Index.embed")
-            fused = self._fused_search
-            if precursor_ppm is None:
-                depth = min(max(k, OPEN_DEPTH), len(self))
-                found = nearest_of_all(self.vectors, self.polarity, vectors, polarity, depth)
-                found = fused.of_all(queries.columns, vectors, found, k_possible, depth)
-            else:
-                found = fused.in_windows(queries.columns, vectors, start, stop, k_possible)
-        elif precursor_ppm is None:
-            found = nearest_of_all(self.vectors, self.polarity, vectors, polarity, k_possible)
+        library, allowed, k_possible = self._library, self._search.allowed(filters), min(k, len(self))
+        windows = windows_in(library, precursor_mz, None if precursor_da is not None else precursor_ppm, precursor_da)
+        if score == "cosine":
+            found = self._search.nearest(vectors, polarity, windows, allowed, k_possible)
+        elif queries.columns is None:
+            raise InputError("the queries have no peaks, which a fused score needs; embed them with Index.embed")
+        elif windows is None:
+            depth = min(max(k, OPEN_DEPTH), len(self))
+            nearest = self._search.nearest(vectors, polarity, None, allowed, depth)
+            found = self._fused_search.of_all(queries.columns, vectors, nearest, k_possible, depth, allowed)
         else:
-            found = nearest_in_windows(self.vectors, self.polarity, vectors, polarity, start, stop, k_possible)
+            found = self._fused_search.in_windows(queries.columns, vectors, windows, k_possible, allowed)
         padded = Nearest.empty(num_queries, k)
         padded.rows[:, :k_possible], padded.scores[:, :k_possible] = found.rows, found.scores
-        library_mz = np.where(padded.rows >= 0, self.precursor_mz[padded.rows], np.nan)
+        library_mz = np.where(padded.rows >= 0, library.precursor_mz[padded.rows], np.nan)
         error = (precursor_mz[:, None] - library_mz) / library_mz * 1e6
-        return Hits(padded.rows, padded.scores, error, stop - start, library=self.metadata)
+        return Hits(padded.rows, padded.scores, error, self._search.num_within(windows, num_queries), library=library)
+
+    def append(
+        self, spectra: Iterable[Spectrum] | Store | pa.Table, *, replace: bool = False, progress: bool = False
+    ) -> Appended:
+        """Embed further spectra and commit them as a segment; a writer killed at any moment changes nothing.
+
+        Parameters
+        ----------
+        spectra : iterable of Spectrum, a store, or a table of its schema
+            Spectra without peaks are left out.
+        replace : bool
+            Delete the spectra of the same ids, in the same commit.
+        progress : bool
+            Show the progress on stderr.
+
+        Raises
+        ------
+        InputError
+            The index has a spectrum of one of the ids (unless ``replace``), or another process is writing it.
+        """
+        with writing(self._place) as writer:
+            refuse_other_model(self._place, writer.manifest, self.model)
+            library = open_library(self._place, writer.manifest)
+            with writer.new_segment() as partial, gathered(spectra, partial, progress=progress) as found:
+                rows = found.rows
+                if rows is None:
+                    raise InputError("no spectrum to append; at least one with a precursor m/z and peaks is needed")
+                ids = pa.concat_tables([table for table, _ in blocks(rows, ["spectrum_id"])])["spectrum_id"]
+                replaced = library.rows_where("spectrum_id", ids.combine_chunks())
+                if len(replaced) and not replace:
+                    first = library.take(replaced[:1], ["spectrum_id"])["spectrum_id"][0].as_py()
+                    raise InputError(
+                        f"the index has a spectrum {first} already{_and_others(len(replaced) - 1)}; "
+                        "pass --replace to put the new ones in their place, or give them other ids"
+                    )
+                entry = write_segment(partial, embedded(rows, self.model, progress=progress), len(rows.order))
+            writer.name_segment(entry)
+            if len(replaced):
+                writer.delete(replaced)
+            counts = found.counts
+            writer.manifest["counts"] = added(writer.manifest["counts"], {**counts, "deleted": len(replaced)})
+            writer.commit()
+            self._take_over(writer.manifest)
+        return Appended(counts["read"], counts["kept"], counts["dropped"], len(replaced))  # type: ignore[arg-type]
+
+    def delete(
+        self, ids: Iterable[str] | None = None, *, where: Mapping[str, Any] | None = None, dry_run: bool = False
+    ) -> int:
+        """Delete spectra and return their number; their rows are never hits again.
+
+        Parameters
+        ----------
+        ids : iterable of str, optional
+            Of the spectra to delete.
+        where : mapping of str to object, optional
+            In place of ids: values of columns of the store, by name; None for those where it is unknown. All must
+            agree.
+        dry_run : bool
+            Only say how many there are.
+
+        Raises
+        ------
+        InputError
+            An id is not in the index, or no spectrum has these values, or none would be left; a column is none of the
+            store's; another process is writing the index.
+        """
+        with writing(self._place) as writer:
+            library = open_library(self._place, writer.manifest)
+            rows = library.rows_of_ids(ids) if ids is not None else library.rows_with(where or {})
+            if len(rows) == library.num_live:
+                raise InputError("no spectrum of the index would be left; remove its folder instead")
+            if not dry_run:
+                writer.delete(rows)
+                writer.manifest["counts"] = added(writer.manifest["counts"], {"deleted": len(rows)})
+                writer.commit()
+                self._take_over(writer.manifest)
+        return len(rows)
+
+    def compact(self) -> None:
+        """Make one segment of all, without the rows deleted, which are gone for good; rows are numbered anew.
+
+        Raises
+        ------
+        InputError
+            Another process is writing the index, or it is damaged.
+        """
+        with writing(self._place) as writer:
+            library = open_library(self._place, writer.manifest)
+            writer.drop_segments()
+            with writer.new_segment() as partial:
+                entry = write_segment(partial, compacted(library), library.num_live)
+            writer.name_segment(entry)
+            writer.commit()
+            self._take_over(writer.manifest)
 
     def info(self) -> dict[str, Any]:
         """Return what the index holds, for a person to read: counts, precursor range, model, licences, inputs."""
-        blocks = {key[:14] for key in self.metadata["inchikey"].to_pylist() if key}
+        columns = ["inchikey", "predicted", "license", "polarity", "precursor_mz"]
+        table = self._library.columns(columns)
+        if self._library.live is not None:
+            table = table.filter(pa.array(self._library.live))
+        polarity = table["polarity"].fill_null(0).to_numpy()
+        licenses = {entry["values"]: entry["counts"] for entry in pc.value_counts(table["license"]).to_pylist()}
+        ends = pc.min_max(table["precursor_mz"]).as_py()
         return {
             "folder": None if self.folder is None else str(self.folder),
             "ionbed_version": self.manifest.get("ionbed_version"),
             "kind": "spectra",
             "spectra": len(self),
-            "structures": len(blocks),
-            "predicted_spectra": pc.sum(self.metadata["predicted"]).as_py(),
-            "positive": int((self.polarity > 0).sum()),
-            "negative": int((self.polarity < 0).sum()),
-            "polarity_unknown": int((self.polarity == 0).sum()),
-            "lowest_precursor_mz": float(self.precursor_mz[0]),
-            "highest_precursor_mz": float(self.precursor_mz[-1]),
-            "licenses": dict(Counter(text or "unknown" for text in self.metadata["license"].to_pylist()).most_common()),
+            "structures": pc.count_distinct(pc.utf8_slice_codeunits(table["inchikey"], 0, 14)).as_py(),
+            "predicted_spectra": pc.sum(table["predicted"]).as_py(),
+            "positive": int((polarity > 0).sum()),
+            "negative": int((polarity < 0).sum()),
+            "polarity_unknown": int((polarity == 0).sum()),
+            "lowest_precursor_mz": ends["min"],
+            "highest_precursor_mz": ends["max"],
+            "licenses": dict(Counter({text or "unknown": n for text, n in licenses.items()}).most_common()),
+            "segments": len(self._library.segments),
+            "deleted_rows": self.num_rows - len(self),
             **self._origin(),
         }
 
-    def _write_metadata(self, folder: Path) -> None:
-        # In one form and one piece, so that equal libraries give equal bytes.
-        table = self._columns(SCHEMA.names).cast(SCHEMA).combine_chunks()
-        pq.write_table(
-            table, folder / METADATA, compression="zstd", row_group_size=ROWS_AT_ONCE, write_page_checksum=True
-        )
+    @cached_property
+    def _fused_search(self) -> FusedSearch:
+        fusion = fusion_of(self.model, "the model of the index")
+        if fusion is None:
+            raise InputError(
+                "the model of the index carries no fused score; fit one (ionbed fuse) and build the index with the "
+                "model that it writes, or search by cosine"
+            )
+        return FusedSearch(fusion, self._library)
 
-    def _columns(self, names: Sequence[str]) -> pa.Table:
-        if self._library is not None:
-            return self._library.select(list(names))
-        assert self.folder is not None, "an index without its table in memory was opened from a folder"
-        return read_columns(self.folder / METADATA, names)
+    def _checked_rows(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        rows = np.asarray(rows, np.int64)
+        if len(rows) and (rows.min() < 0 or rows.max() >= self.num_rows):
+            raise IndexError(f"rows must lie between 0 and {self.num_rows - 1}")
+        return rows
+
+    def _take_over(self, manifest: Mapping[str, Any]) -> None:
+        self._set(read_index_manifest(self._place), open_library(self._place, manifest))
+
+    def _write_rows(self, folder: Path) -> dict[str, Any]:
+        entry = write_copy(folder, self._library)
+        return {**self.manifest, "segments": [entry], "deleted": [], "last_segment": 0}
+
+    def _write_manifest(self, folder: Path, entries: Mapping[str, Any]) -> None:
+        write_index_manifest(folder, entries)
 
 
 def build(
@@ -341,34 +472,22 @@ def build(
     refuse_input_as_output(out, input)
     refuse_existing(out, overwrite=overwrite)
     source = Store(input) if is_store(input) else read(input)
-    index = Index.build(model, source, progress=True)
-    index.manifest["inputs"] = [describe_input(input)]
-    if not isinstance(source, Store):
-        report = source.report
-        dropped = Counter(index.manifest["counts"]["dropped"]) + report.dropped
-        index.manifest["counts"] |= {
-            "read": report.read,
-            "dropped": dict(sorted(dropped.items())),
-            "repaired": dict(sorted(report.repaired.items())),
-        }
-    index.save(out, overwrite=overwrite)
+    with atomic_folder(out, overwrite=overwrite) as partial:
+        manifest = write_library(partial, model, source, progress=True)
+        manifest["inputs"] = [describe_input(input)]
+        if not isinstance(source, Store):
+            report = source.report
+            dropped = Counter(manifest["counts"]["dropped"]) + report.dropped
+            manifest["counts"] |= {
+                "read": report.read,
+                "dropped": dict(sorted(dropped.items())),
+                "repaired": dict(sorted(report.repaired.items())),
+            }
+        model.save_pretrained(partial / MODEL)
+        manifest["files"] = described(partial, files_in(partial))
+        write_index_manifest(partial, manifest)
     return Index.open(out, model)
 
 
-def _gather(spectra: Iterable[Spectrum] | Store | pa.Table, progress: bool) -> pa.Table:
-    """Return spectra as one table of the store's schema with unique ids, few at a time as Python objects."""
-    if isinstance(spectra, Store):
-        spectra = spectra.table()
-    if isinstance(spectra, pa.Table):
-        table = spectra.select(SCHEMA.names).cast(SCHEMA)
-    else:
-        tables = [SCHEMA.empty_table()]
-        remaining = iter(spectra)
-        with show_progress("read", None) if progress else unseen() as advance:
-            while chunk := list(itertools.islice(remaining, 4096)):
-                tables.append(table_from_spectra(chunk))
-                advance(len(chunk))
-        table = pa.concat_tables(tables)
-    names = UniqueNames()
-    ids = pa.array([names.assign(name) for name in table["spectrum_id"].to_pylist()], pa.string())
-    return table.set_column(0, SCHEMA.field("spectrum_id"), ids)
+def _and_others(count: int) -> str:
+    return f", and {count:,} others of the new" if count else ""

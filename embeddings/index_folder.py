@@ -17,6 +17,7 @@ from ..artifacts import MANIFEST, atomic_folder, read_manifest, sha256_of_file, 
 from ..errors import InputError
 from ..spectra.columns import SpectrumColumns
 from ..spectra.spectrum import Spectrum
+from .segments.numbers import VectorRows
 
 if TYPE_CHECKING:
     import faiss
@@ -60,26 +61,24 @@ class SavedIndex(ABC):
 
     Attributes
     ----------
-    vectors : float32 array of shape (n_rows, dim)
-        Rows of unit length, read-only.
+    vectors : VectorRows of shape (n_rows, dim)
+        Rows of unit length, float32, read-only.
     manifest : dict
         What made the index, from what, with which counts.
     folder : Path or None
         Where it is saved.
     """
 
-    def __init__(
-        self, vectors: faiss.IndexFlatIP, manifest: Mapping[str, Any], model: Embedder | None, folder: Path | None
-    ) -> None:
-        self._faiss = vectors
+    vectors: VectorRows
+
+    def __init__(self, manifest: Mapping[str, Any], model: Embedder | None, folder: Path | None) -> None:
         self._model = model
         self.folder = folder
         self.manifest = dict(manifest)
-        self.vectors = as_array(vectors)
 
+    @abstractmethod
     def __len__(self) -> int:
-        """Return the number of rows."""
-        return len(self.vectors)
+        """Return the number of rows that can be hits."""
 
     @property
     def model(self) -> Embedder:
@@ -97,20 +96,10 @@ class SavedIndex(ABC):
         InputError
             The folder exists and is not empty (unless ``overwrite``).
         """
-        import faiss
-
         with atomic_folder(folder, overwrite=overwrite) as partial:
-            faiss.write_index(self._faiss, str(partial / VECTORS))
-            self._write_metadata(partial)
+            entries = self._write_rows(partial)
             self.model.save_pretrained(partial / MODEL)
-            files = {
-                file.relative_to(partial).as_posix(): {"bytes": file.stat().st_size, "sha256": sha256_of_file(file)}
-                for file in sorted(partial.rglob("*"))
-                if file.is_file()
-            }
-            entries = {**self.manifest, "files": files}
-            entries.pop("ionbed_version", None)
-            write_manifest(partial, entries)
+            self._write_manifest(partial, {**entries, "files": described(partial, files_in(partial))})
 
     def verify(self) -> None:
         """Compare every file with its checksum.
@@ -125,8 +114,11 @@ class SavedIndex(ABC):
         compare_files(self.folder, self.manifest, largest=None)
 
     @abstractmethod
-    def _write_metadata(self, folder: Path) -> None:
-        """Write `METADATA` into a folder, and whatever else belongs there."""
+    def _write_rows(self, folder: Path) -> dict[str, Any]:
+        """Write all but the model into a folder and return the manifest, without its files."""
+
+    def _write_manifest(self, folder: Path, entries: Mapping[str, Any]) -> None:
+        write_manifest(folder, {name: value for name, value in entries.items() if name != "ionbed_version"})
 
     def _origin(self) -> dict[str, Any]:
         """Return what `info` tells of an index of either kind: its model, what it was made of, and its size."""
@@ -158,23 +150,23 @@ def kind_of(manifest: Mapping[str, Any]) -> Kind:
     return "structures" if manifest.get("kind") == "structures" else "spectra"
 
 
-def open_index_folder(folder: Path, kind: Kind, model: Embedder | None) -> tuple[dict[str, Any], faiss.IndexFlatIP]:
-    """Check a folder and return its manifest and its vectors, which stay on disk and are mapped into memory.
+def refuse_other_kind(folder: Path, manifest: Mapping[str, Any], kind: Kind) -> None:
+    """Raise `InputError` if the index of a manifest is of the other kind."""
+    if (found := kind_of(manifest)) != kind:
+        needed = "ionbed.Index" if found == "spectra" else "ionbed.StructureIndex"
+        raise InputError(f"{folder}: is an index of {found}, not of {kind}; open it with {needed}.open")
+
+
+def open_flat_vectors(folder: Path) -> faiss.IndexFlatIP:
+    """Return the vectors of an index of structures, which stay on disk and are mapped into memory.
 
     Raises
     ------
     InputError
-        The folder is no index, one of the other kind, or damaged, or ``model`` is not the model it was built with.
+        They are damaged.
     """
     import faiss
 
-    manifest = read_index_manifest(folder)
-    if (found := kind_of(manifest)) != kind:
-        needed = "ionbed.Index" if found == "spectra" else "ionbed.StructureIndex"
-        raise InputError(f"{folder}: is an index of {found}, not of {kind}; open it with {needed}.open")
-    compare_files(folder, manifest, largest=SMALL_FILE)
-    if model is not None:
-        refuse_other_model(folder, manifest, model)
     try:
         # IO_FLAG_MMAP alone maps inverted lists only, a flat index it reads into memory.
         vectors = faiss.read_index(str(folder / VECTORS), faiss.IO_FLAG_MMAP_IFC)
@@ -182,7 +174,7 @@ def open_index_folder(folder: Path, kind: Kind, model: Embedder | None) -> tuple
         raise damaged(folder / VECTORS, error) from None
     if not isinstance(vectors, faiss.IndexFlatIP):
         raise InputError(f"{folder / VECTORS}: is not an index of inner products; build the index again")
-    return manifest, vectors
+    return vectors
 
 
 def model_in(folder: Path, manifest: Mapping[str, Any]) -> Embedder:
@@ -243,12 +235,14 @@ def checked_vectors(vectors: np.ndarray, count: int, *, dim: int | None = None) 
     return vectors
 
 
-def check_search_options(k: int, precursor_ppm: float | None) -> None:
+def check_search_options(k: int, precursor_ppm: float | None, precursor_da: float | None = None) -> None:
     """Raise `InputError` if the number of hits or the precursor window is out of range."""
     if k < 1:
         raise InputError(f"the number of hits is {k}; it must be at least 1")
     if precursor_ppm is not None and not 0 < precursor_ppm < 1e6:
         raise InputError(f"the precursor window is {precursor_ppm} ppm; it must be more than 0 and less than 1,000,000")
+    if precursor_da is not None and not 0 < precursor_da < float("inf"):
+        raise InputError(f"the precursor window is {precursor_da} Da; it must be more than 0")
 
 
 def is_store(path: str | os.PathLike[str]) -> bool:
@@ -264,6 +258,24 @@ def refuse_other_model(folder: Path, manifest: Mapping[str, Any], model: Embedde
             f"{folder}: was built with the model {needed[:12]}, not with {given[:12]}; name no model "
             f"(its own copy in {folder / MODEL} is then used), or build the index again with the other one"
         )
+
+
+def files_in(folder: Path) -> list[Path]:
+    """Return all files below a folder, in order."""
+    return sorted(file for file in folder.rglob("*") if file.is_file())
+
+
+def described(folder: Path, files: Iterable[Path]) -> dict[str, dict[str, Any]]:
+    """Return size and SHA-256 of files by their name in ``folder``, for a manifest."""
+    return {
+        file.relative_to(folder).as_posix(): {"bytes": file.stat().st_size, "sha256": sha256_of_file(file)}
+        for file in files
+    }
+
+
+def compare_small_files(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Compare all sizes with the manifest, and the checksums of small files; see `compare_files`."""
+    compare_files(folder, manifest, largest=SMALL_FILE)
 
 
 def compare_files(folder: Path, manifest: Mapping[str, Any], *, largest: int | None) -> None:
@@ -322,7 +334,7 @@ def _is_whole(manifest: Mapping[str, Any]) -> bool:
         and isinstance(counts, dict)
         and type(counts.get("kept")) is int
         and isinstance(files, dict)
-        and {VECTORS, METADATA} <= files.keys()
+        and (kind_of(manifest) == "spectra" or {VECTORS, METADATA} <= files.keys())
         and all(
             isinstance(entry, dict) and type(entry.get("bytes")) is int and isinstance(entry.get("sha256"), str)
             for entry in files.values()

@@ -22,14 +22,20 @@ from ..spectra.spectrum import Spectrum
 from .index_folder import (
     COMMAND,
     METADATA,
+    VECTORS,
     Embedder,
     MoleculeEmbedder,
     SavedIndex,
+    as_array,
     checked_vectors,
+    compare_small_files,
     damaged,
     embeds_structures,
-    open_index_folder,
+    open_flat_vectors,
     read_columns,
+    read_index_manifest,
+    refuse_other_kind,
+    refuse_other_model,
 )
 from .nearest import Nearest, nearest_among, nearest_of_all
 from .queries import embed_queries, refuse_without_peaks
@@ -100,7 +106,9 @@ class StructureIndex(SavedIndex):
         model: Embedder | None = None,
         folder: Path | None = None,
     ) -> None:
-        super().__init__(vectors, manifest, model, folder)
+        super().__init__(manifest, model, folder)
+        self._faiss = vectors
+        self.vectors: np.ndarray = as_array(vectors)
         self.spectra = spectra
         self._structures = structures
         self._dropped = dropped
@@ -213,7 +221,12 @@ class StructureIndex(SavedIndex):
             The folder is no index of structures or is damaged, or ``model`` is not the model it was built with.
         """
         folder = Path(folder)
-        manifest, vectors = open_index_folder(folder, "structures", model)
+        manifest = read_index_manifest(folder)
+        refuse_other_kind(folder, manifest, "structures")
+        compare_small_files(folder, manifest)
+        if model is not None:
+            refuse_other_model(folder, manifest, model)
+        vectors = open_flat_vectors(folder)
         kept = manifest["counts"]["kept"]
         spectra = StructureSpectra.open(folder, kept, vectors.d) if manifest.get("predicted") else None
         index = cls(vectors, None, None, manifest, spectra=spectra, model=model, folder=folder)
@@ -415,12 +428,16 @@ class StructureIndex(SavedIndex):
             return (without_window(query, everything, self.mass, self.charge, self._anions) for query in queries)
         return candidates_by_mass(self.mass, self.charge, self._anions, self._formula, queries, precursor_ppm)
 
-    def _write_metadata(self, folder: Path) -> None:
+    def _write_rows(self, folder: Path) -> dict[str, Any]:
+        import faiss
+
+        faiss.write_index(self._faiss, str(folder / VECTORS))
         table = self._columns(STRUCTURE_SCHEMA.names).cast(STRUCTURE_SCHEMA).combine_chunks()
         pq.write_table(table, folder / METADATA, compression="zstd", write_page_checksum=True)
         write_dropped(self.dropped, folder / DROPPED)
         if self.spectra is not None:
             self.spectra.write(folder)
+        return self.manifest
 
     def _columns(self, names: Sequence[str]) -> pa.Table:
         if self._structures is not None:

@@ -43,7 +43,7 @@ def test_the_input_is_never_written_over(model, spectra, tmp_path):
         build(spectra, spectra.parent, model, overwrite=True)
     build(spectra, tmp_path / "index", model)
     kept = {path: path.read_bytes() for path in (tmp_path / "index").iterdir() if path.is_file()}
-    for out in (spectra, tmp_path / "index" / "vectors.faiss", tmp_path / "index" / "new.tsv"):
+    for out in (spectra, tmp_path / "index" / "manifest.json", tmp_path / "index" / "new.tsv"):
         for index in (tmp_path / "index", Index.open(tmp_path / "index", model)):
             with pytest.raises(InputError, match="input"):
                 search(index, spectra, out)

@@ -69,7 +69,7 @@ def brute_force(index: Index, queries: list[Spectrum], score: FusedScore) -> np.
     rows = np.arange(len(library))
     return np.stack(
         [
-            score(vectors[q].astype(np.float64) @ index.vectors.T.astype(np.float64),
+            score(vectors[q].astype(np.float64) @ index.vectors[:].T.astype(np.float64),
                   compared.features(np.full(len(rows), len(library) + q), rows))
             for q in range(len(queries))
         ]
@@ -184,7 +184,7 @@ def test_a_copy_of_the_query_is_first_whatever_the_other_hits_say(with_structure
     rising = FusedScore(("hybrid entropy", EMBEDDING_COSINE, "precursor difference"), (3.0, 1.0, -0.1), 0.0)
     index = Index.build(fused_model(replace(MIXED, open=rising, consensus=told)), with_structures)
     hits = index.search(with_structures, k=2, precursor_ppm=None, score="fused")
-    names = hits.library["spectrum_id"].to_numpy()[hits.rows]
+    names = index.metadata["spectrum_id"].to_numpy()[hits.rows]
     assert [first for first, _ in names] == [s.spectrum_id for s in with_structures]
 
 

@@ -1,0 +1,105 @@
+"""From spectra of any source to the rows of a segment: unique ids, precursor order, embeddings; a block at a time."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..progress import progress as show_progress
+from ..progress import unseen
+from ..spectra.columns import SpectrumColumns
+from ..spectra.spectrum import Spectrum
+from ..spectra.store import SCHEMA, Store, table_from_spectra
+from .index_folder import Embedder, checked_vectors
+from .segments.runs import Sorted, blocks, sorted_with_unique_ids, spill
+
+SPECTRA_AT_ONCE = 4096
+"""As Python objects."""
+
+SPILLED = "spilled"
+
+
+@dataclass(frozen=True, eq=False)
+class Gathered:
+    """Spectra in the order of an index.
+
+    Attributes
+    ----------
+    rows : Sorted or None
+        None where there is no spectrum with peaks.
+    num_read, without_peaks : int
+    """
+
+    rows: Sorted | None
+    num_read: int
+    without_peaks: int
+
+    @property
+    def counts(self) -> dict[str, int | dict[str, int]]:
+        """What a manifest tells of them."""
+        dropped = {"no-peaks": self.without_peaks} if self.without_peaks else {}
+        return {"read": self.num_read, "kept": self.num_read - self.without_peaks, "dropped": dropped}
+
+
+@contextmanager
+def gathered(
+    spectra: Iterable[Spectrum] | Store | pa.Table, folder: Path, *, progress: bool = False
+) -> Iterator[Gathered]:
+    """Yield spectra in the order of an index; they lie in a folder within ``folder`` that is removed afterwards.
+
+    Parameters
+    ----------
+    spectra : iterable of Spectrum, a store, or a table of its schema
+        Those without peaks are left out.
+    folder : Path
+    progress : bool
+        Show the progress on stderr.
+    """
+    num_read = without_peaks = 0
+
+    def with_peaks() -> Iterator[pa.Table]:
+        nonlocal num_read, without_peaks
+        total = len(spectra) if isinstance(spectra, (Store, pa.Table)) else None
+        with show_progress("read", total) if progress else unseen() as advance:
+            for table in _tables(spectra):
+                kept = table.filter(pc.greater(pc.list_value_length(table["mz"]), 0))
+                num_read += len(table)
+                without_peaks += len(table) - len(kept)
+                yield kept
+                advance(len(table))
+
+    place = folder / SPILLED
+    place.mkdir()
+    try:
+        runs = spill(with_peaks(), place)
+        yield Gathered(sorted_with_unique_ids(runs) if runs else None, num_read, without_peaks)
+    finally:
+        shutil.rmtree(place)
+
+
+def embedded(rows: Sorted, model: Embedder, *, progress: bool = False) -> Iterator[tuple[pa.Table, np.ndarray]]:
+    """Yield the rows in order with their embeddings, a block at a time."""
+    with show_progress("embed", len(rows.order), unit="spectra") if progress else unseen() as advance:
+        for table, _ in blocks(rows):
+            yield table, checked_vectors(model.embed(SpectrumColumns.from_table(table)), len(table))
+            advance(len(table))
+
+
+def _tables(spectra: Iterable[Spectrum] | Store | pa.Table) -> Iterator[pa.Table]:
+    """Yield spectra as tables of the store's schema, few at a time as Python objects."""
+    if isinstance(spectra, Store):
+        yield from (table.cast(SCHEMA) for table in spectra.blocks(SCHEMA.names, range(len(spectra)), SPECTRA_AT_ONCE))
+    elif isinstance(spectra, pa.Table):
+        yield spectra.select(SCHEMA.names).cast(SCHEMA)
+    else:
+        remaining = iter(spectra)
+        while chunk := list(itertools.islice(remaining, SPECTRA_AT_ONCE)):
+            yield table_from_spectra(chunk)

@@ -1,0 +1,100 @@
+"""Searching the rows of all segments by their vectors, as if they were one: windows, the whole library, and filters."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .nearest import Nearest, merged, nearest_in_windows, nearest_of_all
+from .segments.library import Library
+from .windows import Windows
+
+if TYPE_CHECKING:
+    from .filters import Filters
+
+MASKS_KEPT = 8
+"""Of filters: a byte for each row, and the time that it takes to read their columns."""
+
+
+class LibrarySearch:
+    """A library of which rows are searched by their vectors.
+
+    Parameters
+    ----------
+    library : Library
+    """
+
+    def __init__(self, library: Library) -> None:
+        self._library = library
+        self._masks: dict[Filters, np.ndarray] = {}
+
+    def nearest(
+        self, vectors: np.ndarray, polarity: np.ndarray, windows: Windows | None, allowed: np.ndarray | None, k: int
+    ) -> Nearest:
+        """Return the best ``k`` by cosine, of the windows or of all rows (None), as if the library were one segment.
+
+        Parameters
+        ----------
+        vectors : float32 array of shape (n_queries, dim)
+            Rows of unit length.
+        polarity : int8 array of shape (n_queries,)
+        windows : Windows or None
+        allowed : bool array of shape (n_rows,), or None
+            From `allowed`.
+        k : int
+        """
+        parts = []
+        for number, segment in enumerate(self._library.segments):
+            first, stop = self._library.bounds[number : number + 2]
+            of_segment = None if allowed is None else allowed[first:stop]
+            if windows is None:
+                found = nearest_of_all(segment.vectors, segment.polarity, vectors, polarity, k, of_segment)
+            else:
+                begin, end = windows.start[number] - first, windows.stop[number] - first
+                found = nearest_in_windows(
+                    segment.vectors, segment.polarity, vectors, polarity, begin, end, k, of_segment
+                )
+            parts.append(Nearest(np.where(found.rows < 0, -1, found.rows + first), found.scores))
+        return parts[0] if len(parts) == 1 else self._merged(parts, k)
+
+    def allowed(self, filters: Filters | None) -> np.ndarray | None:
+        """Return which rows may be hits, bool of shape (n_rows,): live, and past the filters; None where all may."""
+        live = self._library.live
+        if not filters:
+            return live
+        found = self._masks.get(filters)
+        if found is None:
+            mask = filters.mask(self._library.columns(filters.needs()))
+            found = mask if live is None else mask & live
+            if len(self._masks) >= MASKS_KEPT:
+                self._masks.pop(next(iter(self._masks)), None)
+            self._masks[filters] = found
+        return found
+
+    def num_within(self, windows: Windows | None, num_queries: int) -> np.ndarray:
+        """Return how many live rows lie in the window of each query, int64 of shape (n_queries,)."""
+        if windows is None:
+            return np.full(num_queries, self._library.num_live, np.int64)
+        if self._library.live is None:
+            numbers: np.ndarray = (windows.stop - windows.start).sum(axis=0)
+        else:
+            numbers = (self._live_before[windows.stop] - self._live_before[windows.start]).sum(axis=0)
+        return numbers
+
+    @cached_property
+    def _live_before(self) -> np.ndarray:
+        assert self._library.live is not None, "asked only where rows are deleted"
+        return np.concatenate([[0], np.cumsum(self._library.live)])
+
+    def _merged(self, parts: list[Nearest], k: int) -> Nearest:
+        """Return the best of several segments; equals by their order in one segment, which the rows do not follow."""
+        rows = np.concatenate([part.rows for part in parts], axis=1)
+        ordered = self._library.in_order(np.unique(rows[rows >= 0]))
+        place = np.empty(self._library.num_rows, np.int64)
+        place[ordered] = np.arange(len(ordered))
+        best = merged([Nearest(np.where(part.rows < 0, -1, place[part.rows]), part.scores) for part in parts], k)
+        if not len(ordered):
+            return best
+        return Nearest(np.where(best.rows < 0, -1, ordered[best.rows]), best.scores)

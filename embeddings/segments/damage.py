@@ -1,0 +1,30 @@
+"""What is said of a file of a segment whose bytes are not those that were written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import xxhash
+
+from ...errors import InputError
+
+MEND = "build the index again, or take it from a copy"
+
+
+def checksum(*parts: np.ndarray | memoryview | bytes) -> int:
+    """Return the 64-bit XXH3 of the bytes of the parts, one after the other."""
+    digest = xxhash.xxh3_64()
+    for part in parts:
+        digest.update(part)
+    return digest.intdigest()
+
+
+def changed(path: Path, what: str = "") -> InputError:
+    """Return the error that says a file was changed after it was written, and where in it."""
+    return InputError(f"{path}: is damaged ({what + ': ' if what else ''}not as written, by checksum); {MEND}")
+
+
+def rows_named(first: int, count: int) -> str:
+    """Return in words which rows of a segment are meant."""
+    return f"rows {first:,} to {first + count - 1:,}"
