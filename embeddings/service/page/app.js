@@ -34,7 +34,7 @@ async function describeService() {
     byId("score-field").hidden = info.scores.length < 2;
     byId("filters").classList.toggle("of-structures", info.index.kind === "structures");
     byId("filters").hidden = info.index.kind !== "structures" && !info.filters;
-    for (const [name, id] of [["adducts", "adducts"], ["instrument_types", "instruments"], ["licenses", "licenses"]]) {
+    for (const [name, id] of [["adduct", "adducts"], ["instrument_type", "instruments"], ["license", "licenses"]]) {
       byId(id).replaceChildren(...(info.filter_values?.[name] ?? []).map((value) => el("option", { value })));
     }
     byId("key-block").hidden = !info.api_key;
@@ -210,12 +210,23 @@ function showHit(hit) {
     hit,
     panel: openHit(byId("hit"), { query: found.queries[currentQuery], hit }, { previous: to(-1), next: to(1), close: () => closeHit() }),
   };
+  byId("answer").classList.add("with-open");
   showHits();
-  const row = byId("hits").querySelector(".current");
-  row?.scrollIntoView({ block: "nearest" });
-  byId("hit").scrollIntoView({ block: innerWidth > 900 ? "nearest" : "start", behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth" });
+  bringIntoView();
   announce(`Hit ${hit.rank}: ${nameOf(hit)}`);
   keepLink();
+}
+
+/** The opened hit below the rows around its own; on a narrow screen, the hit. */
+function bringIntoView() {
+  const table = byId("hits").querySelector(".scroll");
+  const row = table?.querySelector("tr.current");
+  if (row && table.scrollHeight > table.clientHeight) table.scrollTop = row.offsetTop - table.clientHeight / 2;
+  const isWide = innerWidth > 980;
+  const { bottom } = byId("hit").getBoundingClientRect();
+  if (isWide && bottom <= innerHeight) return;
+  const behavior = matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth";
+  (isWide ? byId("query-head") : byId("hit")).scrollIntoView({ block: "start", behavior });
 }
 
 function closeHit({ restoreFocus = true } = {}) {
@@ -223,6 +234,7 @@ function closeHit({ restoreFocus = true } = {}) {
   const { rank } = opened.hit;
   opened.panel.close();
   opened = null;
+  byId("answer").classList.remove("with-open");
   if (found) showHits();
   if (restoreFocus) byId("hits").querySelector(`button[data-rank="${rank}"]`)?.focus();
   keepLink();

@@ -4,15 +4,15 @@ import { callJson, picture, save } from "./api.js";
 import { announce, el } from "./dom.js";
 import { exportedSvg } from "./mirror_export.js";
 import { mirrorPlot, wordsOfMark } from "./mirror.js";
-import { confidenceParts, idOf, nameOf, ppmOf } from "./results.js";
-import { charge, count, fixed, formula, isNumber, percent, plain } from "./words.js";
+import { confidenceParts, idOf, nameOf, ppmOf, titleOfQuery } from "./results.js";
+import { charge, count, energy, fixed, formula, isNumber, percent, plain } from "./words.js";
 
 const COMPARED = [
   ["Name", (it) => it.name],
   ["Precursor m/z", (it) => (isNumber(it.precursor_mz) ? fixed(it.precursor_mz, 4) : null)],
   ["Charge", (it) => (it.charge || it.polarity ? charge(it.charge, it.polarity) : null)],
   ["Adduct", (it) => it.adduct],
-  ["Collision energy", (it) => (isNumber(it.collision_energy) ? `${plain(it.collision_energy)} eV` : null)],
+  ["Collision energy", (it) => (isNumber(it.collision_energy) ? `${energy(it.collision_energy)} eV` : null)],
   ["Instrument", (it) => [it.instrument_type, it.instrument].filter(Boolean).join(", ")],
   ["Peaks", (it) => (it.peaks?.length ? String(it.peaks.length) : null)],
   ["Formula", (it) => (it.formula ? formula(it.formula) : null)],
@@ -62,7 +62,7 @@ export function openHit(section, { query, hit }, around) {
       plotBox.replaceChildren(el("p", { class: "muted waiting" }, "The answer holds no peaks of this query."));
       return;
     }
-    const queryTitle = titleOf("Query", query.query_id || query.name, query.adduct, query.collision_energy);
+    const queryTitle = titleOf("Query", titleOfQuery(query), query.adduct, query.collision_energy);
     const data = { query: { peaks: query.peaks, precursor_mz: query.precursor_mz, title: queryTitle }, library: null, fragments: [], losses: [] };
     if (library.peaks.length) {
       const request = { precursor_mz: query.precursor_mz, peaks: query.peaks, row: hit.row };
@@ -104,7 +104,7 @@ export function openHit(section, { query, hit }, around) {
 
   async function drawStructures() {
     const figure = (title, path, words) => {
-      const box = el("div", { class: "structure" }, el("p", { class: "muted waiting" }, path ? "Drawing…" : words));
+      const box = el("div", { class: path ? "structure" : "no-structure" }, el("p", { class: "muted" }, path ? "Drawing…" : words));
       structures.append(el("figure", {}, el("figcaption", {}, title), box));
       return path ? show(box, path, words) : null;
     };
@@ -141,8 +141,8 @@ export function openHit(section, { query, hit }, around) {
   };
 }
 
-function titleOf(which, name, adduct, energy) {
-  return [`${which}: ${name || "unnamed"}`, adduct, isNumber(energy) ? `${plain(energy)} eV` : null].filter(Boolean).join(" · ");
+function titleOf(which, name, adduct, ev) {
+  return [`${which}: ${name || "unnamed"}`, adduct, isNumber(ev) ? `${energy(ev)} eV` : null].filter(Boolean).join(" · ");
 }
 
 function fileName(name) {

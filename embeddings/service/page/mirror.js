@@ -6,7 +6,9 @@ import { placeLabels, ticks, wholeRange } from "./mirror_layout.js";
 import { fixed } from "./words.js";
 
 const NARROWEST_DA = 0.05;
-const MARGIN = { left: 46, right: 14, top: 30, bottom: 40 };
+const MARGIN = { left: 46, right: 14, top: 28, bottom: 46 };
+/** Share of the highest peak shown below which a peak has no label. */
+const LEAST_LABELLED = 0.02;
 const KEYS = "Plus and minus zoom, left and right arrows move, up and down arrows go from peak to peak, 0 shows all.";
 
 /** The peaks of both spectra as one list, each with its side, share of the base peak, kind of match and partner. */
@@ -90,7 +92,7 @@ export function mirrorPlot(container, data, { label, onSpeak = () => {} }) {
     const middle = library ? (box.top + box.bottom) / 2 : box.bottom;
     const visible = marks.filter((mark) => mark.mz >= from && mark.mz <= to);
     const highest = Math.max(0.01, ...visible.map((mark) => mark.share));
-    const reach = (middle - box.top) * 0.9;
+    const reach = (middle - box.top) - 20;
     const yOf = (mark) => middle - (mark.side * mark.share * reach) / highest;
     root.setAttribute("viewBox", `0 0 ${width} ${height}`);
     root.replaceChildren(svg("rect", { class: "ground", x: 0, y: 0, width, height }));
@@ -102,10 +104,12 @@ export function mirrorPlot(container, data, { label, onSpeak = () => {} }) {
       const classes = `stick ${mark.kind} ${mark.side > 0 ? "up" : "down"}${isLit(mark) ? " lit" : ""}`;
       root.append(svg("line", { class: classes, x1: x, x2: x, y1: middle, y2: y }), tipOf(mark, x, y));
     }
-    const labels = placeLabels(
-      ends.map((end) => ({ ...end, weight: end.mark.share * (end.mark.kind === "none" ? 1 : 2), text: fixed(end.mark.mz, to - from < 4 ? 4 : 3) })),
-      box, { most: Math.max(4, Math.round(width / 60)) },
-    );
+    const named = ends.map((end) => ({
+      ...end, weight: end.mark.share * (end.mark.kind === "none" ? 1 : 2), text: fixed(end.mark.mz, to - from < 4 ? 4 : 3),
+    }));
+    const labels = placeLabels(named, box, {
+      most: Math.max(4, Math.round(width / 60)), wanted: (end) => end.mark.share >= highest * LEAST_LABELLED,
+    });
     for (const { peak, x, y } of labels) {
       root.append(svg("text", { class: `peak-label ${peak.mark.kind}`, x, y, "text-anchor": "middle" }, peak.text));
     }
@@ -144,7 +148,7 @@ export function mirrorPlot(container, data, { label, onSpeak = () => {} }) {
       }
     }
     root.append(svg("line", { class: "axis", x1: box.left, x2: box.right, y1: middle, y2: middle }),
-      svg("text", { class: "axis-name", x: (box.left + box.right) / 2, y: height - 6, "text-anchor": "middle" }, "m/z"),
+      svg("text", { class: "axis-name", x: box.right, y: height - 8, "text-anchor": "end" }, "m/z"),
       svg("text", { class: "axis-name", x: -(box.top + box.bottom) / 2, y: 12, transform: "rotate(-90)", "text-anchor": "middle" }, "relative intensity, %"));
   }
 
@@ -159,9 +163,9 @@ export function mirrorPlot(container, data, { label, onSpeak = () => {} }) {
   }
 
   function drawTitles(box) {
-    const fit = (text) => { const most = Math.floor((box.right - box.left) / 6.6); return text.length > most ? `${text.slice(0, most - 1)}…` : text; };
-    root.append(svg("text", { class: "side-title", x: box.left, y: 16 }, fit(query.title)));
-    if (library) root.append(svg("text", { class: "side-title", x: box.left + 4, y: box.bottom - 5 }, fit(library.title)));
+    const fit = (text) => { const most = Math.floor((box.right - box.left - 40) / 6.9); return text.length > most ? `${text.slice(0, most - 1)}…` : text; };
+    root.append(svg("text", { class: "side-title", x: box.left, y: 15 }, fit(query.title)));
+    if (library) root.append(svg("text", { class: "side-title", x: box.left, y: height - 8 }, fit(library.title)));
   }
 
   function showTip(end) {

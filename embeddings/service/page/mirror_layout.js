@@ -14,14 +14,14 @@ export function ticks(least, most, wanted) {
  * Which peaks are labelled: the highest first, each where there is room for it.
  *
  * `peaks` have x and y (px) of their tips, `side` +1 above the axis and -1 below, `weight`, `text`; `bounds` has
- * left and right. Returns {peak, x, y} of each label, y its baseline's distance from the tip being 6 px.
+ * left and right. Returns {peak, x, y} of each label, y of its baseline.
  */
-export function placeLabels(peaks, bounds, { most = 16, height = 12, perCharacter = 6.1 } = {}) {
+export function placeLabels(peaks, bounds, { most = 16, height = 12, perCharacter = 6.1, wanted = () => true } = {}) {
   const placed = [];
   const boxes = [];
   const perSide = new Map();
   for (const peak of [...peaks].sort((a, b) => b.weight - a.weight)) {
-    if ((perSide.get(peak.side) ?? 0) >= most) continue;
+    if (!wanted(peak) || (perSide.get(peak.side) ?? 0) >= most) continue;
     const half = (peak.text.length * perCharacter) / 2;
     const x = Math.min(bounds.right - half, Math.max(bounds.left + half, peak.x));
     const near = peak.y - peak.side * 5;
@@ -32,7 +32,7 @@ export function placeLabels(peaks, bounds, { most = 16, height = 12, perCharacte
     if (meets || crossed) continue;
     boxes.push(box);
     perSide.set(peak.side, (perSide.get(peak.side) ?? 0) + 1);
-    placed.push({ peak, x, y: peak.side > 0 ? near : far + height * 2 - 2 });
+    placed.push({ peak, x, y: peak.side > 0 ? near : near + height - 3 });
   }
   return placed;
 }

@@ -111,7 +111,7 @@ export function writePrecursor(query) {
   byId("precursor-mz").value = query.precursor_mz ?? "";
   byId("charge").value = charge ? String(charge) : "";
   byId("adduct").value = query.adduct ?? "";
-  byId("energy").value = query.collision_energy ?? "";
+  byId("energy").value = query.collision_energy ? String(Number(query.collision_energy.toFixed(3))) : "";
 }
 
 /** The form as it stands in a link. */

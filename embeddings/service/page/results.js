@@ -1,7 +1,7 @@
 // The tables: queries, and the hits of one query. Every query is shown, one without a hit with its reason.
 
 import { el, rove } from "./dom.js";
-import { charge, count, fixed, formula, isNumber, percent, plain } from "./words.js";
+import { charge, count, energy, fixed, formula, isNumber, percent, plain } from "./words.js";
 
 const SHOWN_AT_FIRST = 100;
 
@@ -9,6 +9,9 @@ const SHOWN_AT_FIRST = 100;
 export const ppmOf = (hit) => hit.precursor_error_ppm ?? hit.mass_error_ppm;
 export const idOf = (hit) => hit.library_id ?? hit.id ?? "";
 export const nameOf = (hit) => hit.name || idOf(hit) || hit.formula || "unnamed";
+
+/** What a query is called; a pasted list of peaks has no name of its own. */
+export const titleOfQuery = (query) => query.name || (query.query_id === "query" ? "" : query.query_id) || "Pasted spectrum";
 
 /** Warnings of a query as a list, however the service gives them. */
 export function warningsOf(query) {
@@ -71,10 +74,12 @@ export function queryTable(queries, { current, onOpen }) {
     { title: "m/z", class: "number", cell: (query) => fixed(query.precursor_mz, 4) },
     { title: "Charge", class: "number", cell: (query) => charge(query.charge, query.polarity) },
     { title: "Peaks", class: "number", cell: (query) => String(query.num_peaks ?? query.peaks?.length ?? "–") },
-    { title: "Best hit", class: "wide", cell: (query) => best(query) },
+    { title: "Best hit", class: "wide best", cell: (query) => best(query) },
     { title: "Score", class: "number", cell: (query) => fixed(query.hits[0]?.score, 3, { unknown: "" }) },
-    { title: "Confidence", class: "words", cell: (query) => (query.hits.length ? badge(query.hits[0].confidence) : "") },
-  ];
+    queries.some((query) => query.hits[0]?.confidence) && {
+      title: "Confidence", class: "words", cell: (query) => (query.hits.length ? badge(query.hits[0].confidence) : ""),
+    },
+  ].filter(Boolean);
   const box = el("div", { class: "scroll queries", role: "region", "aria-label": "Queries", tabindex: "-1" });
   const body = table("Queries and the best hit of each", columns, [], "list");
   const rows = body.tBodies[0];
@@ -120,11 +125,11 @@ export function queryHead(query, numHidden) {
     isNumber(query.precursor_mz) ? `m/z ${fixed(query.precursor_mz, 4)}` : null,
     query.charge || query.polarity ? `charge ${charge(query.charge, query.polarity)}` : null,
     query.adduct || null,
-    isNumber(query.collision_energy) ? `${plain(query.collision_energy)} eV` : null,
+    isNumber(query.collision_energy) ? `${energy(query.collision_energy)} eV` : null,
     query.peaks ? count(query.peaks.length, "peak") : null,
   ].filter(Boolean);
   const head = el("div", { class: "query-head" },
-    el("h3", {}, query.query_id || "Query"), el("p", { class: "muted" }, facts.join(" · ")));
+    el("h3", {}, titleOfQuery(query)), el("p", { class: "muted" }, facts.join(" · ")));
   for (const warning of warningsOf(query)) {
     head.append(el("p", { class: "callout warning" }, el("strong", {}, "With care: "), warning));
   }
@@ -174,7 +179,7 @@ export function hitTable(query, hits, { current, onOpen }) {
     },
     { title: "Formula", cell: (hit) => (hit.formula ? formula(hit.formula) : "–") },
     { title: "Adduct", cell: (hit) => hit.adduct || "–" },
-    !structures && { title: "eV", label: "Energy, eV", class: "number", cell: (hit) => plain(hit.collision_energy) },
+    !structures && { title: "eV", label: "Energy, eV", class: "number", cell: (hit) => energy(hit.collision_energy) },
     { title: "ppm", label: "Error, ppm", class: "number", cell: (hit) => ppmWords(hit) },
     any((hit) => isNumber(hit.mass_difference)) && {
       title: "Δ mass, Da", class: "number", cell: difference, about: "Neutral mass of the query minus the library’s",

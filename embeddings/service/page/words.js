@@ -19,6 +19,11 @@ export function plain(value, unknown = "–") {
   return isNumber(value) ? String(Number(value.toPrecision(6))).replace("-", MINUS) : unknown;
 }
 
+/** A collision energy in eV, as exact as anybody sets one. */
+export function energy(value) {
+  return isNumber(value) ? plain(Number(value.toFixed(1))) : "–";
+}
+
 export function percent(value) {
   if (!isNumber(value)) return "–";
   if (value > 0.99 && value < 1) return "> 99%";
