@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from ..artifacts import atomic_folder, describe_input, refuse_existing, refuse_input_as_output
 from ..errors import InputError
 from ..spectra.columns import SpectrumColumns
+from ..spectra.matchms_spectra import as_spectra
 from ..spectra.spectrum import Spectrum
 from ..spectra.store import SCHEMA, Store, spectra_from_table
 from .fused_search import OPEN_DEPTH, FusedSearch
@@ -210,7 +211,7 @@ class Index(SavedIndex):
         InputError
             A spectrum has no peaks.
         """
-        spectra = list(spectra)
+        spectra = list(as_spectra(spectra))
         vectors = embed_queries(self.model, spectra, self.vectors.shape[1], progress=progress)
         columns = SpectrumColumns.from_spectra(spectra)
         model_hash = self.manifest["model_hash"]
