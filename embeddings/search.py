@@ -9,9 +9,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..spectra.spectrum import Spectrum
+from .described_hits import DescribedSearch
+from .filters import Filters
 from .hit_table import QueryResult, SearchSummary, format_queries, refuse_output, shown, write_hits
-from .hits import Hit, ScoreName
+from .hits import ScoreName
 from .index import Index
 from .index_folder import check_search_options
 from .queries import Query, queries_of, searched
@@ -89,9 +90,6 @@ class HitRow:
     row: int | None = None
 
 
-_FROM_METADATA = (
-    "name", "formula", "smiles", "inchikey", "adduct", "collision_energy", "instrument_type", "license", "predicted",
-)  # fmt: skip
 COLUMNS = tuple(f.name for f in dataclasses.fields(HitRow) if f.name != "row")
 """Columns of the table of hits, in order."""
 
@@ -114,6 +112,8 @@ def search(
     k: int = 10,
     precursor_ppm: float | None = 10.0,
     score: ScoreName = "cosine",
+    precursor_da: float | None = None,
+    filters: Filters | None = None,
 ) -> SearchSummary:
     """Search every spectrum of ``queries`` and write the hits as tab-separated text, whole or not at all.
 
@@ -126,7 +126,10 @@ def search(
     """
     folder = index.folder if isinstance(index, Index) else index
     refuse_output(out, queries, folder)
-    return write_hits(find(index, queries, k=k, precursor_ppm=precursor_ppm, score=score), out, COLUMNS, NUMBER_FORMATS)
+    rows = find(
+        index, queries, k=k, precursor_ppm=precursor_ppm, score=score, precursor_da=precursor_da, filters=filters
+    )
+    return write_hits(rows, out, COLUMNS, NUMBER_FORMATS)
 
 
 def find(
@@ -136,6 +139,8 @@ def find(
     k: int = 10,
     precursor_ppm: float | None = 10.0,
     score: ScoreName = "cosine",
+    precursor_da: float | None = None,
+    filters: Filters | None = None,
 ) -> Iterator[HitRow]:
     """Search every spectrum of ``queries`` and yield the hits, in the order of the file and by rank.
 
@@ -153,14 +158,20 @@ def find(
         Largest difference of the precursors, in ppm of the library's; None to search the whole library.
     score : 'cosine' or 'fused'
         By which hits are ranked; see `Index.search`.
+    precursor_da : float or None
+        Largest difference of the precursors in Da per charge, in place of ``precursor_ppm``.
+    filters : Filters or None
+        Which library spectra may be hits.
 
     Raises
     ------
     InputError
-        At the call: the index or the queries cannot be read, an option is out of range, or the model of the index
-        carries no fused score.
+        At the call: the index or the queries cannot be read, an option is out of range, the model of the index
+        carries no fused score, or a filter asks for what no library spectrum has.
     """
-    results = find_results(index, queries, k=k, precursor_ppm=precursor_ppm, score=score)
+    results = find_results(
+        index, queries, k=k, precursor_ppm=precursor_ppm, score=score, precursor_da=precursor_da, filters=filters
+    )
     return itertools.chain.from_iterable(result.rows for result in results)
 
 
@@ -171,6 +182,8 @@ def find_results(
     k: int = 10,
     precursor_ppm: float | None = 10.0,
     score: ScoreName = "cosine",
+    precursor_da: float | None = None,
+    filters: Filters | None = None,
 ) -> Iterator[QueryResult[HitRow]]:
     """Search every spectrum of ``queries`` and yield each with its lines; see `find`.
 
@@ -179,10 +192,45 @@ def find_results(
     InputError
         As `find`.
     """
-    check_search_options(k, precursor_ppm)
+    check_search_options(k, precursor_ppm, precursor_da)
     opened = index if isinstance(index, Index) else Index.open(index)
-    opened.check_score(score)
-    return _find(opened, *queries_of(queries), min(k, len(opened)), precursor_ppm, score)
+    return find_queries(
+        opened, *queries_of(queries), k=k, precursor_ppm=precursor_ppm, score=score, precursor_da=precursor_da,
+        filters=filters,
+    )  # fmt: skip
+
+
+def find_queries(
+    index: Index,
+    queries: Iterator[Query],
+    total: int | None = None,
+    *,
+    k: int = 10,
+    precursor_ppm: float | None = 10.0,
+    score: ScoreName = "cosine",
+    precursor_da: float | None = None,
+    filters: Filters | None = None,
+) -> Iterator[QueryResult[HitRow]]:
+    """Search queries that were read before and yield each with its lines; see `find`.
+
+    Parameters
+    ----------
+    queries : iterator of Query
+    total : int, optional
+        Their number, for the bar of progress.
+
+    Raises
+    ------
+    InputError
+        At the call: an option is out of range, the model of the index carries no fused score, or a filter asks for
+        what no library spectrum has.
+    """
+    check_search_options(k, precursor_ppm, precursor_da)
+    index.check_score(score)
+    if filters:
+        filters.refuse_unknown(index.library.columns(filters.needs()))
+    described = DescribedSearch(index, min(k, len(index)), precursor_ppm, precursor_da, score, filters)
+    return _find(queries, total, described)
 
 
 def format_hits(rows: Iterable[HitRow], *, max_queries: int = 50) -> RenderableType:
@@ -226,43 +274,12 @@ def _table_of(hits: Sequence[HitRow]) -> Table:
     return table
 
 
-def _find(
-    index: Index, queries: Iterator[Query], total: int | None, k: int, precursor_ppm: float | None, score: ScoreName
-) -> Iterator[QueryResult[HitRow]]:
-    def search(spectra: list[Spectrum]) -> Iterator[tuple[list[Hit], int]]:
-        hits = index.search(spectra, k, precursor_ppm, score)
-        return zip(hits, hits.num_in_window.tolist(), strict=True)
-
+def _find(queries: Iterator[Query], total: int | None, search: DescribedSearch) -> Iterator[QueryResult[HitRow]]:
     for query_id, query, result in searched(queries, total, search):
         if query.spectrum is None or result is None:
             rows = [HitRow(query_id, note=query.note)]
         else:
-            rows = _rows(query_id, query.spectrum, *result, precursor_ppm)
+            precursor_mz, warnings = query.spectrum.precursor_mz, result.warnings
+            rows = [HitRow(query_id, precursor_mz, warnings=warnings, **hit) for hit in result.hits]
+            rows = rows or [HitRow(query_id, precursor_mz, warnings=warnings, note=result.note)]
         yield QueryResult(query_id, query.spectrum, rows, query.position)
-
-
-def _rows(
-    query_id: str, query: Spectrum, found: list[Hit], num_in_window: int, precursor_ppm: float | None
-) -> list[HitRow]:
-    if not found:
-        return [HitRow(query_id, query.precursor_mz, note=_why_none(num_in_window, precursor_ppm))]
-    return [
-        HitRow(
-            query_id,
-            query.precursor_mz,
-            hit.rank,
-            hit.score,
-            precursor_error_ppm=hit.precursor_error_ppm,
-            library_id=hit.metadata["spectrum_id"],
-            row=hit.row,
-            **{name: hit.metadata[name] for name in _FROM_METADATA},
-        )
-        for hit in found
-    ]
-
-
-def _why_none(num_in_window: int, precursor_ppm: float | None) -> str:
-    where = "" if precursor_ppm is None else f" within {precursor_ppm:g} ppm"
-    if num_in_window:
-        return f"every library spectrum{where} has the other polarity"
-    return f"no library spectrum{where}"

@@ -95,7 +95,10 @@ def _results(index: AnyIndex, queries: Iterator[Query], total: int, options: Sea
         return structure_search._find(
             index, queries, total, k, options.precursor_ppm, options.formula, index.score_name(options.score)
         )
-    return spectrum_search._find(index, queries, total, k, options.precursor_ppm, options.score or "cosine")
+    return spectrum_search.find_queries(
+        index, queries, total, k=k, precursor_ppm=options.precursor_ppm, score=options.score or "cosine",
+        precursor_da=options.precursor_da, filters=options.filters,
+    )  # fmt: skip
 
 
 def as_json(answer: Answer) -> dict[str, Any]:

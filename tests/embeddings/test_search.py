@@ -87,7 +87,7 @@ def test_a_hit_says_what_it_is(index, queries, tmp_path):
         "precursor_error_ppm": f"{(180.0643 - 180.0634) / 180.0634 * 1e6:.4f}",
         "mass_difference": "",
         "difference_formula": "",
-        "matched_peaks": "",
+        "matched_peaks": "2",
         "name": "Glucose",
         "formula": "C6H12O6",
         "smiles": "OCC1OC(O)C(O)C(O)C1O",
@@ -98,8 +98,8 @@ def test_a_hit_says_what_it_is(index, queries, tmp_path):
         "instrument_type": "",
         "license": "",
         "predicted": "false",
-        "confidence": "",
-        "warnings": "",
+        "confidence": "level 2a at best: library match, its probability is not known",
+        "warnings": "2 peaks only",
         "note": "",
     }
 
@@ -167,7 +167,7 @@ def test_bad_words_are_told_at_once_and_nothing_is_written(index, queries, tmp_p
 
 
 def test_a_search_that_fails_leaves_no_table(index, queries, tmp_path, monkeypatch):
-    monkeypatch.setattr(Index, "search", lambda *_: 1 / 0)
+    monkeypatch.setattr(Index, "search", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         search(index, queries, tmp_path / "hits.tsv")
     assert [path.name for path in tmp_path.iterdir()] == ["queries.mgf"]

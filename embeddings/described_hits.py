@@ -1,0 +1,161 @@
+"""A search whose hits are described: what is known of the library spectra, and what query and hit tell together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ..spectra.spectrum import Spectrum
+from .annotation import ANNOTATED_COLUMNS, Annotations, annotate, confidence, warnings_of
+from .filters import Filters
+from .hits import EmbeddedQueries, Hits, ScoreName
+from .index import Index
+from .windows import windows_in
+
+METADATA = (
+    "name", "formula", "smiles", "inchikey", "adduct", "collision_energy", "instrument_type", "license", "predicted",
+)  # fmt: skip
+"""Columns of the library that a hit shows as they are."""
+
+_TAKEN = tuple(dict.fromkeys(("spectrum_id", *METADATA, *ANNOTATED_COLUMNS)))
+
+
+@dataclass(frozen=True, slots=True)
+class DescribedHits:
+    """The hits of one query.
+
+    Attributes
+    ----------
+    hits : list of dict
+        Best first; values by the names of `ionbed.embeddings.search.HitRow`.
+    warnings : str
+        In what the query lies outside of what the model was trained on.
+    note : str
+        Why there is no hit; empty where there is one.
+    """
+
+    hits: list[dict[str, Any]]
+    warnings: str
+    note: str
+
+
+class DescribedSearch:
+    """Searches spectra in an index and describes their hits, those of many queries together.
+
+    Parameters
+    ----------
+    index : Index
+    k : int
+        Hits per query, at most.
+    precursor_ppm, precursor_da : float or None
+        See `Index.search`.
+    score : 'cosine' or 'fused'
+    filters : Filters or None
+    """
+
+    def __init__(
+        self,
+        index: Index,
+        k: int,
+        precursor_ppm: float | None,
+        precursor_da: float | None,
+        score: ScoreName,
+        filters: Filters | None,
+    ) -> None:
+        self._index, self._k, self._score, self._filters = index, k, score, filters
+        self._ppm, self._da = (None if precursor_da is not None else precursor_ppm), precursor_da
+
+    def __call__(self, spectra: list[Spectrum]) -> Iterator[DescribedHits]:
+        """Yield what was found for each of some spectra."""
+        queries = self._index.embed(spectra)
+        hits = self._index.search(
+            queries, self._k, self._ppm, self._score, precursor_da=self._da, filters=self._filters
+        )
+        assert queries.columns is not None, "Index.embed keeps the peaks"
+        warnings = warnings_of(queries.columns, self._index.model)
+        of_query = self._described(queries, hits)
+        for number in range(len(spectra)):
+            note = "" if of_query[number] else self._why_none(queries, number, int(hits.num_in_window[number]))
+            yield DescribedHits(of_query[number], warnings[number], note)
+
+    def _described(self, queries: EmbeddedQueries, hits: Hits) -> list[list[dict[str, Any]]]:
+        is_hit = hits.rows >= 0
+        query, place = np.nonzero(is_hit)
+        found, of_hit = np.unique(hits.rows[is_hit], return_inverse=True)
+        of_query: list[list[dict[str, Any]]] = [[] for _ in range(len(hits))]
+        if not len(found):
+            return of_query
+        assert queries.columns is not None, "Index.embed keeps the peaks"
+        table = hits.library.take(found, _TAKEN)
+        told = annotate(queries.columns, query, table, of_hit)
+        names = ("library_id", *METADATA)
+        columns = [table[name].to_pylist() for name in ("spectrum_id", *METADATA)]
+        shared = [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+        own = zip(
+            query.tolist(), (place + 1).tolist(), hits.rows[is_hit].tolist(), hits.scores[is_hit].tolist(),
+            hits.precursor_error_ppm[is_hit].tolist(), of_hit.tolist(), *_columns_of(told), strict=True,
+        )  # fmt: skip
+        for number, rank, row, score, error, taken, matched, difference, formula, is_same in own:
+            known = shared[taken]
+            of_query[number].append(
+                {
+                    "rank": rank,
+                    "row": row,
+                    "score": score,
+                    "probability": None,
+                    "precursor_error_ppm": error,
+                    "mass_difference": difference,
+                    "difference_formula": formula,
+                    "matched_peaks": matched,
+                    "confidence": confidence(
+                        is_same_mass=is_same or self._is_window,
+                        has_structure=bool(known["smiles"] or known["inchikey"]),
+                        has_formula=bool(known["formula"]),
+                        predicted=known["predicted"],
+                        probability=None,
+                    ),
+                    **known,
+                }
+            )
+        return of_query
+
+    @property
+    def _is_window(self) -> bool:
+        return self._ppm is not None or self._da is not None
+
+    def _why_none(self, queries: EmbeddedQueries, number: int, num_in_window: int) -> str:
+        """Return why a query has no hit."""
+        where = ""
+        if self._ppm is not None:
+            where = f" within {self._ppm:g} ppm"
+        elif self._da is not None:
+            where = f" within {self._da:g} Da"
+        if not num_in_window:
+            return f"no library spectrum{where}"
+        of_polarity = self._within(queries, number)
+        if not len(of_polarity):
+            return f"every library spectrum{where} has the other polarity"
+        assert self._filters, "without filters, one of these would be a hit"
+        reason = self._filters.why_none(of_polarity)
+        return f"of {len(of_polarity):,} library spectra{where} {reason}"
+
+    def _within(self, queries: EmbeddedQueries, number: int) -> pa.Table:
+        """Return what the filters read of the live rows in a query's window that may be of its polarity."""
+        library = self._index.library
+        windows = windows_in(library, queries.precursor_mz[[number]], self._ppm, self._da)
+        if windows is None:
+            rows = np.arange(self._index.num_rows)
+        else:
+            spans = zip(windows.start[:, 0], windows.stop[:, 0], strict=True)
+            rows = np.concatenate([np.arange(start, stop) for start, stop in spans])
+        rows = rows[self._index.live[rows] & (self._index.polarity[rows] * queries.polarity[number] != -1)]
+        return library.take(rows, (self._filters or Filters()).needs() or ("polarity",))
+
+
+def _columns_of(told: Annotations) -> tuple[list[Any], ...]:
+    difference = [None if np.isnan(value) else value for value in told.mass_difference.tolist()]
+    return told.matched_peaks.tolist(), difference, told.difference_formula, told.is_same_mass.tolist()
