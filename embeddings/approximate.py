@@ -190,6 +190,8 @@ def nearest_approximate(
     k: int,
     allowed: np.ndarray | None = None,
     windows: tuple[np.ndarray, np.ndarray] | None = None,
+    *,
+    widen: bool = True,
 ) -> Nearest:
     """Return about the best ``k`` rows of each query, leaving out the other polarity.
 
@@ -218,6 +220,8 @@ def nearest_approximate(
         Rows that may be hits; by default all.
     windows : (start, stop), int64 arrays of shape (n_queries,), optional
         Only the rows ``start:stop`` may be hits of a query; by default all.
+    widen : bool
+        Look further where ``allowed`` leaves out rows; not where these are so few that they do not matter.
     """
     if k > MAX_K:
         if windows is None:
@@ -232,9 +236,11 @@ def nearest_approximate(
             signs = query_polarity[group]
             found = nearest_of_all(vectors, polarity, queries[group], signs, k, allowed)
         else:
-            compatible = num_usable if allowed is None else _num_compatible(polarity, query_polarity[group[0]])
+            times = 1.0
+            if widen and allowed is not None:
+                times = _num_compatible(polarity, query_polarity[group[0]]) / num_usable
             selector = None if num_usable == len(vectors) else _selector(usable)
-            proposed = _propose(index, settings, queries[group], k, selector, compatible / num_usable)
+            proposed = _propose(index, settings, queries[group], k, selector, times)
             found = nearest_of_proposed(vectors, queries[group], proposed, k)
         result.rows[group], result.scores[group] = found.rows, found.scores
     return result
@@ -327,7 +333,8 @@ def _propose(
 
     more_hits = max(1.0, k / MEASURED_K)
     depth = math.ceil(settings.depth * more_hits)
-    effort = math.ceil(settings.effort * times * more_hits)
+    # The further hits lie in the neighbourhood of the first: lists need not grow in proportion.
+    effort = math.ceil(settings.effort * times * math.sqrt(more_hits))
     if settings.kind == "hnsw":
         options = faiss.SearchParametersHNSW(sel=selector, efSearch=max(effort, depth))
     else:
