@@ -37,21 +37,20 @@ from .index_folder import (
     is_store,
     refuse_other_model,
 )
-from .library_rows import embedded, gathered
+from .library_edits import Appended, append_rows, compact_rows, delete_rows
 from .library_search import LibrarySearch
-from .library_writing import Appended, added, compacted, write_copy, write_library
+from .library_writing import write_copy, write_library
 from .nearest import Nearest
 from .queries import embed_queries
+from .recall import WANTED_RECALL
+from .segments.approximate_rows import KindWanted
 from .segments.commits import (
     open_library,
     read_index_manifest,
     write_index_manifest,
-    writing,
 )
 from .segments.library import Library
 from .segments.numbers import JoinedVectors
-from .segments.runs import blocks
-from .segments.segment import write_segment
 from .windows import windows_in
 
 if TYPE_CHECKING:
@@ -90,7 +89,15 @@ class Index(SavedIndex):
             self.__dict__.pop(name, None)
 
     @classmethod
-    def build(cls, model: Embedder, spectra: Iterable[Spectrum] | Store | pa.Table, *, progress: bool = False) -> Index:
+    def build(
+        cls,
+        model: Embedder,
+        spectra: Iterable[Spectrum] | Store | pa.Table,
+        *,
+        kind: KindWanted = "auto",
+        recall: float = WANTED_RECALL,
+        progress: bool = False,
+    ) -> Index:
         """Embed a library.
 
         Parameters
@@ -98,17 +105,22 @@ class Index(SavedIndex):
         model : IonbedModel
         spectra : iterable of Spectrum, a store, or a table of its schema
             Spectra without peaks are left out and counted in the manifest.
+        kind : 'auto', 'flat', 'hnsw', 'ivf-sq8' or 'ivf-pq'
+            How the whole library is searched: every row (flat), or approximately; auto: as the size suggests.
+        recall : float
+            Mean recall@10 that an approximate search is to reach; what it reaches stands in the manifest.
         progress : bool
             Show the progress on stderr.
 
         Raises
         ------
         InputError
-            No spectrum with peaks is among them.
+            No spectrum with peaks is among them, or they are too few for the kind, or the temporary folder or the
+            memory has no room for the index.
         """
         place = Path(tempfile.mkdtemp(prefix="ionbed-index-"))
         try:
-            manifest = write_library(place, model, spectra, progress=progress)
+            manifest = write_library(place, model, spectra, kind=kind, recall=recall, progress=progress)
             manifest["files"] = described(place, files_in(place))
             write_index_manifest(place, manifest)
             index = cls(place, read_index_manifest(place), model=model)
@@ -163,6 +175,11 @@ class Index(SavedIndex):
     def num_rows(self) -> int:
         """Number of rows, those deleted included."""
         return self._library.num_rows
+
+    @property
+    def library(self) -> Library:
+        """The rows of all segments, those deleted included, mapped into memory."""
+        return self._library
 
     @property
     def vectors(self) -> JoinedVectors:  # type: ignore[override]  # read-only here
@@ -236,8 +253,9 @@ class Index(SavedIndex):
     ) -> Hits:
         """Find the library spectra nearest to each query.
 
-        The search is exact, and a query's hits do not depend on the queries beside it. Equal scores are ranked by
-        precursor m/z and then by id: the order of the rows.
+        The search is exact, but for one of the whole library, or of wide windows, where the index is of an approximate
+        kind; what that finds is ranked exactly. A query's hits do not depend on the queries beside it. Equal scores are
+        ranked by precursor m/z and then by id: the order of the rows.
         With the fused score a search of the whole library ranks the best by cosine and the best by hybrid entropy
         (`ionbed.embeddings.fused_search.OPEN_DEPTH` of each), and no others.
         A library spectrum of the other polarity is never a hit where both polarities are known;
@@ -315,30 +333,9 @@ class Index(SavedIndex):
         InputError
             The index has a spectrum of one of the ids (unless ``replace``), or another process is writing it.
         """
-        with writing(self._place) as writer:
-            refuse_other_model(self._place, writer.manifest, self.model)
-            library = open_library(self._place, writer.manifest)
-            with writer.new_segment() as partial, gathered(spectra, partial, progress=progress) as found:
-                rows = found.rows
-                if rows is None:
-                    raise InputError("no spectrum to append; at least one with a precursor m/z and peaks is needed")
-                ids = pa.concat_tables([table for table, _ in blocks(rows, ["spectrum_id"])])["spectrum_id"]
-                replaced = library.rows_where("spectrum_id", ids.combine_chunks())
-                if len(replaced) and not replace:
-                    first = library.take(replaced[:1], ["spectrum_id"])["spectrum_id"][0].as_py()
-                    raise InputError(
-                        f"the index has a spectrum {first} already{_and_others(len(replaced) - 1)}; "
-                        "pass --replace to put the new ones in their place, or give them other ids"
-                    )
-                entry = write_segment(partial, embedded(rows, self.model, progress=progress), len(rows.order))
-            writer.name_segment(entry)
-            if len(replaced):
-                writer.delete(replaced)
-            counts = found.counts
-            writer.manifest["counts"] = added(writer.manifest["counts"], {**counts, "deleted": len(replaced)})
-            writer.commit()
-            self._take_over(writer.manifest)
-        return Appended(counts["read"], counts["kept"], counts["dropped"], len(replaced))  # type: ignore[arg-type]
+        done = append_rows(self._place, self.model, spectra, replace=replace, progress=progress)
+        self._take_over()
+        return done
 
     def delete(
         self, ids: Iterable[str] | None = None, *, where: Mapping[str, Any] | None = None, dry_run: bool = False
@@ -361,17 +358,9 @@ class Index(SavedIndex):
             An id is not in the index, or no spectrum has these values, or none would be left; a column is none of the
             store's; another process is writing the index.
         """
-        with writing(self._place) as writer:
-            library = open_library(self._place, writer.manifest)
-            rows = library.rows_of_ids(ids) if ids is not None else library.rows_with(where or {})
-            if len(rows) == library.num_live:
-                raise InputError("no spectrum of the index would be left; remove its folder instead")
-            if not dry_run:
-                writer.delete(rows)
-                writer.manifest["counts"] = added(writer.manifest["counts"], {"deleted": len(rows)})
-                writer.commit()
-                self._take_over(writer.manifest)
-        return len(rows)
+        count = delete_rows(self._place, ids, where=where or {}, dry_run=dry_run)
+        self._take_over()
+        return count
 
     def compact(self) -> None:
         """Make one segment of all, without the rows deleted, which are gone for good; rows are numbered anew.
@@ -381,14 +370,8 @@ class Index(SavedIndex):
         InputError
             Another process is writing the index, or it is damaged.
         """
-        with writing(self._place) as writer:
-            library = open_library(self._place, writer.manifest)
-            writer.drop_segments()
-            with writer.new_segment() as partial:
-                entry = write_segment(partial, compacted(library), library.num_live)
-            writer.name_segment(entry)
-            writer.commit()
-            self._take_over(writer.manifest)
+        compact_rows(self._place)
+        self._take_over()
 
     def info(self) -> dict[str, Any]:
         """Return what the index holds, for a person to read: counts, precursor range, model, licences, inputs."""
@@ -414,6 +397,7 @@ class Index(SavedIndex):
             "licenses": dict(Counter({text or "unknown": n for text, n in licenses.items()}).most_common()),
             "segments": len(self._library.segments),
             "deleted_rows": self.num_rows - len(self),
+            "open_search": self._search.describe(),
             **self._origin(),
         }
 
@@ -433,11 +417,12 @@ class Index(SavedIndex):
             raise IndexError(f"rows must lie between 0 and {self.num_rows - 1}")
         return rows
 
-    def _take_over(self, manifest: Mapping[str, Any]) -> None:
-        self._set(read_index_manifest(self._place), open_library(self._place, manifest))
+    def _take_over(self) -> None:
+        manifest = read_index_manifest(self._place)
+        self._set(manifest, open_library(self._place, manifest))
 
     def _write_rows(self, folder: Path) -> dict[str, Any]:
-        entry = write_copy(folder, self._library)
+        entry = write_copy(folder, self._library, self.manifest["open_search"])
         return {**self.manifest, "segments": [entry], "deleted": [], "last_segment": 0}
 
     def _write_manifest(self, folder: Path, entries: Mapping[str, Any]) -> None:
@@ -445,7 +430,13 @@ class Index(SavedIndex):
 
 
 def build(
-    input: str | os.PathLike[str], out: str | os.PathLike[str], model: Embedder, *, overwrite: bool = False
+    input: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    model: Embedder,
+    *,
+    kind: KindWanted = "auto",
+    recall: float = WANTED_RECALL,
+    overwrite: bool = False,
 ) -> Index:
     """Build an index of a prepared store, or of anything that `ionbed.read` reads, and save it.
 
@@ -455,6 +446,8 @@ def build(
     out : path
         The folder to write.
     model : IonbedModel
+    kind, recall
+        See `Index.build`.
     overwrite : bool
         Replace what is in ``out``.
 
@@ -466,7 +459,8 @@ def build(
     Raises
     ------
     InputError
-        The input cannot be read or holds no usable spectrum, or ``out`` is taken or would replace the input.
+        The input cannot be read or holds no usable spectrum, or ``out`` is taken or would replace the input, or there
+        is no room for the index.
     """
     from ..spectra.readers import read
 
@@ -474,7 +468,7 @@ def build(
     refuse_existing(out, overwrite=overwrite)
     source = Store(input) if is_store(input) else read(input)
     with atomic_folder(out, overwrite=overwrite) as partial:
-        manifest = write_library(partial, model, source, progress=True)
+        manifest = write_library(partial, model, source, kind=kind, recall=recall, progress=True)
         manifest["inputs"] = [describe_input(input)]
         if not isinstance(source, Store):
             report = source.report
@@ -488,7 +482,3 @@ def build(
         manifest["files"] = described(partial, files_in(partial))
         write_index_manifest(partial, manifest)
     return Index.open(out, model)
-
-
-def _and_others(count: int) -> str:
-    return f", and {count:,} others of the new" if count else ""

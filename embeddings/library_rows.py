@@ -18,6 +18,7 @@ from ..progress import unseen
 from ..spectra.columns import SpectrumColumns
 from ..spectra.spectrum import Spectrum
 from ..spectra.store import SCHEMA, Store, table_from_spectra
+from .embedded_before import EmbeddedBefore
 from .index_folder import Embedder, checked_vectors
 from .segments.runs import Sorted, blocks, sorted_with_unique_ids, spill
 
@@ -36,11 +37,14 @@ class Gathered:
     rows : Sorted or None
         None where there is no spectrum with peaks.
     num_read, without_peaks : int
+    num_bytes : int
+        Of the spectra and their metadata, as a segment keeps them.
     """
 
     rows: Sorted | None
     num_read: int
     without_peaks: int
+    num_bytes: int
 
     @property
     def counts(self) -> dict[str, int | dict[str, int]]:
@@ -80,7 +84,8 @@ def gathered(
     place.mkdir()
     try:
         runs = spill(with_peaks(), place)
-        yield Gathered(sorted_with_unique_ids(runs) if runs else None, num_read, without_peaks)
+        size = sum(path.stat().st_size for path in place.iterdir())
+        yield Gathered(sorted_with_unique_ids(runs) if runs else None, num_read, without_peaks, size)
     finally:
         shutil.rmtree(place)
 
@@ -89,7 +94,11 @@ def embedded(rows: Sorted, model: Embedder, *, progress: bool = False) -> Iterat
     """Yield the rows in order with their embeddings, a block at a time."""
     with show_progress("embed", len(rows.order), unit="spectra") if progress else unseen() as advance:
         for table, _ in blocks(rows):
-            yield table, checked_vectors(model.embed(SpectrumColumns.from_table(table)), len(table))
+            if isinstance(model, EmbeddedBefore):
+                vectors = model.of_ids(table["spectrum_id"])
+            else:
+                vectors = model.embed(SpectrumColumns.from_table(table))
+            yield table, checked_vectors(vectors, len(table))
             advance(len(table))
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .approximate import nearest_approximate
 from .nearest import Nearest, merged, nearest_in_windows, nearest_of_all
+from .segments.approximate_rows import ApproximateRows
 from .segments.library import Library
 from .windows import Windows
 
@@ -28,12 +30,18 @@ class LibrarySearch:
 
     def __init__(self, library: Library) -> None:
         self._library = library
+        self._approximate = [
+            ApproximateRows(segment.folder, segment.entry) if "approximate" in segment.entry else None
+            for segment in library.segments
+        ]
         self._masks: dict[Filters, np.ndarray] = {}
 
     def nearest(
         self, vectors: np.ndarray, polarity: np.ndarray, windows: Windows | None, allowed: np.ndarray | None, k: int
     ) -> Nearest:
         """Return the best ``k`` by cosine, of the windows or of all rows (None), as if the library were one segment.
+
+        Exact, but where a segment has an approximate index and so many of its rows may be hits that this is faster.
 
         Parameters
         ----------
@@ -46,16 +54,19 @@ class LibrarySearch:
         k : int
         """
         parts = []
-        for number, segment in enumerate(self._library.segments):
+        for number, (segment, approximate) in enumerate(zip(self._library.segments, self._approximate, strict=True)):
             first, stop = self._library.bounds[number : number + 2]
             of_segment = None if allowed is None else allowed[first:stop]
-            if windows is None:
-                found = nearest_of_all(segment.vectors, segment.polarity, vectors, polarity, k, of_segment)
-            else:
-                begin, end = windows.start[number] - first, windows.stop[number] - first
-                found = nearest_in_windows(
-                    segment.vectors, segment.polarity, vectors, polarity, begin, end, k, of_segment
+            asked = (segment.vectors, segment.polarity, vectors, polarity)
+            within = None if windows is None else (windows.start[number] - first, windows.stop[number] - first)
+            if approximate is not None:
+                found = nearest_approximate(
+                    approximate.index, approximate.settings, *asked, k, of_segment, windows=within
                 )
+            elif within is None:
+                found = nearest_of_all(*asked, k, of_segment)
+            else:
+                found = nearest_in_windows(*asked, *within, k, of_segment)
             parts.append(Nearest(np.where(found.rows < 0, -1, found.rows + first), found.scores))
         return parts[0] if len(parts) == 1 else self._merged(parts, k)
 
@@ -82,6 +93,17 @@ class LibrarySearch:
         else:
             numbers = (self._live_before[windows.stop] - self._live_before[windows.start]).sum(axis=0)
         return numbers
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Return how each segment is searched openly: its kind, and the recall that was measured, for a person."""
+        return [
+            {
+                "rows": len(segment),
+                "kind": segment.entry["kind"],
+                "recall_at_10": 1.0 if approximate is None else round(approximate.measured.recall, 4),
+            }
+            for segment, approximate in zip(self._library.segments, self._approximate, strict=True)
+        ]
 
     @cached_property
     def _live_before(self) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,14 @@ import numpy as np
 import pyarrow as pa
 
 from ..errors import InputError
+from ..spectra.columns import SpectrumColumns
 from ..spectra.spectrum import Spectrum
 from ..spectra.store import Store
+from .build_estimate import BuildEstimate
 from .index_folder import Embedder
-from .library_rows import embedded, gathered
+from .library_rows import Gathered, embedded, gathered
+from .recall import WANTED_RECALL
+from .segments.approximate_rows import KindWanted, kind_for, with_approximate
 from .segments.commits import new_manifest
 from .segments.library import Library
 from .segments.runs import Sorted, blocks
@@ -23,47 +26,47 @@ from .segments.segment import write_segment
 FIRST_SEGMENT = "segments/1"
 
 
-@dataclass(frozen=True)
-class Appended:
-    """What became of spectra that were appended.
-
-    Attributes
-    ----------
-    read, kept : int
-    dropped : mapping of str to int
-        Spectra that are not in the index, by reason.
-    replaced : int
-        Spectra of the index that made room for others of the same id.
-    """
-
-    read: int
-    kept: int
-    dropped: Mapping[str, int]
-    replaced: int
-
-
 def write_library(
-    folder: Path, model: Embedder, spectra: Iterable[Spectrum] | Store | pa.Table, *, progress: bool = False
+    folder: Path,
+    model: Embedder,
+    spectra: Iterable[Spectrum] | Store | pa.Table,
+    *,
+    kind: KindWanted = "auto",
+    recall: float = WANTED_RECALL,
+    progress: bool = False,
 ) -> dict[str, Any]:
     """Embed a library, write it as the one segment of an index, and return the manifest, without its files.
 
     Raises
     ------
     InputError
-        No spectrum with peaks is among them.
+        No spectrum with peaks is among them, or disk or memory has no room for the index, or it is too small for its
+        kind.
     """
     with gathered(spectra, folder, progress=progress) as found:
         if found.rows is None:
             raise InputError("no spectrum to index; at least one with a precursor m/z and peaks is needed")
+        estimate(found, model, kind).refuse_too_large(folder)
         rows = embedded(found.rows, model, progress=progress)
         entry = _write_first(folder, rows, len(found.rows.order))
-    manifest = new_manifest(model.model_hash(), entry["dim"])
+    entry = with_approximate(folder / FIRST_SEGMENT, entry, kind, recall=recall)
+    manifest = new_manifest(model.model_hash(), entry["dim"], {"kind": kind, "recall": recall})
     return {**manifest, "segments": [entry], "counts": found.counts}
 
 
-def write_copy(folder: Path, library: Library) -> dict[str, Any]:
+def estimate(found: Gathered, model: Embedder, kind: KindWanted) -> BuildEstimate:
+    """Return what an index of gathered spectra will take."""
+    assert found.rows is not None, "asked only where there are spectra"
+    num_rows = len(found.rows.order)
+    table, _ = next(blocks(found.rows))
+    dim = model.embed(SpectrumColumns.from_table(table[:1])).shape[1]
+    return BuildEstimate(num_rows, dim, found.num_bytes, kind_for(kind, num_rows, dim))
+
+
+def write_copy(folder: Path, library: Library, open_search: Mapping[str, Any]) -> dict[str, Any]:
     """Write the rows of a library that are not deleted as one segment, and return the manifest's entry of it."""
-    return _write_first(folder, compacted(library), library.num_live)
+    entry = _write_first(folder, compacted(library), library.num_live)
+    return with_approximate(folder / FIRST_SEGMENT, entry, **open_search, is_part=True)
 
 
 def compacted(library: Library) -> Iterable[tuple[pa.Table, np.ndarray]]:
@@ -71,17 +74,6 @@ def compacted(library: Library) -> Iterable[tuple[pa.Table, np.ndarray]]:
     live = np.arange(library.num_rows) if library.live is None else np.flatnonzero(library.live)
     rows = Sorted([segment.table for segment in library.segments], library.in_order(live), {})
     return ((table, library.vectors[numbers]) for table, numbers in blocks(rows))
-
-
-def added(counts: Mapping[str, Any], further: Mapping[str, Any]) -> dict[str, Any]:
-    """Return counts with further ones added to them, those by reason as well."""
-    result = dict(counts)
-    for name, value in further.items():
-        if isinstance(value, Mapping):
-            result[name] = dict(sorted(added(result.get(name, {}), value).items()))
-        elif value or name in result:
-            result[name] = result.get(name, 0) + value
-    return result
 
 
 def _write_first(folder: Path, rows: Iterable[tuple[pa.Table, np.ndarray]], num_rows: int) -> dict[str, Any]:

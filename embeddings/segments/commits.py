@@ -121,13 +121,23 @@ def writing(folder: Path) -> Iterator[Writer]:
         yield Writer(folder, manifest)
 
 
-def new_manifest(model_hash: str, dim: int) -> dict[str, Any]:
-    """Return the manifest of an index without a row."""
+def new_manifest(model_hash: str, dim: int, open_search: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the manifest of an index without a row.
+
+    Parameters
+    ----------
+    model_hash : str
+    dim : int
+        Of the embeddings.
+    open_search : mapping
+        The kind of index that is wanted, and the recall: `with_approximate` takes them.
+    """
     return {
         "command": index_folder.COMMAND,
         "format": FORMAT,
         "model_hash": model_hash,
         "embedding_dim": dim,
+        "open_search": dict(open_search),
         "inputs": [],
         "counts": {},
         "segments": [],

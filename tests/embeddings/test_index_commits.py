@@ -52,7 +52,7 @@ def test_several_segments_find_what_one_compacted_finds(model, tmp_path, seed):
     index = Index.build(model, parts[0])
     for part in parts[1:]:
         index.append(part)
-    everything = sum(parts, [])
+    everything = [spectrum for part in parts for spectrum in part]
     gone = {s.spectrum_id for s in everything if rng.random() < 0.3} - {everything[0].spectrum_id}
     if gone:
         assert index.delete(sorted(gone)) == len(gone)
