@@ -73,7 +73,7 @@ class Filters:
             if not is_formula(text):
                 raise InputError(f"the filter names the formula '{text}', which is none; write it as C6H12O6")
         for kind, texts in (("instrument type", self.instrument_types), ("licence", self.licenses)):
-            if any(not _letters(text) for text in texts):
+            if any(not letters(text) for text in texts):
                 raise InputError(f"the filter names an empty {kind}; leave it out")
         if self.energy is not None and not 0 <= self.energy[0] <= self.energy[1] < float("inf"):
             low, high = self.energy
@@ -199,8 +199,8 @@ class Filters:
         if name == "license":
             keys = {license_key(text) for text in self.licenses}
             return [text for text in texts if license_key(text) in keys]
-        wanted = {_letters(text) for text in self.instrument_types}
-        return [text for text in texts if not wanted.isdisjoint(_runs(text))]
+        wanted = {letters(text) for text in self.instrument_types}
+        return [text for text in texts if not wanted.isdisjoint(runs_of_parts(text))]
 
 
 _FIELD = {
@@ -241,12 +241,13 @@ def _energy(value: str | Sequence[float] | None) -> tuple[float, float] | None:
     return float(match["low"] or 0), float(match["high"] or 1e6)
 
 
-def _letters(text: str) -> str:
+def letters(text: str) -> str:
+    """Return the letters and digits of a text, small: ``LC-ESI-QTOF`` is lcesiqtof."""
     return re.sub(r"[^a-z0-9]", "", text.lower())
 
 
 @lru_cache(maxsize=4096)
-def _runs(text: str) -> frozenset[str]:
+def runs_of_parts(text: str) -> frozenset[str]:
     """Return all runs of the parts of an instrument type, joined: of LC-ESI-QTOF lc, lcesi, esiqtof, ..."""
     parts = [part for part in re.split(r"[^a-z0-9]+", text.lower()) if part]
     ends = range(1, len(parts) + 1)
