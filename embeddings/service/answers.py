@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Sequence
-from typing import Any
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from typing import Any, TextIO
 
 from anyio import to_thread
-from starlette.responses import Response
+from starlette.background import BackgroundTask
+from starlette.responses import FileResponse, Response
 
 from ..hit_table import SearchSummary
-from .exporting import FILE_NAMES, MEDIA_TYPES, exported
+from .exporting import FILE_NAMES, MEDIA_TYPES, write_exported
 from .models import ErrorModel, Format
 from .searching import Answer, SearchOptions, as_json
 from .state import Service
@@ -41,36 +45,71 @@ FORMAT_RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 
 
-def summary_of(answers: Sequence[Answer]) -> SearchSummary:
-    """Count what became of the queries."""
+def write_json(answers: Iterable[Answer], stream: TextIO, service: Service, seconds: float) -> None:
+    """Write a `SearchAnswer`, one query after the other."""
     summary = SearchSummary()
-    for answer in answers:
-        for row in answer.rows:
-            summary.count(row)
-    return summary
+    stream.write('{"index":' + _compact(service.index_model().model_dump()) + ',"queries":[')
+    for number, answer in enumerate(answers):
+        summary.count_query(answer.rows)
+        stream.write(("," if number else "") + _compact(as_json(answer)))
+    told = {
+        "queries": summary.queries,
+        "with_hits": summary.with_hits,
+        "without_hits": dict(summary.without_hits),
+        "seconds": round(seconds, 4),
+    }
+    stream.write('],"summary":' + _compact(told) + "}")
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, allow_nan=False, separators=(",", ":"))
+
+
+def _write(
+    answers: Iterable[Answer],
+    stream: TextIO,
+    service: Service,
+    options: SearchOptions,
+    format: Format,
+    seconds: float,
+) -> None:
+    if format == "json":
+        write_json(answers, stream, service, seconds)
+    else:
+        write_exported(answers, stream, format, service, options)
+
+
+def _headers(format: Format) -> tuple[str, dict[str, str]]:
+    """Return the media type, and the headers that let a browser save a file."""
+    if format == "json":
+        return "application/json", {}
+    return MEDIA_TYPES[format], {"Content-Disposition": f'attachment; filename="{FILE_NAMES[format]}"'}
 
 
 async def answer_response(
     service: Service, answers: Sequence[Answer], options: SearchOptions, format: Format, seconds: float
 ) -> Response:
-    """Return the hits in a format; written in a thread, as there may be many."""
-    if format != "json":
-        content = await to_thread.run_sync(exported, answers, format, service, options)
-        headers = {"Content-Disposition": f'attachment; filename="{FILE_NAMES[format]}"'}
-        return Response(content, headers=headers, media_type=MEDIA_TYPES[format])
+    """Return hits that are in memory; written in a thread, as there may be many."""
+    text = io.StringIO()
+    await to_thread.run_sync(_write, answers, text, service, options, format, seconds)
+    media_type, headers = _headers(format)
+    return Response(text.getvalue().encode("utf-8", "replace"), headers=headers, media_type=media_type)
 
-    def write() -> bytes:
-        summary = summary_of(answers)
-        told = {
-            "index": service.index_model().model_dump(),
-            "queries": [as_json(answer) for answer in answers],
-            "summary": {
-                "queries": summary.queries,
-                "with_hits": summary.with_hits,
-                "without_hits": dict(summary.without_hits),
-                "seconds": round(seconds, 4),
-            },
-        }
-        return json.dumps(told, allow_nan=False, separators=(",", ":")).encode("ascii")
 
-    return Response(await to_thread.run_sync(write), media_type="application/json")
+async def file_response(
+    service: Service, answers: Iterable[Answer], options: SearchOptions, format: Format, seconds: float
+) -> Response:
+    """Return hits that are read as they are written, to a file that is removed when it was sent."""
+    handle, name = tempfile.mkstemp(dir=service.folder)
+
+    def write() -> None:
+        with open(handle, "w", encoding="utf-8", errors="replace", newline="") as stream:
+            _write(answers, stream, service, options, format, seconds)
+
+    try:
+        await to_thread.run_sync(write)
+    except BaseException:
+        os.unlink(name)
+        raise
+    media_type, headers = _headers(format)
+    return FileResponse(name, headers=headers, media_type=media_type, background=BackgroundTask(os.unlink, name))

@@ -14,6 +14,9 @@ from fastapi import FastAPI
 
 from ... import __version__
 from ..queries import Query
+from ..search import HitRow
+from ..structure_index import StructureIndex
+from ..structure_search import StructureHitRow
 from . import routes_jobs, routes_library, routes_search
 from .batching import Batcher
 from .documentation import read_assets
@@ -48,8 +51,9 @@ def create_app(index: AnyIndex, settings: ServiceSettings | None = None) -> Fast
         with tempfile.TemporaryDirectory(prefix="ionbed-serve-") as folder:
             service.folder = Path(folder)
             service.batcher.start()
-            await service.readers.start(service.folder)
-            await to_thread.run_sync(warm_up, index)
+            await service.readers.start(service.folder, warm=service.settings.warm)
+            if service.settings.warm:
+                await to_thread.run_sync(warm_up, index)
             jobs = asyncio.create_task(service.jobs.work())
             service.is_ready = True
             try:
@@ -114,5 +118,6 @@ def _service(index: AnyIndex, settings: ServiceSettings) -> Service:
                     raise
                 await asyncio.sleep(_BUSY_SECONDS)  # requests go first
 
-    jobs = Jobs(settings.limits, read, search, metrics)
+    row_type = StructureHitRow if isinstance(index, StructureIndex) else HitRow
+    jobs = Jobs(settings.limits, read, search, metrics, row_type)
     return Service(index, settings, metrics, batcher, readers, jobs, Path())

@@ -101,11 +101,15 @@ class Batcher:
             for waiting in batch:
                 if waiting.future.set_running_or_notify_cancel():  # nobody waits any more for one that was cancelled
                     by_options[waiting.options].append(waiting)
-            for options, together in by_options.items():
-                self._search(options, together)
-            with self._lock:
+            told = [one for options, together in by_options.items() for one in self._searched(options, together)]
+            with self._lock:  # before who waits is told, and may ask for more
                 self._num_waiting -= sum(len(waiting.queries) for waiting in batch)
                 self._metrics.waiting.set(self._num_waiting)
+            for waiting, outcome in told:
+                if isinstance(outcome, BaseException):
+                    waiting.future.set_exception(outcome)
+                else:
+                    waiting.future.set_result(outcome)
 
     def _next_batch(self) -> list[_Waiting]:
         """Return what is searched next; nothing at the end."""
@@ -126,20 +130,18 @@ class Batcher:
             num_spectra += len(following.queries)
         return batch
 
-    def _search(self, options: SearchOptions, together: Sequence[_Waiting]) -> None:
+    def _searched(
+        self, options: SearchOptions, together: Sequence[_Waiting]
+    ) -> list[tuple[_Waiting, list[Answer] | BaseException]]:
+        """Search queries of equal options and return what becomes of each request."""
         queries = [query for waiting in together for query in waiting.queries]
         started = time.monotonic()
         try:
             answers = iter(find(self._index, queries, options))
         except InputError as error:
-            for waiting in together:
-                waiting.future.set_exception(InputError(str(error)))
-            return
+            return [(waiting, InputError(str(error))) for waiting in together]
         except Exception as error:
             logger.exception("a search failed")
-            for waiting in together:
-                waiting.future.set_exception(error)
-            return
+            return [(waiting, error) for waiting in together]
         self._metrics.batch(len(queries), time.monotonic() - started)
-        for waiting in together:
-            waiting.future.set_result([next(answers) for _ in waiting.queries])
+        return [(waiting, [next(answers) for _ in waiting.queries]) for waiting in together]

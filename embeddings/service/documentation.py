@@ -6,6 +6,7 @@ import gzip
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from fastapi import Request
 from starlette.responses import Response
@@ -80,6 +81,7 @@ class Asset:
         return Response(self.content, headers=headers, media_type=self.media_type)
 
 
+@lru_cache(maxsize=1)
 def read_assets() -> Mapping[str, Asset]:
     """Read the files of the documentation, from the package that the extra ``serve`` installs.
 

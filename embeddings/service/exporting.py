@@ -1,11 +1,10 @@
-"""Hits in the formats that 'ionbed search' writes, as bytes."""
+"""Hits in the formats that 'ionbed search' writes, for who sent the queries."""
 
 from __future__ import annotations
 
 import dataclasses
-import io
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, TextIO
 
 from ..exports.formats import MEDIA_TYPES, SUFFIXES, Format, write_stream
 from ..exports.search_run import SearchRun
@@ -20,16 +19,16 @@ FILE_NAMES: dict[Format, str] = {
 }
 """What a browser calls the file that it saves."""
 
-__all__ = ["FILE_NAMES", "MEDIA_TYPES", "Format", "exported"]
+__all__ = ["FILE_NAMES", "MEDIA_TYPES", "Format", "write_exported"]
 
 
-def exported(answers: Sequence[Answer], format: Format, service: Service, options: SearchOptions) -> bytes:
-    """Return the file that 'ionbed search' would write of these answers; it names no place of this machine."""
+def write_exported(
+    answers: Iterable[Answer], stream: TextIO, format: Format, service: Service, options: SearchOptions
+) -> None:
+    """Write what 'ionbed search' would write of these answers; it names no place of this machine."""
     stated: dict[str, Any] = dataclasses.asdict(options)
     stated["score"] = options.score or default_score(service.index)
     if options.filters is not None:
         stated["filters"] = str(options.filters)
     run = SearchRun.of(service.index, None, stated, private=True)
-    text = io.StringIO()
-    write_stream(answers, text, format, run)
-    return text.getvalue().encode("utf-8", "replace")
+    write_stream(answers, stream, format, run)

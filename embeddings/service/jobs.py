@@ -9,12 +9,17 @@ import shutil
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+
+from anyio import to_thread
 
 from ...errors import InputError
 from ..queries import Query
+from ..search import HitRow
+from ..structure_search import StructureHitRow
 from .failures import RequestError
+from .job_hits import JobHits
 from .metrics import Metrics
 from .models import JobModel, JobState
 from .searching import Answer, SearchOptions
@@ -40,17 +45,20 @@ class Job:
     path : Path
         The upload, in a folder of its own.
     options : SearchOptions
+    hits : JobHits
     state : str
     num_queries : int or None
-    answers : list of Answer
+        Known once the file was read.
+    num_done : int
     """
 
     id: str
     path: Path
     options: SearchOptions
+    hits: JobHits
     state: JobState = "queued"
     num_queries: int | None = None
-    answers: list[Answer] = field(default_factory=list)
+    num_done: int = 0
     error: str | None = None
     began: float | None = None
     ended: float | None = None
@@ -62,7 +70,7 @@ class Job:
             id=self.id,
             state=self.state,
             queries=self.num_queries,
-            done=len(self.answers),
+            done=self.num_done,
             error=self.error,
             seconds=0.0 if self.began is None else round((self.ended or now) - self.began, 3),
             expires_in=None if self.ended is None else max(round(self.ended + kept_seconds - now, 1), 0.0),
@@ -80,10 +88,20 @@ class Jobs:
     search : callable
         Searches some of them.
     metrics : Metrics
+    row_type : type
+        Of the lines of hits: `HitRow` or `StructureHitRow`.
     """
 
-    def __init__(self, limits: ServiceLimits, read: ReadQueries, search: SearchQueries, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        limits: ServiceLimits,
+        read: ReadQueries,
+        search: SearchQueries,
+        metrics: Metrics,
+        row_type: type[HitRow | StructureHitRow],
+    ) -> None:
         self._limits, self._read, self._search, self._metrics = limits, read, search, metrics
+        self._row_type = row_type
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._waiting: asyncio.Queue[Job] = asyncio.Queue()
         self._running: asyncio.Task[None] | None = None
@@ -105,7 +123,7 @@ class Jobs:
             There are too many.
         """
         self.refuse_too_many()
-        job = Job(secrets.token_urlsafe(16), path, options)
+        job = Job(secrets.token_urlsafe(16), path, options, JobHits(path.parent, self._row_type))
         self._jobs[job.id] = job
         self._waiting.put_nowait(job)
         self._count()
@@ -127,19 +145,22 @@ class Jobs:
     def delete(self, job_id: str) -> None:
         """Cancel and forget a job."""
         job = self.get(job_id)
-        del self._jobs[job_id]
         if job.state == "running" and self._running is not None:
             self._running.cancel()
         job.state = "cancelled"
-        shutil.rmtree(job.path.parent, ignore_errors=True)
+        self._forget(job)
         self._count()
 
     def forget_old(self) -> None:
         """Forget jobs that ended long ago."""
         oldest = time.monotonic() - self._limits.job_kept_seconds
         for job in [job for job in self._jobs.values() if job.ended is not None and job.ended < oldest]:
-            del self._jobs[job.id]
+            self._forget(job)
         self._count()
+
+    def _forget(self, job: Job) -> None:
+        del self._jobs[job.id]
+        shutil.rmtree(job.path.parent, ignore_errors=True)
 
     async def work(self) -> None:
         """Work on jobs as they come, until cancelled."""
@@ -152,6 +173,7 @@ class Jobs:
                 await asyncio.wait({self._running})
             except asyncio.CancelledError:
                 self._running.cancel()
+                await asyncio.wait({self._running})
                 raise
             if not self._running.cancelled() and (error := self._running.exception()) is not None:
                 logger.error("a job failed", exc_info=error)
@@ -163,8 +185,15 @@ class Jobs:
             async with asyncio.timeout(self._limits.job_seconds):
                 queries = await self._read(job.path, self._limits.job_spectra)
                 job.num_queries = len(queries)
+                if (num_hits := len(queries) * job.options.k) > self._limits.job_hits:
+                    raise RequestError(
+                        413,
+                        f"{num_hits:,} hits are more than the {self._limits.job_hits:,} of one job; ask for a lower k",
+                    )
                 for start in range(0, len(queries), QUERIES_AT_ONCE):
-                    job.answers += await self._search(queries[start : start + QUERIES_AT_ONCE], job.options)
+                    answers = await self._search(queries[start : start + QUERIES_AT_ONCE], job.options)
+                    await to_thread.run_sync(job.hits.append, answers)
+                    job.num_done += len(answers)
             job.state = "done"
         except TimeoutError:
             job.state, job.error = "failed", f"took longer than {self._limits.job_seconds:g} s; send fewer spectra"
@@ -178,7 +207,7 @@ class Jobs:
             raise
         finally:
             job.ended = time.monotonic()
-            shutil.rmtree(job.path.parent, ignore_errors=True)
+            job.path.unlink(missing_ok=True)  # the upload itself; its spectra are still needed for some formats
             self._count()
 
     def _count(self) -> None:

@@ -80,20 +80,20 @@ class Gate:
         path = scope["path"]
         if key is not None and path not in _OPEN and not path.startswith(_OPEN_FOLDERS) and not _has_key(scope, key):
             return RequestError(401, "an API key is needed, in the header X-API-Key or as a Bearer token")
-        if scope["method"] != "POST" or not path.startswith("/api/"):
+        if not path.startswith("/api/"):
             return None
         if not self._service.is_ready:
             return RequestError(503, "the service is starting or ending", retry_after=5)
         if self._num_requests >= self._service.limits.requests:
             return RequestError(429, f"{self._num_requests} requests are worked on already; try again", retry_after=1)
-        if path in _UPLOADS and self._num_uploads >= self._service.limits.uploads:
+        if _is_upload(scope) and self._num_uploads >= self._service.limits.uploads:
             return RequestError(429, f"{self._num_uploads} files are worked on already; try again", retry_after=2)
         return None
 
     async def _let_through(self, scope: Scope, receive: Receive, send: Send, started: float) -> None:
         limits = self._service.limits
-        is_counted = scope["method"] == "POST"
-        is_upload = is_counted and scope["path"] in _UPLOADS
+        is_counted = scope["path"].startswith("/api/")
+        is_upload = _is_upload(scope)
         most = limits.upload_bytes + _FORM_BYTES if is_upload else limits.json_bytes
         self._num_requests += is_counted
         self._num_uploads += is_upload
@@ -141,6 +141,10 @@ async def _answer(error: RequestError, scope: Scope, receive: Receive, send: Sen
     if error.status_code == 401:
         headers["WWW-Authenticate"] = "Bearer"
     await error_response(error.status_code, str(error.detail), headers)(scope, receive, send)
+
+
+def _is_upload(scope: Scope) -> bool:
+    return scope["method"] == "POST" and scope["path"] in _UPLOADS
 
 
 def _has_key(scope: Scope, key: str) -> bool:

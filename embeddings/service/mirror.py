@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 from anyio import to_thread
 
 from ...spectra.spectrum import Spectrum
 from ..index import Index
+from ..peak_matches import matches_of
 from .failures import RequestError
 from .index_facts import num_rows
 from .models import Match, MirrorAnswer, MirrorRequest, SpectrumModel
@@ -53,13 +53,21 @@ def library_spectrum(service: Service, row: int) -> Spectrum:
 
 def _compared(query: Spectrum, library: Spectrum, tolerance: float) -> MirrorAnswer:
     shift = query.precursor_mz - library.precursor_mz
-    fragments = _matches(query, library, 0.0, tolerance)
-    taken_query, taken_library = {m.query_peak for m in fragments}, {m.library_peak for m in fragments}
-    losses = [
-        match
-        for match in (_matches(query, library, shift, tolerance) if abs(shift) > tolerance else [])
-        if match.query_peak not in taken_query and match.library_peak not in taken_library
-    ]
+    found = matches_of(query, library, tolerance_da=tolerance)
+    fragments: list[Match] = []
+    losses: list[Match] = []
+    for i, j, is_shifted in zip(
+        found.query_peak.tolist(), found.library_peak.tolist(), found.is_shifted.tolist(), strict=True
+    ):
+        query_mz, library_mz = float(query.mz[i]), float(library.mz[j])
+        match = Match(
+            query_peak=i,
+            library_peak=j,
+            query_mz=round(query_mz, 5),
+            library_mz=round(library_mz, 5),
+            difference_da=round(query_mz - library_mz - (shift if is_shifted else 0.0), 6),
+        )
+        (losses if is_shifted else fragments).append(match)
     return MirrorAnswer(
         query=peak_pairs(query.mz, query.intensity),
         library=peak_pairs(library.mz, library.intensity),
@@ -70,27 +78,3 @@ def _compared(query: Spectrum, library: Spectrum, tolerance: float) -> MirrorAns
         fragments=fragments,
         losses=losses,
     )
-
-
-def _matches(query: Spectrum, library: Spectrum, shift: float, tolerance: float) -> list[Match]:
-    """Pair peaks within the tolerance, the nearest first; each is used once."""
-    moved = library.mz.astype(np.float64) + shift
-    difference = query.mz.astype(np.float64)[:, None] - moved[None, :]
-    near = np.argwhere(np.abs(difference) <= tolerance)
-    used_query: set[int] = set()
-    used_library: set[int] = set()
-    found = []
-    for i, j in sorted(near.tolist(), key=lambda pair: abs(difference[pair[0], pair[1]])):
-        if i not in used_query and j not in used_library:
-            used_query.add(i)
-            used_library.add(j)
-            found.append(
-                Match(
-                    query_peak=i,
-                    library_peak=j,
-                    query_mz=round(float(query.mz[i]), 5),
-                    library_mz=round(float(library.mz[j]), 5),
-                    difference_da=round(float(difference[i, j]), 6),
-                )
-            )
-    return sorted(found, key=lambda match: match.query_peak)

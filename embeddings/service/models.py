@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from ..peak_matches import TOLERANCE_DA
+
 Peak = Annotated[list[Annotated[float, Field(allow_inf_nan=False)]], Field(min_length=2, max_length=2)]
 """m/z in Da per charge, and intensity on any scale."""
 Text = Annotated[str, Field(max_length=200)]
@@ -86,7 +88,9 @@ class SpectrumModel(_Request):
 
     precursor_mz: Mz
     peaks: list[Peak] = Field(min_length=1, max_length=1_000_000, description="[[m/z, intensity], ...], in any order.")
-    charge: Annotated[int, Field(ge=-100, le=100)] | None = Field(None, description="Negative in negative mode; 1 and more say how many, and the polarity of which sign.")
+    charge: Annotated[int, Field(ge=-100, le=100)] | None = Field(
+        None, description="Negative in negative mode; 1 and more say how many, and the polarity of which sign."
+    )
     polarity: Polarity | None = None
     adduct: Text | None = Field(None, description="For example [M+H]+.")
     collision_energy: Energy | None = None
@@ -110,7 +114,9 @@ class MirrorRequest(_Request):
     charge: Annotated[int, Field(ge=-100, le=100)] | None = None
     peaks: list[Peak] = Field(min_length=1, max_length=1_000_000)
     row: int = Field(ge=0, le=2**53)
-    tolerance_da: float = Field(0.02, gt=0, le=1, allow_inf_nan=False, description="Of two peaks that match, in Da.")
+    tolerance_da: float = Field(
+        TOLERANCE_DA, gt=0, le=1, allow_inf_nan=False, description="Of two peaks that match, in Da."
+    )
 
 
 class ErrorModel(BaseModel):
@@ -264,6 +270,7 @@ class Limits(BaseModel):
     unpacked_bytes: int
     spectra: int
     job_spectra: int
+    job_hits: int
     peaks: int
     k: int
     smiles_length: int

@@ -45,17 +45,20 @@ class Readers:
         self._idle: asyncio.Queue[asyncio.subprocess.Process | None] = asyncio.Queue()
         self._folder = Path()
         self._drawn: dict[str, str] = {}
+        self._killed: set[asyncio.Task[int]] = set()
 
-    async def start(self, folder: Path) -> None:
-        """Start the processes; ``folder`` is where they put temporary files."""
+    async def start(self, folder: Path, *, warm: bool = True) -> None:
+        """Start the processes, or have each started when it is needed; they put temporary files into ``folder``."""
         self._folder = folder
-        for process in await asyncio.gather(*(self._started() for _ in range(self._number))):
+        started = await asyncio.gather(*(self._started() for _ in range(self._number))) if warm else []
+        for process in started or [None] * self._number:
             self._idle.put_nowait(process)
 
     async def stop(self) -> None:
         """End the processes; none may be at work."""
         while not self._idle.empty():
             await _ended(self._idle.get_nowait())
+        await asyncio.gather(*self._killed)
 
     async def read(self, path: Path, most: int, *, seconds: float) -> list[Query]:
         """Return the queries of a file; those that cannot be used have a note.
@@ -139,10 +142,16 @@ class Readers:
             is_whole = True
         finally:
             if not is_whole and process is not None:
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
+                self._kill(process)
             # A new one is started when it is needed: who waits for this one may have gone.
             self._idle.put_nowait(process if is_whole else None)
+
+    def _kill(self, process: asyncio.subprocess.Process) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        waiting = asyncio.create_task(process.wait())
+        self._killed.add(waiting)
+        waiting.add_done_callback(self._killed.discard)
 
     async def _started(self) -> asyncio.subprocess.Process:
         limits = self._limits
@@ -165,7 +174,7 @@ class Readers:
                 if await process.stdout.readline() != b"ready\n":
                     raise RuntimeError("a process that reads files cannot be started")
         except BaseException:
-            process.kill()
+            self._kill(process)
             raise
         return process
 

@@ -11,6 +11,7 @@ import json
 import os
 import resource
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -18,7 +19,6 @@ import pyarrow as pa
 
 from ...errors import InputError
 from ...spectra.deduplication import UniqueNames
-from ...spectra.harmonise import harmonise  # noqa: F401  # loaded before the first file needs it
 from ...spectra.molecules import standardise
 from ...spectra.readers.unpacking import unpack
 from ...spectra.store import table_from_spectra
@@ -109,6 +109,16 @@ def _refuse_much(path: Path, most_bytes: int) -> None:
                     raise RefusedError(413, f"the file unpacks to more than the {most_bytes:,} bytes that are taken")
 
 
+def _warm_up() -> None:
+    """Load what the first task would wait for."""
+    standardise("C")
+    svg_of("C")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "warm-up.mgf"
+        path.write_text("BEGIN IONS\nPEPMASS=200\n100 1\nEND IONS\n", encoding="ascii")
+        read({"path": str(path), "spectra": 1, "peaks": 1, "unpacked_bytes": 1000})
+
+
 _TASKS = {"read": read, "draw": draw}
 
 
@@ -132,8 +142,7 @@ def main(memory_bytes: int, file_bytes: int) -> None:
     """Answer tasks from standard input until it ends."""
     told: TextIO = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what a decoder prints is no answer
-    standardise("C")  # RDKit takes half a second to load
-    svg_of("C")
+    _warm_up()
     for kind, value in (
         (resource.RLIMIT_AS, memory_bytes),
         (resource.RLIMIT_FSIZE, file_bytes),

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Query
 from fastapi import Path as PathParameter
 from starlette.responses import Response
 
-from .answers import ERRORS, FORMAT_RESPONSES, answer_response
+from .answers import ERRORS, FORMAT_RESPONSES, file_response
 from .failures import RequestError
 from .models import ErrorModel, Format, JobModel, SearchAnswer
 from .routes_search import FormOptions, SpectraFile, checked_options
@@ -56,7 +56,7 @@ async def job_hits(
     if job.state != "done":
         raise RequestError(409, f"the job is {job.state}; its hits can be had once it is done")
     seconds = (job.ended or 0.0) - (job.began or 0.0)
-    return await answer_response(service, job.answers, job.options, format, seconds)
+    return await file_response(service, job.hits, job.options, format, seconds)
 
 
 @router.delete("/{job_id}", status_code=204, response_class=Response)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from .. import search as spectrum_search
 from .. import structure_search
 from ..filters import Filters
 from ..hit_table import QueryResult
+from ..hits import ScoreName
 from ..index import Index
 from ..queries import Query
 from ..search import HitRow
+from ..structure_candidates import check_structure_search
+from ..structure_hits import StructureScoreName
 from ..structure_index import StructureIndex
 from ..structure_search import StructureHitRow
 from .models import DEFAULT_PPM, OptionsModel, finite
@@ -90,15 +93,21 @@ def _renamed(result: Answer, query_id: str) -> Answer:
 
 
 def _results(index: AnyIndex, queries: Iterator[Query], total: int, options: SearchOptions) -> Iterator[Answer]:
-    k = min(options.k, len(index))
     if isinstance(index, StructureIndex):
-        return structure_search._find(
-            index, queries, total, k, options.precursor_ppm, options.formula, index.score_name(options.score)
-        )
+        check_structure_search(options.k, options.precursor_ppm, options.formula)
+        score = index.score_name(cast(StructureScoreName | None, options.score))
+        k = min(options.k, len(index))
+        return structure_search._find(index, queries, total, k, options.precursor_ppm, options.formula, score)
     return spectrum_search.find_queries(
-        index, queries, total, k=k, precursor_ppm=options.precursor_ppm, score=options.score or "cosine",
-        precursor_da=options.precursor_da, filters=options.filters,
-    )  # fmt: skip
+        index,
+        queries,
+        total,
+        k=options.k,
+        precursor_ppm=options.precursor_ppm,
+        precursor_da=options.precursor_da,
+        score=cast(ScoreName, options.score or "cosine"),
+        filters=options.filters,
+    )
 
 
 def as_json(answer: Answer) -> dict[str, Any]:

@@ -25,6 +25,8 @@ class ServiceLimits:
         In one request that is answered at once.
     job_spectra : int
         In one batch job.
+    job_hits : int
+        That one batch job can have: its spectra times k.
     peaks : int
         In one spectrum.
     k : int
@@ -54,6 +56,7 @@ class ServiceLimits:
     json_bytes: int = 2 * MEBIBYTE
     spectra: int = 500
     job_spectra: int = 50_000
+    job_hits: int = 1_000_000
     peaks: int = 10_000
     k: int = 100
     smiles_length: int = 1000
@@ -99,6 +102,8 @@ class ServiceSettings:
         How long the first query of a batch waits for others.
     readers : int
         Processes that read uploads and draw structures.
+    warm : bool
+        Whether the model is loaded and the processes are started before the service is ready, or when they are needed.
     """
 
     limits: ServiceLimits = ServiceLimits()
@@ -109,6 +114,7 @@ class ServiceSettings:
     batch_spectra: int = 64
     batch_seconds: float = 0.004
     readers: int = 2
+    warm: bool = True
 
     def __post_init__(self) -> None:
         if self.usi_resolver is not None:

@@ -57,7 +57,7 @@ def index(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Index:
 
 @pytest.fixture(scope="session")
 def client(index: Index) -> Iterator[TestClient]:
-    with TestClient(create_app(index, ServiceSettings(limits=LIMITS, readers=1))) as client:
+    with TestClient(create_app(index, ServiceSettings(limits=LIMITS, readers=1, warm=False))) as client:
         yield client
 
 
@@ -66,7 +66,7 @@ def structure_client() -> Iterator[TestClient]:
     molecules = ("CN1C=NC2=C1C(=O)N(C(=O)N2C)C", "CC(=O)Nc1ccc(O)cc1", "OC(=O)c1cccnc1")
     entries = [NamedStructure(f"molecule {n}", smiles, n, f"H{n}") for n, smiles in enumerate(molecules, start=1)]
     index = StructureIndex.build(TowerModel(), entries)
-    with TestClient(create_app(index, ServiceSettings(limits=LIMITS, readers=1))) as client:
+    with TestClient(create_app(index, ServiceSettings(limits=LIMITS, readers=1, warm=False))) as client:
         yield client
 
 

@@ -111,7 +111,9 @@ def test_a_window_in_da_and_a_filter_choose_among_the_hits(client, body, spectru
     assert max(errors) > 1, "the window in Da is wider than 10 ppm"
     assert {hit["collision_energy"] for hit in wide} > {20.0}
     assert {hit["collision_energy"] for hit in hits(precursor_da=30.0, filters={"energy": [15, 25]})} == {20.0}
-    assert hits(filters={"adducts": ["[M+Na]+"]}) == []
+    answer = client.post("/api/search/peaks", json={**body, "filters": {"adducts": ["[M+Na]+"]}})
+    assert answer.status_code == 422
+    assert "[M+Na]+" in answer.json()["error"], "a filter that no library spectrum passes is a mistake"
     form = {"energy": ["15", "25"], "precursor_da": "30", "k": "20"}
     data = mgf(("a", spectrum.precursor_mz, as_peaks(spectrum)))
     answer = client.post("/api/search", files={"file": ("q.mgf", data)}, data=form).json()
@@ -161,7 +163,9 @@ def test_a_mirror_pairs_the_peaks_of_a_spectrum_with_its_own_and_with_shifted_on
     same = client.post(
         "/api/mirror", json={"precursor_mz": spectrum.precursor_mz, "peaks": as_peaks(spectrum), "row": row}
     ).json()
-    assert [(m["query_peak"], m["library_peak"]) for m in same["fragments"]] == [(n, n) for n in range(len(spectrum))]
+    matched = [n for n, mz in enumerate(spectrum.mz) if mz < spectrum.precursor_mz - 1.6]
+    assert len(matched) > 5
+    assert [(m["query_peak"], m["library_peak"]) for m in same["fragments"]] == [(n, n) for n in matched]
     assert same["losses"] == []
     moved = [[m + 14.01565, i] for m, i in as_peaks(spectrum)]
     other = client.post(
@@ -169,8 +173,8 @@ def test_a_mirror_pairs_the_peaks_of_a_spectrum_with_its_own_and_with_shifted_on
     ).json()
     assert other["shift_da"] == pytest.approx(14.01565)
     pairs = {(m["query_peak"], m["library_peak"]) for m in other["losses"]}
-    paired_as_they_are = {m["query_peak"] for m in other["fragments"]}
-    assert {n for n, _ in pairs} | paired_as_they_are == set(range(len(spectrum)))
+    assert pairs >= {(n, n) for n in matched} - {(m["query_peak"],) * 2 for m in other["fragments"]}
+    assert len(pairs) >= len(matched) - 2
     assert all(abs(m["difference_da"]) < 1e-3 for m in other["losses"])
 
 

@@ -1,0 +1,139 @@
+"""Batch jobs: taken, worked on beside requests, fetched in any format, cancelled, bounded in number and forgotten."""
+
+from __future__ import annotations
+
+import csv
+import io
+import threading
+import time
+
+import pytest
+from fastapi.testclient import TestClient
+
+from ionbed.embeddings.service.app import create_app
+from ionbed.embeddings.service.settings import ServiceLimits, ServiceSettings
+
+from .conftest import as_peaks, mgf
+from .test_refusals import _With, refused
+
+
+def many(index, number: int) -> bytes:
+    spectra = index.spectra([n % len(index) for n in range(number)])
+    return mgf(*((f"q{n}", s.precursor_mz, as_peaks(s)) for n, s in enumerate(spectra)))
+
+
+def begin(client, data: bytes, **form) -> str:
+    answer = client.post("/api/jobs", files={"file": ("q.mgf", data)}, data=form)
+    assert answer.status_code == 202, answer.text
+    return answer.json()["id"]
+
+
+def ended(client, job_id: str) -> dict:
+    for _ in range(400):
+        told = client.get(f"/api/jobs/{job_id}").json()
+        if told["state"] not in ("queued", "running"):
+            return told
+        time.sleep(0.02)
+    raise AssertionError(told)
+
+
+def test_a_job_gives_what_a_search_gives(client, index):
+    data = many(index, 15) + mgf(("mute", 150.0, []))
+    expected = client.post("/api/search", files={"file": ("q.mgf", data)}, data={"k": "4"})
+    expected_tsv = client.post("/api/search?format=tsv", files={"file": ("q.mgf", data)}, data={"k": "4"})
+    expected_mgf = client.post("/api/search?format=mgf", files={"file": ("q.mgf", data)}, data={"k": "4"})
+    job = begin(client, data, k="4")
+    told = ended(client, job)
+    assert (told["state"], told["queries"], told["done"], told["error"]) == ("done", 16, 16, None)
+    assert told["expires_in"] > 0
+    hits = client.get(f"/api/jobs/{job}/hits").json()
+    assert hits["queries"] == expected.json()["queries"]
+    assert hits["summary"]["with_hits"] == 15
+    assert client.get(f"/api/jobs/{job}/hits?format=tsv").content == expected_tsv.content
+    assert client.get(f"/api/jobs/{job}/hits?format=mgf").content == expected_mgf.content
+    assert client.delete(f"/api/jobs/{job}").status_code == 204
+    assert refused(client.get(f"/api/jobs/{job}"), 404)
+    assert refused(client.get(f"/api/jobs/{job}/hits"), 404)
+    assert refused(client.delete(f"/api/jobs/{job}"), 404)
+
+
+def test_a_job_takes_more_than_a_request(client, index):
+    data = many(index, 120)
+    assert "20 spectra" in refused(client.post("/api/search", files={"file": ("q.mgf", data)}), 413)
+    job = begin(client, data, k="2")
+    assert ended(client, job)["done"] == 120
+    rows = csv.DictReader(io.StringIO(client.get(f"/api/jobs/{job}/hits?format=tsv").text), dialect="excel-tab")
+    assert len({row["query_id"] for row in rows}) == 120
+    client.delete(f"/api/jobs/{job}")
+
+
+@pytest.mark.parametrize(("data", "words"), [(b"nonsense", "no format"), (None, "200 spectra")])
+def test_a_job_that_fails_says_why(client, index, data, words):
+    job = begin(client, many(index, 201) if data is None else data)
+    told = ended(client, job)
+    assert told["state"] == "failed"
+    assert words in told["error"]
+    assert "failed" in refused(client.get(f"/api/jobs/{job}/hits"), 409)
+    client.delete(f"/api/jobs/{job}")
+
+
+def test_progress_cancel_number_and_a_request_in_between(index, body):
+    limits = ServiceLimits(jobs=2, job_kept_seconds=600)
+    app = create_app(index, ServiceSettings(limits=limits, readers=1, warm=False))
+    with TestClient(app) as client:
+        service = app.state.service
+        go_on = threading.Semaphore(0)
+
+        def slow(spectra, **options):
+            if len(spectra) > 1:
+                assert go_on.acquire(timeout=10)
+            return index.embed(spectra, **options)
+
+        service.batcher._index = _With(index, embed=slow)
+        data = many(index, 100)
+        first, second = begin(client, data), begin(client, data)
+        assert "jobs are kept" in refused(client.post("/api/jobs", files={"file": ("q.mgf", data)}), 429)
+        go_on.release()
+        for _ in range(300):
+            told = client.get(f"/api/jobs/{first}").json()
+            if told["done"]:
+                break
+            time.sleep(0.02)
+        assert (told["state"], told["queries"], told["done"]) == ("running", 100, 32)
+        assert "running" in refused(client.get(f"/api/jobs/{first}/hits"), 409)
+        assert client.get(f"/api/jobs/{second}").json()["state"] == "queued"
+        assert client.delete(f"/api/jobs/{first}").status_code == 204
+        go_on.release(9)
+        assert ended(client, second)["done"] == 100
+        assert client.post("/api/search/peaks", json=body).status_code == 200
+        assert 'ionbed_jobs{state="done"} 1.0' in client.get("/metrics").text
+        third = begin(client, data)  # the place of the one that was deleted
+        assert third not in (first, second)
+        folder = service.folder
+        assert list(folder.rglob("hits.jsonl"))
+    assert not folder.exists(), "the service leaves files behind"
+
+
+def test_jobs_are_forgotten(index):
+    app = create_app(index, ServiceSettings(limits=ServiceLimits(jobs=1, job_kept_seconds=0.3), readers=1, warm=False))
+    with TestClient(app) as client:
+        job = begin(client, many(index, 2))
+        for _ in range(100):
+            answer = client.get(f"/api/jobs/{job}")
+            if answer.status_code == 404:
+                break
+            time.sleep(0.02)
+        assert "expired" in refused(answer, 404)
+        assert not list(app.state.service.folder.iterdir()), "the files of a job that was forgotten are still there"
+        begin(client, many(index, 2))
+
+
+def test_a_job_of_too_many_hits_or_too_much_time(index):
+    limits = ServiceLimits(job_hits=99, job_seconds=3)
+    app = create_app(index, ServiceSettings(limits=limits, readers=1, warm=False))
+    with TestClient(app) as client:
+        assert "100 hits are more than the 99" in ended(client, begin(client, many(index, 10), k="10"))["error"]
+        go_on = threading.Event()
+        app.state.service.batcher._index = _With(index, embed=lambda *words, **options: go_on.wait(10))
+        assert "longer than 3 s" in ended(client, begin(client, many(index, 3)))["error"]
+        go_on.set()
