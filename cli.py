@@ -22,6 +22,7 @@ from .console import examples
 from .data_commands import data_app
 from .errors import InputError
 from .evaluation_commands import register as register_evaluation
+from .index_commands import register as register_index
 from .network_commands import register as register_network
 from .pretrain.ending import end_process
 from .publish_commands import register as register_publish
@@ -263,6 +264,7 @@ def finetune(
         _end_training(run(load_config(FinetuneConfig, config, overrides or ()), resume=resume, stop=stop))
 
 
+register_index(app, SEARCH)
 register_search(app, SEARCH)
 register_network(app, SEARCH)
 register_serve(app, SEARCH)

@@ -1,4 +1,4 @@
-"""The commands ``ionbed embed``, ``index`` and ``search``: embeddings of spectra, and what lies near them."""
+"""The commands ``ionbed embed`` and ``ionbed search``: embeddings of spectra, and what lies near them."""
 
 from __future__ import annotations
 
@@ -24,8 +24,6 @@ OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what
 
 def register(app: typer.Typer, panel: str) -> None:
     """Add the commands to ``app``, under the heading ``panel`` of its help."""
-    index_app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Build or describe a search index.")
-    app.add_typer(index_app, name="index", rich_help_panel=panel)
     app.command(
         "embed",
         rich_help_panel=panel,
@@ -36,16 +34,6 @@ def register(app: typer.Typer, panel: str) -> None:
             "ionbed embed store --out e.parquet --merge          # after the last",
         ),
     )(embed)
-    index_app.command(
-        "build",
-        epilog=examples(
-            "ionbed index build library.msp --out library",
-            "ionbed index build store --out library --model runs/small/model",
-            "ionbed index build molecules.smi --out structures --model MODEL",
-            "ionbed index build molecules.smi --out structures --predict-spectra",
-        ),
-    )(index_build)
-    index_app.command("info", epilog=examples("ionbed index info library"))(index_info)
     app.command(
         "search",
         rich_help_panel=panel,
@@ -85,52 +73,6 @@ def embed(
         encoder.to(choose_device(device))  # type: ignore[arg-type]  # transformers wraps it without its types
         count = embed_file(source, out, encoder) if wanted is None else embed_part(source, out, encoder, wanted)
     logger.info("%s%s: %s embeddings", out, f" ({part})" if part else "", f"{count:,}")
-
-
-def index_build(
-    source: Annotated[
-        Path,
-        typer.Argument(
-            metavar="INPUT",
-            help="Spectra: a store, a file, a folder or an archive. Or molecules: .smi, .tsv, .csv or .sdf, or .gz.",
-        ),
-    ],
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="The index to write; it holds all that a search needs.")],
-    model: ModelOption = None,
-    predict_spectra: Annotated[
-        bool,
-        typer.Option(
-            "--predict-spectra",
-            help="Of molecules: also predict their spectra, to rank them by; some 0.1 s each on one core.",
-        ),
-    ] = False,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes that read molecules and predict.", show_default="all cores")
-    ] = None,
-    overwrite: OverwriteOption = False,
-) -> None:
-    """Embed a library of spectra, or a database of molecules, into an index."""
-    from .embeddings.kinds import build as run
-
-    index = run(source, out, _load_model(model), predict_spectra=predict_spectra, workers=workers, overwrite=overwrite)
-    counts = index.manifest["counts"]
-    merged = f", {counts['merged']:,} merged" if counts.get("merged") else ""
-    dropped = "".join(f", {number:,} {reason}" for reason, number in counts["dropped"].items() if number)
-    logger.info("%s: %s %s%s%s", out, f"{len(index):,}", index.info()["kind"], merged, dropped)
-    if predicted := index.manifest.get("predicted"):
-        logger.info(
-            "%s: %s predicted spectra; %s structures have none", out, f"{predicted['spectra']:,}",
-            f"{predicted['without']:,}",
-        )  # fmt: skip
-
-
-def index_info(
-    index: Annotated[Path, typer.Argument(metavar="INDEX", help="A folder written by 'ionbed index build'.")],
-) -> None:
-    """Say what an index holds and what made it."""
-    from .embeddings.kinds import open_index
-
-    _print_table(open_index(index).info())
 
 
 def search(
@@ -196,19 +138,3 @@ def _load_model(path_or_id: str | None) -> IonbedModel:
     from .encoder.loading import load_model
 
     return load_model(path_or_id)
-
-
-def _print_table(entries: dict[str, Any]) -> None:
-    width = max(len(key) for key in entries)
-    for key, value in entries.items():
-        print(f"{key.replace('_', ' '):<{width}}  {_plain(value)}")
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{name}: {_plain(inner)}" for name, inner in value.items()) or "none"
-    if isinstance(value, list):
-        return "; ".join(map(_plain, value)) or "none"
-    if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -34,12 +34,12 @@ from .index_folder import (
     compare_small_files,
     described,
     files_in,
-    is_store,
     refuse_other_model,
 )
 from .library_edits import Appended, append_rows, compact_rows, delete_rows
+from .library_rows import source_of
 from .library_search import LibrarySearch
-from .library_writing import write_copy, write_library
+from .library_writing import estimate_of, write_copy, write_library
 from .nearest import Nearest
 from .queries import embed_queries
 from .recall import WANTED_RECALL
@@ -462,22 +462,14 @@ def build(
         The input cannot be read or holds no usable spectrum, or ``out`` is taken or would replace the input, or there
         is no room for the index.
     """
-    from ..spectra.readers import read
-
     refuse_input_as_output(out, input)
     refuse_existing(out, overwrite=overwrite)
-    source = Store(input) if is_store(input) else read(input)
+    source = source_of(input)
     with atomic_folder(out, overwrite=overwrite) as partial:
+        if isinstance(source, Store):  # whose size is known before it is read
+            estimate_of(source, model, kind).refuse_too_large(partial)
         manifest = write_library(partial, model, source, kind=kind, recall=recall, progress=True)
         manifest["inputs"] = [describe_input(input)]
-        if not isinstance(source, Store):
-            report = source.report
-            dropped = Counter(manifest["counts"]["dropped"]) + report.dropped
-            manifest["counts"] |= {
-                "read": report.read,
-                "dropped": dict(sorted(dropped.items())),
-                "repaired": dict(sorted(report.repaired.items())),
-            }
         model.save_pretrained(partial / MODEL)
         manifest["files"] = described(partial, files_in(partial))
         write_index_manifest(partial, manifest)

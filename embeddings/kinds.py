@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..spectra.molecule_files import holds_molecules
 from . import index as spectrum_index
 from . import search as spectrum_search
 from . import structure_index, structure_search
+from .build_estimate import BuildEstimate
 from .exports.formats import Format, format_of, write
 from .exports.search_run import Results, SearchRun
 from .hit_table import SearchSummary, refuse_output
 from .hits import ScoreName
 from .index import Index
 from .index_folder import Embedder, MoleculeEmbedder, kind_of, read_index_manifest
+from .library_rows import source_of
+from .library_writing import estimate_of
+from .segments.approximate_rows import KindWanted
 from .structure_hits import StructureScoreName
 from .structure_index import StructureIndex
 
@@ -30,6 +34,7 @@ def build(
     out: str | os.PathLike[str],
     model: MoleculeEmbedder,
     *,
+    kind: KindWanted = "auto",
     predict_spectra: bool = False,
     workers: int | None = 1,
     overwrite: bool = False,
@@ -42,15 +47,73 @@ def build(
     Raises
     ------
     InputError
-        As those do, or spectra are to be predicted of what holds no molecules.
+        As those do, or spectra are to be predicted of what holds no molecules, or a kind is named for molecules.
     """
     if holds_molecules(Path(input)):
+        if kind not in ("auto", "flat"):
+            raise InputError(f"{input}: holds molecules, of which every row is searched; leave --kind {kind} out")
         return structure_index.build(
             input, out, model, predict_spectra=predict_spectra, workers=workers, overwrite=overwrite
         )
     if predict_spectra:
         raise InputError(f"{input}: holds spectra, and they are predicted of molecules; leave --predict-spectra out")
-    return spectrum_index.build(input, out, model, overwrite=overwrite)
+    return spectrum_index.build(input, out, model, kind=kind, overwrite=overwrite)
+
+
+def estimate_build(input: str | os.PathLike[str], model: Embedder, *, kind: KindWanted = "auto") -> BuildEstimate:
+    """Return what an index of spectra will take; nothing is written.
+
+    Raises
+    ------
+    InputError
+        The input holds molecules, or cannot be read, or holds no spectrum, or too few for the kind.
+    """
+    if holds_molecules(Path(input)):
+        raise InputError(f"{input}: holds molecules, of which no estimate is made; leave --dry-run out")
+    return estimate_of(source_of(input), model, kind)
+
+
+def delete(
+    folder: str | os.PathLike[str],
+    ids: str | os.PathLike[str] | None = None,
+    *,
+    where: Mapping[str, Any],
+    dry_run: bool = False,
+) -> int:
+    """Delete spectra of an index by the ids in a file, one a line, or by values; see `Index.delete`.
+
+    Raises
+    ------
+    InputError
+        As that does, or the file cannot be read or holds no id, or the index is one of structures.
+    """
+    names = None if ids is None else _lines(Path(ids))
+    return index_of_spectra(folder).delete(names, where=where, dry_run=dry_run)
+
+
+def index_of_spectra(folder: str | os.PathLike[str]) -> Index:
+    """Open a saved index that can be appended to.
+
+    Raises
+    ------
+    InputError
+        It is one of structures, which is built again instead, or is none or damaged.
+    """
+    index = open_index(folder)
+    if isinstance(index, StructureIndex):
+        raise InputError(f"{folder}: is an index of structures, which is not changed; build it again")
+    return index
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); it should be text, one spectrum id a line") from None
+    names = [line for line in lines if line]
+    if not names:
+        raise InputError(f"{path}: holds no spectrum id; write one a line")
+    return names
 
 
 def open_index(folder: str | os.PathLike[str], model: Embedder | None = None) -> Index | StructureIndex:

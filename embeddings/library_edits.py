@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,14 +10,15 @@ from typing import Any
 
 import pyarrow as pa
 
+from ..artifacts import describe_input, refuse_input_as_output
 from ..errors import InputError
 from ..spectra.spectrum import Spectrum
 from ..spectra.store import Store
-from .index_folder import Embedder, refuse_other_model
-from .library_rows import embedded, gathered
+from .index_folder import Embedder, model_in, refuse_other_model
+from .library_rows import embedded, gathered, source_of
 from .library_writing import compacted, estimate
 from .segments.approximate_rows import with_approximate
-from .segments.commits import open_library, writing
+from .segments.commits import open_library, read_index_manifest, writing
 from .segments.runs import blocks
 from .segments.segment import write_segment
 
@@ -82,7 +84,24 @@ def append_rows(
         writer.manifest["counts"] = added(writer.manifest["counts"], {**counts, "deleted": len(replaced)})
         writer.manifest["inputs"] = [*writer.manifest["inputs"], *inputs]
         writer.commit()
-    return Appended(found.num_read, len(rows.order), {"no-peaks": found.without_peaks}, len(replaced))
+    return Appended(counts["read"], counts["kept"], counts["dropped"], len(replaced))
+
+
+def append_input(folder: str | os.PathLike[str], input: str | os.PathLike[str], *, replace: bool = False) -> Appended:
+    """Append a prepared store, or anything that `ionbed.read` reads, to a saved index, embedded with its own model.
+
+    See `ionbed.embeddings.index.Index.append`.
+
+    Raises
+    ------
+    InputError
+        The input cannot be read, or is the index itself, or as of `Index.append`.
+    """
+    folder = Path(folder)
+    refuse_input_as_output(folder, input)
+    model = model_in(folder, read_index_manifest(folder))
+    described = [describe_input(input)]
+    return append_rows(folder, model, source_of(input), replace=replace, progress=True, inputs=described)
 
 
 def delete_rows(

@@ -8,14 +8,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..errors import InputError
 from ..spectra.columns import SpectrumColumns
+from ..spectra.readers import SpectrumReader
 from ..spectra.spectrum import Spectrum
 from ..spectra.store import Store
 from .build_estimate import BuildEstimate
 from .index_folder import Embedder
-from .library_rows import Gathered, embedded, gathered
+from .library_rows import Gathered, embedded, gathered, size_of
 from .recall import WANTED_RECALL
 from .segments.approximate_rows import KindWanted, kind_for, with_approximate
 from .segments.commits import new_manifest
@@ -57,10 +59,20 @@ def write_library(
 def estimate(found: Gathered, model: Embedder, kind: KindWanted) -> BuildEstimate:
     """Return what an index of gathered spectra will take."""
     assert found.rows is not None, "asked only where there are spectra"
-    num_rows = len(found.rows.order)
     table, _ = next(blocks(found.rows))
-    dim = model.embed(SpectrumColumns.from_table(table[:1])).shape[1]
-    return BuildEstimate(num_rows, dim, found.num_bytes, kind_for(kind, num_rows, dim))
+    return _estimate(len(found.rows.order), found.num_bytes, table, model, kind)
+
+
+def estimate_of(source: Store | SpectrumReader, model: Embedder, kind: KindWanted) -> BuildEstimate:
+    """Return what an index will take of a store, or of a file that is read through for it.
+
+    Raises
+    ------
+    InputError
+        There is no spectrum, or there are too few for the kind.
+    """
+    num_rows, num_bytes, table = size_of(source)
+    return _estimate(num_rows, num_bytes, table, model, kind)
 
 
 def write_copy(folder: Path, library: Library, open_search: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,3 +92,11 @@ def _write_first(folder: Path, rows: Iterable[tuple[pa.Table, np.ndarray]], num_
     segment = folder / FIRST_SEGMENT
     segment.mkdir(parents=True)
     return {"folder": FIRST_SEGMENT, **write_segment(segment, rows, num_rows)}
+
+
+def _estimate(num_rows: int, num_bytes: int, table: pa.Table, model: Embedder, kind: KindWanted) -> BuildEstimate:
+    some = table.filter(pc.greater(pc.list_value_length(table["mz"]), 0))[:1]
+    if not len(some):
+        raise InputError("no spectrum to index; at least one with a precursor m/z and peaks is needed")
+    dim = model.embed(SpectrumColumns.from_table(some)).shape[1]
+    return BuildEstimate(num_rows, dim, num_bytes, kind_for(kind, num_rows, dim))

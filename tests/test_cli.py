@@ -21,7 +21,8 @@ from ionbed.errors import InputError
 COMMANDS = [
     ["data"], ["data", "list"], ["data", "get"], ["prepare"], ["split"], ["simulate"], ["pretrain"], ["finetune"],
     ["runs"], ["predict"], ["card"], ["push"], ["probe"],
-    ["embed"], ["index"], ["index", "build"], ["index", "info"], ["search"], ["serve"], ["network"], ["evaluate"],
+    ["embed"], ["index"], ["index", "build"], ["index", "info"], ["index", "append"],
+    ["index", "delete"], ["index", "compact"], ["index", "verify"], ["search"], ["serve"], ["network"], ["evaluate"],
     ["task"], ["score"], ["demo"], ["doctor"], ["configs"],
 ]  # fmt: skip
 
