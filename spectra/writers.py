@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -11,6 +12,7 @@ from ..artifacts import atomic_file
 from .spectrum import Spectrum
 
 _ION_MODES = {1: "positive", -1: "negative"}
+_BEGIN = re.compile(r"(BEGIN) (IONS)", re.IGNORECASE)
 
 
 def write_msp(spectra: Iterable[Spectrum], path: str | os.PathLike[str]) -> int:
@@ -131,4 +133,5 @@ def _comment(spectrum: Spectrum) -> str | None:
 
 
 def _one_line(value: object) -> str:
-    return " ".join(str(value).split())
+    """Return a value without line ends, and without the words that start a record of MGF wherever they stand."""
+    return _BEGIN.sub(r"\1-\2", " ".join(str(value).split()))
