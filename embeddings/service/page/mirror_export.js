@@ -22,6 +22,7 @@ export function exportedSvg(root) {
   copy.setAttribute("width", width);
   copy.setAttribute("height", height);
   copy.setAttribute("font-family", "Helvetica, Arial, sans-serif");
+  copy.removeAttribute("class");
   copy.querySelectorAll(".brush").forEach((node) => node.remove());
   for (const node of copy.querySelectorAll("[class]")) {
     const classes = node.getAttribute("class").split(/\s+/);

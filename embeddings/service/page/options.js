@@ -4,6 +4,8 @@ import { byId } from "./dom.js";
 import { typedNumber } from "./words.js";
 
 const LARGEST_K = 1000;
+/** Of no collision, in eV: stands for “no upper end”. */
+const HIGHEST_ENERGY = 100000;
 
 /** Ids of the fields whose text a link carries, by their short name in it. */
 const FIELDS = {
@@ -69,7 +71,7 @@ function readFilters() {
   const to = number("filter-energy-to", "The highest energy", 0);
   if (from !== null || to !== null) {
     if (from !== null && to !== null && from > to) throw new FieldError("filter-energy-to", "The energies: “from” is above “to”");
-    filters.energy = [from ?? 0, to ?? 1e6];
+    filters.energy = [from ?? 0, to ?? HIGHEST_ENERGY];
   }
   return filters;
 }
