@@ -190,8 +190,6 @@ def nearest_approximate(
     k: int,
     allowed: np.ndarray | None = None,
     windows: tuple[np.ndarray, np.ndarray] | None = None,
-    *,
-    widen: bool = True,
 ) -> Nearest:
     """Return about the best ``k`` rows of each query, leaving out the other polarity.
 
@@ -220,8 +218,6 @@ def nearest_approximate(
         Rows that may be hits; by default all.
     windows : (start, stop), int64 arrays of shape (n_queries,), optional
         Only the rows ``start:stop`` may be hits of a query; by default all.
-    widen : bool
-        Look further where ``allowed`` leaves out rows; not where these are so few that they do not matter.
     """
     if k > MAX_K:
         if windows is None:
@@ -237,11 +233,27 @@ def nearest_approximate(
             found = nearest_of_all(vectors, polarity, queries[group], signs, k, allowed)
         else:
             times = 1.0
-            if widen and allowed is not None:
+            if allowed is not None:
                 times = _num_compatible(polarity, query_polarity[group[0]]) / num_usable
-            selector = None if num_usable == len(vectors) else _selector(usable)
-            proposed = _propose(index, settings, queries[group], k, selector, times)
-            found = nearest_of_proposed(vectors, queries[group], proposed, k)
+            found = _found(index, settings, vectors, queries[group], usable, k, times)
+        result.rows[group], result.scores[group] = found.rows, found.scores
+    return result
+
+
+def nearest_as_set(
+    index: faiss.Index,
+    settings: AnnSettings,
+    vectors: np.ndarray,
+    polarity: np.ndarray,
+    queries: np.ndarray,
+    query_polarity: np.ndarray,
+    k: int,
+    allowed: np.ndarray | None = None,
+) -> Nearest:
+    """Return what `nearest_approximate` finds where it neither scores every row nor looks further: to measure by."""
+    result = Nearest.empty(len(queries), k)
+    for group, usable in usable_rows(polarity, query_polarity, allowed):
+        found = _found(index, settings, vectors, queries[group], usable, k, 1.0)
         result.rows[group], result.scores[group] = found.rows, found.scores
     return result
 
@@ -318,6 +330,19 @@ def _in_windows(
     )
     result.rows[exact], result.scores[exact] = found.rows, found.scores
     return result
+
+
+def _found(
+    index: faiss.Index,
+    settings: AnnSettings,
+    vectors: np.ndarray,
+    queries: np.ndarray,
+    usable: np.ndarray,
+    k: int,
+    times: float,
+) -> Nearest:
+    selector = None if usable.all() else _selector(usable)
+    return nearest_of_proposed(vectors, queries, _propose(index, settings, queries, k, selector, times), k)
 
 
 def _propose(
