@@ -48,6 +48,7 @@ from .segments.commits import (
     open_library,
     read_index_manifest,
     write_index_manifest,
+    writing,
 )
 from .segments.library import Library
 from .segments.numbers import JoinedVectors
@@ -420,6 +421,12 @@ class Index(SavedIndex):
     def _take_over(self) -> None:
         manifest = read_index_manifest(self._place)
         self._set(manifest, open_library(self._place, manifest))
+
+    def _commit_entry(self, folder: Path, name: str, value: Any) -> None:
+        with writing(folder) as writer:
+            writer.manifest[name] = value
+            writer.commit()
+        self._take_over()
 
     def _write_rows(self, folder: Path) -> dict[str, Any]:
         entry = write_copy(folder, self._library, self.manifest["open_search"])

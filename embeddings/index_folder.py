@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..artifacts import MANIFEST, atomic_folder, read_manifest, sha256_of_file, write_manifest
+from ..artifacts import MANIFEST, atomic_folder, exclusive, read_manifest, sha256_of_file, write_manifest
 from ..errors import InputError
 from ..spectra.columns import SpectrumColumns
 from ..spectra.spectrum import Spectrum
@@ -34,6 +34,10 @@ SMALL_FILE = 1 << 20
 """Bytes up to which a file's checksum is compared whenever an index is opened; `verify` compares all."""
 
 UNIT_TOLERANCE = 1e-3
+
+_OWN_ENTRIES = frozenset(
+    {"command", "format", "kind", "model_hash", "embedding_dim", "counts", "segments", "deleted", "files", "checksum"}
+)
 
 
 class Embedder(Protocol):
@@ -112,6 +116,32 @@ class SavedIndex(ABC):
         if self.folder is None:
             raise InputError("this index is not saved; there are no files to verify")
         compare_files(self.folder, self.manifest, largest=None)
+
+    def write_entry(self, name: str, value: Any) -> None:
+        """Keep a further entry in the manifest of a saved index, in place of one of the same name: one atomic commit.
+
+        Parameters
+        ----------
+        name : str
+            None of those that say what the index is made of.
+        value : object
+            As JSON has it.
+
+        Raises
+        ------
+        InputError
+            The index is not saved, or another process is writing it.
+        """
+        if name in _OWN_ENTRIES:
+            raise ValueError(f"'{name}' is what an index is made of, and not written by itself")
+        if self.folder is None:
+            raise InputError("this index is not saved; save it first")
+        self._commit_entry(self.folder, name, value)
+
+    def _commit_entry(self, folder: Path, name: str, value: Any) -> None:
+        with exclusive(folder.resolve()):
+            self.manifest = {**read_index_manifest(folder), name: value}
+            self._write_manifest(folder, self.manifest)
 
     @abstractmethod
     def _write_rows(self, folder: Path) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def append_rows(
             replaced = library.rows_where("spectrum_id", ids.combine_chunks())
             if len(replaced) and not replace:
                 first = library.take(replaced[:1], ["spectrum_id"])["spectrum_id"][0].as_py()
-                others = f", and {len(replaced) - 1:,} others of the new" if len(replaced) > 1 else ""
+                others = f", and {len(replaced) - 1:,} more of the new" if len(replaced) > 1 else ""
                 raise InputError(
                     f"the index has a spectrum {first} already{others}; pass --replace to put the new ones in their "
                     "place, or give them other ids"

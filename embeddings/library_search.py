@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -57,7 +57,9 @@ class LibrarySearch:
         for number, (segment, approximate) in enumerate(zip(self._library.segments, self._approximate, strict=True)):
             first, stop = self._library.bounds[number : number + 2]
             of_segment = None if allowed is None else allowed[first:stop]
-            asked = (segment.vectors, segment.polarity, vectors, polarity)
+            # Taken by slices and by rows only, which is when they are read and compared with their checksums.
+            rows_of_segment = cast("np.ndarray", segment.vectors)
+            asked = (rows_of_segment, segment.polarity, vectors, polarity)
             within = None if windows is None else (windows.start[number] - first, windows.stop[number] - first)
             if approximate is not None:
                 found = nearest_approximate(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ..approximate import MIN_ROWS, AnnKind, AnnSettings, build_ann, check_kind, choose_kind, open_ann, write_ann
-from ..recall import WANTED_RECALL, MeasuredRecall, check_wanted, measure_recall
+from ..recall import WANTED_RECALL, MeasuredRecall, check_wanted, measure_recall, molecules_of
 from .damage import changed, checksum
 from .segment import Segment
 
@@ -101,7 +101,8 @@ def with_approximate(
     vectors = segment.vectors[:]
     index = build_ann(vectors, wanted)
     write_ann(index, folder / ANN)
-    measured = measure_recall(index, wanted, vectors, segment.polarity, wanted=recall)
+    molecules = molecules_of(segment.table.slice(0, len(segment), ["inchikey"])["inchikey"])
+    measured = measure_recall(index, wanted, vectors, segment.polarity, molecules, wanted=recall)
     sums = {**entry["xxh3"], ANN: f"{checksum(np.memmap(folder / ANN, np.uint8, mode='r')):016x}"}
     return {**entry, "kind": wanted, "approximate": measured.to_dict(), "xxh3": sums}
 

@@ -12,11 +12,11 @@ from ...errors import InputError
 MEND = "build the index again, or take it from a copy"
 
 
-def checksum(*parts: np.ndarray | memoryview | bytes) -> int:
-    """Return the 64-bit XXH3 of the bytes of the parts, one after the other."""
+def checksum(*parts: np.ndarray | memoryview) -> int:
+    """Return the 64-bit XXH3 of the bytes of the parts, each in one piece, one after the other."""
     digest = xxhash.xxh3_64()
     for part in parts:
-        digest.update(part)
+        digest.update(part.data if isinstance(part, np.ndarray) else part)
     return digest.intdigest()
 
 

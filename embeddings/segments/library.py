@@ -114,8 +114,8 @@ class Library:
         if len(rows) < len(wanted):
             found = self.take(rows, ["spectrum_id"])["spectrum_id"].combine_chunks()
             missing = wanted.filter(pc.invert(pc.is_in(wanted, value_set=found)))
-            others = f", nor {len(missing) - 1:,} others" if len(missing) > 1 else ""
-            raise InputError(f"the index has no spectrum {missing[0].as_py()}{others}; see 'ionbed index info'")
+            others = f", nor {len(missing) - 1:,} more of these" if len(missing) > 1 else ""
+            raise InputError(f"the index has no spectrum {missing[0].as_py()}{others}; take out what is not in it")
         return rows
 
     def rows_with(self, values: Mapping[str, Any]) -> np.ndarray:

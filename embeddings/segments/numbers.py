@@ -148,7 +148,7 @@ class NpyWriter:
 
     def write(self, rows: np.ndarray) -> None:
         """Write further rows."""
-        self._file.write(np.ascontiguousarray(rows, self._dtype))
+        self._file.write(np.ascontiguousarray(rows, self._dtype).data)
 
     def close(self) -> None:
         """End the file."""

@@ -81,7 +81,7 @@ def test_an_id_that_is_live_is_refused_by_name_and_replaced_on_request(model, li
     index = Index.open(tmp_path / "index", model)
     changed = [Spectrum(s.spectrum_id, 700.0, mz=s.mz, intensity=s.intensity) for s in library[:3]]
     before = (tmp_path / "index/manifest.json").read_bytes()
-    with pytest.raises(InputError, match=f"spectrum {min(s.spectrum_id for s in library[:3])} already, and 2 others"):
+    with pytest.raises(InputError, match=f"spectrum {min(s.spectrum_id for s in library[:3])} already, and 2 more of the new"):
         index.append([*changed, random_spectrum(np.random.default_rng(0), "new")])
     assert (tmp_path / "index/manifest.json").read_bytes() == before
     assert [path.name for path in (tmp_path / "index/segments").iterdir()] == ["1"]
@@ -106,7 +106,7 @@ def test_spectra_are_deleted_by_id_or_by_what_is_known_of_them(model, library, t
     assert index.delete(where={"polarity": None}) == 10
     assert index.delete(["lib-1-1", "lib-2-2", "lib-1-1"]) == 2
     for wrong, word in (
-        (["lib-1-1", "lib-3-3", "nobody"], "no spectrum lib-1-1, nor 1 others"), ({"polarity": "-1"}, "polarity -1"),
+        (["lib-1-1", "lib-3-3", "nobody"], "no spectrum lib-1-1, nor 1 more"), ({"polarity": "-1"}, "polarity -1"),
         ({"colour": "red"}, "no column 'colour'"), ({"mz": 1}, "no column 'mz'"), ({"charge": "two"}, "int8, not 'two'"),
         ({}, "nothing"),
     ):  # fmt: skip
@@ -165,3 +165,16 @@ def test_copies_of_an_id_in_what_is_appended_get_a_number(model, library):
         index.append([random_spectrum(rng, "x")])
     with pytest.raises(InputError, match="no spectrum to append"):
         index.append([])
+
+
+def test_a_further_entry_of_the_manifest_is_kept_through_commits(model, library, tmp_path):
+    Index.build(model, library).save(tmp_path / "index")
+    index = Index.open(tmp_path / "index", model)
+    index.write_entry("calibration", {"slope": 0.5})
+    index.delete(["lib-0-0"])
+    index.compact()
+    assert index.manifest["calibration"] == Index.open(tmp_path / "index").manifest["calibration"] == {"slope": 0.5}
+    with pytest.raises(ValueError, match="segments"):
+        index.write_entry("segments", [])
+    with pytest.raises(InputError, match="save it first"):
+        Index.build(model, library).write_entry("calibration", {})
