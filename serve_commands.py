@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from .console import examples
-
-logger = logging.getLogger("ionbed")
 
 
 def register(app: typer.Typer, panel: str) -> None:
@@ -19,24 +16,46 @@ def register(app: typer.Typer, panel: str) -> None:
         "serve",
         rich_help_panel=panel,
         epilog=examples(
-            "ionbed serve library                              # http://127.0.0.1:8000",
+            "ionbed serve library               # the page at http://127.0.0.1:8000",
             "ionbed serve library --host 0.0.0.0 --api-key-file key.txt",
+            "ionbed serve library --usi gnps    # also spectra of GNPS by their USI",
+            "ionbed serve library --limit spectra=100 --limit seconds=20",
         ),
     )(serve)
 
 
 def serve(
     index: Annotated[Path, typer.Argument(metavar="INDEX", help="A folder written by 'ionbed index build'.")],
-    host: Annotated[str, typer.Option(help="The address to listen at.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="The address to listen at; 0.0.0.0: all of this machine.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
     api_key_file: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="The key that requests must carry; else from IONBED_API_KEY.", show_default="none"
+            metavar="FILE",
+            help="Holds the key that requests must carry; it may stand in IONBED_API_KEY instead.",
+            show_default="no key is asked for",
         ),
     ] = None,
+    usi: Annotated[
+        str | None,
+        typer.Option(
+            metavar="gnps|URL",
+            help="Fetch spectra by USI from this resolver: its address with {usi} in it.",
+            show_default="none are fetched",
+        ),
+    ] = None,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=NUMBER", help="What one may ask, see docs/service.md; may be repeated."),
+    ] = None,
+    access_log: Annotated[bool, typer.Option(help="Log each request, without what was asked.")] = True,
 ) -> None:
     """Serve an index over HTTP: a page for people, and routes for programs."""
+    from .embeddings.service import refuse_missing_packages
+    from .embeddings.service.settings import limits_of
+
+    refuse_missing_packages()
     from .embeddings.service.serving import run
 
-    run(index, host=host, port=port, api_key_file=api_key_file)
+    words: dict[str, Any] = {"limits": limits_of(limit or ()), "access_log": access_log}
+    run(index, host=host, port=port, api_key_file=api_key_file, usi=usi, **words)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import logging
+import sys
 import time
 from typing import Any
 
@@ -26,6 +28,8 @@ _API_POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors
 _OPEN = ("/", "/docs", "/openapi.json", "/health/live", "/health/ready")
 _OPEN_FOLDERS = ("/page/", "/docs/")
 _UPLOADS = ("/api/search", "/api/jobs")
+_THROWN_AWAY, _SECONDS_THROWN_AWAY = 4, 3.0
+"""Of a request that is too large: as many times what is taken is still read, for at most so long."""
 _FORM_BYTES = 1 << 16
 """What a form has besides its file."""
 
@@ -51,11 +55,18 @@ class Gate:
         started, status = time.monotonic(), 500
         is_begun = False
 
+        limits = self._service.limits
+        most = limits.upload_bytes + _FORM_BYTES if _is_upload(scope) else limits.json_bytes
+        counted = _Counted(receive, scope, most, started + limits.seconds)
+
         async def send_with_headers(message: Message) -> None:
             nonlocal status, is_begun
             if message["type"] == "http.response.start":
                 is_begun, status = True, message["status"]
-                message = {**message, "headers": _with_security([*message.get("headers", [])])}
+                headers = _with_security([*message.get("headers", [])])
+                if not counted.is_whole and _has_body(scope):
+                    headers.append((b"connection", b"close"))  # what is left of the body is never read
+                message = {**message, "headers": headers}
             await send(message)
 
         try:
@@ -63,7 +74,7 @@ class Gate:
             if refusal is not None:
                 await _answer(refusal, scope, receive, send_with_headers)
                 return
-            await self._let_through(scope, receive, send_with_headers, started)
+            await self._let_through(scope, counted, send_with_headers)
         except Exception:
             logger.exception("a request failed")
             if not is_begun:
@@ -90,16 +101,14 @@ class Gate:
             return RequestError(429, f"{self._num_uploads} files are worked on already; try again", retry_after=2)
         return None
 
-    async def _let_through(self, scope: Scope, receive: Receive, send: Send, started: float) -> None:
-        limits = self._service.limits
+    async def _let_through(self, scope: Scope, receive: Receive, send: Send) -> None:
         is_counted = scope["path"].startswith("/api/")
         is_upload = _is_upload(scope)
-        most = limits.upload_bytes + _FORM_BYTES if is_upload else limits.json_bytes
         self._num_requests += is_counted
         self._num_uploads += is_upload
         self._service.metrics.running.set(self._num_requests)
         try:
-            await self._app(scope, _Counted(receive, scope, most, started + limits.seconds), send)
+            await self._app(scope, receive, send)
         finally:
             self._num_requests -= is_counted
             self._num_uploads -= is_upload
@@ -107,33 +116,50 @@ class Gate:
 
 
 class _Counted:
-    """What a route receives: refused beyond so many bytes, whatever the header promised, or if it takes too long."""
+    """What a route receives: refused beyond so many bytes, whatever the header promised, or if it takes too long.
+
+    Attributes
+    ----------
+    is_whole : bool
+        Whether all of the body has come.
+    """
 
     def __init__(self, receive: Receive, scope: Scope, most: int, deadline: float) -> None:
         self._receive, self._most, self._deadline = receive, most, deadline
-        self._num_bytes, self._is_whole = 0, False
+        self._num_bytes, self.is_whole = 0, False
         stated = dict(scope["headers"]).get(b"content-length", b"")
-        self._is_too_large = stated.isdigit() and (len(stated) > 15 or int(stated) > most)
+        self._stated = min(int(stated), sys.maxsize) if stated.isdigit() and len(stated) < 30 else sys.maxsize
+        self._is_too_large = bool(stated) and self._stated > most
 
     async def __call__(self) -> Message:
-        if self._is_too_large:
-            raise self._too_large()
-        if self._is_whole:  # the wait for the client to hang up has no end of its own
+        if self.is_whole:  # the wait for the client to hang up has no end of its own
             return await self._receive()
+        if not self._is_too_large:
+            message = await self._next()
+            if self._num_bytes <= self._most:
+                return message
+            self._is_too_large = True
+        await self._throw_away()
+        raise RequestError(413, f"the request is larger than the {self._most:,} bytes that are taken")
+
+    async def _next(self) -> Message:
         try:
             async with asyncio.timeout(max(self._deadline - time.monotonic(), 0.0)):
                 message = await self._receive()
         except TimeoutError:
             raise RequestError(408, "the request did not arrive in time") from None
         self._num_bytes += len(message.get("body", b""))
-        self._is_whole = not message.get("more_body", False)
-        if self._num_bytes > self._most:
-            self._is_too_large = True
-            raise self._too_large()
+        self.is_whole = not message.get("more_body", False)
         return message
 
-    def _too_large(self) -> RequestError:
-        return RequestError(413, f"the request is larger than the {self._most:,} bytes that are taken")
+    async def _throw_away(self) -> None:
+        """Read on for a while: most clients look for an answer only when they have sent all."""
+        if self._stated > _THROWN_AWAY * self._most and self._stated < sys.maxsize:
+            return
+        self._deadline = min(self._deadline, time.monotonic() + _SECONDS_THROWN_AWAY)
+        with contextlib.suppress(RequestError):
+            while not self.is_whole and self._num_bytes < _THROWN_AWAY * self._most:
+                await self._next()
 
 
 async def _answer(error: RequestError, scope: Scope, receive: Receive, send: Send) -> None:
@@ -145,6 +171,11 @@ async def _answer(error: RequestError, scope: Scope, receive: Receive, send: Sen
 
 def _is_upload(scope: Scope) -> bool:
     return scope["method"] == "POST" and scope["path"] in _UPLOADS
+
+
+def _has_body(scope: Scope) -> bool:
+    headers = dict(scope["headers"])
+    return b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
 
 
 def _has_key(scope: Scope, key: str) -> bool:

@@ -4,44 +4,90 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ...errors import InputError
 from ..kinds import open_index
-from .settings import ServiceSettings
+from .settings import ServiceLimits, ServiceSettings
+from .usi import GNPS_RESOLVER
 
 logger = logging.getLogger("ionbed")
 
 KEY_VARIABLE = "IONBED_API_KEY"
-_GRACE_SECONDS = 30
+OWN_ADDRESSES = ("127.0.0.1", "::1", "localhost")
 
 
-def run(index: Path, *, host: str, port: int, api_key_file: Path | None) -> None:
+def run(
+    index: Path,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    api_key_file: Path | None = None,
+    usi: str | None = None,
+    limits: ServiceLimits | None = None,
+    access_log: bool = True,
+) -> None:
     """Serve an index; returns once a signal has ended it and the last request is answered.
+
+    Parameters
+    ----------
+    index : path
+    host, port
+        Where to listen; port 0 for any that is free.
+    api_key_file : path, optional
+        Holds the key that requests must carry; else the variable `KEY_VARIABLE` does, if it is set.
+    usi : str, optional
+        Address of the service that gives the spectrum of a USI, with ``{usi}`` in it; ``gnps`` for that of GNPS.
+    limits : ServiceLimits, optional
+    access_log : bool
+        Log a line for each request, without what was asked.
 
     Raises
     ------
     InputError
-        The index cannot be opened, or a setting is none.
+        The index cannot be opened, a setting is none, or the address is taken.
     """
-    try:
-        import uvicorn
+    import uvicorn
 
-        from .app import create_app
-    except ModuleNotFoundError as error:
-        raise InputError(f"{error.name} is not installed; pip install 'ionbed[serve]'") from None
-    settings = ServiceSettings(api_key=read_key(api_key_file))
-    app = create_app(open_index(index), settings)
+    from .app import create_app
+
+    settings = ServiceSettings(
+        limits=limits or ServiceLimits(),
+        api_key=read_key(api_key_file),
+        usi_resolver=GNPS_RESOLVER if usi == "gnps" else usi,
+    )
+    opened = open_index(index)
+    logging.getLogger("ionbed.access").setLevel(logging.NOTSET if access_log else logging.WARNING)
     config = uvicorn.Config(
-        app,
-        host=host,
-        port=port,
+        create_app(opened, settings),
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=_GRACE_SECONDS,
+        # What is being answered is finished, for as long as a request may take; no longer.
+        timeout_graceful_shutdown=int(settings.limits.seconds) + 1,
     )
-    uvicorn.Server(config).run()
+    with _listening(host, port) as listener, _ended_by_signals():
+        where = f"[{host}]" if ":" in host else host
+        logger.info("http://%s:%d  %s: %s rows", where, listener.getsockname()[1], index, f"{len(opened):,}")
+        if settings.api_key is None and host not in OWN_ADDRESSES:
+            logger.warning("anybody who reaches %s may search; --api-key-file asks for a key", host)
+        uvicorn.Server(config).run(sockets=[listener])
+    logger.info("%s: no longer served", index)
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let the end by a signal be an end like any other: uvicorn raises it once more when all is finished."""
+    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def read_key(file: Path | None) -> str | None:
@@ -61,3 +107,16 @@ def read_key(file: Path | None) -> str | None:
     if not key:
         raise InputError(f"{file}: is empty; write the API key into it")
     return key
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """Return a socket that listens, so that an address that is taken is known before the model is loaded."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(2048)
+    except OSError as error:
+        raise InputError(f"{host}:{port}: cannot be listened at ({error.strerror}); choose another --port") from None
+    return listener

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
+from typing import Any, cast
 
 from ...errors import InputError
 
@@ -78,6 +80,28 @@ class ServiceLimits:
                 f"a request may hold {self.spectra} spectra, but only {self.queued_spectra} may wait for the model; "
                 "let as many wait as one request may hold"
             )
+
+
+def limits_of(words: Iterable[str]) -> ServiceLimits:
+    """Return the limits with some set by words such as ``spectra=100``.
+
+    Raises
+    ------
+    InputError
+        A word names no limit, or no number that it can be.
+    """
+    kinds = {field.name: type(field.default) for field in fields(ServiceLimits)}
+    given: dict[str, float] = {}
+    for word in words:
+        name, _, text = word.partition("=")
+        if name not in kinds:
+            raise InputError(f"--limit {word}: there is no limit of this name; there are {', '.join(kinds)}")
+        try:
+            given[name] = kinds[name](text)
+        except ValueError:
+            wanted = "a whole number" if kinds[name] is int else "a number"
+            raise InputError(f"--limit {word}: '{text}' is not {wanted}") from None
+    return ServiceLimits(**cast(dict[str, Any], given))
 
 
 @dataclass(frozen=True)
