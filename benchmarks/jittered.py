@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ionbed.embeddings.recall import molecules_of
 from ionbed.encoder.loading import load_model
 from ionbed.encoder.modeling_ionbed import IonbedModel
 from ionbed.spectra.columns import SpectrumColumns
@@ -73,8 +74,7 @@ class Source:
     @property
     def molecules(self) -> np.ndarray:
         """A number for each first block of an InChIKey, int64 of shape (n,); -1 where there is none."""
-        blocks = pc.utf8_slice_codeunits(self.table["inchikey"], 0, 14).combine_chunks().dictionary_encode()
-        return blocks.indices.fill_null(-1).to_numpy().astype(np.int64)
+        return molecules_of(self.table["inchikey"])
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..errors import InputError
 from .approximate import MEASURED_K, AnnKind, AnnSettings, nearest_as_set
@@ -129,6 +131,17 @@ def measure_recall(
         hardest_decile=float(reported[hardest].mean()),
         num_queries=len(reported),
     )
+
+
+def molecules_of(inchikeys: pa.ChunkedArray) -> np.ndarray:
+    """Return a number for each first block of an InChIKey, int64; -1 where there is none.
+
+    Parameters
+    ----------
+    inchikeys : pyarrow.ChunkedArray of str
+    """
+    blocks = pc.utf8_slice_codeunits(inchikeys, 0, 14).combine_chunks().dictionary_encode()
+    return np.asarray(blocks.indices.fill_null(-1).to_numpy(), np.int64)
 
 
 def check_wanted(wanted: float) -> None:

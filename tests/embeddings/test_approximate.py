@@ -6,6 +6,7 @@ import dataclasses
 
 import faiss
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from ionbed.embeddings import approximate
@@ -21,7 +22,7 @@ from ionbed.embeddings.approximate import (
     write_ann,
 )
 from ionbed.embeddings.nearest import nearest_in_windows, nearest_of_all
-from ionbed.embeddings.recall import EFFORTS, MeasuredRecall, measure_recall
+from ionbed.embeddings.recall import EFFORTS, MeasuredRecall, measure_recall, molecules_of
 from ionbed.errors import InputError
 
 KINDS = ("hnsw", "ivf-sq8", "ivf-pq")
@@ -266,6 +267,15 @@ def test_the_estimate_of_the_file_is_near(rows, ann, tmp_path):
     write_ann(index, tmp_path / "ann.faiss")
     assert memory_needed(kind, NUM_ROWS, DIM).disk == pytest.approx((tmp_path / "ann.faiss").stat().st_size, rel=0.2)
     assert memory_needed(kind, NUM_ROWS, DIM).build >= memory_needed(kind, NUM_ROWS, DIM).disk
+
+
+def test_molecules_are_told_apart_by_the_first_block_of_their_key():
+    keys = ["A" * 14 + "-UHFFFAOYSA-N", None, "B" * 14 + "-UHFFFAOYSA-N", "A" * 14 + "-GHIJKLMNSA-N"]
+    numbers = molecules_of(pa.chunked_array([pa.array(keys[:2], pa.string()), pa.array(keys[2:], pa.string())]))
+    assert numbers[0] == numbers[3] != numbers[2]
+    assert numbers.tolist().count(-1) == 1
+    assert numbers[1] == -1
+    assert molecules_of(pa.chunked_array([pa.nulls(3, pa.string())])).tolist() == [-1] * 3
 
 
 def test_kinds_by_size():
