@@ -56,7 +56,7 @@ SME_OPTIONS = (
 
 _ADDUCT = re.compile(r"\[\d*M([+-][\w\d]+)*\]\d*[+-]")
 _UNIDENTIFIED = "5"
-"""Level of what has a mass and no candidate."""
+"""Level of what has a mass and no candidate that is likely."""
 
 _RUN_HERE = "\x1f"
 """Marks where the abundances of a feature go, whose number is known last; no cell holds it."""
@@ -189,21 +189,10 @@ class _Collector:
         self._features.write(line)
 
     def _keep_molecule(self, result: Results, best: Any, adduct: str | None, ms_run: MsRun) -> None:
-        if best is None:
+        if best is None or confidence_level(best) == _UNIDENTIFIED:
             key = f"feature {self._num_features}"
-            values: tuple[Any, ...] = (
-                key,
-                None,
-                None,
-                None,
-                None,
-                None,
-                None,
-                _UNIDENTIFIED,
-                None,
-                None,
-                note_of(result),
-            )
+            told = None if best is None else field(best, "confidence")
+            values: tuple[Any, ...] = (key, *(None,) * 6, _UNIDENTIFIED, None, told, note_of(result))
         else:
             key = _molecule_key(best)
             formula = field(best, "formula")

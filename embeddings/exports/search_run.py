@@ -31,7 +31,7 @@ PLACES = {
 }
 """Digits after the point, by field."""
 
-_LEVEL = re.compile(r"\blevel\s+([1-5][ab]?)\b", re.IGNORECASE)
+_LEVEL = re.compile(r"\blevel\s+([1-5][ab]?)\b(\s+at best\b)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,8 @@ class SearchRun:
         private : bool
             Tell names only, and no place in the file system.
         """
+        from ..index import Index
+
         path = None if queries is None else Path(queries)
         folder = index.folder
         score = options.get("score")
@@ -102,7 +104,7 @@ class SearchRun:
             from_store=path is not None and is_store(path),
             score=str(score) if score is not None else "cosine",
             settings=tuple(f"{name} = {value}" for name, value in stated.items() if value is not None),
-            library_spectra=getattr(index, "spectra", None),
+            library_spectra=index.spectra if isinstance(index, Index) else None,
         )
 
 
@@ -125,15 +127,19 @@ def note_of(result: Results) -> str:
 
 
 def confidence_level(row: Row) -> str | None:
-    """Return the level of Schymanski et al. (2014) that the words of a hit name ('2a', '3'); None where they name none.
+    """Return the level of Schymanski et al. (2014) that the words of a hit vouch for ('2a', '3'); None if for none.
 
-    A structure that was found by its mass and its fragments alone is a tentative candidate: level 3.
+    What is a probable structure only at best is a tentative candidate, level 3, and so is a structure that was found by
+    its mass and its fragments alone.
     """
     words = field(row, "confidence")
     if words is None:
         return "3" if hasattr(row, "score_name") else None
     found = _LEVEL.search(words)
-    return found[1].lower() if found else None
+    if found is None:
+        return None
+    level = found[1].lower()
+    return "3" if found[2] and level < "3" else level
 
 
 def library_mz(row: Row) -> float | None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from pyteomics import mztab
 
 from ionbed.embeddings.exports.mztab import write_mztab
-from ionbed.embeddings.exports.search_run import SearchRun
+from ionbed.embeddings.exports.search_run import SearchRun, confidence_level
 from ionbed.embeddings.hit_table import QueryResult
 from ionbed.embeddings.search import HitRow
 from ionbed.embeddings.structure_search import StructureHitRow
@@ -84,6 +84,31 @@ def test_molecules_are_summarised_over_queries():
     assert (unknown["SMF_ID_REFS"], unknown["reliability"]) == ("3", "5")
     assert unknown["opt_global_note"] == "no library spectrum within 10 ppm"
     assert file.comments == ["not searched: d: no usable peaks"]
+
+
+def test_what_is_not_likely_this_molecule_is_unknown():
+    row = hit("a", 1, 0.7, name="Alanine", confidence="level 5: exact mass only (not likely this molecule)")
+    file = written([QueryResult("a", query("a"), [row], 1)])
+    (molecule,) = file.tables["SML"]
+    assert (molecule["reliability"], molecule["chemical_name"], molecule["SMF_ID_REFS"]) == ("5", "null", "1")
+    assert "not likely" in molecule["opt_global_confidence"]
+    assert file.tables["SME"][0]["chemical_name"] == "Alanine"
+
+
+@pytest.mark.parametrize(
+    ("words", "level"),
+    [
+        ("level 2a: probable structure (library match)", "2a"),
+        ("level 2a at best: library match", "3"),
+        ("level 3 at best: analogue", "3"),
+        ("level 4: formula only", "4"),
+        ("probable structure by library match (Level 2b)", "2b"),
+        ("nothing is known", None),
+        ("", None),
+    ],
+)
+def test_a_level_is_what_the_words_vouch_for(words, level):
+    assert confidence_level(hit("a", 1, 0.5, confidence=words)) == level
 
 
 def test_a_feature_says_whether_its_hits_are_of_one_molecule():
