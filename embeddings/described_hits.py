@@ -71,14 +71,17 @@ class DescribedSearch:
 
     def __call__(self, spectra: list[Spectrum]) -> Iterator[DescribedHits]:
         """Yield what was found for each of some spectra."""
-        queries = self._index.embed(spectra)
+        return self.of_embedded(self._index.embed(spectra))
+
+    def of_embedded(self, queries: EmbeddedQueries) -> Iterator[DescribedHits]:
+        """Yield what was found for each of some queries that are embedded already, with their peaks."""
         hits = self._index.search(
             queries, self._k, self._ppm, self._score, precursor_da=self._da, filters=self._filters
         )
         assert queries.columns is not None, "Index.embed keeps the peaks"
         warnings = warnings_of(queries.columns, self._index.model)
         of_query = self._described(queries, hits)
-        for number in range(len(spectra)):
+        for number in range(len(hits)):
             note = "" if of_query[number] else self._why_none(queries, number, int(hits.num_in_window[number]))
             yield DescribedHits(of_query[number], warnings[number], note)
 
