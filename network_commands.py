@@ -33,6 +33,15 @@ def register(app: typer.Typer, panel: str) -> None:
             "ionbed network library --out edges.tsv --nodes nodes.tsv",
         ),
     )(network)
+    app.command(
+        "map",
+        rich_help_panel=panel,
+        epilog=examples(
+            "ionbed map library --out map.html",
+            "ionbed map run.mzML --out map.html --table map.tsv",
+            "ionbed map store --out map.html --color-by adduct --sample 20000",
+        ),
+    )(spectral_map)
 
 
 def network(
@@ -72,6 +81,38 @@ def network(
     )  # fmt: skip
     made = run(source, out, options, load_model=_loader(model), library=index, nodes_out=nodes)
     logger.info("%s: %s", out, made)
+
+
+def spectral_map(
+    source: InputArgument,
+    out: Annotated[Path, typer.Option(metavar="FILE.html", help="The page to write; it needs no network.")],
+    table: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.parquet|.tsv", help="Also write coordinates and metadata.", show_default=False),
+    ] = None,
+    model: ModelOption = None,
+    method: Annotated[
+        Literal["umap", "pca", "densmap"],
+        typer.Option(help="UMAP on the cosine; principal components; or UMAP that keeps densities."),
+    ] = "umap",
+    color_by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN", help="What is coloured at first, as adduct.", show_default="chemical superclass"
+        ),
+    ] = None,
+    sample: Annotated[
+        int | None, typer.Option(min=1, help="So many spectra, drawn at random.", show_default="all")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of UMAP and of the sample.")] = 0,
+) -> None:
+    """Lay spectra out in a plane, alike ones near one another, as an interactive page."""
+    from .embeddings.spectral_map import MapOptions
+    from .embeddings.spectral_map import spectral_map as run
+
+    options = MapOptions(method=method, color_by=color_by, sample=sample, seed=seed)
+    made = run(source, out, options, load_model=_loader(model), table_out=table)
+    logger.info("%s: %s of %s spectra, by %s", out, f"{len(made.table):,}", f"{made.num_spectra:,}", made.method)
 
 
 def _loader(model: str | None) -> Callable[[], IonbedModel] | None:

@@ -41,6 +41,8 @@ class EmbeddedSpectra:
     model_hash : str
     num_without_peaks : int
         Spectra that were left out.
+    columns : callable
+        Returns the peaks and conditions of all spectra.
     """
 
     vectors: np.ndarray
@@ -49,15 +51,11 @@ class EmbeddedSpectra:
     model: Embedder
     model_hash: str
     num_without_peaks: int
-    _columns: Callable[[], SpectrumColumns]
+    columns: Callable[[], SpectrumColumns]
 
     def __len__(self) -> int:
         """Return the number of spectra."""
         return len(self.vectors)
-
-    def columns(self) -> SpectrumColumns:
-        """Return the peaks and conditions of all spectra."""
-        return self._columns()
 
 
 def is_index(path: str | os.PathLike[str]) -> bool:
@@ -91,27 +89,23 @@ def embedded_spectra(
 
 
 def of_index(index: Index) -> EmbeddedSpectra:
-    """Return the spectra of an index."""
-    table = index._columns(METADATA)
-    precursor_mz, names = table["precursor_mz"].to_numpy(), table["spectrum_id"].to_pylist()
-    order = np.lexsort((np.argsort(np.argsort(np.array(names, object), kind="stable")), precursor_mz))
-    vectors, polarity = index.vectors, index.polarity
+    """Return the spectra of an index, without those deleted from it."""
+    rows = np.flatnonzero(index.live)
+    table = index.rows(rows, METADATA)
+    # Rows are in order within each segment; those of several, or of one alone, are put in order alike.
+    ids = table["spectrum_id"].to_numpy()
+    order = np.lexsort((ids, table["precursor_mz"].to_numpy()))
     is_ordered = bool((order == np.arange(len(order))).all())
-    if not is_ordered:
-        vectors, polarity, table = vectors[order], polarity[order], table.take(pa.array(order))
-
-    def columns() -> SpectrumColumns:
-        found = SpectrumColumns.from_table(index._columns(SpectrumColumns.TABLE_COLUMNS))
-        return found if is_ordered else found.take(order)
-
+    is_whole = is_ordered and len(rows) == index.num_rows
+    rows = rows[order]
     return EmbeddedSpectra(
-        vectors=vectors,
-        polarity=polarity,
-        metadata=table,
+        vectors=np.asarray(index.vectors) if is_whole else index.vectors[rows],
+        polarity=index.polarity[rows],
+        metadata=table if is_ordered else table.take(pa.array(order)),
         model=index.model,
         model_hash=index.manifest["model_hash"],
         num_without_peaks=index.manifest["counts"]["dropped"].get("no-peaks", 0),
-        _columns=columns,
+        columns=lambda: SpectrumColumns.from_table(index.rows(rows, SpectrumColumns.TABLE_COLUMNS)),
     )
 
 

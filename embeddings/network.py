@@ -23,7 +23,8 @@ from .graphml import write_graphml
 from .hits import ScoreName
 from .index import Index
 from .index_folder import Embedder
-from .library_hits import HIT_COLUMNS, library_hits
+from .library_hits import library_hits
+from .mass_differences import likely_differences, mass_differences
 from .mutual_neighbours import Pairs, mutual, nearest_pairs
 
 MIN_SCORES: Mapping[ScoreName, float] = {"cosine": 0.7, "fused": 0.4}
@@ -96,7 +97,8 @@ class Network:
         metadata, `component` (from 1, the largest first), `component_size`, `degree`, and the best library hit.
     edges : pyarrow.Table
         `source` and `target` (rows of the nodes), `score`, and `precursor_difference` (target - source in Da per
-        charge, not negative). The strongest first.
+        charge, not negative), `mass_difference` (of the molecules, target - source, in Da; null where a charge is
+        unknown) and `difference_formula` (a likely one of it). The strongest first.
     attributes : mapping
         How it was made, and what of.
     counts : mapping of str to int
@@ -173,11 +175,11 @@ def network(
     if write_edges:
         names, columns = made.nodes["spectrum_id"], dict(zip(made.edges.column_names, made.edges.columns, strict=True))
         ends = {name: names.take(columns[name]) for name in ("source", "target")}
-        _write_tsv(pa.table(columns | ends), out)
+        write_table(pa.table(columns | ends), out)
     else:
         write_graphml(out, made.nodes, made.edges, made.attributes)
     if nodes_out is not None:
-        _write_tsv(made.nodes, nodes_out)
+        write_table(made.nodes, nodes_out)
     return made
 
 
@@ -231,8 +233,8 @@ def build_network(
     num_hits = -1
     if library is not None:
         hits = library_hits(library, spectra, options.precursor_ppm)
-        num_hits = len(hits) - hits[HIT_COLUMNS[0]].null_count
-        for name in HIT_COLUMNS:
+        num_hits = len(hits) - hits["hit_library_id"].null_count
+        for name in hits.column_names:
             nodes = nodes.append_column(name, hits[name])
     edges = pa.table(
         {
@@ -240,6 +242,7 @@ def build_network(
             "target": pa.array(pairs.second, pa.int64()),
             "score": pa.array(pairs.scores, pa.float32()),
             "precursor_difference": pa.array(difference, pa.float64()),
+            **_differences(spectra.metadata, pairs),
         }
     )
     counts = {
@@ -281,6 +284,22 @@ def _fused_pairs(spectra: EmbeddedSpectra, options: NetworkOptions, advance: Adv
     return fused.take(scores >= np.float32(options.least_score))
 
 
+def _differences(metadata: pa.Table, pairs: Pairs) -> dict[str, pa.Array]:
+    """Return by how much the molecule of the target is heavier than that of the source, and a likely formula of it."""
+    precursor_mz = metadata["precursor_mz"].to_numpy()
+    charge = metadata["charge"].fill_null(0).to_numpy().astype(np.int64)
+    adduct, formula = (np.array(metadata[name].to_pylist(), object) for name in ("adduct", "formula"))
+    first, second = pairs.first, pairs.second
+    mass = mass_differences(
+        precursor_mz[second], charge[second], adduct[second], precursor_mz[first], charge[first], adduct[first]
+    )
+    likely = [text or None for text in likely_differences(mass, formula[first].tolist())]
+    return {
+        "mass_difference": pa.array(np.round(mass, 6), pa.float64(), from_pandas=True),
+        "difference_formula": pa.array(likely, pa.string()),
+    }
+
+
 def _named(metadata: pa.Table) -> pa.Table:
     """Return metadata with a ``name`` that every spectrum has: of its compound, or else its id."""
     columns = {
@@ -309,7 +328,8 @@ def _attributes(
     return made
 
 
-def _write_tsv(table: pa.Table, out: str | os.PathLike[str]) -> None:
+def write_table(table: pa.Table, out: str | os.PathLike[str]) -> None:
+    """Write a table as tab-separated text, whole or not at all; an unknown value is an empty cell."""
     with atomic_file(out) as partial, open(partial, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, dialect="excel-tab", lineterminator="\n")
         writer.writerow(table.column_names)

@@ -22,8 +22,8 @@ COMMANDS = [
     ["data"], ["data", "list"], ["data", "get"], ["prepare"], ["split"], ["simulate"], ["pretrain"], ["finetune"],
     ["runs"], ["predict"], ["card"], ["push"], ["probe"],
     ["embed"], ["index"], ["index", "build"], ["index", "info"], ["index", "append"],
-    ["index", "delete"], ["index", "compact"], ["index", "verify"], ["search"], ["serve"], ["network"], ["evaluate"],
-    ["task"], ["score"], ["demo"], ["doctor"], ["configs"],
+    ["index", "delete"], ["index", "compact"], ["index", "verify"], ["search"], ["serve"], ["network"], ["map"],
+    ["evaluate"], ["task"], ["score"], ["demo"], ["doctor"], ["configs"],
 ]  # fmt: skip
 
 

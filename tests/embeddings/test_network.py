@@ -15,6 +15,7 @@ from ionbed.embeddings import network as network_module
 from ionbed.embeddings.embedded_input import embedded_spectra, of_index
 from ionbed.embeddings.index import Index
 from ionbed.embeddings.network import NetworkOptions, build_network, network
+from ionbed.embeddings.search import find
 from ionbed.errors import InputError
 from ionbed.spectra.spectrum import Spectrum
 from ionbed.spectra.writers import write_mgf
@@ -96,6 +97,10 @@ def test_edges_say_their_score_and_precursor_difference(index):
         assert mz[a] <= mz[b]
     differences = [mz[b] - mz[a] for a, b in found]
     assert made.edges["precursor_difference"].to_pylist() == pytest.approx(differences, abs=1e-6)
+    # All are [M+H]+: the molecules differ as the precursors do, by one CH2 for each member between the two.
+    assert made.edges["mass_difference"].to_pylist() == pytest.approx(differences, abs=1e-6)
+    formulas = dict(zip(found, made.edges["difference_formula"].to_pylist(), strict=True))
+    assert {formulas[ends] for ends in found if int(ends[1][4:]) - int(ends[0][4:]) == 1} == {"CH2"}
     assert made.edges["score"].to_pylist() == sorted(found.values(), reverse=True)
 
 
@@ -162,6 +167,13 @@ def test_library_hits(saved, index, families, tmp_path):
     assert nodes["q-F05-00"]["hit_score"] > 0.9
     assert abs(nodes["q-F05-00"]["hit_precursor_error_ppm"]) < 1e-6
     assert nodes["far"]["hit_library_id"] is None and nodes["far"]["hit_score"] is None
+    path = tmp_path / "queries.mgf"
+    write_mgf(queries, path)
+    for row in find(library, path, k=1):
+        node = nodes[row.query_id]
+        assert node["hit_library_id"] == row.library_id and node["hit_confidence"] == (row.confidence or None)
+        for name in ("score", "probability", "precursor_error_ppm", "matched_peaks"):
+            assert node[f"hit_{name}"] == pytest.approx(getattr(row, name), abs=1e-5), name
     assert made.counts["hits"] == 12 and "12 spectra with a library hit" in str(made)
 
 
