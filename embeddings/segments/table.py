@@ -39,7 +39,7 @@ class TableWriter:
         self._path = path
         self._sink = pa.OSFile(str(path), "wb")
         self._writer = pa.ipc.new_file(self._sink, SCHEMA)
-        self._ends = [self._sink.tell()]
+        self._ends: list[int] = []
 
     def write(self, table: pa.Table) -> None:
         """Write a batch."""
@@ -57,9 +57,10 @@ class TableWriter:
 
         They are of what lies in the file, which is read once more.
         """
-        found = np.zeros(len(self._ends) - 1, CHECKSUMS)
-        found["start"], found["stop"] = self._ends[:-1], self._ends[1:]
+        found = np.zeros(len(self._ends), CHECKSUMS)
         content = _mapped(self._path)
+        # The writer tells no place before the first batch: that is where the schema ends, after the eight magic bytes.
+        found["start"], found["stop"] = [8 + len(_description(content, 8)), *self._ends[:-1]], self._ends
         reader = pa.ipc.open_file(pa.BufferReader(pa.py_buffer(content)))
         for number, entry in enumerate(found):
             entry["description"] = checksum(_description(content, entry["start"]))
