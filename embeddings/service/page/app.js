@@ -226,7 +226,7 @@ function bringIntoView() {
   const { bottom } = byId("hit").getBoundingClientRect();
   if (isWide && bottom <= innerHeight) return;
   const behavior = matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth";
-  (isWide ? byId("query-head") : byId("hit")).scrollIntoView({ block: "start", behavior });
+  (isWide ? byId("hits") : byId("hit")).scrollIntoView({ block: "start", behavior });
 }
 
 function closeHit({ restoreFocus = true } = {}) {

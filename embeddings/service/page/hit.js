@@ -4,7 +4,7 @@ import { callJson, picture, save } from "./api.js";
 import { announce, el } from "./dom.js";
 import { exportedSvg } from "./mirror_export.js";
 import { mirrorPlot, wordsOfMark } from "./mirror.js";
-import { confidenceParts, idOf, nameOf, ppmOf, titleOfQuery } from "./results.js";
+import { confidence, idOf, nameOf, ppmWords, titleOfQuery } from "./results.js";
 import { charge, count, energy, fixed, formula, isNumber, percent, plain } from "./words.js";
 
 const COMPARED = [
@@ -150,16 +150,15 @@ function fileName(name) {
 }
 
 function summaryOf(hit) {
-  const [level, meaning] = confidenceParts(hit.confidence);
   const fact = (name, value) => el("div", {}, el("dt", {}, name), el("dd", {}, value));
   return el("dl", { class: "summary" },
     fact("Score", fixed(hit.score, 3)),
     isNumber(hit.probability) ? fact("Probability", percent(hit.probability)) : null,
-    isNumber(ppmOf(hit)) ? fact("Precursor error", `${fixed(ppmOf(hit), 1, { sign: true })} ppm`) : null,
-    isNumber(hit.mass_difference) && Math.abs(hit.mass_difference) >= 0.00005
+    ppmWords(hit) === "–" ? null : fact("Precursor error", `${ppmWords(hit)} ppm`),
+    isNumber(hit.mass_difference) && Math.abs(hit.mass_difference) >= 0.01
       ? fact("Mass difference", el("span", {}, `${fixed(hit.mass_difference, 4, { sign: true })} Da `, formula(hit.difference_formula))) : null,
     isNumber(hit.matched_peaks) ? fact("Matched peaks", plain(hit.matched_peaks)) : null,
-    hit.confidence ? fact("Confidence", el("span", {}, level ? el("span", { class: "level", "data-level": level[0] }, `level ${level}`) : null, " ", meaning)) : null);
+    hit.confidence ? fact("Confidence", confidence(hit.confidence)) : null);
 }
 
 function legend(hasLibrary) {

@@ -4,6 +4,9 @@ import { el, rove } from "./dom.js";
 import { charge, count, energy, fixed, formula, isNumber, percent, plain } from "./words.js";
 
 const SHOWN_AT_FIRST = 100;
+/** Less than this is no other molecule: the column is left out where no hit differs by more. */
+const LEAST_DIFFERENCE_DA = 0.01;
+const FAR_PPM = 1000;
 
 /** The ppm of a hit among spectra, or among structures. */
 export const ppmOf = (hit) => hit.precursor_error_ppm ?? hit.mass_error_ppm;
@@ -19,24 +22,12 @@ export function warningsOf(query) {
   return (Array.isArray(said) ? said : String(said).split(/;\s*/)).filter(Boolean);
 }
 
-/** The level of a confidence in words (“level 3: …”), or "". */
-export function levelOf(words) {
-  return /level (\d[ab]?)/i.exec(words ?? "")?.[1] ?? "";
-}
-
-/** “probable structure by library match (level 2a)” as its parts: the level, and what it means. */
-export function confidenceParts(words) {
-  const level = levelOf(words);
-  const meaning = (words ?? "").replace(/\(?level \d[ab]?\)?:?\s*/i, "").trim();
-  return [level, meaning];
-}
-
-function badge(words) {
-  const [level, meaning] = confidenceParts(words);
+/** A confidence in words (“level 3 at best: an analogue”): its level as a mark, and what it means. */
+export function confidence(words) {
   if (!words) return el("span", { class: "muted" }, "–");
-  return el("span", { class: "confidence", title: words },
-    level ? el("span", { class: "level", "data-level": level[0] }, `level ${level}`) : null,
-    el("span", { class: "meaning" }, meaning));
+  const [, level, meaning] = /^(level \d[^:]*):\s*(.*)$/i.exec(words) ?? [null, "", words];
+  const mark = level ? el("span", { class: "level", "data-level": /\d/.exec(level)[0] }, level) : null;
+  return el("span", { class: "confidence" }, mark, " ", el("span", { class: "meaning" }, meaning));
 }
 
 function table(caption, columns, rows, classes) {
@@ -77,7 +68,7 @@ export function queryTable(queries, { current, onOpen }) {
     { title: "Best hit", class: "wide best", cell: (query) => best(query) },
     { title: "Score", class: "number", cell: (query) => fixed(query.hits[0]?.score, 3, { unknown: "" }) },
     queries.some((query) => query.hits[0]?.confidence) && {
-      title: "Confidence", class: "words", cell: (query) => (query.hits.length ? badge(query.hits[0].confidence) : ""),
+      title: "Confidence", class: "words", cell: (query) => (query.hits.length ? confidence(query.hits[0].confidence) : ""),
     },
   ].filter(Boolean);
   const box = el("div", { class: "scroll queries", role: "region", "aria-label": "Queries", tabindex: "-1" });
@@ -149,7 +140,7 @@ function scoreCell(hit, highest) {
 
 function difference(hit) {
   if (!isNumber(hit.mass_difference)) return "–";
-  if (Math.abs(hit.mass_difference) < 0.00005) return "0";
+  if (Math.abs(hit.mass_difference) < LEAST_DIFFERENCE_DA) return "0";
   const words = [fixed(hit.mass_difference, 4, { sign: true })];
   if (hit.difference_formula) words.push(" ", el("span", { class: "delta" }, formula(hit.difference_formula)));
   return words;
@@ -181,13 +172,13 @@ export function hitTable(query, hits, { current, onOpen }) {
     { title: "Adduct", cell: (hit) => hit.adduct || "–" },
     !structures && { title: "eV", label: "Energy, eV", class: "number", cell: (hit) => energy(hit.collision_energy) },
     { title: "ppm", label: "Error, ppm", class: "number", cell: (hit) => ppmWords(hit) },
-    any((hit) => isNumber(hit.mass_difference)) && {
+    any((hit) => Math.abs(hit.mass_difference ?? 0) >= LEAST_DIFFERENCE_DA) && {
       title: "Δ mass, Da", class: "number", cell: difference, about: "Neutral mass of the query minus the library’s",
     },
     any((hit) => isNumber(hit.matched_peaks)) && {
       title: "Matched", label: "Matched peaks", class: "number", cell: (hit) => plain(hit.matched_peaks),
     },
-    any((hit) => hit.confidence) && { title: "Confidence", class: "words", cell: (hit) => badge(hit.confidence) },
+    any((hit) => hit.confidence) && { title: "Confidence", class: "words", cell: (hit) => confidence(hit.confidence) },
   ].filter(Boolean);
   const rows = hits.map((hit) => {
     const row = el("tr", { role: "row", class: hit === current ? "current" : "" }, cells(columns, hit));
@@ -198,8 +189,8 @@ export function hitTable(query, hits, { current, onOpen }) {
   return el("div", { class: "scroll", role: "region", "aria-label": "Hits", tabindex: "-1" }, body);
 }
 
-function ppmWords(hit) {
+/** The precursor's error in ppm; a dash for another mass, whose difference is told in Da. */
+export function ppmWords(hit) {
   const ppm = ppmOf(hit);
-  if (!isNumber(ppm)) return "–";
-  return Math.abs(ppm) < 1000 ? fixed(ppm, 1, { sign: true }) : "far";
+  return isNumber(ppm) && Math.abs(ppm) < FAR_PPM ? fixed(ppm, 1, { sign: true }) : "–";
 }

@@ -5,7 +5,7 @@ import { call, callJson, pause } from "./api.js";
 /** Files larger than this are searched as jobs, whose progress can be told. */
 const AT_ONCE_BYTES = 300000;
 /** Queries of a job that are shown on the page; more are for a file. */
-export const MOST_SHOWN = 3000;
+export const MOST_SHOWN = 1000;
 
 function formOf(file, options) {
   const form = new FormData();

@@ -45,7 +45,7 @@ export function bytes(number) {
 export function formula(text) {
   const node = el("span", { class: "formula" });
   if (!text) return node;
-  for (const part of String(text).replace(/-/g, MINUS).split(/(\d+)/)) {
+  for (const part of String(text).replace(/(?!^)-/g, ` ${MINUS}`).replace(/-/g, MINUS).split(/(\d+)/)) {
     if (/^\d+$/.test(part)) node.append(el("sub", {}, part));
     else if (part) node.append(part);
   }
