@@ -92,7 +92,7 @@ def gathered(
         nonlocal num_read, without_peaks
         total = len(spectra) if isinstance(spectra, (Store, pa.Table)) else None
         with show_progress("read", total) if progress else unseen() as advance:
-            for table in _tables(spectra):
+            for table in tables_of(spectra):
                 kept = table.filter(pc.greater(pc.list_value_length(table["mz"]), 0))
                 num_read += len(table)
                 without_peaks += len(table) - len(kept)
@@ -156,7 +156,7 @@ def size_of(spectra: Store | SpectrumReader) -> tuple[int, int, pa.Table]:
     count = size = 0
     first = None
     with show_progress("read", None) as advance:
-        for table in _tables(spectra):
+        for table in tables_of(spectra):
             first = table if first is None else first
             count, size = count + len(table), size + table.nbytes
             advance(len(table))
@@ -165,7 +165,7 @@ def size_of(spectra: Store | SpectrumReader) -> tuple[int, int, pa.Table]:
     return count, size, first
 
 
-def _tables(spectra: Iterable[Spectrum] | Store | pa.Table) -> Iterator[pa.Table]:
+def tables_of(spectra: Iterable[Spectrum] | Store | pa.Table) -> Iterator[pa.Table]:
     """Yield spectra as tables of the store's schema, few at a time as Python objects."""
     if isinstance(spectra, Store):
         yield from (table.cast(SCHEMA) for table in spectra.blocks(SCHEMA.names, range(len(spectra)), SPECTRA_AT_ONCE))
