@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from .approximate import nearest_approximate
+from . import approximate as kinds
 from .nearest import Nearest, merged, nearest_in_windows, nearest_of_all
 from .segments.approximate_rows import ApproximateRows
 from .segments.library import Library
@@ -61,8 +61,9 @@ class LibrarySearch:
             rows_of_segment = cast("np.ndarray", segment.vectors)
             asked = (rows_of_segment, segment.polarity, vectors, polarity)
             within = None if windows is None else (windows.start[number] - first, windows.stop[number] - first)
-            if approximate is not None:
-                found = nearest_approximate(
+            # For windows of few rows the approximate index need not even be read.
+            if approximate is not None and (within is None or _are_wide(*within)):
+                found = kinds.nearest_approximate(
                     approximate.index, approximate.settings, *asked, k, of_segment, windows=within
                 )
             elif within is None:
@@ -122,3 +123,7 @@ class LibrarySearch:
         if not len(ordered):
             return best
         return Nearest(np.where(best.rows < 0, -1, ordered[best.rows]), best.scores)
+
+
+def _are_wide(start: np.ndarray, stop: np.ndarray) -> bool:
+    return int((stop - start).max(initial=0)) > kinds.FLAT_UP_TO

@@ -12,6 +12,7 @@ from ionbed import InputError
 from ionbed.embeddings import fused_search
 from ionbed.embeddings import index as index_module
 from ionbed.embeddings.consensus import Consensus, agreed, library_structures
+from ionbed.embeddings.filters import Filters
 from ionbed.embeddings.fused_search import FusedSearch, best_of, clearly_highest, highest, pairs_of
 from ionbed.embeddings.fusion import EMBEDDING_COSINE, OPEN_TERMS, WINDOW_TERMS, FusedScore, Fusion, sigmoid
 from ionbed.embeddings.index import Index
@@ -280,3 +281,33 @@ def test_wide_windows_are_searched_a_few_queries_at_a_time(library, queries, mon
     assert max(asked) <= 3 and sum(asked) == len(queries)
     np.testing.assert_array_equal(found.rows, expected.rows)
     np.testing.assert_array_equal(found.scores, expected.scores)
+
+
+@pytest.mark.parametrize("fusion", [MIXED, AGREED])
+@pytest.mark.parametrize("depth", [10, 1000])
+def test_several_segments_are_ranked_as_one_compacted(with_structures, queries, monkeypatch, fusion, depth) -> None:
+    monkeypatch.setattr("ionbed.embeddings.index.OPEN_DEPTH", depth)
+    model = fused_model(fusion)
+    # Of each group some are copies of one another, which tie: only their ids then say which comes first.
+    copies = [replace(s, spectrum_id=f"a copy of {s.spectrum_id}") for s in with_structures[:20]]
+    index = Index.build(model, with_structures[:30])
+    index.append(copies)
+    index.append(with_structures[30:])
+    gone = [s.spectrum_id for s in with_structures[::7]]
+    index.delete(gone)
+    left = [s for s in [*with_structures, *copies] if s.spectrum_id not in gone]
+    whole = Index.build(model, left)
+    assert index.num_rows == 80 and len(index) == len(whole) == 71
+    names, names_of_whole = (np.array(i.metadata["spectrum_id"].to_pylist()) for i in (index, whole))
+    for options in (
+        {}, {"precursor_ppm": None}, {"precursor_da": 40.0}, {"filters": Filters(polarity=1)},
+        {"precursor_ppm": None, "filters": Filters(polarity=1, formulas=("C6H12O6",))},
+    ):  # fmt: skip
+        found, expected = (i.search(queries, 8, score="fused", **options) for i in (index, whole))
+        np.testing.assert_array_equal(found.rows < 0, expected.rows < 0)
+        hits = found.rows >= 0
+        assert hits.any()
+        assert names[found.rows[hits]].tolist() == names_of_whole[expected.rows[hits]].tolist()
+        np.testing.assert_array_equal(found.scores, expected.scores)
+        if "filters" in options:
+            assert set(index.polarity[found.rows[hits]].tolist()) == {1}
