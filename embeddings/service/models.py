@@ -58,13 +58,13 @@ class OptionsModel(_Request):
     mode: Mode = Field("identity", description="'identity': within a precursor window; 'open': of any precursor m/z.")
     precursor_ppm: float | None = Field(
         None,
-        ge=0,
-        le=1e6,
+        gt=0,
+        lt=1e6,
         allow_inf_nan=False,
         description="Half-width of the window in ppm of the library's precursor m/z; 10 where no window is given.",
     )
     precursor_da: float | None = Field(
-        None, ge=0, le=1e6, allow_inf_nan=False, description="Half-width of the window in Da, instead of ppm."
+        None, gt=0, le=1e6, allow_inf_nan=False, description="Half-width of the window in Da, instead of ppm."
     )
     score: Score | None = Field(
         None, description="By which hits are ranked; /api/info lists those that this index has."
@@ -186,6 +186,9 @@ class QueryModel(BaseModel):
     adduct: str | None = None
     collision_energy: float | None = None
     name: str | None = None
+    formula: str | None = None
+    smiles: str | None = Field(None, description="The structure that the file states, if any.")
+    inchikey: str | None = None
     peaks: list[list[float]] = Field(default=[], description="Cleaned: ascending, the base peak 1.")
     note: str = Field("", description="Why there is no hit.")
     warnings: list[str] = Field(default=[], description="In what it lies outside of what the model was trained on.")

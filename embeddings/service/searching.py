@@ -128,6 +128,9 @@ def as_json(answer: Answer) -> dict[str, Any]:
             "adduct": spectrum.adduct,
             "collision_energy": finite(spectrum.collision_energy),
             "name": spectrum.name,
+            "formula": spectrum.formula,
+            "smiles": spectrum.smiles,
+            "inchikey": spectrum.inchikey,
             "peaks": peak_pairs(spectrum.mz, spectrum.intensity),
         }
     return told
