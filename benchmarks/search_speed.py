@@ -1,208 +1,262 @@
-"""Time per query: the index within a precursor window and openly, beside Flash entropy on the same spectra.
+"""Time per query in a large library: within a precursor window and openly, beside Flash entropy on the same spectra.
 
-    python benchmarks/search_speed.py                       # 100,000 library spectra
-    python benchmarks/search_speed.py --spectra 1000000     # some 6 GB of memory and some minutes
+    python benchmarks/search_speed.py --store STORE --spectra 1000000     # some 10 GB of memory and disk, half an hour
+    python benchmarks/search_speed.py                                     # 100,000 copies of made-up spectra
 
-The library holds jittered copies of made-up molecules. What is timed does not depend on what the vectors mean, so they
-are jittered copies too; the time to embed a query with the real architecture is a line of its own.
+The library is made of copies of real spectra, with jitter of peaks, precursors and embeddings (benchmarks/jittered.py).
+Openly it is searched with spectra of molecules of which it holds nothing, within a window with further copies of its
+spectra. "With metadata" includes names, structures and the like of every hit. Recall is that of an open search, against
+scores of every row. The last table is a file of queries: from MGF text to a table of hits, beside embedding alone.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import os
-import platform
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from index_kinds import recall
+from jittered import Copies, Source, add_source_options, machine, source_of
 
 from ionbed.embeddings.hits import EmbeddedQueries
 from ionbed.embeddings.index import Index
+from ionbed.embeddings.nearest import nearest_of_all
+from ionbed.embeddings.search import search
 from ionbed.spectra.columns import SpectrumColumns
 from ionbed.spectra.spectrum import Spectrum
-from ionbed.spectra.store import SCHEMA, spectra_from_table
+from ionbed.spectra.store import spectra_from_table
+from ionbed.spectra.writers import write_mgf
 
 K = 10
 PRECURSOR_PPM = 10.0
 FRAGMENT_DA = 0.02
-COPIES_PER_MOLECULE = 20
-NUM_PEAKS = 20
+ROUNDS = 3
 
 
-class JitteredVectors:
-    """Stands in for a model: each molecule has a random direction, each of its spectra one near it."""
+class CopiesModel:
+    """Gives copies the embeddings that they were made with; in all else the model of their source."""
 
-    def __init__(self, molecule_mz: np.ndarray, dim: int) -> None:
-        self.molecule_mz = molecule_mz  # ascending
-        self.rng = np.random.default_rng(1)
-        self.directions = self.rng.normal(size=(len(molecule_mz), dim)).astype(np.float32)
+    def __init__(self, copies: Copies) -> None:
+        self._copies, self._model = copies, copies.source.model
 
     def embed(self, spectra: Iterable[Spectrum] | SpectrumColumns, *, progress: bool = False) -> np.ndarray:
-        """Return one vector per spectrum, by its precursor."""
+        """Return one vector per spectrum, by its precursor, which no two copies share."""
         columns = spectra if isinstance(spectra, SpectrumColumns) else SpectrumColumns.from_spectra(list(spectra))
-        edges = (self.molecule_mz[1:] + self.molecule_mz[:-1]) / 2
-        vectors = self.directions[np.searchsorted(edges, columns.precursor_mz)]
-        vectors += 0.3 * self.rng.standard_normal(vectors.shape, np.float32)
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        return self._copies.vectors(np.searchsorted(self._copies.precursor_mz, columns.precursor_mz))
 
     def model_hash(self) -> str:
-        """Return a fixed text: nothing else is compared with it."""
-        return "jittered vectors"
+        """Return the model's hash."""
+        return self._model.model_hash()
 
     def save_pretrained(self, save_directory: str | os.PathLike[str]) -> object:
-        """Refuse: an index of made-up vectors is of no use to anyone."""
-        raise NotImplementedError("an index of made-up vectors is not saved")
-
-
-def made_up_library(num_spectra: int, rng: np.random.Generator) -> tuple[pa.Table, np.ndarray]:
-    """Return a table of jittered spectra and the precursor m/z of their molecules, ascending."""
-    num_molecules = max(1, num_spectra // COPIES_PER_MOLECULE)
-    molecule_mz = np.sort(rng.uniform(100, 1000, num_molecules))
-    fragments = np.sort(rng.uniform(0.05, 0.98, (num_molecules, NUM_PEAKS)), axis=1) * molecule_mz[:, None]
-    molecule = np.arange(num_spectra) % num_molecules
-    precursor_mz = molecule_mz[molecule] * (1 + 1e-6 * rng.normal(size=num_spectra))
-    mz = np.sort(fragments[molecule] * (1 + 2e-6 * rng.normal(size=(num_spectra, NUM_PEAKS))), axis=1)
-    intensity = rng.lognormal(sigma=1.5, size=mz.shape)
-    intensity /= intensity.max(axis=1, keepdims=True)
-    offsets = pa.array(np.arange(num_spectra + 1) * NUM_PEAKS, pa.int32())
-    columns = {
-        "spectrum_id": pa.array([f"s{i}" for i in range(num_spectra)]),
-        "precursor_mz": pa.array(precursor_mz),
-        "polarity": pa.array(np.ones(num_spectra, np.int8)),
-        "predicted": pa.array(np.zeros(num_spectra, bool)),
-        "mz": pa.ListArray.from_arrays(offsets, pa.array(mz.ravel(), pa.float32())),
-        "intensity": pa.ListArray.from_arrays(offsets, pa.array(intensity.ravel(), pa.float32())),
-    }
-    return pa.table([columns.get(f.name, pa.nulls(num_spectra, f.type)) for f in SCHEMA], schema=SCHEMA), molecule_mz
-
-
-def milliseconds_each(search: Callable[[int], object], count: int) -> float:
-    """Return the median time of ``search(i)`` over ``count`` queries, after one that is not timed."""
-    search(0)
-    times = []
-    for i in range(count):
-        start = time.perf_counter()
-        search(i)
-        times.append(time.perf_counter() - start)
-    return 1e3 * statistics.median(times)
-
-
-def milliseconds_together(search: Callable[[], object], count: int) -> float:
-    """Return the time of one call for ``count`` queries, divided by their number: the best of three calls."""
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        search()
-        times.append(time.perf_counter() - start)
-    return 1e3 * min(times) / count
-
-
-def time_index(table: pa.Table, queries: list[Spectrum], molecule_mz: np.ndarray, dim: int, singles: int) -> list[list]:
-    model = JitteredVectors(molecule_mz, dim)
-    index = Index.build(model, table)
-    columns = SpectrumColumns.from_spectra(queries)
-    embedded = EmbeddedQueries(model.embed(columns), columns.precursor_mz, columns.polarity, model.model_hash())
-    rows = []
-    for label, ppm in ((f"ionbed, within {PRECURSOR_PPM:g} ppm", PRECURSOR_PPM), ("ionbed, open", None)):
-
-        def one(i: int, ppm: float | None = ppm) -> object:
-            part = slice(i, i + 1)
-            query = dataclasses.replace(
-                embedded,
-                vectors=embedded.vectors[part],
-                precursor_mz=embedded.precursor_mz[part],
-                polarity=embedded.polarity[part],
-            )
-            return index.search(query, K, ppm)
-
-        def together(ppm: float | None = ppm) -> object:
-            return index.search(embedded, K, ppm)
-
-        rows.append([label, milliseconds_each(one, singles), milliseconds_together(together, len(queries))])
-    return rows
-
-
-def time_embedding(queries: list[Spectrum], singles: int) -> list:
-    from ionbed.encoder.configuration_ionbed import IonbedConfig
-    from ionbed.encoder.modeling_ionbed import IonbedModel
-
-    model = IonbedModel(IonbedConfig()).eval()
-    num_parameters = sum(p.numel() for p in model.parameters())
-    one = milliseconds_each(lambda i: model.embed(queries[i : i + 1]), singles)
-    together = milliseconds_together(lambda: model.embed(queries), len(queries))
-    return [f"embedding the query ({num_parameters / 1e6:.1f} M parameters)", one, together]
-
-
-def time_flash_entropy(table: pa.Table, queries: list[Spectrum], singles: int) -> list[list]:
-    from ms_entropy import FlashEntropySearch
-
-    offsets = table["mz"].combine_chunks().offsets.to_numpy()
-    peaks = np.stack([table[n].combine_chunks().values.to_numpy() for n in ("mz", "intensity")], axis=1)
-    library = [
-        {"precursor_mz": precursor, "peaks": peaks[start:stop].copy()}
-        for precursor, start, stop in zip(table["precursor_mz"].to_pylist(), offsets[:-1], offsets[1:], strict=True)
-    ]
-    flash = FlashEntropySearch(max_ms2_tolerance_in_da=1.2 * FRAGMENT_DA)
-    flash.build_index(library)
-    cleaned = [
-        flash.clean_spectrum_for_search(q.precursor_mz, np.stack([q.mz, q.intensity], axis=1))
-        for q in queries[:singles]
-    ]
-
-    def identity(i: int) -> object:
-        precursor = queries[i].precursor_mz
-        return best(flash.identity_search(precursor, cleaned[i], precursor * PRECURSOR_PPM * 1e-6, FRAGMENT_DA))
-
-    def open_search(i: int) -> object:
-        return best(flash.open_search(cleaned[i], FRAGMENT_DA))
-
-    def best(scores: np.ndarray) -> np.ndarray:
-        return np.argpartition(-scores, K)[:K]
-
-    return [
-        [f"Flash entropy, within {PRECURSOR_PPM:g} ppm", milliseconds_each(identity, singles), None],
-        ["Flash entropy, open", milliseconds_each(open_search, singles), None],
-    ]
-
-
-def processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+        """Write the model."""
+        return self._model.save_pretrained(save_directory)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--spectra", type=int, default=100_000, help="in the library (default: %(default)s)")
-    parser.add_argument("--queries", type=int, default=1000, help="searched together (default: %(default)s)")
+    parser.add_argument("--queries", type=int, default=2000, help="searched together (default: %(default)s)")
     parser.add_argument("--singles", type=int, default=100, help="searched one by one (default: %(default)s)")
-    parser.add_argument("--dim", type=int, default=256, help="of the vectors (default: %(default)s)")
+    parser.add_argument("--kind", default="auto", help="of the index (default: by its size)")
+    parser.add_argument("--without-flash", action="store_true", help="leave Flash entropy out")
+    parser.add_argument("--work", type=Path, help="folder for the index (default: a temporary one)")
+    add_source_options(parser)
     options = parser.parse_args()
-    if not 1 <= options.singles <= options.queries <= options.spectra or options.spectra <= K or options.dim < 1:
-        parser.error(f"needs 1 <= singles <= queries <= spectra, more than {K} spectra, and a positive dim")
+    if not 1 <= options.singles <= options.queries <= options.spectra or options.spectra <= K:
+        parser.error(f"needs 1 <= singles <= queries <= spectra, and more than {K} spectra")
 
-    rng = np.random.default_rng(0)
-    table, molecule_mz = made_up_library(options.spectra, rng)
-    chosen = rng.choice(options.spectra, options.queries, replace=False)
-    queries = list(spectra_from_table(table.take(pa.array(chosen))))
-    rows = time_index(table, queries, molecule_mz, options.dim, options.singles)
-    rows.append(time_embedding(queries, options.singles))
-    rows += time_flash_entropy(table, queries, options.singles)
-
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    print(
-        f"{options.spectra:,} library spectra of {NUM_PEAKS} peaks, vectors of {options.dim} dimensions, "
-        f"{K} hits; {processor()}, {cores} cores usable, Python {platform.python_version()}, "
-        f"{time.strftime('%Y-%m-%d')}\n"
+    library, left_out = source_of(options).held_out()
+    chosen = np.random.default_rng(1).permutation(len(left_out.table))[: options.queries]
+    left_out = left_out.take(np.sort(chosen))
+    copies = Copies.of(library, options.spectra)
+    table = pa.concat_tables(
+        [copies.table(begin, min(begin + 50_000, options.spectra)) for begin in range(0, options.spectra, 50_000)]
     )
-    print(f"| ms per query | one at a time (median) | {options.queries:,} at once |\n|---|---:|---:|")
+    with tempfile.TemporaryDirectory(dir=options.work) as work:
+        start = time.perf_counter()
+        built = Index.build(CopiesModel(copies), table, kind=options.kind)
+        built_s = time.perf_counter() - start
+        built.save(Path(work) / "index")
+        del built
+        start = time.perf_counter()
+        index = Index.open(Path(work) / "index")
+        open_ms = 1e3 * (time.perf_counter() - start)
+        further = further_copies(library, options.queries)
+        rows = time_index(index, left_out, further, options.singles)
+        rows.append(time_embedding(left_out, options.singles))
+        whole = time_file(index, left_out, Path(work))
+        found, hardest = open_recall(index, left_out)
+    segment = index.manifest["segments"][0]
+    if not options.without_flash:
+        rows += time_flash_entropy(table, left_out, further, options.singles)
+
+    print(
+        f"{options.spectra:,} copies with jitter of {library.description}, {index.vectors.shape[1]} dimensions, index "
+        f"of the kind {segment['kind']} (built in {built_s:.0f} s from stored embeddings, opened in {open_ms:.0f} ms), "
+        f"{len(left_out.table):,} queries, {K} hits; {machine()}\n"
+    )
+    print("| ms per query | one at a time (median) | all at once |\n|---|---:|---:|")
     for label, one, together in rows:
         print(f"| {label} | {one:.2f} | {'' if together is None else f'{together:.3f}'} |")
+    print(f"\nOpen search: recall@{K} {found:.4f}, of the hardest tenth {hardest:.4f}\n")
+    print("| spectra/s | file of queries | share of embedding alone |\n|---|---:|---:|")
+    for label, per_second, share in whole:
+        print(f"| {label} | {per_second:,.0f} | {share:.0%} |")
+
+
+def further_copies(library: Source, num_queries: int) -> Source:
+    """Return copies of library spectra that are not in the index."""
+    rows = np.sort(np.random.default_rng(3).choice(len(library.table), min(num_queries, len(library.table)), False))
+    some = library.take(rows)
+    copies = Copies.of(some, len(rows))
+    spectra = copies.table(0, len(rows))
+    return Source(spectra, copies.vectors(np.arange(len(rows))), library.model, library.description)
+
+
+def embedded(index: Index, queries: Source) -> EmbeddedQueries:
+    """Return queries with the embeddings that they have."""
+    return EmbeddedQueries(queries.vectors, queries.precursor_mz, queries.polarity, index.manifest["model_hash"])
+
+
+def time_index(index: Index, left_out: Source, further: Source, singles: int) -> list[list]:
+    rows = []
+    for where, queries, ppm in (
+        (f"within {PRECURSOR_PPM:g} ppm", embedded(index, further), PRECURSOR_PPM),
+        ("open", embedded(index, left_out), None),
+    ):
+        for label, names in ((f"ionbed, {where}", False), (f"ionbed, {where}, with metadata", True)):
+
+            def run(
+                part: slice, queries: EmbeddedQueries = queries, ppm: float | None = ppm, names: bool = names
+            ) -> object:
+                asked = dataclasses.replace(
+                    queries,
+                    vectors=queries.vectors[part],
+                    precursor_mz=queries.precursor_mz[part],
+                    polarity=queries.polarity[part],
+                )
+                hits = index.search(asked, K, ppm)
+                return list(hits) if names else hits
+
+            rows.append([label, *milliseconds(run, len(queries.precursor_mz), singles)])
+    return rows
+
+
+def time_embedding(queries: Source, singles: int) -> list:
+    spectra = SpectrumColumns.from_table(queries.table)
+    num_parameters = sum(p.numel() for p in queries.model.parameters())
+    one = milliseconds_each(lambda i: queries.model.embed(spectra.take(np.array([i]))), min(singles, len(spectra)))
+    start = time.perf_counter()
+    queries.model.embed(spectra)
+    together = 1e3 * (time.perf_counter() - start) / len(spectra)
+    return [f"embedding the query ({num_parameters / 1e6:.1f} M parameters)", one, together]
+
+
+def time_file(index: Index, queries: Source, work: Path) -> list[tuple[str, float, float]]:
+    """Return spectra/s from MGF text to hits, and as a share of embedding alone, which is measured before and after."""
+    path = work / "queries.mgf"
+    spectra = list(spectra_from_table(queries.table))
+    write_mgf(spectra, path)
+    columns = SpectrumColumns.from_spectra(spectra)
+    assert index.model is not None  # loaded before the clock starts
+    runs: dict[str, Callable[[], object]] = {
+        "embedding alone": lambda: index.model.embed(columns),
+        f"MGF to hits, within {PRECURSOR_PPM:g} ppm": lambda: search(index, path, work / "hits.tsv", k=K),
+        "MGF to hits, open": lambda: search(index, path, work / "hits.tsv", k=K, precursor_ppm=None),
+    }
+    times: dict[str, list[float]] = {label: [] for label in runs}
+    for _ in range(ROUNDS):
+        for label, run in runs.items():
+            start = time.perf_counter()
+            run()
+            times[label].append(time.perf_counter() - start)
+    alone = statistics.median(times["embedding alone"])
+    medians = {label: statistics.median(of_run) for label, of_run in times.items()}
+    return [(label, len(spectra) / seconds, alone / seconds) for label, seconds in medians.items()]
+
+
+def open_recall(index: Index, queries: Source) -> tuple[float, float]:
+    """Return recall@10 of an open search, of all queries and of the hardest tenth."""
+    found = index.search(embedded(index, queries), K, None)
+    exact = nearest_of_all(index.vectors, index.polarity, queries.vectors, queries.polarity, K)
+    return recall(found, exact)
+
+
+def time_flash_entropy(table: pa.Table, left_out: Source, further: Source, singles: int) -> list[list]:
+    from ms_entropy import FlashEntropySearch
+
+    def peaks_of(spectra: pa.Table) -> list[np.ndarray]:
+        of_all = []
+        for part in spectra.to_batches():
+            offsets = part["mz"].offsets.to_numpy()
+            peaks = np.stack([part[name].values.to_numpy() for name in ("mz", "intensity")], axis=1)
+            of_all += [peaks[start:stop] for start, stop in itertools.pairwise(offsets)]
+        return of_all
+
+    flash = FlashEntropySearch(max_ms2_tolerance_in_da=1.2 * FRAGMENT_DA)
+    flash.build_index(
+        [
+            {"precursor_mz": precursor, "peaks": peaks}
+            for precursor, peaks in zip(table["precursor_mz"].to_pylist(), peaks_of(table), strict=True)
+        ]
+    )
+
+    def cleaned(queries: Source) -> list[tuple[float, np.ndarray]]:
+        asked = zip(queries.precursor_mz.tolist(), peaks_of(queries.table), strict=True)
+        of_all = [(precursor, flash.clean_spectrum_for_search(precursor, peaks)) for precursor, peaks in asked]
+        return [(precursor, peaks) for precursor, peaks in of_all if len(peaks)][:singles]
+
+    def best(scores: np.ndarray) -> np.ndarray:
+        return np.argpartition(-scores, K)[:K]
+
+    near, other = cleaned(further), cleaned(left_out)
+    tolerance = PRECURSOR_PPM * 1e-6
+    runs: dict[str, tuple[Callable[[int], object], int]] = {
+        f"Flash entropy, within {PRECURSOR_PPM:g} ppm": (
+            lambda i: best(flash.identity_search(*near[i], near[i][0] * tolerance, FRAGMENT_DA)),
+            len(near),
+        ),
+        "Flash entropy, open": (lambda i: best(flash.open_search(other[i][1], FRAGMENT_DA)), len(other)),
+        "Flash entropy, hybrid (open)": (lambda i: best(flash.hybrid_search(*other[i], FRAGMENT_DA)), len(other)),
+    }
+    return [[label, milliseconds_each(run, count), None] for label, (run, count) in runs.items()]
+
+
+def milliseconds(run: Callable[[slice], object], count: int, singles: int) -> tuple[float, float]:
+    """Return the time of a query alone, and of one among ``count``."""
+    return milliseconds_each(lambda i: run(slice(i, i + 1)), singles), milliseconds_together(
+        lambda: run(slice(0, count)), count
+    )
+
+
+def milliseconds_each(run: Callable[[int], object], count: int) -> float:
+    """Return the median time of ``run(i)`` over ``count`` queries, after one that is not timed."""
+    run(0)
+    times = []
+    for i in range(count):
+        start = time.perf_counter()
+        run(i)
+        times.append(time.perf_counter() - start)
+    return 1e3 * statistics.median(times)
+
+
+def milliseconds_together(run: Callable[[], object], count: int) -> float:
+    """Return the time of one call for ``count`` queries, divided by their number: the best of three calls."""
+    times = []
+    for _ in range(ROUNDS):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return 1e3 * min(times) / count
 
 
 if __name__ == "__main__":
