@@ -40,7 +40,7 @@ def register(app: typer.Typer, panel: str) -> None:
         epilog=examples(
             "ionbed search library queries.mgf                 # hits to read here",
             "ionbed search library queries.mgf --out hits.tsv",
-            "ionbed search library queries.mgf --out hits.mztab      # or .jsonl .mgf .msp",
+            "ionbed search library queries.mgf --out hits.mztab",
             "ionbed search library queries.mgf --out hits.tsv --format gnps",
             "ionbed search library queries.mzML --out hits.tsv --top-k 20 --open",
             "ionbed search structures queries.mgf              # which molecules?",
