@@ -70,6 +70,10 @@ def network(
     ] = "cosine",
     precursor_ppm: Annotated[float, typer.Option(min=0, help="Of a library hit: the precursor is this close.")] = 10.0,
     singletons: Annotated[bool, typer.Option(help="Whether spectra without an edge are nodes.")] = True,
+    neighbours: Annotated[
+        Literal["auto", "exact", "approximate"],
+        typer.Option(help="All compared with all, or each searched for in the index; auto: by their number."),
+    ] = "auto",
 ) -> None:
     """Join spectra that are alike into a molecular network, for Cytoscape."""
     from .embeddings.network import NetworkOptions
@@ -77,7 +81,7 @@ def network(
 
     options = NetworkOptions(
         k=k, min_score=min_score, max_component=max_component, score=score, keep_singletons=singletons,
-        precursor_ppm=precursor_ppm,
+        precursor_ppm=precursor_ppm, neighbours=neighbours,
     )  # fmt: skip
     made = run(source, out, options, load_model=_loader(model), library=index, nodes_out=nodes)
     logger.info("%s: %s", out, made)

@@ -13,6 +13,7 @@ import pyarrow as pa
 from ..artifacts import MANIFEST, read_object_or_empty
 from ..spectra.columns import SpectrumColumns
 from ..spectra.store import Store
+from .hits import EmbeddedQueries
 from .index import Index
 from .index_folder import COMMAND, Embedder, is_store
 
@@ -43,6 +44,9 @@ class EmbeddedSpectra:
         Spectra that were left out.
     columns : callable
         Returns the peaks and conditions of all spectra.
+    nearest : callable
+        Returns the nearest of given spectra (int64 of shape (n,)) as the index finds them in an open search, each
+        itself among them: int64 of shape (n, k), -1 where there are fewer.
     """
 
     vectors: np.ndarray
@@ -52,6 +56,7 @@ class EmbeddedSpectra:
     model_hash: str
     num_without_peaks: int
     columns: Callable[[], SpectrumColumns]
+    nearest: Callable[[np.ndarray, int], np.ndarray]
 
     def __len__(self) -> int:
         """Return the number of spectra."""
@@ -98,14 +103,26 @@ def of_index(index: Index) -> EmbeddedSpectra:
     is_ordered = bool((order == np.arange(len(order))).all())
     is_whole = is_ordered and len(rows) == index.num_rows
     rows = rows[order]
+    vectors = np.asarray(index.vectors) if is_whole else index.vectors[rows]
+    precursor_mz, polarity = index.precursor_mz[rows], index.polarity[rows]
+    model_hash = index.manifest["model_hash"]
+
+    def nearest(places: np.ndarray, k: int) -> np.ndarray:
+        queries = EmbeddedQueries(vectors[places], precursor_mz[places], polarity[places], model_hash=model_hash)
+        found = index.search(queries, k, None).rows
+        place_of = np.full(index.num_rows, -1, np.int64)
+        place_of[rows] = np.arange(len(rows))
+        return np.where(found < 0, -1, place_of[found])
+
     return EmbeddedSpectra(
-        vectors=np.asarray(index.vectors) if is_whole else index.vectors[rows],
-        polarity=index.polarity[rows],
+        vectors=vectors,
+        polarity=polarity,
         metadata=table if is_ordered else table.take(pa.array(order)),
         model=index.model,
-        model_hash=index.manifest["model_hash"],
+        model_hash=model_hash,
         num_without_peaks=index.manifest["counts"]["dropped"].get("no-peaks", 0),
         columns=lambda: SpectrumColumns.from_table(index.rows(rows, SpectrumColumns.TABLE_COLUMNS)),
+        nearest=nearest,
     )
 
 

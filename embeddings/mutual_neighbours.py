@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,11 +94,52 @@ def nearest_pairs(
             num_waiting = len(waiting[0])
             limit = max(limit, 2 * num_waiting)  # ties may leave more than was asked for
         if columns.stop == count and advance is not None:
-            advance(len(rows))
+            advance(len(rows))  # a stripe is done; the first are the longest
     pairs = _kept(_joined(waiting), kth_best, k, margin)
     pairs = Pairs(pairs.first, pairs.second, exact_scores(vectors, pairs.first, pairs.second))
     pairs = pairs.take(pairs.scores >= np.float32(min_score))
     return pairs.take(np.lexsort((pairs.second, pairs.first)))
+
+
+def listed_pairs(
+    vectors: np.ndarray,
+    nearest: Callable[[np.ndarray, int], np.ndarray],
+    k: int,
+    min_score: float,
+    *,
+    advance: Advance | None = None,
+) -> Pairs:
+    """Return the pairs that a search finds, each spectrum being a query once; what it misses is missing.
+
+    A pair that is found from one side alone counts from both.
+
+    Parameters
+    ----------
+    vectors : float32 array of shape (n, dim)
+        Rows of unit length.
+    nearest : callable
+        Returns the nearest rows of some rows, at most k of each and -1 where there are fewer; a row may be its own.
+    k : int
+        At least 1.
+    min_score : float
+        Least cosine of a pair.
+    advance : Advance, optional
+        Called with the number of rows that are done.
+    """
+    keys = [np.empty(0, np.int64)]
+    for begin in range(0, len(vectors), ROWS_AT_ONCE):
+        rows = np.arange(begin, min(begin + ROWS_AT_ONCE, len(vectors)))
+        found = nearest(rows, k + 1)
+        row = np.repeat(rows, found.shape[1])
+        other = found.ravel()
+        is_pair = (other >= 0) & (other != row)
+        row, other = row[is_pair], other[is_pair]
+        keys.append(np.minimum(row, other) * len(vectors) + np.maximum(row, other))
+        if advance is not None:
+            advance(len(rows))
+    first, second = np.divmod(np.unique(np.concatenate(keys)), max(1, len(vectors)))
+    pairs = Pairs(first, second, exact_scores(vectors, first, second))
+    return pairs.take(pairs.scores >= np.float32(min_score))
 
 
 def mutual(pairs: Pairs, count: int, k: int, order: np.ndarray | None = None) -> Pairs:

@@ -6,8 +6,9 @@ import csv
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +26,7 @@ from .index import Index
 from .index_folder import Embedder
 from .library_hits import library_hits
 from .mass_differences import likely_differences, mass_differences
-from .mutual_neighbours import Pairs, mutual, nearest_pairs
+from .mutual_neighbours import Pairs, listed_pairs, mutual, nearest_pairs
 
 MIN_SCORES: Mapping[ScoreName, float] = {"cosine": 0.7, "fused": 0.4}
 """Least score of an edge where nobody says otherwise; a fused score is an expected Tanimoto similarity."""
@@ -34,6 +35,12 @@ FUSED_DEPTH = 10
 """For a fused score so many times as many neighbours by cosine are looked at as are asked for."""
 
 PAIRS_AT_ONCE = 1 << 18
+
+EXACT_UP_TO = 200_000
+"""Spectra up to which all are compared with all where nobody says otherwise: some minutes, and four times as many for
+twice the spectra (benchmarks/network_speed.py)."""
+
+Neighbours = Literal["auto", "exact", "approximate"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,9 @@ class NetworkOptions:
         Whether spectra without an edge are nodes.
     precursor_ppm : float
         Of the library hits: largest difference of the precursors.
+    neighbours : 'auto', 'exact' or 'approximate'
+        Whether all spectra are compared with all, or each is searched for in the index as it is by an open search,
+        which misses some of the neighbours in an index of an approximate kind; 'auto' does that above `EXACT_UP_TO`.
 
     Raises
     ------
@@ -67,8 +77,11 @@ class NetworkOptions:
     score: ScoreName = "cosine"
     keep_singletons: bool = True
     precursor_ppm: float = 10.0
+    neighbours: Neighbours = "auto"
 
     def __post_init__(self) -> None:
+        if self.neighbours not in get_args(Neighbours):
+            raise InputError(f"neighbours is '{self.neighbours}'; it must be one of {', '.join(get_args(Neighbours))}")
         if self.score not in get_args(ScoreName):
             raise InputError(f"the score is '{self.score}'; it must be one of {', '.join(get_args(ScoreName))}")
         if self.k < 1:
@@ -207,11 +220,13 @@ def build_network(
     """
     options = NetworkOptions() if options is None else options
     count = len(spectra)
+    is_exact = options.neighbours == "exact" or (options.neighbours == "auto" and count <= EXACT_UP_TO)
+    by_cosine = partial(_pairs_by_cosine, spectra, is_exact)
     with progress("network", count) as advance:
         if options.score == "fused":
-            pairs = _fused_pairs(spectra, options, advance)
+            pairs = _fused_pairs(spectra, options, by_cosine, advance)
         else:
-            pairs = nearest_pairs(spectra.vectors, spectra.polarity, options.k, options.least_score, advance=advance)
+            pairs = by_cosine(options.k, options.least_score, advance)
     pairs = mutual(pairs, count, options.k)
     precursor_mz = spectra.metadata["precursor_mz"].to_numpy()
     difference = np.round(precursor_mz[pairs.second] - precursor_mz[pairs.first], 6)
@@ -261,10 +276,21 @@ def build_network(
         nodes = nodes.filter(pa.array(degree > 0))
         for place, ends in enumerate((pairs.first, pairs.second)):
             edges = edges.set_column(place, edges.column_names[place], pa.array(row[ends], pa.int64()))
-    return Network(nodes, edges, _attributes(spectra, options, library), counts)
+    return Network(nodes, edges, _attributes(spectra, options, is_exact, library), counts)
 
 
-def _fused_pairs(spectra: EmbeddedSpectra, options: NetworkOptions, advance: Advance) -> Pairs:
+def _pairs_by_cosine(spectra: EmbeddedSpectra, is_exact: bool, k: int, min_score: float, advance: Advance) -> Pairs:
+    if is_exact:
+        return nearest_pairs(spectra.vectors, spectra.polarity, k, min_score, advance=advance)
+    return listed_pairs(spectra.vectors, spectra.nearest, k, min_score, advance=advance)
+
+
+def _fused_pairs(
+    spectra: EmbeddedSpectra,
+    options: NetworkOptions,
+    by_cosine: Callable[[int, float, Advance], Pairs],
+    advance: Advance,
+) -> Pairs:
     """Return the pairs that are near by cosine with their fused scores, as expected of any precursor."""
     from ..spectra.lookups import require_lookups
     from ..spectra.pair_features import ComparedSpectra
@@ -273,7 +299,7 @@ def _fused_pairs(spectra: EmbeddedSpectra, options: NetworkOptions, advance: Adv
     if fusion is None:
         raise InputError("the model carries no fused score; fit one (ionbed fuse), or make the network by cosine")
     require_lookups()
-    pairs = nearest_pairs(spectra.vectors, spectra.polarity, FUSED_DEPTH * options.k, -1.0, advance=advance)
+    pairs = by_cosine(FUSED_DEPTH * options.k, -1.0, advance)
     compared = ComparedSpectra(spectra.columns(), fusion.lookups)
     scores = np.empty(len(pairs), np.float32)
     for begin in range(0, len(pairs), PAIRS_AT_ONCE):
@@ -311,7 +337,7 @@ def _named(metadata: pa.Table) -> pa.Table:
 
 
 def _attributes(
-    spectra: EmbeddedSpectra, options: NetworkOptions, library: Index | None
+    spectra: EmbeddedSpectra, options: NetworkOptions, is_exact: bool, library: Index | None
 ) -> dict[str, str | int | float | bool]:
     from .. import __version__
 
@@ -322,6 +348,7 @@ def _attributes(
         "k": options.k,
         "min_score": options.least_score,
         "max_component": options.max_component,
+        "neighbours": "exact" if is_exact else "approximate",
     }
     if library is not None:
         made |= {"library": str(library.folder), "library_precursor_ppm": options.precursor_ppm}

@@ -123,6 +123,29 @@ def test_the_cap_and_singletons(index):
     assert all(a[:3] == b[:3] for a, b in edges_by_id(made)), names
 
 
+def test_neighbours_by_search_are_those_of_all_compared_with_all(index):
+    spectra = of_index(index)
+    exact, searched = (
+        build_network(spectra, NetworkOptions(k=4, neighbours=kind)) for kind in ("exact", "approximate")
+    )
+    assert exact.edges.equals(searched.edges) and exact.nodes.equals(searched.nodes)
+    assert (exact.attributes["neighbours"], searched.attributes["neighbours"]) == ("exact", "approximate")
+
+
+def test_an_index_of_several_segments_from_which_spectra_were_deleted(families, index, tmp_path):
+    Index.build(index.model, families[:50]).save(tmp_path / "grown")
+    grown = Index.open(tmp_path / "grown", index.model)
+    grown.append(families[50:])
+    left_out = [s.spectrum_id for s in families if s.spectrum_id.endswith("-02")]
+    grown.delete(left_out)
+    at_once = Index.build(index.model, [s for s in families if s.spectrum_id not in left_out])
+    for kind in ("exact", "approximate"):
+        options = NetworkOptions(k=4, neighbours=kind)
+        one, other = build_network(of_index(grown), options), build_network(of_index(at_once), options)
+        assert one.nodes.equals(other.nodes) and one.edges.equals(other.edges)
+    assert of_index(grown).columns().precursor_mz.tolist() == of_index(at_once).metadata["precursor_mz"].to_pylist()
+
+
 def test_polarities_are_not_joined():
     rng = np.random.default_rng(0)
     first = random_spectrum(rng, "a", polarity=1)
