@@ -138,10 +138,11 @@ class Batcher:
         started = time.monotonic()
         try:
             answers = iter(find(self._index, queries, options))
-        except InputError as error:
-            return [(waiting, InputError(str(error))) for waiting in together]
         except Exception as error:
-            logger.exception("a search failed")
-            return [(waiting, error) for waiting in together]
+            if len(together) > 1:  # the fault of one of them is not that of the others
+                return [outcome for waiting in together for outcome in self._searched(options, [waiting])]
+            if not isinstance(error, InputError):
+                logger.exception("a search failed")
+            return [(together[0], error)]
         self._metrics.batch(len(queries), time.monotonic() - started)
         return [(waiting, [next(answers) for _ in waiting.queries]) for waiting in together]

@@ -36,6 +36,11 @@ def document(app: FastAPI, *, needs_key: bool) -> dict[str, Any]:
     for name, schema in schemas.items():
         if name.startswith("Body_"):
             schema["additionalProperties"] = False  # an unknown field of a form is refused
+    for operations in told["paths"].values():
+        for operation in operations.values():
+            for status, answer in operation["responses"].items():
+                if status[0] in "45":  # of a route that answers with a picture, too
+                    answer["content"] = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorModel"}}}
     if needs_key:
         told["components"]["securitySchemes"] = _SECURITY
         for path, operations in told["paths"].items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, File, Form, Query, Request, UploadFile
 from pydantic import ValidationError
@@ -14,6 +14,7 @@ from .answers import ERRORS, FORMAT_RESPONSES, answer_response
 from .failures import RequestError, validation_message
 from .mirror import mirror
 from .models import (
+    ErrorModel,
     FilterModel,
     Format,
     MirrorAnswer,
@@ -35,12 +36,15 @@ router = APIRouter(prefix="/api", tags=["search"], responses=ERRORS)
 FormatOption = Annotated[Format, Query(description="Of the answer; all but json come as a file.")]
 
 
+NO_USI: dict[int | str, dict[str, Any]] = {403: {"model": ErrorModel, "description": "No spectra are fetched by USI."}}
+
+
 async def form_options(
     request: Request,
     k: Annotated[int, Form(ge=1, le=1_000_000)] = 10,
     mode: Annotated[Mode, Form()] = "identity",
-    precursor_ppm: Annotated[float | None, Form(ge=0, le=1e6)] = None,
-    precursor_da: Annotated[float | None, Form(ge=0, le=1e6)] = None,
+    precursor_ppm: Annotated[float | None, Form(gt=0, lt=1e6)] = None,
+    precursor_da: Annotated[float | None, Form(gt=0, le=1e6)] = None,
     score: Annotated[Score | None, Form()] = None,
     formula: Annotated[str | None, Form(max_length=200)] = None,
     polarity: Annotated[int | None, Form(ge=-1, le=1)] = None,
@@ -95,7 +99,7 @@ async def search_peaks(service: ServiceOfRequest, request: PeaksRequest, format:
     return await _answer(service, [query_of_peaks(request, service.limits)], wanted, format, started)
 
 
-@router.post("/search/usi", response_model=SearchAnswer, responses=FORMAT_RESPONSES)
+@router.post("/search/usi", response_model=SearchAnswer, responses={**FORMAT_RESPONSES, **NO_USI})
 async def search_usi(service: ServiceOfRequest, request: UsiRequest, format: FormatOption = "json") -> Response:
     """Search the spectrum of a Universal Spectrum Identifier, where the service fetches such."""
     started = time.monotonic()

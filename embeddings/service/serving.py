@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ...errors import InputError
 from ..kinds import open_index
+from ..milvus_index import MilvusIndex
 from .settings import ServiceLimits, ServiceSettings
 from .usi import GNPS_RESOLVER
 
@@ -61,6 +62,8 @@ def run(
         usi_resolver=GNPS_RESOLVER if usi == "gnps" else usi,
     )
     opened = open_index(index)
+    if isinstance(opened, MilvusIndex):
+        raise InputError(f"{index}: has its vectors in Milvus, which is not served yet; search it with 'ionbed search'")
     logging.getLogger("ionbed.access").setLevel(logging.NOTSET if access_log else logging.WARNING)
     config = uvicorn.Config(
         create_app(opened, settings),

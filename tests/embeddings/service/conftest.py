@@ -6,12 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from fastapi.testclient import TestClient
 
 from ionbed.embeddings.index import Index
 from ionbed.embeddings.service.app import create_app
 from ionbed.embeddings.service.settings import ServiceLimits, ServiceSettings
 from ionbed.embeddings.structure_index import StructureIndex
+from ionbed.encoder.configuration_ionbed import IonbedConfig
+from ionbed.encoder.modeling_ionbed import IonbedModel
 from ionbed.spectra.molecule_files import NamedStructure
 from ionbed.spectra.spectrum import Spectrum
 from ionbed.spectra.store import Store
@@ -53,6 +56,16 @@ def index(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Index:
     folder = tmp_path_factory.mktemp("service") / "library"
     index.save(folder)
     return Index.open(folder, CountSketchModel())
+
+
+@pytest.fixture(scope="session")
+def folder(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An index whose model is a small one with random weights."""
+    torch.manual_seed(0)
+    model = IonbedModel(IonbedConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, embedding_size=16))
+    folder = tmp_path_factory.mktemp("served") / "library"
+    Index.build(model.eval(), Store(store)).save(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -140,6 +140,31 @@ def test_a_wrong_option_fails_its_own_requests_only(index, queries):
     assert first[0].rows[0].rank == 1
 
 
+def test_a_fault_of_one_query_is_not_that_of_those_beside_it(index, queries):
+    may_begin = threading.Event()
+    observed = Observed(index, may_begin)
+    embed = observed.embed
+
+    def embed_or_fail(spectra, **options):
+        if any(spectrum.spectrum_id == queries[1].spectrum.spectrum_id for spectrum in spectra):
+            raise ArithmeticError("made to fail")
+        return embed(spectra, **options)
+
+    observed.embed = embed_or_fail
+    made = batcher(observed)
+
+    async def ask():
+        tasks = [asyncio.create_task(made.search([q], SearchOptions(), seconds=SECONDS)) for q in queries[:4]]
+        await asyncio.sleep(0)
+        may_begin.set()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    answers = asyncio.run(ask())
+    made.stop(SECONDS)
+    assert [isinstance(answer, ArithmeticError) for answer in answers] == [False, True, False, False]
+    assert answers[2] == find(index, queries[2:3], SearchOptions())
+
+
 def test_stop_finishes_what_waits(index, queries):
     made = batcher(index, batch_seconds=0.2)
 

@@ -16,27 +16,13 @@ from pathlib import Path
 
 import httpx
 import pytest
-import torch
 
 from ionbed import cli
 from ionbed.embeddings.index import Index
-from ionbed.encoder.configuration_ionbed import IonbedConfig
-from ionbed.encoder.modeling_ionbed import IonbedModel
-from ionbed.spectra.store import Store
 
 from .conftest import as_peaks, mgf
 
 KEY = "0123456789abcdef-key"
-
-
-@pytest.fixture(scope="module")
-def folder(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An index whose model is a small one with random weights."""
-    torch.manual_seed(0)
-    model = IonbedModel(IonbedConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, embedding_size=16))
-    folder = tmp_path_factory.mktemp("served") / "library"
-    Index.build(model.eval(), Store(store)).save(folder)
-    return folder
 
 
 @contextmanager
