@@ -97,6 +97,18 @@ def matches_of(query: Spectrum, hit: Spectrum, *, tolerance_da: float = TOLERANC
     return match_peaks(*columns, pair, pair, tolerance_da=tolerance_da)
 
 
+def usable_peaks(columns: SpectrumColumns) -> np.ndarray:
+    """Return how many peaks of each spectrum can match, int64 of shape (n_spectra,)."""
+    spectrum, _ = columns.peak_places()
+    usable = _is_usable(columns.mz, columns.intensity, columns.precursor_mz[spectrum])
+    return np.bincount(spectrum[usable], minlength=len(columns))
+
+
+def _is_usable(mz: np.ndarray, intensity: np.ndarray, precursor_mz: np.ndarray) -> np.ndarray:
+    usable: np.ndarray = (intensity >= NOISE_CUTOFF) & (mz.astype(np.float64) <= precursor_mz - REMOVE_PRECURSOR_DA)
+    return usable
+
+
 class _LaidOut:
     """Peaks of listed spectra that are to be matched, the spectra of one list after the other.
 
@@ -116,9 +128,8 @@ class _LaidOut:
         pair = np.repeat(np.arange(len(rows)), counts)
         peak = np.arange(len(pair)) - np.repeat(np.cumsum(counts) - counts, counts)
         flat = peak + np.repeat(columns.offsets[rows], counts)
-        mz, intensity = columns.mz[flat].astype(np.float64), columns.intensity[flat]
-        kept = intensity >= NOISE_CUTOFF
-        kept &= mz <= columns.precursor_mz[rows][pair] - REMOVE_PRECURSOR_DA
+        mz = columns.mz[flat].astype(np.float64)
+        kept = _is_usable(mz, columns.intensity[flat], columns.precursor_mz[rows][pair])
         self.mz, self.pair, self.peak = mz[kept], pair[kept], peak[kept]
         self.place = np.arange(len(self.mz))
 
