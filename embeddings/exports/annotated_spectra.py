@@ -1,7 +1,8 @@
 """The queries as MGF or MSP, each with its best hit: name, structure, score and level, and which peaks match.
 
-What is written of a molecule is of the best hit alone. What a query states of its own molecule is left out, but for its
-name (``QUERY_NAME``), and so is a record that cannot be used: it has no spectrum.
+What is written of a molecule is of the best hit alone, and as ``LIBRARY_NAME``, ``LIBRARY_SMILES``... where it is not
+likely the query's: an analogue, for example. What a query states of its own molecule is left out, but for its name
+(``QUERY_NAME``), and so is a record that cannot be used: it has no spectrum.
 """
 
 from __future__ import annotations
@@ -19,13 +20,15 @@ from ...spectra.writers import Entries, format_mgf, format_msp
 from ..hit_table import SearchSummary
 from ..peak_matches import match_peaks
 from .cells import decimal, one_line
-from .search_run import Results, SearchRun, charge_of, confidence_level, field, hits_of, note_of
+from .search_run import Results, SearchRun, charge_of, confidence_level, field, hits_of, may_be_the_molecule, note_of
 
 RESULTS_AT_ONCE = 512
 """Whose library spectra are fetched together."""
 
 UNMATCHED = "?"
 """Annotation of a peak without a match, as NIST writes it."""
+
+_OF_THE_MOLECULE = ("name", "smiles", "inchikey", "formula")
 
 Annotations = list[str]
 """One text for each peak of a query; none where there are no library peaks to compare it with."""
@@ -79,6 +82,8 @@ def _annotated(result: Results, query: Spectrum) -> tuple[Spectrum, list[tuple[s
     def of_best(name: str) -> Any:
         return None if best is None else field(best, name)
 
+    named = best is not None and may_be_the_molecule(best)
+
     charge = charge_of(query, best)
     told = dataclasses.replace(
         query,
@@ -87,10 +92,10 @@ def _annotated(result: Results, query: Spectrum) -> tuple[Spectrum, list[tuple[s
         charge=charge,
         polarity=query.polarity or (None if charge is None else int(np.sign(charge))),
         adduct=query.adduct or of_best("adduct"),
-        name=of_best("name"),
-        smiles=of_best("smiles"),
-        inchikey=of_best("inchikey"),
-        formula=of_best("formula"),
+        name=of_best("name") if named else None,
+        smiles=of_best("smiles") if named else None,
+        inchikey=of_best("inchikey") if named else None,
+        formula=of_best("formula") if named else None,
         chemical_class=None,
     )
     entries = [
@@ -100,6 +105,7 @@ def _annotated(result: Results, query: Spectrum) -> tuple[Spectrum, list[tuple[s
         ("CONFIDENCE_LEVEL", None if best is None else confidence_level(best)),
         ("CONFIDENCE", of_best("confidence")),
         ("LIBRARY_ID", of_best("library_id")),
+        *((f"LIBRARY_{name.upper()}", None if named else of_best(name)) for name in _OF_THE_MOLECULE),
         ("LIBRARY_ADDUCT", of_best("adduct")),
         ("LIBRARY_LICENSE", of_best("license")),
         ("LIBRARY_PREDICTED", "true" if of_best("predicted") else None),

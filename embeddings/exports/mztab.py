@@ -29,7 +29,17 @@ from .mztab_metadata import (
     score_parameters,
     spectra_ref,
 )
-from .search_run import Results, SearchRun, charge_of, confidence_level, field, hits_of, library_mz, note_of
+from .search_run import (
+    Results,
+    SearchRun,
+    charge_of,
+    confidence_level,
+    field,
+    hits_of,
+    library_mz,
+    may_be_the_molecule,
+    note_of,
+)
 
 INCHIKEY_COLUMN = "opt_global_cv_MS:1002894_InChIKey"
 SML_COLUMNS = (
@@ -189,10 +199,14 @@ class _Collector:
         self._features.write(line)
 
     def _keep_molecule(self, result: Results, best: Any, adduct: str | None, ms_run: MsRun) -> None:
-        if best is None or confidence_level(best) == _UNIDENTIFIED:
+        if best is None or not may_be_the_molecule(best):
             key = f"feature {self._num_features}"
-            told = None if best is None else field(best, "confidence")
-            values: tuple[Any, ...] = (key, *(None,) * 6, _UNIDENTIFIED, None, told, note_of(result))
+            level, name, told = _UNIDENTIFIED, None, None
+            if best is not None:
+                level, told = confidence_level(best) or _UNIDENTIFIED, field(best, "confidence")
+                if level != _UNIDENTIFIED and (known := field(best, "name")):
+                    name = f"analogue of {known}"
+            values: tuple[Any, ...] = (key, None, None, None, None, name, None, level, None, told, note_of(result))
         else:
             key = _molecule_key(best)
             formula = field(best, "formula")

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from ...spectra.adducts import normalise_adduct
 from ...spectra.spectrum import Spectrum
+from ..annotation import LEVEL_3_ANALOGUE
 from ..hit_table import QueryResult, Row
 from ..index_folder import Kind, is_store, kind_of
 
 if TYPE_CHECKING:
     from ..index import Index
+    from ..milvus_index import MilvusIndex
     from ..structure_index import StructureIndex
 
 Results = QueryResult[Any]
@@ -72,7 +74,7 @@ class SearchRun:
     @classmethod
     def of(
         cls,
-        index: Index | StructureIndex,
+        index: Index | StructureIndex | MilvusIndex,
         queries: str | os.PathLike[str] | None,
         options: Mapping[str, Any],
         *,
@@ -82,14 +84,14 @@ class SearchRun:
 
         Parameters
         ----------
-        index : Index or StructureIndex
+        index : Index, StructureIndex or MilvusIndex
         queries : path or None
         options : mapping of str to object
             Of the search; those that are None are not told.
         private : bool
             Tell names only, and no place in the file system.
         """
-        from ..index import Index
+        from ..structure_index import StructureIndex
 
         path = None if queries is None else Path(queries)
         folder = index.folder
@@ -104,7 +106,7 @@ class SearchRun:
             from_store=path is not None and is_store(path),
             score=str(score) if score is not None else "cosine",
             settings=tuple(f"{name} = {value}" for name, value in stated.items() if value is not None),
-            library_spectra=index.spectra if isinstance(index, Index) else None,
+            library_spectra=None if isinstance(index, StructureIndex) else index.spectra,
         )
 
 
@@ -140,6 +142,11 @@ def confidence_level(row: Row) -> str | None:
         return None
     level = found[1].lower()
     return "3" if found[2] and level < "3" else level
+
+
+def may_be_the_molecule(row: Row) -> bool:
+    """Whether the molecule of a hit may be the query's: it is no analogue, and not told to be unlikely (level 5)."""
+    return field(row, "confidence") != LEVEL_3_ANALOGUE and confidence_level(row) != "5"
 
 
 def library_mz(row: Row) -> float | None:

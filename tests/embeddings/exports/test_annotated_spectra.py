@@ -12,6 +12,7 @@ from matchms.importing import load_from_mgf, load_from_msp
 from pyteomics import mgf
 
 import ionbed
+from ionbed.embeddings.annotation import LEVEL_3_ANALOGUE, LEVEL_5
 from ionbed.embeddings.exports.annotated_spectra import UNMATCHED, write_annotated_mgf, write_annotated_msp
 from ionbed.embeddings.exports.search_run import SearchRun
 from ionbed.embeddings.hit_table import QueryResult
@@ -43,7 +44,7 @@ def file_of(made, path, run=RUN):
 
 @pytest.mark.parametrize("suffix", ["mgf", "msp"])
 @given(made=results())
-@settings(max_examples=60)
+@settings(max_examples=40)
 def test_any_hits_are_read_back(tmp_path_factory, suffix, made):
     path = file_of(made, tmp_path_factory.getbasetemp() / f"any.{suffix}")
     queries = [result.spectrum for result in made if result.spectrum is not None]
@@ -68,7 +69,7 @@ def made():
     best = HitRow("q1", 181.0, 1, 0.87654321, 0.5, precursor_error_ppm=1.5, mass_difference=14.01565,
                   difference_formula="CH2", matched_peaks=2, name="Glucose", formula="C6H12O6",
                   smiles="OCC1OC(O)C(O)C(O)C1O", inchikey="WQZGKKKJIJFFOK-UHFFFAOYSA-N", library_id="L1",
-                  adduct="[M+H]+", license="CC0", predicted=True, confidence="level 3: analogue", warnings="odd",
+                  adduct="[M+H]+", license="CC0", predicted=True, confidence="level 3: tentative", warnings="odd",
                   row=1)  # fmt: skip
     second = dataclasses.replace(best, rank=2, name="Fructose", row=2)
     lonely = spectrum("q2", 300.0, [(60.0, 1)], name="other")
@@ -111,6 +112,17 @@ def test_msp_annotates_matched_peaks(tmp_path, made):
     assert told == {50.0: UNMATCHED, 51.01: "match 51.01", 85.0301: "match 85.03", 99.0: UNMATCHED}
     assert first.get("score") == "0.876543" and first.get("compound_name", first.get("name")) == "Glucose"
     assert not second.get("peak_comments")
+
+
+@pytest.mark.parametrize("words", [LEVEL_3_ANALOGUE, LEVEL_5])
+def test_what_is_not_the_molecule_does_not_name_the_query(tmp_path, made, words):
+    best = dataclasses.replace(made[0].rows[0], confidence=words)
+    path = file_of([dataclasses.replace(made[0], rows=[best])], tmp_path / "a.mgf")
+    (read,) = ionbed.read(path)
+    assert read.name is read.smiles is read.inchikey is read.formula is None
+    with mgf.MGF(str(path)) as reader:
+        told = next(reader)["params"]
+    assert (told["library_name"], told["library_formula"]) == ("Glucose", "C6H12O6")
 
 
 def test_shifted_matches_are_named_so(tmp_path):

@@ -28,7 +28,7 @@ def written(made) -> str:
 
 
 @given(results())
-@settings(max_examples=100)
+@settings(max_examples=50)
 def test_any_hits_give_a_table(made):
     text = written(made)
     lines = text.split("\n")

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from pyteomics import mztab
 
+from ionbed.embeddings.annotation import LEVEL_3_ANALOGUE
 from ionbed.embeddings.exports.mztab import write_mztab
 from ionbed.embeddings.exports.search_run import SearchRun, confidence_level
 from ionbed.embeddings.hit_table import QueryResult
@@ -41,7 +42,7 @@ def hit(query_id, rank, score, **fields):
 
 
 @given(results())
-@settings(max_examples=150)
+@settings(max_examples=80)
 def test_any_hits_give_a_valid_file(made):
     file = written(made)
     assert len(file.tables["SMF"]) == sum(result.spectrum is not None for result in made)
@@ -93,6 +94,16 @@ def test_what_is_not_likely_this_molecule_is_unknown():
     assert (molecule["reliability"], molecule["chemical_name"], molecule["SMF_ID_REFS"]) == ("5", "null", "1")
     assert "not likely" in molecule["opt_global_confidence"]
     assert file.tables["SME"][0]["chemical_name"] == "Alanine"
+
+
+def test_an_analogue_is_named_as_one():
+    rows = [hit("a", 1, 0.7, name="Caffeine", formula="C8H10N4O2", smiles="C", confidence=LEVEL_3_ANALOGUE)]
+    file = written([QueryResult("a", query("a"), rows, 1), QueryResult("b", query("b"), rows, 2)])
+    assert [row["SMF_ID_REFS"] for row in file.tables["SML"]] == ["1", "2"]  # of one molecule's mass or of two
+    molecule = file.tables["SML"][0]
+    assert (molecule["chemical_name"], molecule["reliability"]) == ("analogue of Caffeine", "3")
+    assert molecule["chemical_formula"] == molecule["smiles"] == molecule["theoretical_neutral_mass"] == "null"
+    assert file.tables["SME"][0]["chemical_name"] == "Caffeine"
 
 
 @pytest.mark.parametrize(
