@@ -283,7 +283,7 @@ def test_a_file_that_holds_no_spectra_is_told_by_name_of_what_is_wrong(visit):
     page.get_by_role("button", name="Search", exact=True).click()
     alert = page.get_by_role("alert")
     page.wait_for_selector("#alert .callout.error")
-    assert "This cannot be searched" in alert.inner_text()
+    assert "mine.mgf cannot be searched" in alert.inner_text()
     assert "traceback" not in alert.inner_text().lower() and "/tmp" not in alert.inner_text()
     assert page.locator("#progress-card").is_hidden() and page.locator("#answer").is_hidden()
 
@@ -418,3 +418,49 @@ def test_a_service_with_a_key_asks_for_it(visit):
     page.wait_for_selector(".hit-list")
     open_hit(page)
     page.wait_for_selector(".structure img")
+
+
+def test_a_job_can_be_watched_and_cancelled(visit):
+    page = visit().page
+    asked: list[str] = []
+    state = {"id": "one", "state": "running", "queries": 400, "done": 100, "error": None, "seconds": 1.0}
+
+    def answer(route: Any) -> None:
+        asked.append(route.request.method)
+        route.fulfill(status=204) if route.request.method == "DELETE" else route.fulfill(json=state)
+
+    page.route(re.compile(r"/api/jobs"), answer)
+    upload(page, "large.mgf", mgf(("one", caffeine())).encode() + b"#" * 400_000)
+    page.get_by_role("button", name="Search", exact=True).click()
+    page.get_by_text("100 of 400 spectra searched").wait_for()
+    assert page.get_by_role("progressbar").evaluate("bar => bar.value / bar.max") == 0.25
+    page.keyboard.press("Escape")
+    page.wait_for_selector("#progress-card", state="hidden")
+    assert page.locator("#status").inner_text() == "The search was cancelled."
+    page.wait_for_timeout(50)
+    assert asked[0] == "POST" and asked[-1] == "DELETE"
+
+
+def test_a_job_with_more_queries_than_a_page_shows_is_there_to_be_downloaded(visit):
+    page = visit().page
+    state = {"id": "one", "state": "done", "queries": 40_000, "done": 40_000, "error": None, "seconds": 1.0}
+    page.route(re.compile(r"/api/jobs/one/hits"), lambda route: route.fulfill(body="query_id\n"))
+    page.route(re.compile(r"/api/jobs(/one)?$"), lambda route: route.fulfill(json=state))
+    upload(page, "large.mgf", b"#" * 400_000)
+    search(page)
+    assert "40,000 queries" in page.locator("#answer-told").inner_text()
+    assert "Download them" in page.locator("#query-head").inner_text()
+    assert downloaded(page, page.get_by_role("button", name="TSV").click) == ("hits.tsv", "query_id\n")
+
+
+def test_both_structures_are_shown_where_the_query_states_one_and_nothing_overlaps(visit):
+    page = visit(width=1060).page  # the form beside results so narrow that rows are cards
+    spectrum = caffeine()
+    text = f"NAME: mine\nPRECURSORMZ: {spectrum.precursor_mz}\nPRECURSORTYPE: [M+H]+\nSMILES: {spectrum.smiles}\n"
+    page.locator("#peaks").fill(f"{text}Num Peaks: {len(spectrum.mz)}\n{peaks_of(spectrum)}\n")
+    search(page)
+    open_hit(page)
+    page.locator(".structure img").nth(1).wait_for()
+    assert page.locator(".structures figcaption").all_inner_texts() == ["Query", "Library"]
+    last = page.locator(".hit-list tbody tr").last.bounding_box()
+    assert last["y"] + last["height"] <= page.locator("#hit").bounding_box()["y"]

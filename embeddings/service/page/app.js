@@ -86,7 +86,7 @@ async function run({ openRank = null, queryNumber = 0, focusResults = true } = {
     if (wanted) showHit(wanted);
     else if (focusResults) byId("answer-heading").focus({ preventScroll: innerWidth > 900 });
   } catch (error) {
-    if (error.name !== "AbortError") fail(error, () => run());
+    if (error.name !== "AbortError") fail(error, () => run(), query.name);
     else if (running === controller) announce("The search was cancelled.");
   } finally {
     if (running === controller) {
@@ -115,20 +115,20 @@ function hideProgress() {
   byId("start").hidden = Boolean(found) || byId("alert").childElementCount > 0;
 }
 
-function fail(error, again = null) {
+function fail(error, again = null, name = "") {
   if (error instanceof ServiceError && error.status === 401) askForKey();
   else if (!(error instanceof ServiceError) && !(error instanceof Error)) throw error;
   byId("alert").replaceChildren(el("div", { class: "callout error" },
-    el("p", {}, el("strong", {}, titleOf(error)), error.message),
+    el("p", {}, el("strong", {}, titleOf(error, name)), error.message),
     again && error.status !== 401 ? el("button", { type: "button", onclick: again }, "Try again") : null));
   byId("start").hidden = true;
 }
 
-function titleOf(error) {
+function titleOf(error, name) {
   if (error.status === 413) return "Too large. ";
   if (error.status === 429 || error.status === 503) return "The service is busy. ";
   if (error.status === 401) return "A key is needed. ";
-  if (error.status >= 400 && error.status < 500) return "This cannot be searched. ";
+  if (error.status >= 400 && error.status < 500) return `${name || "This"} cannot be searched. `;
   return "The search failed. ";
 }
 
@@ -365,6 +365,9 @@ function setUp() {
   byId("start-example").addEventListener("click", example);
   byId("again").addEventListener("click", () => run());
   byId("cancel").addEventListener("click", () => running?.abort(new DOMException("cancelled", "AbortError")));
+  byId("filters").addEventListener("toggle", () => {
+    if (byId("filters").open) byId("filters-clear").scrollIntoView({ block: "nearest" });
+  });
   byId("filters-clear").addEventListener("click", () => { clearFilters(); changed(); });
   byId("copy-link").addEventListener("click", copyLink);
   byId("skip-link").addEventListener("click", (event) => {

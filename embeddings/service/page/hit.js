@@ -119,10 +119,12 @@ export function openHit(section, { query, hit }, around) {
     };
     const ofQuery = query.smiles ? `api/structure.svg?smiles=${encodeURIComponent(query.smiles)}` : null;
     const ofLibrary = hit.smiles && isNumber(hit.row) ? `api/library/${hit.row}/structure.svg` : null;
-    await Promise.all([
-      figure("Library", ofLibrary, ofLibrary ? `Structure of ${nameOf(hit)}: ${hit.smiles}` : "The library states no structure."),
-      figure("Query", ofQuery, ofQuery ? `Structure that the query’s file states: ${query.smiles}` : "Unknown: the query states no structure."),
-    ]);
+    const drawn = [
+      ["Query", ofQuery, ofQuery ? `Structure that the query’s file states: ${query.smiles}` : "Unknown: the query states no structure."],
+      ["Library", ofLibrary, ofLibrary ? `Structure of ${nameOf(hit)}: ${hit.smiles}` : "The library states no structure."],
+    ];
+    if (!ofQuery) drawn.reverse();
+    await Promise.all(drawn.map((one) => figure(...one)));
   }
 
   fill().catch((error) => {

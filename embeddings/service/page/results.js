@@ -141,8 +141,8 @@ function scoreCell(hit, highest) {
 function difference(hit) {
   if (!isNumber(hit.mass_difference)) return "–";
   if (Math.abs(hit.mass_difference) < LEAST_DIFFERENCE_DA) return "0";
-  const words = [fixed(hit.mass_difference, 4, { sign: true })];
-  if (hit.difference_formula) words.push(" ", el("span", { class: "delta" }, formula(hit.difference_formula)));
+  const words = el("span", {}, fixed(hit.mass_difference, 4, { sign: true }));
+  if (hit.difference_formula) words.append(" ", el("span", { class: "delta" }, formula(hit.difference_formula)));
   return words;
 }
 
