@@ -122,11 +122,10 @@ class Hits:
         """Return the hits of one query by name."""
         rows = self.rows[query][self.rows[query] >= 0]
         scores, errors = self.scores[query].tolist(), self.precursor_error_ppm[query].tolist()
-        known, table = self._metadata
-        of_rows = table.take(pa.array(np.searchsorted(known, rows))).to_pylist()
+        metadata = self._metadata
         return [
-            Hit(rank=place + 1, row=row, score=scores[place], precursor_error_ppm=errors[place], metadata=metadata)
-            for place, (row, metadata) in enumerate(zip(rows.tolist(), of_rows, strict=True))
+            Hit(rank=place + 1, row=row, score=scores[place], precursor_error_ppm=errors[place], metadata=metadata[row])
+            for place, row in enumerate(rows.tolist())
         ]
 
     def __iter__(self) -> Iterator[list[Hit]]:
@@ -134,7 +133,12 @@ class Hits:
         return (self[query] for query in range(len(self)))
 
     @cached_property
-    def _metadata(self) -> tuple[np.ndarray, pa.Table]:
-        """The rows that are hits of any query, ascending, and their metadata; taken together, which is faster."""
+    def _metadata(self) -> dict[int, Mapping[str, Any]]:
+        """The metadata of all rows that are hits of any query; taken together, which is faster."""
         rows = np.unique(self.rows[self.rows >= 0])
-        return rows, self.library.take(rows, HIT_METADATA)
+        columns = [column.to_pylist() for column in self.library.take(rows, HIT_METADATA).columns]
+        of_rows = zip(*columns, strict=True)
+        return {
+            row: dict(zip(HIT_METADATA, values, strict=True))
+            for row, values in zip(rows.tolist(), of_rows, strict=True)
+        }
