@@ -106,7 +106,7 @@ def _read(file: pq.ParquetFile) -> tuple[pa.ChunkedArray, np.ndarray]:
             table = file.read_row_group(group, columns=["spectrum_id", "embedding"])
             ids += table["spectrum_id"].chunks
             for chunk in table["embedding"].chunks:
-                temporary.write(np.ascontiguousarray(chunk.flatten().to_numpy(), np.float32))
+                temporary.write(np.ascontiguousarray(chunk.flatten().to_numpy(), np.float32).tobytes())
         temporary.flush()
         shape = (file.metadata.num_rows, dim)
         vectors = np.memmap(temporary, np.float32, mode="r", shape=shape) if shape[0] else np.empty(shape, np.float32)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, get_args
 
 import numpy as np
@@ -39,22 +38,30 @@ ROWS_AT_ONCE = 500
 """Added in one request: 64 MB is the most that Milvus takes, and a spectrum of 512 peaks has some 6 kB."""
 IDS_AT_ONCE = 500
 QUERIES_AT_ONCE = 128
-MOST_HITS = 16_000  # of 16,384 that Milvus gives
+MOST_HITS = MOST_ROWS = 16_000  # of 16,384 that Milvus gives
 SPARE = 8
 """Hits asked for beyond ``k``: Milvus's own scores are of single precision, or quantised, and are computed anew."""
 CONNECTIONS = 8
 
 
-@dataclass(eq=False)
 class FoundRows:
-    """The spectra that a search found, numbered as they were found; what is asked of them is fetched then."""
+    """The spectra that were ever found, numbered as they were found; what is asked of them is fetched then."""
 
-    store: MilvusStore
-    ids: list[str] = field(default_factory=list)
+    def __init__(self, store: MilvusStore) -> None:
+        self._store = store
+        self._numbers: dict[str, int] = {}
+        self._ids: list[str] = []
+
+    def number(self, name: str) -> int:
+        """Return the number of a spectrum, a new one where it was not found before."""
+        number = self._numbers.setdefault(name, len(self._ids))
+        if number == len(self._ids):
+            self._ids.append(name)
+        return number
 
     def take(self, rows: np.ndarray, names: Sequence[str] = tuple(SCHEMA.names)) -> pa.Table:
         """Return columns of rows, in the order asked for."""
-        return self.store.rows([self.ids[row] for row in np.asarray(rows).tolist()], names)
+        return self._store.rows([self._ids[row] for row in np.asarray(rows).tolist()], names)
 
 
 class MilvusStore:
@@ -70,6 +77,8 @@ class MilvusStore:
     dim : int
     kind : str
         Of the index of the vectors.
+    found : FoundRows
+        What all searches found, by the numbers of rows that their hits have.
     """
 
     def __init__(
@@ -78,6 +87,7 @@ class MilvusStore:
         self.address, self.model_hash, self.dim, self.kind = address, model_hash, dim, kind
         self._client = client
         self._pool = ThreadPoolExecutor(connections)
+        self.found = FoundRows(self)
 
     @classmethod
     def create(
@@ -203,7 +213,6 @@ class MilvusStore:
             expression = both(own, of_polarity(int(polarity[rows[0]])), chosen)
             return self._nearest(vectors[rows], k, expression, in_window=bool(own))
 
-        found, numbers = FoundRows(self), dict[str, int]()
         rows = np.full((num_queries, k), -1, np.int64)
         scores = np.full((num_queries, k), np.nan, np.float32)
         error = np.full((num_queries, k), np.nan)
@@ -211,12 +220,18 @@ class MilvusStore:
             for query, hits in zip(members.tolist(), answers, strict=True):
                 best = self._ranked(vectors[query], hits)[:k]
                 for place, (score, library_mz, name) in enumerate(best):
-                    rows[query, place] = numbers.setdefault(name, len(numbers))
+                    rows[query, place] = self.found.number(name)
                     scores[query, place] = score
                     error[query, place] = (precursor_mz[query] - library_mz) / library_mz * 1e6
-        found.ids = list(numbers)
         counts = self._pool.map(self._count, windows) if any(windows) else [len(self)] * num_queries
-        return Hits(rows, scores, error, np.array(list(counts), np.int64), library=found)
+        return Hits(rows, scores, error, np.array(list(counts), np.int64), library=self.found)
+
+    def within(
+        self, precursor_mz: float, polarity: int, ppm: float | None, da: float | None, names: Sequence[str]
+    ) -> pa.Table:
+        """Return columns of the spectra that a query may hit, `MOST_ROWS` of them at most, in no order."""
+        expression = both(window(precursor_mz, ppm, da), of_polarity(polarity))
+        return table_of(self._call("query", filter=expression, output_fields=list(names), limit=MOST_ROWS), names)
 
     def delete(self, ids: Iterable[str]) -> int:
         """See `VectorStore.delete`."""
@@ -246,6 +261,10 @@ class MilvusStore:
     def flush(self) -> None:
         """Seal what was added, so that Milvus builds its index; it can be searched before."""
         ask(self.address, self._client.flush, self.address.collection)
+
+    def drop(self) -> None:
+        """Remove the collection with all that it holds."""
+        ask(self.address, self._client.drop_collection, self.address.collection)
 
     def close(self) -> None:
         """End the connection; with a file, what was added is on disk."""

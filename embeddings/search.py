@@ -15,6 +15,7 @@ from .hit_table import QueryResult, SearchSummary, format_queries, refuse_output
 from .hits import ScoreName
 from .index import Index
 from .index_folder import check_search_options
+from .milvus_index import MilvusIndex
 from .queries import Query, queries_of, searched
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ NUMBER_FORMATS = {
 
 
 def search(
-    index: Index | str | os.PathLike[str],
+    index: Index | MilvusIndex | str | os.PathLike[str],
     queries: str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
@@ -124,7 +125,7 @@ def search(
     InputError
         As `find`, or ``out`` is a folder or would replace the queries or the index.
     """
-    folder = index.folder if isinstance(index, Index) else index
+    folder = index if isinstance(index, str | os.PathLike) else index.folder
     refuse_output(out, queries, folder)
     rows = find(
         index, queries, k=k, precursor_ppm=precursor_ppm, score=score, precursor_da=precursor_da, filters=filters
@@ -133,7 +134,7 @@ def search(
 
 
 def find(
-    index: Index | str | os.PathLike[str],
+    index: Index | MilvusIndex | str | os.PathLike[str],
     queries: str | os.PathLike[str],
     *,
     k: int = 10,
@@ -176,7 +177,7 @@ def find(
 
 
 def find_results(
-    index: Index | str | os.PathLike[str],
+    index: Index | MilvusIndex | str | os.PathLike[str],
     queries: str | os.PathLike[str],
     *,
     k: int = 10,
@@ -193,7 +194,7 @@ def find_results(
         As `find`.
     """
     check_search_options(k, precursor_ppm, precursor_da)
-    opened = index if isinstance(index, Index) else Index.open(index)
+    opened = Index.open(index) if isinstance(index, str | os.PathLike) else index
     return find_queries(
         opened, *queries_of(queries), k=k, precursor_ppm=precursor_ppm, score=score, precursor_da=precursor_da,
         filters=filters,
@@ -201,7 +202,7 @@ def find_results(
 
 
 def find_queries(
-    index: Index,
+    index: Index | MilvusIndex,
     queries: Iterator[Query],
     total: int | None = None,
     *,
@@ -227,7 +228,7 @@ def find_queries(
     """
     check_search_options(k, precursor_ppm, precursor_da)
     index.check_score(score)
-    if filters:
+    if filters and isinstance(index, Index):  # Milvus does not tell what values there are
         filters.refuse_unknown(index.library.columns(filters.needs()))
     described = DescribedSearch(index, min(k, len(index)), precursor_ppm, precursor_da, score, filters)
     return _find(queries, total, described)
