@@ -8,6 +8,8 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Protocol, TextIO, TypeVar
 
@@ -129,8 +131,9 @@ def write_rows(
     summary = SearchSummary()
     writer = csv.writer(stream, dialect="excel-tab", lineterminator="\n")
     writer.writerow(columns)
+    values_of, specifications = attrgetter(*columns), [formats.get(name, "") for name in columns]
     for row in rows:
-        writer.writerow([_text(getattr(row, name), formats.get(name, "")) for name in columns])
+        writer.writerow(map(_text, values_of(row), specifications))
         summary.count(row)
     return summary
 
@@ -192,8 +195,14 @@ def _text(value: object, specification: str) -> str:
     """Return a cell of the TSV: empty where unknown, without the line ends and tabs that would break it."""
     if value is None:
         return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
     if specification:
         return format(value, specification)
-    return " ".join(str(value).split())
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return _one_line(value) if isinstance(value, str) else str(value)
+
+
+@lru_cache(maxsize=1 << 14)
+def _one_line(text: str) -> str:
+    """Return text without line ends and tabs; kept, since a library spectrum is the hit of many queries."""
+    return " ".join(text.split())

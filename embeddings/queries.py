@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -20,8 +21,9 @@ from ..spectra.store import Store
 from .index_folder import Embedder, checked_vectors, is_store
 
 Result = TypeVar("Result")
+Item = TypeVar("Item")
 
-QUERIES_AT_ONCE = 2048
+QUERIES_AT_ONCE = 1024
 NO_PEAKS = "no usable peaks"
 _NO_PEAKS_REASONS = frozenset({"no-peaks", "too-few-peaks"})
 
@@ -106,12 +108,31 @@ def searched(
         None where the query has no spectrum.
     """
     names = UniqueNames()
-    with show_progress("search", total, unit="queries") as advance:
+
+    def blocks() -> Iterator[list[Query]]:
         while block := list(itertools.islice(queries, QUERIES_AT_ONCE)):
-            results = search([query.spectrum for query in block if query.spectrum is not None])
+            yield block
+
+    def found() -> Iterator[tuple[list[Query], list[Result]]]:
+        for block in _one_ahead(blocks()):
+            yield block, list(search([query.spectrum for query in block if query.spectrum is not None]))
+
+    with show_progress("search", total, unit="queries") as advance:
+        # While hits are written, the next block is searched, and the one after it is read.
+        for block, of_block in _one_ahead(found()):
+            results = iter(of_block)
             for query in block:
                 yield names.assign(query.query_id), query, None if query.spectrum is None else next(results)
             advance(len(block))
+
+
+def _one_ahead(items: Iterator[Item]) -> Iterator[Item]:
+    """Yield items, each while the next one is made by a thread."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = thread.submit(next, items, None)
+            yield item
 
 
 def _queries_of_file(path: str | os.PathLike[str]) -> Iterator[Query]:
