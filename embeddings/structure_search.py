@@ -203,13 +203,14 @@ def _find(
         if query.spectrum is None or result is None:
             rows = [StructureHitRow(query_id, note=query.note, score_name=score)]
         else:
-            rows = _rows(query_id, query.spectrum, *result, score)
+            rows = rows_of(query_id, query.spectrum, *result, score)
         yield QueryResult(query_id, query.spectrum, rows, query.position)
 
 
-def _rows(
+def rows_of(
     query_id: str, query: Spectrum, found: list[StructureHit], num_candidates: int, note: str, score: str
 ) -> list[StructureHitRow]:
+    """Return the lines of one query: of its hits, or of why there is none."""
     if not found:
         return [StructureHitRow(query_id, query.precursor_mz, candidates=num_candidates, note=note, score_name=score)]
     return [

@@ -7,18 +7,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from .. import search as spectrum_search
-from .. import structure_search
+from ...spectra.spectrum import Spectrum
+from ..described_hits import DescribedSearch
 from ..filters import Filters
 from ..hit_table import QueryResult
 from ..hits import ScoreName
 from ..index import Index
+from ..index_folder import check_search_options
 from ..queries import Query
 from ..search import HitRow
 from ..structure_candidates import check_structure_search
 from ..structure_hits import StructureScoreName
 from ..structure_index import StructureIndex
-from ..structure_search import StructureHitRow
+from ..structure_search import StructureHitRow, rows_of
 from .models import DEFAULT_PPM, OptionsModel, finite
 
 AnyIndex = Index | StructureIndex
@@ -76,38 +77,57 @@ class SearchOptions:
 def find(index: AnyIndex, queries: Sequence[Query], options: SearchOptions) -> list[Answer]:
     """Search queries and return an answer for each, in order; a query without a hit has one line, with a note.
 
+    All of it is done in the thread that calls: searches of whole files read and write in threads of their own.
+
     Raises
     ------
     InputError
         The index cannot be searched with these options.
     """
-    # Ids are of one request only: within a batch of several they would be told apart by '#2'.
-    numbered = [dataclasses.replace(query, query_id=str(number)) for number, query in enumerate(queries)]
-    results = _results(index, iter(numbered), len(numbered), options)
-    return [_renamed(result, query.query_id) for result, query in zip(results, queries, strict=True)]
-
-
-def _renamed(result: Answer, query_id: str) -> Answer:
-    rows = [dataclasses.replace(row, query_id=query_id) for row in result.rows]
-    return dataclasses.replace(result, query_id=query_id, rows=rows)
-
-
-def _results(index: AnyIndex, queries: Iterator[Query], total: int, options: SearchOptions) -> Iterator[Answer]:
+    usable = [(query.query_id, query.spectrum) for query in queries if query.spectrum is not None]
+    row_type: type[Row] = StructureHitRow if isinstance(index, StructureIndex) else HitRow
+    found: Iterator[Sequence[Row]]
     if isinstance(index, StructureIndex):
-        check_structure_search(options.k, options.precursor_ppm, options.formula)
-        score = index.score_name(cast(StructureScoreName | None, options.score))
-        k = min(options.k, len(index))
-        return structure_search._find(index, queries, total, k, options.precursor_ppm, options.formula, score)
-    return spectrum_search.find_queries(
-        index,
-        queries,
-        total,
-        k=options.k,
-        precursor_ppm=options.precursor_ppm,
-        precursor_da=options.precursor_da,
-        score=cast(ScoreName, options.score or "cosine"),
-        filters=options.filters,
+        found = _of_structures(index, usable, options)
+    else:
+        found = _of_library(index, usable, options)
+    return [
+        QueryResult(
+            query.query_id,
+            query.spectrum,
+            [row_type(query.query_id, note=query.note)] if query.spectrum is None else next(found),
+            query.position,
+        )
+        for query in queries
+    ]
+
+
+def _of_library(index: Index, usable: Sequence[tuple[str, Spectrum]], options: SearchOptions) -> Iterator[list[HitRow]]:
+    check_search_options(options.k, options.precursor_ppm, options.precursor_da)
+    score = cast(ScoreName, options.score or "cosine")
+    index.check_score(score)
+    if options.filters is not None:
+        options.filters.refuse_unknown(index.library.columns(options.filters.needs()))
+    search = DescribedSearch(
+        index, min(options.k, len(index)), options.precursor_ppm, options.precursor_da, score, options.filters
     )
+    for (query_id, spectrum), told in zip(usable, search([spectrum for _, spectrum in usable]), strict=True):
+        precursor_mz, warnings = spectrum.precursor_mz, told.warnings
+        rows = [HitRow(query_id, precursor_mz, warnings=warnings, **hit) for hit in told.hits]
+        yield rows or [HitRow(query_id, precursor_mz, warnings=warnings, note=told.note)]
+
+
+def _of_structures(
+    index: StructureIndex, usable: Sequence[tuple[str, Spectrum]], options: SearchOptions
+) -> Iterator[list[StructureHitRow]]:
+    check_structure_search(options.k, options.precursor_ppm, options.formula)
+    score = index.score_name(cast(StructureScoreName | None, options.score))
+    k = min(options.k, len(index))
+    spectra = [spectrum for _, spectrum in usable]
+    hits = index.search(spectra, k, options.precursor_ppm, formula=options.formula, score=score)
+    described = zip(usable, hits, hits.num_candidates.tolist(), hits.notes, strict=True)
+    for (query_id, spectrum), found, num_candidates, note in described:
+        yield rows_of(query_id, spectrum, found, num_candidates, note, score)
 
 
 def as_json(answer: Answer) -> dict[str, Any]:
@@ -151,8 +171,6 @@ def _row_as_json(row: Row) -> dict[str, Any]:
 def warm_up(index: AnyIndex) -> None:
     """Load what the first search would wait for: the model, and the code that is compiled at its first use."""
     import numpy as np
-
-    from ...spectra.spectrum import Spectrum
 
     spectrum = Spectrum("warm-up", 200.0, np.array([50.0, 100.0], np.float32), np.array([0.5, 1.0], np.float32))
     find(index, [Query("warm-up", spectrum)], SearchOptions(k=1))
