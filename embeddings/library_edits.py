@@ -99,9 +99,9 @@ def append_input(folder: str | os.PathLike[str], input: str | os.PathLike[str], 
     """
     folder = Path(folder)
     refuse_input_as_output(folder, input)
-    model = model_in(folder, read_index_manifest(folder))
-    described = [describe_input(input)]
-    return append_rows(folder, model, source_of(input), replace=replace, progress=True, inputs=described)
+    manifest, source, described = read_index_manifest(folder), source_of(input), [describe_input(input)]
+    model = model_in(folder, manifest)
+    return append_rows(folder, model, source, replace=replace, progress=True, inputs=described)
 
 
 def delete_rows(
