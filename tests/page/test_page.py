@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-import pytest
-
 from .server import ENERGIES, EVIL_NAME, KEY, library
 
 LIBRARY = library()
@@ -305,14 +303,10 @@ def test_what_is_missing_or_wrong_in_the_form_is_told_beside_it(visit):
         page.get_by_role("button", name="Search", exact=True).click()
         assert told in page.locator(".field-error:visible").inner_text()
         assert page.evaluate("document.activeElement.getAttribute('aria-invalid')") == "true"
-    assert page.locator("#answer").is_hidden()
-
-
-def test_a_file_larger_than_the_service_takes_is_not_sent(visit):
-    page = visit().page
     upload(page, "large.mgf", b"#" * (1 << 20) + b"\n")
     page.get_by_role("button", name="Search", exact=True).click()
-    assert "this service takes up to 1.0 MB" in page.locator("#peaks-error").inner_text()
+    assert "this service takes up to 1.0 MB" in page.locator("#peaks-error").inner_text()  # and the file is not sent
+    assert page.locator("#answer").is_hidden()
 
 
 def test_names_from_files_are_text_and_nothing_else(visit):
@@ -330,9 +324,8 @@ def test_names_from_files_are_text_and_nothing_else(visit):
     assert page.title() == "ionbed · search"
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nothing_is_wider_than_a_narrow_screen(visit, scheme):
-    page = visit(width=420, height=800, color_scheme=scheme).page
+def test_nothing_is_wider_than_a_narrow_screen(visit):
+    page = visit(width=420, height=800).page
 
     def check() -> None:
         assert page.evaluate("document.documentElement.scrollWidth") <= 420
@@ -347,8 +340,11 @@ def test_nothing_is_wider_than_a_narrow_screen(visit, scheme):
     check()
     first = page.locator(".hit-list tbody tr").first
     assert first.evaluate("row => getComputedStyle(row).display") == "grid"  # a card
-    ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert (sum(map(int, re.findall(r"\d+", ground))) > 600) == (scheme == "light")
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        check()
+        ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (sum(map(int, re.findall(r"\d+", ground))) > 600) == (scheme == "light")
 
 
 def test_a_busy_service_is_asked_again(visit):
@@ -464,3 +460,62 @@ def test_both_structures_are_shown_where_the_query_states_one_and_nothing_overla
     assert page.locator(".structures figcaption").all_inner_texts() == ["Query", "Library"]
     last = page.locator(".hit-list tbody tr").last.bounding_box()
     assert last["y"] + last["height"] <= page.locator("#hit").bounding_box()["y"]
+
+
+def test_probability_confidence_and_warnings_are_told_in_words(visit):
+    page = visit().page
+
+    def calibrated(route: Any) -> None:
+        answer = route.fetch().json()
+        answer["queries"][0]["warnings"] = ["charge 3+ was not in training", "2 peaks only"]
+        best = answer["queries"][0]["hits"][0]
+        best |= {"probability": 0.934, "predicted": True, "confidence": "level 3: tentative candidate"}
+        best |= {"mass_difference": 14.01565, "difference_formula": "CH2"}
+        route.fulfill(json=answer)
+
+    page.route("**/api/search/peaks", calibrated)
+    paste(page, caffeine())
+    search(page)
+    assert page.locator(".callout.warning").all_inner_texts() == [
+        "With care: charge 3+ was not in training",
+        "With care: 2 peaks only",
+    ]
+    first = page.locator(".hit-list tbody tr").first
+    for words in ("93%", "predicted", "level 3", "tentative candidate", "+14.0157", "CH2"):
+        assert words in first.inner_text().replace("\n", ""), words
+    open_hit(page)
+    assert "93%" in page.locator("#hit .summary").inner_text()
+
+
+def test_two_fingers_zoom_the_plot(visit):
+    page = visit(has_touch=True).page
+    paste(page, caffeine())
+    search(page)
+    open_hit(page)
+    page.locator(".mirror").scroll_into_view_if_needed()
+    whole = ticks(page)
+    box = page.locator(".mirror").bounding_box()
+    middle, height = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    touch = page.context.new_cdp_session(page)
+
+    def fingers(kind: str, *apart: float) -> None:
+        points = [{"x": middle + side * far, "y": height, "id": n} for far in apart for n, side in enumerate((-1, 1))]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    fingers("touchStart", 40)
+    for far in (60, 90, 120):
+        fingers("touchMove", far)
+    fingers("touchEnd")
+    zoomed = ticks(page)
+    assert float(zoomed[-1]) - float(zoomed[0]) < (float(whole[-1]) - float(whole[0])) / 2
+
+
+def test_candidates_of_an_index_of_structures_are_chosen_by_formula(visit):
+    page = visit("structures").page
+    paste(page, caffeine())
+    page.get_by_text("Any precursor").click()
+    page.locator("#filters summary").click()
+    assert page.get_by_label("Licences").is_hidden()
+    page.get_by_label("Formula", exact=True).fill("C7H8N4O2")
+    search(page)
+    assert set(hit_names(page)) == {"theobromine", "theophylline"}

@@ -5,7 +5,7 @@ import { announce, byId, el } from "./dom.js";
 import { openHit } from "./hit.js";
 import { linkTo, pack, unpack } from "./link.js";
 import {
-  FieldError, clearFilters, formAsLink, formFromLink, leastScore, mode, numFilters, readOptions,
+  FieldError, clearFilters, formAsLink, formFromLink, leastScore, mode, numFilters, readOptions, setKind,
 } from "./options.js";
 import { hasFile, pastedText, readQuery, setLimits, setSpectrum, setText, setUpQuery, showFieldError } from "./query.js";
 import { hitTable, nameOf, queryHead, queryTable } from "./results.js";
@@ -13,6 +13,8 @@ import { MOST_SHOWN, search } from "./search.js";
 import { count } from "./words.js";
 
 const SUFFIXES = { tsv: "tsv", gnps: "tsv", mztab: "mztab", jsonl: "jsonl" };
+/** To choose from where the index has none of its own. */
+const USUAL_ADDUCTS = ["[M+H]+", "[M+Na]+", "[M+NH4]+", "[M+H-H2O]+", "[M-H]-", "[M+HCOO]-", "[M+Cl]-"];
 const SCORES = { cosine: "learned embedding", fused: "embedding and look-ups", predicted: "predicted spectra" };
 
 let found = null; // {queries, summary, download, wasFile}
@@ -32,10 +34,11 @@ async function describeService() {
     byId("score").replaceChildren(...info.scores.map((name) => el("option", { value: name }, SCORES[name] ?? name)));
     byId("score").value = info.default_score;
     byId("score-field").hidden = info.scores.length < 2;
+    setKind(info.index.kind);
     byId("filters").classList.toggle("of-structures", info.index.kind === "structures");
-    byId("filters").hidden = info.index.kind !== "structures" && !info.filters;
+    byId("filter-formulas-label").textContent = info.index.kind === "structures" ? "Formula" : "Formulas";
     for (const [name, id] of [["adduct", "adducts"], ["instrument_type", "instruments"], ["license", "licenses"]]) {
-      byId(id).replaceChildren(...(info.filter_values?.[name] ?? []).map((value) => el("option", { value })));
+      byId(id).replaceChildren(...(info.filter_values[name] ?? (name === "adduct" ? USUAL_ADDUCTS : [])).map((value) => el("option", { value })));
     }
     byId("key-block").hidden = !info.api_key;
   } catch (error) {

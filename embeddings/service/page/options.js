@@ -24,6 +24,13 @@ export class FieldError extends Error {
   }
 }
 
+let ofStructures = false;
+
+/** An index of structures has one filter, the formula of the candidates. */
+export function setKind(kind) {
+  ofStructures = kind === "structures";
+}
+
 const text = (id) => byId(id).value.trim();
 const list = (id) => text(id).split(/[,;]/).map((word) => word.trim()).filter(Boolean);
 
@@ -54,6 +61,10 @@ export function readOptions() {
     options[text("tolerance-unit") === "Da" ? "precursor_da" : "precursor_ppm"] = tolerance;
   }
   if (text("score")) options.score = text("score");
+  if (ofStructures) {
+    if (text("filter-formulas")) options.formula = text("filter-formulas");
+    return options;
+  }
   const filters = readFilters();
   if (Object.keys(filters).length) options.filters = filters;
   return options;
@@ -110,7 +121,7 @@ export function readPrecursor() {
 /** Fill in what is known of a query of the service. */
 export function writePrecursor(query) {
   const charge = query.charge ? (query.polarity < 0 ? -Math.abs(query.charge) : query.charge) : query.polarity;
-  byId("precursor-mz").value = query.precursor_mz ?? "";
+  byId("precursor-mz").value = query.precursor_mz ? String(Number(query.precursor_mz.toFixed(6))) : "";
   byId("charge").value = charge ? String(charge) : "";
   byId("adduct").value = query.adduct ?? "";
   byId("energy").value = query.collision_energy ? String(Number(query.collision_energy.toFixed(3))) : "";

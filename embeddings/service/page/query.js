@@ -78,7 +78,7 @@ export function setText(text) {
 export function setSpectrum(spectrum) {
   setText(peaksAsText(spectrum.peaks));
   writePrecursor(spectrum);
-  byId("peaks-told").append(`. An example out of the index itself${spectrum.name ? `: ${spectrum.name}` : ""}`);
+  byId("peaks-told").append(`. An example out of the index${spectrum.name ? `: ${spectrum.name}` : ""}`);
 }
 
 /** Say what the query seems to be, and show only the fields that it needs. */
