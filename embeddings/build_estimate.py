@@ -16,7 +16,7 @@ BYTES_PER_ROW = 9
 """Precursor m/z and polarity, which lie beside the table as well."""
 
 SORTING_BYTES_PER_SPECTRUM = 150
-"""Ids, precursors, their order and checksums, all at once (measured: docs/index-format.md)."""
+"""Ids (some 40 bytes, twice), precursors, their order and that of the ids' checksums, all at once."""
 
 MODEL_BYTES = 1_500_000_000
 """Python, the encoder and what it needs for a batch."""

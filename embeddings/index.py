@@ -62,9 +62,9 @@ class Index(SavedIndex):
     """A spectral library, embedded.
 
     It lies in a folder, in segments (docs/index-format.md), and is mapped into memory; one that is not saved lies in a
-    temporary folder. Rows are numbered over all segments; within each they are ordered by precursor m/z, then by
-    spectrum id, so that a precursor window is a slice of its vectors. A row that was deleted keeps its number and is
-    never a hit, until `compact` makes one segment of those that are left and numbers them anew.
+    temporary folder (of TMPDIR). Rows are numbered over all segments; within each they are ordered by precursor m/z,
+    then by spectrum id, so that a precursor window is a slice of its vectors. A row that was deleted keeps its number
+    and is never a hit, until `compact` makes one segment of those that are left and numbers them anew.
     Make one with `Index.build`, keep it with `save`, and get it back with `Index.open`.
 
     Attributes
@@ -128,7 +128,7 @@ class Index(SavedIndex):
         except BaseException:
             shutil.rmtree(place, ignore_errors=True)
             raise
-        weakref.finalize(index, shutil.rmtree, place, ignore_errors=True)
+        weakref.finalize(index, _remove, place, os.getpid())
         return index
 
     @classmethod
@@ -434,6 +434,12 @@ class Index(SavedIndex):
 
     def _write_manifest(self, folder: Path, entries: Mapping[str, Any]) -> None:
         write_index_manifest(folder, entries)
+
+
+def _remove(place: Path, process: int) -> None:
+    """Remove the folder of an index that was not saved, unless this is a fork of the process that made it."""
+    if os.getpid() == process:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def build(
