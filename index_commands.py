@@ -29,6 +29,7 @@ def register(app: typer.Typer, panel: str) -> None:
             "ionbed index build store --out library --kind hnsw",
             "ionbed index build molecules.smi --out structures --model MODEL",
             "ionbed index build molecules.smi --out structures --predict-spectra",
+            "ionbed index build store --out library --milvus http://host:19530",
         ),
     )(build)
     index_app.command("info", epilog=examples("ionbed index info library"))(info)
@@ -46,6 +47,14 @@ def register(app: typer.Typer, panel: str) -> None:
             "ionbed index delete library --where license='CC BY-NC' --dry-run",
         ),
     )(delete)
+    index_app.command(
+        "calibrate",
+        epilog=examples(
+            "ionbed index calibrate library                # by the library's own spectra",
+            "ionbed index calibrate library known.mgf      # better: by your own, of known molecules",
+            "ionbed index calibrate library known.mgf --split split.json",
+        ),
+    )(calibrate)
     index_app.command("compact", epilog=examples("ionbed index compact library"))(compact)
     index_app.command("verify", epilog=examples("ionbed index verify library"))(verify)
 
@@ -77,18 +86,49 @@ def build(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Of spectra: read them, say what the index would take, and write nothing.")
     ] = False,
+    embeddings: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.parquet", help="Of a store: what 'ionbed embed' wrote of it, with the same model."),
+    ] = None,
+    milvus: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URI",
+            help="Of spectra: put them into Milvus, http://host:19530 or a file.db of milvus-lite; its token is read "
+            "from IONBED_MILVUS_TOKEN.",
+        ),
+    ] = None,
+    collection: Annotated[
+        str | None, typer.Option(help="The collection of Milvus.", show_default="the name of the folder")
+    ] = None,
+    empty: Annotated[
+        bool, typer.Option("--empty", help="In Milvus: put nothing there; 'ionbed index append --part' does.")
+    ] = False,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Embed a library of spectra, or a database of molecules, into an index."""
     from .embeddings.kinds import build as run
-    from .embeddings.kinds import estimate_build
+    from .embeddings.kinds import build_in_milvus, estimate_build
     from .encoder.loading import load_model
 
     encoder = load_model(model)
+    if milvus is not None:
+        if kind != "auto" or predict_spectra or dry_run:
+            raise typer.BadParameter("--milvus goes with none of --kind, --predict-spectra and --dry-run")
+        in_milvus = build_in_milvus(
+            source, out, encoder, milvus, collection, embeddings=embeddings, empty=empty, overwrite=overwrite
+        )
+        logger.info("%s: %s spectra in %s", out, f"{len(in_milvus):,}", in_milvus.store.address)
+        return
+    if collection is not None or empty:
+        raise typer.BadParameter("--collection and --empty go with --milvus only")
     if dry_run:
         print(estimate_build(source, encoder, kind=kind))
         return
-    index = run(source, out, encoder, kind=kind, predict_spectra=predict_spectra, workers=workers, overwrite=overwrite)
+    index = run(
+        source, out, encoder, kind=kind, embeddings=embeddings, predict_spectra=predict_spectra, workers=workers,
+        overwrite=overwrite,
+    )  # fmt: skip
     counts = index.manifest["counts"]
     merged = f", {counts['merged']:,} merged" if counts.get("merged") else ""
     logger.info("%s: %s %s%s%s", out, f"{len(index):,}", index.info()["kind"], merged, _told(counts["dropped"]))
@@ -101,9 +141,14 @@ def build(
 
 def info(index: IndexArgument) -> None:
     """Say what an index holds and what made it."""
+    from .embeddings.index_report import calibration_told, scores_told
     from .embeddings.kinds import open_index
 
-    _print_table(open_index(index).info())
+    opened = open_index(index)
+    entries = opened.info()
+    if entries["kind"] == "spectra":
+        entries |= scores_told(opened.model) | calibration_told(opened.manifest)
+    _print_table(entries)
 
 
 def append(
@@ -112,10 +157,22 @@ def append(
     replace: Annotated[
         bool, typer.Option("--replace", help="Put them in the place of the spectra that have the same ids.")
     ] = False,
+    part: Annotated[
+        str | None, typer.Option(metavar="K/N", help="In Milvus: append the K-th of N parts of a store.")
+    ] = None,
 ) -> None:
     """Embed further spectra into an index, with its own model; searches that run meanwhile are not disturbed."""
+    from .embeddings.encode import Part
+    from .embeddings.kinds import append_to_milvus, has_vectors_in_milvus
     from .embeddings.library_edits import append_input as run
 
+    wanted = None if part is None else Part.parse(part)
+    if has_vectors_in_milvus(index):
+        count = append_to_milvus(index, source, part=wanted)
+        logger.info("%s%s: %s spectra appended", index, f" ({part})" if part else "", f"{count:,}")
+        return
+    if part is not None:
+        raise typer.BadParameter("--part goes with an index in Milvus; one on this machine has one writer at a time")
     done = run(index, source, replace=replace)
     replaced = f", {done.replaced:,} replaced" if done.replaced else ""
     logger.info("%s: %s spectra appended%s%s", index, f"{done.kept:,}", replaced, _told(done.dropped))
@@ -147,6 +204,32 @@ def delete(
         values[column] = value or None
     count = run(index, ids, where=values, dry_run=dry_run)
     logger.info("%s: %s spectra %s", index, f"{count:,}", "would be deleted" if dry_run else "deleted")
+
+
+def calibrate(
+    index: IndexArgument,
+    queries: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[QUERIES]",
+            help="Spectra of known molecules (InChIKey); without: the library's own.",
+            show_default=False,
+        ),
+    ] = None,
+    split: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="The split that the model was trained with: it says which molecules are new to it.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Fit how probable it is that a hit's molecule is the query's, and keep it in the index."""
+    from .embeddings.index_report import calibration_told
+    from .embeddings.kinds import calibrate as run
+
+    _print_table(calibration_told({"calibration": run(index, queries, split=split).to_tree()}))
 
 
 def compact(index: IndexArgument) -> None:

@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..spectra.molecule_files import holds_molecules
+from ..spectra.split import Split
+from ..spectra.store import Store
 from . import index as spectrum_index
+from . import milvus_index, structure_index, structure_search
 from . import search as spectrum_search
-from . import structure_index, structure_search
 from .build_estimate import BuildEstimate
+from .calibration import Calibration
+from .calibration_fit import calibrate_from_library, calibrate_from_queries, seen_by
+from .embedded_before import EmbeddedBefore
+from .encode import Part
 from .exports.formats import Format, format_of, write
 from .exports.search_run import Results, SearchRun
+from .filters import Filters
 from .hit_table import SearchSummary, refuse_output
-from .hits import ScoreName
 from .index import Index
 from .index_folder import Embedder, MoleculeEmbedder, kind_of, read_index_manifest
 from .library_rows import source_of
 from .library_writing import estimate_of
+from .milvus_connection import Address
+from .milvus_index import MilvusIndex, is_in_milvus
+from .queries import queries_of
 from .segments.approximate_rows import KindWanted
 from .structure_hits import StructureScoreName
 from .structure_index import StructureIndex
@@ -35,6 +47,7 @@ def build(
     model: MoleculeEmbedder,
     *,
     kind: KindWanted = "auto",
+    embeddings: str | os.PathLike[str] | None = None,
     predict_spectra: bool = False,
     workers: int | None = 1,
     overwrite: bool = False,
@@ -44,12 +57,19 @@ def build(
     See `ionbed.embeddings.structure_index.build` and `ionbed.embeddings.index.build`;
     `ionbed.spectra.molecule_files.holds_molecules` tells which.
 
+    Parameters
+    ----------
+    embeddings : path, optional
+        What 'ionbed embed' wrote of ``input``, a prepared store, with ``model``; then nothing is embedded again.
+
     Raises
     ------
     InputError
         As those do, or spectra are to be predicted of what holds no molecules, or a kind is named for molecules.
     """
     if holds_molecules(Path(input)):
+        if embeddings is not None:
+            raise InputError(f"{input}: holds molecules; --embeddings are of spectra, leave it out")
         if kind not in ("auto", "flat"):
             raise InputError(f"{input}: holds molecules, of which every row is searched; leave --kind {kind} out")
         return structure_index.build(
@@ -57,7 +77,86 @@ def build(
         )
     if predict_spectra:
         raise InputError(f"{input}: holds spectra, and they are predicted of molecules; leave --predict-spectra out")
-    return spectrum_index.build(input, out, model, kind=kind, overwrite=overwrite)
+    embedder = model if embeddings is None else _embedded_before(embeddings, input, model)
+    index = spectrum_index.build(input, out, embedder, kind=kind, overwrite=overwrite)
+    calibration = calibrate_from_library(index)
+    if calibration is not None:
+        index.write_entry("calibration", calibration.to_tree())
+    return index
+
+
+def calibrate(
+    folder: str | os.PathLike[str],
+    queries: str | os.PathLike[str] | None = None,
+    *,
+    split: str | os.PathLike[str] | None = None,
+) -> Calibration:
+    """Fit the probabilities of the hits of an index anew, and keep them in it.
+
+    Parameters
+    ----------
+    folder : path
+    queries : path, optional
+        Spectra of known molecules (InChIKey), a prepared store or anything that `ionbed.read` reads; by default the
+        library's own.
+    split : path, optional
+        That the model was trained with: then it is known which of the queries' molecules it has seen.
+
+    Raises
+    ------
+    InputError
+        The index, the queries or the split cannot be read, or too few molecules are known.
+    """
+    index = index_of_spectra(folder)
+    if queries is None:
+        found = calibrate_from_library(index)
+        if found is None:
+            raise InputError(
+                f"{folder}: has too few molecules with two spectra or more to be calibrated by; give queries of known "
+                "molecules"
+            )
+    else:
+        of_file = (query.spectrum for query in queries_of(queries)[0])
+        spectra = [spectrum for spectrum in of_file if spectrum is not None]
+        seen = "not known" if split is None else seen_by(index.model, spectra, Split.load(split))
+        found = calibrate_from_queries(index, spectra, source=Path(queries).name, trained_on=seen, progress=True)
+    index.write_entry("calibration", found.to_tree())
+    return found
+
+
+def build_in_milvus(
+    input: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    model: Embedder,
+    uri: str,
+    collection: str | None = None,
+    *,
+    embeddings: str | os.PathLike[str] | None = None,
+    empty: bool = False,
+    overwrite: bool = False,
+) -> MilvusIndex:
+    """Build an index of spectra in Milvus; see `ionbed.embeddings.milvus_index.build`.
+
+    Parameters
+    ----------
+    collection : str, optional
+        By default called as the folder ``out``, with _ for what Milvus takes in no name.
+    embeddings : path, optional
+        See `build`.
+    empty : bool
+        See `ionbed.embeddings.milvus_index.build`.
+
+    Raises
+    ------
+    InputError
+        As that does, or the input holds molecules.
+    """
+    if holds_molecules(Path(input)):
+        raise InputError(f"{input}: holds molecules; Milvus is for libraries of spectra, leave --milvus out")
+    name = collection or re.sub(r"[^A-Za-z0-9_]", "_", Path(out).resolve().name)
+    address = Address(uri, f"_{name}" if collection is None and name[:1].isdigit() else name)
+    embedder = model if embeddings is None else _embedded_before(embeddings, input, model)
+    return milvus_index.build(input, out, embedder, address, empty=empty, overwrite=overwrite)
 
 
 def estimate_build(input: str | os.PathLike[str], model: Embedder, *, kind: KindWanted = "auto") -> BuildEstimate:
@@ -88,7 +187,31 @@ def delete(
         As that does, or the file cannot be read or holds no id, or the index is one of structures.
     """
     names = None if ids is None else _lines(Path(ids))
+    if has_vectors_in_milvus(folder):
+        if names is None or dry_run:
+            raise InputError(f"{folder}: has its vectors in Milvus, where spectra are deleted by --ids, at once")
+        index = MilvusIndex.open(folder)
+        try:
+            return index.store.delete(names)
+        finally:
+            index.store.close()
     return index_of_spectra(folder).delete(names, where=where, dry_run=dry_run)
+
+
+def has_vectors_in_milvus(folder: str | os.PathLike[str]) -> bool:
+    """Return whether a folder is an index whose vectors are in Milvus.
+
+    Raises
+    ------
+    InputError
+        It is no index, or is damaged.
+    """
+    return is_in_milvus(read_index_manifest(Path(folder)))
+
+
+def append_to_milvus(folder: str | os.PathLike[str], input: str | os.PathLike[str], *, part: Part | None = None) -> int:
+    """Append spectra to an index in Milvus; see `ionbed.embeddings.milvus_index.append`."""
+    return milvus_index.append(folder, input, part=part)
 
 
 def index_of_spectra(folder: str | os.PathLike[str]) -> Index:
@@ -102,7 +225,25 @@ def index_of_spectra(folder: str | os.PathLike[str]) -> Index:
     index = open_index(folder)
     if isinstance(index, StructureIndex):
         raise InputError(f"{folder}: is an index of structures, which is not changed; build it again")
+    if isinstance(index, MilvusIndex):
+        raise InputError(
+            f"{folder}: has its vectors in Milvus, and takes only --ids and no --replace; see docs/scale.md"
+        )
     return index
+
+
+def _embedded_before(table: str | os.PathLike[str], input: str | os.PathLike[str], model: Embedder) -> EmbeddedBefore:
+    """Return the model with the embeddings of a store that 'ionbed embed' wrote.
+
+    Raises
+    ------
+    InputError
+        The input is no prepared store, or the embeddings are damaged, or of another model or store.
+    """
+    source = source_of(input)
+    if not isinstance(source, Store):
+        raise InputError(f"{input}: is no prepared store, of which --embeddings are made; leave --embeddings out")
+    return EmbeddedBefore.read(table, model, source)
 
 
 def _lines(path: Path) -> list[str]:
@@ -116,21 +257,22 @@ def _lines(path: Path) -> list[str]:
     return names
 
 
-def open_index(folder: str | os.PathLike[str], model: Embedder | None = None) -> Index | StructureIndex:
-    """Open a saved index of either kind.
+def open_index(folder: str | os.PathLike[str], model: Embedder | None = None) -> Index | StructureIndex | MilvusIndex:
+    """Open a saved index of either kind, or the folder of one whose vectors are in Milvus.
 
     Raises
     ------
     InputError
         The folder is no index or is damaged, or ``model`` is not the model that the index was built with.
     """
-    if kind_of(read_index_manifest(Path(folder))) == "structures":
+    manifest = read_index_manifest(Path(folder))
+    if kind_of(manifest) == "structures":
         return StructureIndex.open(folder, model)
-    return Index.open(folder, model)
+    return MilvusIndex.open(folder, model) if is_in_milvus(manifest) else Index.open(folder, model)
 
 
 def search(
-    index: Index | StructureIndex,
+    index: Index | StructureIndex | MilvusIndex,
     queries: str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
@@ -138,6 +280,8 @@ def search(
     precursor_ppm: float | None = 10.0,
     formula: str | None = None,
     score: StructureScoreName | None = None,
+    precursor_da: float | None = None,
+    filters: Filters | None = None,
     format: Format | None = None,
 ) -> SearchSummary:
     """Search every spectrum of ``queries`` and write the hits, whole or not at all.
@@ -148,33 +292,30 @@ def search(
     Raises
     ------
     InputError
-        As those do, or ``formula`` or the score 'predicted' is given for an index of spectra, or ``out`` is a folder,
-        would replace the queries or the index, or says nothing of the format.
+        As those do, or an option is given that is none of this kind of index, or ``out`` is a folder, would replace
+        the queries or the index, or says nothing of the format.
     """
     chosen = format_of(out, format)
     refuse_output(out, queries, index.folder)
-    results: Iterator[Results]
-    if isinstance(index, StructureIndex):
-        score = index.score_name(score)
-        results = structure_search.find_results(
-            index, queries, k=k, precursor_ppm=precursor_ppm, formula=formula, score=score
-        )
-    else:
-        _refuse_formula(index, formula)
-        score = _of_spectra(index, score)
-        results = spectrum_search.find_results(index, queries, k=k, precursor_ppm=precursor_ppm, score=score)
-    options = {"k": k, "precursor_ppm": precursor_ppm, "formula": formula, "score": score}
-    return write(results, out, chosen, SearchRun.of(index, queries, options))
+    options: dict[str, Any] = {"k": k, "precursor_ppm": precursor_ppm, "formula": formula, "score": score}
+    options |= {"precursor_da": precursor_da, "filters": filters}
+    results = find_results(index, queries, **options)
+    if precursor_da is not None:
+        options["precursor_ppm"] = None
+    told = {**options, "score": index.score_name(score) if isinstance(index, StructureIndex) else score or "cosine"}
+    return write(results, out, chosen, SearchRun.of(index, queries, told))
 
 
 def formatted_search(
-    index: Index | StructureIndex,
+    index: Index | StructureIndex | MilvusIndex,
     queries: str | os.PathLike[str],
     *,
     k: int = 10,
     precursor_ppm: float | None = 10.0,
     formula: str | None = None,
     score: StructureScoreName | None = None,
+    precursor_da: float | None = None,
+    filters: Filters | None = None,
 ) -> RenderableType:
     """Search every spectrum of ``queries`` and return the hits for a terminal.
 
@@ -183,24 +324,54 @@ def formatted_search(
     InputError
         As of `search`.
     """
+    results = find_results(
+        index, queries, k=k, precursor_ppm=precursor_ppm, formula=formula, score=score, precursor_da=precursor_da,
+        filters=filters,
+    )  # fmt: skip
+    rows = itertools.chain.from_iterable(result.rows for result in results)
+    return (structure_search if isinstance(index, StructureIndex) else spectrum_search).format_hits(rows)
+
+
+def find_results(
+    index: Index | StructureIndex | MilvusIndex,
+    queries: str | os.PathLike[str],
+    *,
+    k: int = 10,
+    precursor_ppm: float | None = 10.0,
+    formula: str | None = None,
+    score: StructureScoreName | None = None,
+    precursor_da: float | None = None,
+    filters: Filters | None = None,
+) -> Iterator[Results]:
+    """Search every spectrum of ``queries`` and yield each with its lines, in an index of whichever kind.
+
+    Parameters
+    ----------
+    formula : str, optional
+        Of structures: see `StructureIndex.search`. Of spectra: one more formula that the filters allow.
+    precursor_da, filters
+        Of an index of spectra; see `Index.search`.
+
+    Raises
+    ------
+    InputError
+        As of `search`.
+    """
     if isinstance(index, StructureIndex):
-        return structure_search.format_hits(
-            structure_search.find(index, queries, k=k, precursor_ppm=precursor_ppm, formula=formula, score=score)
+        if precursor_da is not None or filters:
+            raise InputError(
+                f"{index.folder}: is an index of structures, which is searched within a window in ppm, by --formula, "
+                "or openly; leave --precursor-da and the filters of spectra out"
+            )
+        return structure_search.find_results(
+            index, queries, k=k, precursor_ppm=precursor_ppm, formula=formula, score=score
         )
-    _refuse_formula(index, formula)
-    return spectrum_search.format_hits(
-        spectrum_search.find(index, queries, k=k, precursor_ppm=precursor_ppm, score=_of_spectra(index, score))
-    )
-
-
-def _refuse_formula(index: Index, formula: str | None) -> None:
-    if formula is not None:
-        raise InputError(
-            f"{index.folder}: is an index of spectra, which are searched by precursor m/z; leave --formula out"
-        )
-
-
-def _of_spectra(index: Index, score: StructureScoreName | None) -> ScoreName:
     if score == "predicted":
         raise InputError(f"{index.folder}: is an index of spectra, and not of structures; leave --score predicted out")
-    return score or "cosine"
+    if formula is not None:
+        chosen = filters or Filters()
+        filters = dataclasses.replace(chosen, formulas=(*chosen.formulas, formula))
+    return spectrum_search.find_results(
+        index, queries, k=k, precursor_ppm=precursor_ppm, score=score or "cosine", precursor_da=precursor_da,
+        filters=filters,
+    )  # fmt: skip

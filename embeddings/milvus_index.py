@@ -22,6 +22,7 @@ from ..spectra.matchms_spectra import as_spectra
 from ..spectra.spectrum import Spectrum
 from ..spectra.store import SCHEMA, Store, spectra_from_table
 from .embedded_before import EmbeddedBefore
+from .encode import SPECTRA_AT_ONCE, Part
 from .hits import EmbeddedQueries, Hits, ScoreName
 from .index_folder import (
     COMMAND,
@@ -180,6 +181,7 @@ def build(
     address: Address,
     *,
     kind: MilvusIndexKind | None = None,
+    empty: bool = False,
     overwrite: bool = False,
 ) -> MilvusIndex:
     """Build an index of a prepared store, or of anything that `ionbed.read` reads, in a collection of Milvus.
@@ -196,6 +198,8 @@ def build(
     address : Address
     kind : str, optional
         Of the index of the vectors; see `ionbed.embeddings.milvus_collection.choose_kind`.
+    empty : bool
+        Put nothing there: several processes then `append` the parts of ``input``, which says how much it will be.
     overwrite : bool
         Replace what is in ``out``, and the collection.
 
@@ -213,13 +217,17 @@ def build(
     with atomic_folder(out, overwrite=overwrite) as partial:
         store = MilvusStore.create(address, model.model_hash(), dim, expected=expected, kind=kind, overwrite=overwrite)
         try:
-            counts = _fill(store, source, model, expected)
+            counts = (
+                {"read": 0, "kept": 0, "dropped": {}} if empty else _fill(store, tables_of(source), model, expected)
+            )
             store.flush()
         except BaseException:
             store.drop()
             raise
         finally:
             store.close()
+        if not isinstance(source, Store) and not empty:
+            counts = _with_report(counts, source)
         model.save_pretrained(partial / MODEL)
         entries = {
             "command": COMMAND,
@@ -239,34 +247,47 @@ def build(
     return MilvusIndex.open(out, model)
 
 
-def append(folder: str | os.PathLike[str], input: str | os.PathLike[str], model: Embedder | None = None) -> int:
-    """Add the spectra of an input to an index in Milvus and return their number.
+def append(
+    folder: str | os.PathLike[str],
+    input: str | os.PathLike[str],
+    model: Embedder | None = None,
+    *,
+    part: Part | None = None,
+) -> int:
+    """Add the spectra of an input, or a part of a prepared store, to an index in Milvus and return their number.
 
-    A spectrum whose id is there takes the place of that one, so that an input may be added again after a failure, and
-    several processes may add parts of a library.
+    A spectrum whose id is there takes the place of that one: what was added in part may be added again, and several
+    processes may add parts of a store at the same time.
 
     Raises
     ------
     InputError
-        As `MilvusIndex.open`, or the input cannot be read or holds no usable spectrum.
+        As `MilvusIndex.open`, or the input cannot be read or holds no usable spectrum, or is no store, of which parts
+        are.
     """
+    source = source_of(input)
+    if part is not None and not isinstance(source, Store):
+        raise InputError(f"{input}: is not a prepared store, which parts are of; make one with 'ionbed prepare'")
     index = MilvusIndex.open(folder, model)
     try:
-        source = source_of(input)
-        kept: int = _fill(index.store, source, index.model, len(source) if isinstance(source, Store) else None)["kept"]
-        return kept
+        if part is not None and isinstance(source, Store):
+            rows = part.rows(len(source))
+            tables = (table.cast(SCHEMA) for table in source.blocks(SCHEMA.names, rows, SPECTRA_AT_ONCE))
+            return _fill(index.store, tables, index.model, len(rows))["kept"] if len(rows) else 0
+        total = len(source) if isinstance(source, Store) else None
+        return _fill(index.store, tables_of(source), index.model, total)["kept"]
     finally:
         index.store.close()
 
 
-def _fill(store: MilvusStore, source: Store | SpectrumReader, model: Embedder, expected: int | None) -> dict[str, Any]:
-    """Add the spectra of a source and return the counts of the manifest."""
+def _fill(store: MilvusStore, tables: Iterable[pa.Table], model: Embedder, expected: int | None) -> dict[str, Any]:
+    """Add spectra and return the counts of the manifest."""
     names, read, kept = UniqueNames(), 0, 0
     with progress("add", expected, unit="spectra") as advance:
-        for table in tables_of(source):
+        for table in tables:
             read += len(table)
             advance(len(table))
-            table = table.filter(pc.greater(pc.list_value_length(table["mz"]), 0))
+            table = table.filter(pc.greater(pc.list_value_length(table["mz"]), 0)).combine_chunks()
             ids = pa.array([names.assign(name) for name in table["spectrum_id"].to_pylist()], pa.string())
             table = table.set_column(0, SCHEMA.field("spectrum_id"), ids)
             if not len(table):
@@ -276,12 +297,13 @@ def _fill(store: MilvusStore, source: Store | SpectrumReader, model: Embedder, e
             kept += len(table)
     if not kept:
         raise InputError("no spectrum to index; at least one with a precursor m/z and peaks is needed")
-    dropped: Counter[str] = Counter({"no-peaks": read - kept} if read > kept else {})
-    if isinstance(source, Store):
-        return {"read": read, "kept": kept, "dropped": dict(dropped)}
-    report = source.report
-    dropped += report.dropped
-    return {"read": report.read, "kept": kept, "dropped": dict(sorted(dropped.items()))}
+    return {"read": read, "kept": kept, "dropped": {"no-peaks": read - kept} if read > kept else {}}
+
+
+def _with_report(counts: dict[str, Any], source: SpectrumReader) -> dict[str, Any]:
+    """Return counts with the records that became no spectrum."""
+    dropped = Counter(counts["dropped"]) + source.report.dropped
+    return {**counts, "read": source.report.read, "dropped": dict(sorted(dropped.items()))}
 
 
 def _resolved(uri: str, folder: Path) -> str:
