@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ...errors import InputError
 
 LARGEST_MOLECULE = 250
@@ -20,7 +22,7 @@ def svg_of(smiles: str) -> str:
     from rdkit import Chem, rdBase
     from rdkit.Chem.Draw import rdMolDraw2D
 
-    parameters = Chem.SmilesParserParams()
+    parameters: Any = Chem.SmilesParserParams()  # RDKit's stubs give its options the type of the whole
     parameters.allowCXSMILES = False  # its labels would be drawn: text of a client within our SVG
     parameters.parseName = False
     try:
@@ -31,7 +33,7 @@ def svg_of(smiles: str) -> str:
             if mol.GetNumAtoms() > LARGEST_MOLECULE:
                 raise InputError(f"smiles: has more than the {LARGEST_MOLECULE} atoms that are drawn")
             drawer = rdMolDraw2D.MolDraw2DSVG(WIDTH, HEIGHT)
-            options = drawer.drawOptions()
+            options: Any = drawer.drawOptions()
             options.clearBackground = False
             rdMolDraw2D.PrepareAndDrawMolecule(drawer, mol)
             drawer.FinishDrawing()

@@ -38,7 +38,7 @@ class FilterModel(_Request):
     adducts: Texts = []
     instrument_types: Texts = []
     energy: Annotated[list[Energy], Field(min_length=2, max_length=2)] | None = Field(
-        None, description="Least and largest collision energy, in eV."
+        default=None, description="Least and largest collision energy, in eV."
     )
     formulas: Texts = []
     licenses: Texts = []
@@ -54,23 +54,27 @@ class FilterModel(_Request):
 class OptionsModel(_Request):
     """How a search is done; the same for every way to ask."""
 
-    k: int = Field(10, ge=1, le=1_000_000, description="Hits per query, at most; /api/info says how many one may ask.")
-    mode: Mode = Field("identity", description="'identity': within a precursor window; 'open': of any precursor m/z.")
+    k: int = Field(
+        default=10, ge=1, le=1_000_000, description="Hits per query, at most; /api/info says how many one may ask."
+    )
+    mode: Mode = Field(
+        default="identity", description="'identity': within a precursor window; 'open': of any precursor m/z."
+    )
     precursor_ppm: float | None = Field(
-        None,
+        default=None,
         gt=0,
         lt=1e6,
         allow_inf_nan=False,
         description="Half-width of the window in ppm of the library's precursor m/z; 10 where no window is given.",
     )
     precursor_da: float | None = Field(
-        None, gt=0, le=1e6, allow_inf_nan=False, description="Half-width of the window in Da, instead of ppm."
+        default=None, gt=0, le=1e6, allow_inf_nan=False, description="Half-width of the window in Da, instead of ppm."
     )
     score: Score | None = Field(
-        None, description="By which hits are ranked; /api/info lists those that this index has."
+        default=None, description="By which hits are ranked; /api/info lists those that this index has."
     )
     formula: Text | None = Field(
-        None, description="Of an index of structures: candidates of this formula; 'query': of each query's own."
+        default=None, description="Of an index of structures: candidates of this formula; 'query': of each query's own."
     )
     filters: FilterModel = FilterModel()
 
@@ -89,10 +93,10 @@ class SpectrumModel(_Request):
     precursor_mz: Mz
     peaks: list[Peak] = Field(min_length=1, max_length=1_000_000, description="[[m/z, intensity], ...], in any order.")
     charge: Annotated[int, Field(ge=-100, le=100)] | None = Field(
-        None, description="Negative in negative mode; 1 and more say how many, and the polarity of which sign."
+        default=None, description="Negative in negative mode; 1 and more say how many, and the polarity of which sign."
     )
     polarity: Polarity | None = None
-    adduct: Text | None = Field(None, description="For example [M+H]+.")
+    adduct: Text | None = Field(default=None, description="For example [M+H]+.")
     collision_energy: Energy | None = None
     name: Text | None = None
 
@@ -115,7 +119,7 @@ class MirrorRequest(_Request):
     peaks: list[Peak] = Field(min_length=1, max_length=1_000_000)
     row: int = Field(ge=0, le=2**53)
     tolerance_da: float = Field(
-        TOLERANCE_DA, gt=0, le=1, allow_inf_nan=False, description="Of two peaks that match, in Da."
+        default=TOLERANCE_DA, gt=0, le=1, allow_inf_nan=False, description="Of two peaks that match, in Da."
     )
 
 
@@ -132,9 +136,13 @@ class SpectrumHit(BaseModel):
     query_precursor_mz: float | None = None
     rank: int | None = None
     score: float | None = None
-    probability: float | None = Field(None, description="That the molecule is the query's; null without calibration.")
+    probability: float | None = Field(
+        default=None, description="That the molecule is the query's; null without calibration."
+    )
     precursor_error_ppm: float | None = None
-    mass_difference: float | None = Field(None, description="In Da, of the neutral molecules, query minus library.")
+    mass_difference: float | None = Field(
+        default=None, description="In Da, of the neutral molecules, query minus library."
+    )
     difference_formula: str = ""
     matched_peaks: int | None = None
     name: str | None = None
@@ -143,14 +151,14 @@ class SpectrumHit(BaseModel):
     inchikey: str | None = None
     library_id: str | None = None
     adduct: str | None = None
-    collision_energy: float | None = Field(None, description="In eV.")
+    collision_energy: float | None = Field(default=None, description="In eV.")
     instrument_type: str | None = None
     license: str | None = None
-    predicted: bool | None = Field(None, description="Whether a program predicted the library spectrum.")
+    predicted: bool | None = Field(default=None, description="Whether a program predicted the library spectrum.")
     confidence: str = ""
     warnings: str = ""
     note: str = ""
-    row: int | None = Field(None, description="Of the index: the number that /api/library/{row} takes.")
+    row: int | None = Field(default=None, description="Of the index: the number that /api/library/{row} takes.")
 
 
 class StructureHit(BaseModel):
@@ -166,14 +174,14 @@ class StructureHit(BaseModel):
     inchikey: str | None = None
     formula: str | None = None
     mass_error_ppm: float | None = None
-    adduct: str | None = Field(None, description="As which the structure was compared with the precursor.")
-    candidates: int | None = Field(None, description="Structures that the query was compared with.")
+    adduct: str | None = Field(default=None, description="As which the structure was compared with the precursor.")
+    candidates: int | None = Field(default=None, description="Structures that the query was compared with.")
     note: str = ""
     score_name: str = ""
     probability: float | None = None
     confidence: str = ""
     warnings: str = ""
-    row: int | None = Field(None, description="Of the index: the number that /api/library/{row} takes.")
+    row: int | None = Field(default=None, description="Of the index: the number that /api/library/{row} takes.")
 
 
 class QueryModel(BaseModel):
@@ -187,10 +195,10 @@ class QueryModel(BaseModel):
     collision_energy: float | None = None
     name: str | None = None
     formula: str | None = None
-    smiles: str | None = Field(None, description="The structure that the file states, if any.")
+    smiles: str | None = Field(default=None, description="The structure that the file states, if any.")
     inchikey: str | None = None
     peaks: list[list[float]] = Field(default=[], description="Cleaned: ascending, the base peak 1.")
-    note: str = Field("", description="Why there is no hit.")
+    note: str = Field(default="", description="Why there is no hit.")
     warnings: list[str] = Field(default=[], description="In what it lies outside of what the model was trained on.")
     hits: list[SpectrumHit] | list[StructureHit] = []
 
@@ -259,11 +267,11 @@ class JobModel(BaseModel):
 
     id: str
     state: JobState
-    queries: int | None = Field(None, description="In all; null while the file is read.")
+    queries: int | None = Field(default=None, description="In all; null while the file is read.")
     done: int = Field(description="Queries that were searched.")
     error: str | None = None
     seconds: float = Field(description="Since it was begun; of a finished one, that it took.")
-    expires_in: float | None = Field(None, description="In s, until a finished job is forgotten.")
+    expires_in: float | None = Field(default=None, description="In s, until a finished job is forgotten.")
 
 
 class Limits(BaseModel):

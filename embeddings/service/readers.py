@@ -50,9 +50,8 @@ class Readers:
     async def start(self, folder: Path, *, warm: bool = True) -> None:
         """Start the processes, or have each started when it is needed; they put temporary files into ``folder``."""
         self._folder = folder
-        started = await asyncio.gather(*(self._started() for _ in range(self._number))) if warm else []
-        for process in started or [None] * self._number:
-            self._idle.put_nowait(process)
+        for _ in range(self._number):
+            self._idle.put_nowait(await self._started() if warm else None)
 
     async def stop(self) -> None:
         """End the processes; none may be at work."""

@@ -21,6 +21,7 @@ from ...errors import InputError
 from ...spectra.deduplication import UniqueNames
 from ...spectra.molecules import standardise
 from ...spectra.readers.unpacking import unpack
+from ...spectra.spectrum import Spectrum
 from ...spectra.store import table_from_spectra
 from ..queries import queries_of
 from .drawing import svg_of
@@ -65,13 +66,16 @@ def read(task: dict[str, Any]) -> dict[str, Any]:
     """
     path, most_peaks = Path(task["path"]), task["peaks"]
     _refuse_much(path, task["unpacked_bytes"])
-    names, told, spectra = UniqueNames(), [], []
+    names = UniqueNames()
+    told: list[list[Any]] = []
+    spectra: list[Spectrum] = []
     for query in queries_of(path)[0]:
         if len(told) == task["spectra"]:
             raise RefusedError(413, f"the file holds more than the {task['spectra']:,} spectra that are taken")
         spectrum, note = query.spectrum, query.note
         if spectrum is not None and len(spectrum) > most_peaks:
-            spectrum, note = None, f"has {len(spectrum):,} peaks; {most_peaks:,} are taken"
+            note = f"has {len(spectrum):,} peaks; {most_peaks:,} are taken"
+            spectrum = None
         told.append([names.assign(query.query_id), note, query.position, spectrum is not None])
         if spectrum is not None:
             spectra.append(spectrum)

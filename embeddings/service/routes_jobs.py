@@ -30,7 +30,7 @@ NOT_DONE: dict[int | str, dict[str, Any]] = {409: {"model": ErrorModel, "descrip
 @router.post("", status_code=202, response_model=JobModel)
 async def create_job(service: ServiceOfRequest, file: SpectraFile, options: FormOptions) -> JobModel:
     """Take a file that is searched in the background."""
-    wanted = checked_options(service, options)
+    wanted = await checked_options(service, options)
     service.jobs.refuse_too_many()
     folder = Path(tempfile.mkdtemp(dir=service.folder))
     try:

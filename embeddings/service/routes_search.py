@@ -85,7 +85,7 @@ async def search_file(
 ) -> Response:
     """Search every spectrum of a file."""
     started = time.monotonic()
-    wanted = checked_options(service, options)
+    wanted = await checked_options(service, options)
     async with kept_upload(file, service.folder) as path:
         queries = await service.readers.read(path, service.limits.spectra, seconds=service.limits.seconds / 2)
     return await _answer(service, queries, wanted, format, started)
@@ -95,7 +95,7 @@ async def search_file(
 async def search_peaks(service: ServiceOfRequest, request: PeaksRequest, format: FormatOption = "json") -> Response:
     """Search one spectrum, given as a peak list."""
     started = time.monotonic()
-    wanted = checked_options(service, request)
+    wanted = await checked_options(service, request)
     return await _answer(service, [query_of_peaks(request, service.limits)], wanted, format, started)
 
 
@@ -103,7 +103,7 @@ async def search_peaks(service: ServiceOfRequest, request: PeaksRequest, format:
 async def search_usi(service: ServiceOfRequest, request: UsiRequest, format: FormatOption = "json") -> Response:
     """Search the spectrum of a Universal Spectrum Identifier, where the service fetches such."""
     started = time.monotonic()
-    wanted = checked_options(service, request)
+    wanted = await checked_options(service, request)
     return await _answer(service, [await query_of_usi(request.usi, service)], wanted, format, started)
 
 
@@ -113,7 +113,7 @@ async def compare(service: ServiceOfRequest, request: MirrorRequest) -> MirrorAn
     return await mirror(service, request)
 
 
-def checked_options(service: Service, model: OptionsModel) -> SearchOptions:
+async def checked_options(service: Service, model: OptionsModel) -> SearchOptions:
     """Return the options of a request.
 
     Raises
@@ -124,7 +124,7 @@ def checked_options(service: Service, model: OptionsModel) -> SearchOptions:
     if model.k > service.limits.k:
         raise RequestError(422, f"k: {model.k} is more than the {service.limits.k} hits that are given")
     options = SearchOptions.of_model(model)
-    service.check(options)
+    await service.check(options)
     return options
 
 

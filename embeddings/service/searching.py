@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+import numpy as np
+
 from ...spectra.spectrum import Spectrum
 from ..described_hits import DescribedSearch
 from ..filters import Filters
@@ -169,8 +171,10 @@ def _row_as_json(row: Row) -> dict[str, Any]:
 
 
 def warm_up(index: AnyIndex) -> None:
-    """Load what the first search would wait for: the model, and the code that is compiled at its first use."""
-    import numpy as np
-
-    spectrum = Spectrum("warm-up", 200.0, np.array([50.0, 100.0], np.float32), np.array([0.5, 1.0], np.float32))
+    """Load what the first search would wait for: the model, and what describes the hits."""
+    if isinstance(index, StructureIndex):
+        mz, intensity = np.array([50.0, 100.0], np.float32), np.array([0.5, 1.0], np.float32)
+        spectrum = Spectrum("warm-up", 200.0, mz, intensity, adduct="[M+H]+")
+    else:
+        (spectrum,) = index.spectra([0])  # it has a hit: itself
     find(index, [Query("warm-up", spectrum)], SearchOptions(k=1))

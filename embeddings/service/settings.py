@@ -90,7 +90,9 @@ def limits_of(words: Iterable[str]) -> ServiceLimits:
     InputError
         A word names no limit, or no number that it can be.
     """
-    kinds = {field.name: type(field.default) for field in fields(ServiceLimits)}
+    kinds: dict[str, type[int] | type[float]] = {
+        field.name: type(getattr(ServiceLimits, field.name)) for field in fields(ServiceLimits)
+    }
     given: dict[str, float] = {}
     for word in words:
         name, _, text = word.partition("=")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
+from anyio import to_thread
 from fastapi import Depends, Request
 
 from ...errors import InputError
@@ -59,10 +60,16 @@ class Service:
         """What the index holds."""
         return "structures" if isinstance(self.index, StructureIndex) else "spectra"
 
-    def check(self, options: SearchOptions) -> None:
+    async def check(self, options: SearchOptions) -> None:
         """Raise `InputError` if the index cannot be searched with these options, before a file is read for nothing."""
+        await to_thread.run_sync(self._check, options)  # what a score needs may first have to be loaded
+
+    def _check(self, options: SearchOptions) -> None:
         if isinstance(self.index, StructureIndex):
             self.index.score_name(cast(Any, options.score))
+            if options.precursor_da is not None or options.filters is not None:
+                name = "filters" if options.precursor_da is None else "precursor_da"
+                raise InputError(f"{name}: this index holds structures, which are found by mass in ppm; leave it out")
             return
         if options.formula is not None:
             raise InputError("formula: this index holds spectra, which are searched by precursor m/z; leave it out")

@@ -137,6 +137,10 @@ def test_structures_are_served_too(structure_client):
     assert svg.headers["content-type"] == "image/svg+xml"
     by_formula = structure_client.post("/api/search/peaks", json={**example, "formula": "C6H5NO2"})
     assert {hit["formula"] for hit in by_formula.json()["queries"][0]["hits"]} == {"C6H5NO2"}
+    for words in ({"precursor_da": 1.0}, {"filters": {"adducts": ["[M+H]+"]}}):
+        refused = structure_client.post("/api/search/peaks", json={**example, **words})
+        assert refused.status_code == 422
+        assert next(iter(words)) in refused.json()["error"], "an option that counts for nothing is not told so"
     assert structure_client.post("/api/mirror", json={"row": 0, **_mirror(example)}).status_code == 422
 
 
