@@ -15,7 +15,10 @@ def one_line(value: object) -> str:
     """
     if value is None:
         return ""
-    text = _CONTROL.sub("", str(value))
+    text = str(value)
+    if text.isprintable() and "  " not in text and text == text.strip():
+        return text  # as nearly all are
+    text = _CONTROL.sub("", text)
     return " ".join(text.encode("utf-8", "replace").decode("utf-8").split())
 
 

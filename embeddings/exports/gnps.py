@@ -49,7 +49,7 @@ def write_gnps(results: Iterable[Results], stream: TextIO, run: SearchRun) -> Se
         hits = hits_of(result)
         for hit in hits:
             cells = _cells(result, hit, len(hits), number, run)
-            line = [_text(cells.get(name, "")) or UNKNOWN for name in COLUMNS]
+            line = [UNKNOWN if (cell := cells.get(name)) is None else _text(cell) or UNKNOWN for name in COLUMNS]
             line += [_text(field(hit, name)) for name in ("query_id", "rank")]
             line.append(decimal(field(hit, "probability"), 4))
             line += [_text(field(hit, name)) for name in OWN_COLUMNS[3:]]
