@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -43,6 +43,8 @@ MAX_K = 100
 GRAPH_NEIGHBORS = 32
 GRAPH_BUILD_BREADTH = 80
 TRAINING_ROWS_PER_LIST = 40
+MIN_TRAINING_ROWS = 10_000
+"""For 256 codes, of which FAISS wants forty rows each."""
 TRAINING_ROUNDS = 10
 MIN_ROWS_PER_LIST = 40
 PQ_NUMBERS_PER_CODE = 4
@@ -122,8 +124,7 @@ def build_ann(vectors: np.ndarray, kind: AnnKind, *, seed: int = 0) -> faiss.Ind
     InputError
         There are fewer than `MIN_ROWS` rows.
     """
-    import faiss
-
+    faiss = _faiss()
     check_kind(kind, len(vectors))
     if kind == "flat":
         raise ValueError("a flat search scores the vectors themselves; there is nothing to build")
@@ -142,7 +143,7 @@ def build_ann(vectors: np.ndarray, kind: AnnKind, *, seed: int = 0) -> faiss.Ind
             index.pq.cp.seed = seed
         index.cp.seed, index.cp.niter = seed, TRAINING_ROUNDS
         index.cp.max_points_per_centroid = TRAINING_ROWS_PER_LIST
-    index.train(_sample(vectors, max(MIN_ROWS, TRAINING_ROWS_PER_LIST * num_lists), seed))
+    index.train(_sample(vectors, max(MIN_TRAINING_ROWS, TRAINING_ROWS_PER_LIST * num_lists), seed))
     with _threads(1 if kind == "hnsw" else None):
         index.add(np.ascontiguousarray(vectors, np.float32))
     return index
@@ -265,13 +266,13 @@ def memory_needed(kind: AnnKind, num_rows: int, dim: int) -> MemoryNeeded:
     if kind == "hnsw":
         # Neighbours of 4 bytes: twice as many on the ground level; one row in 32 stands on the next level too.
         disk = num_rows * (dim + 8 * GRAPH_NEIGHBORS + 16)
-        return MemoryNeeded(disk, disk + 4 * dim * MIN_ROWS)
+        return MemoryNeeded(disk, disk + 4 * dim * min(num_rows, MIN_TRAINING_ROWS))
     num_lists = lists_of(num_rows)
     bytes_each = dim if kind == "ivf-sq8" else codes_of(dim)
     codebooks = 4 * dim * 256 if kind == "ivf-pq" else 0
     disk = num_rows * (bytes_each + 8) + 4 * dim * num_lists + codebooks
     # The sample and FAISS's own copy of it; lists that grow by doubling are half empty at worst.
-    sample = 4 * dim * min(num_rows, TRAINING_ROWS_PER_LIST * num_lists)
+    sample = 4 * dim * min(num_rows, max(MIN_TRAINING_ROWS, TRAINING_ROWS_PER_LIST * num_lists))
     return MemoryNeeded(disk, 2 * sample + 2 * disk)
 
 
@@ -354,8 +355,7 @@ def _propose(
     times: float,
 ) -> np.ndarray:
     """Return candidates, int64 of shape (n_queries, depth); -1 is none. ``times`` the effort goes into each query."""
-    import faiss
-
+    faiss = _faiss()
     more_hits = max(1.0, k / MEASURED_K)
     depth = math.ceil(settings.depth * more_hits)
     # The further hits lie in the neighbourhood of the first: lists need not grow in proportion.
@@ -363,13 +363,20 @@ def _propose(
     if settings.kind == "hnsw":
         options = faiss.SearchParametersHNSW(sel=selector, efSearch=max(effort, depth))
     else:
-        options = faiss.SearchParametersIVF(sel=selector, nprobe=min(effort, index.nlist))
+        options = faiss.SearchParametersIVF(sel=selector, nprobe=min(effort, lists_of(index.ntotal)))
     at_once = QUERIES_PER_THREAD * faiss.omp_get_max_threads()
     proposed = np.empty((len(queries), depth), np.int64)
     for begin in range(0, len(queries), at_once):
         part = np.ascontiguousarray(queries[begin : begin + at_once])
         proposed[begin : begin + at_once] = index.search(part, depth, params=options)[1]
     return proposed
+
+
+def _faiss() -> Any:
+    """Return FAISS, whose own annotations know neither of the graph with codes nor of the options of a search."""
+    import faiss
+
+    return faiss
 
 
 def _is_few(num_usable: int, num_rows: int) -> bool:
@@ -382,9 +389,7 @@ def _num_compatible(polarity: np.ndarray, sign: np.integer) -> int:
 
 
 def _selector(usable: np.ndarray) -> faiss.IDSelectorBitmap:
-    import faiss
-
-    return faiss.IDSelectorBitmap(np.packbits(usable, bitorder="little"))
+    return _faiss().IDSelectorBitmap(np.packbits(usable, bitorder="little"))
 
 
 def _sample(vectors: np.ndarray, count: int, seed: int) -> np.ndarray:
