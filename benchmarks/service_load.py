@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -57,38 +58,44 @@ def made_up_index(number: int) -> Iterator[Path]:
 @contextmanager
 def running(index: object, *words: str) -> Iterator[tuple[str, Path]]:
     """Serve an index in a process of its own; yield the address and the folder of the index."""
-    with index if hasattr(index, "__enter__") else _given(index) as folder:
+    with index if hasattr(index, "__enter__") else _given(index) as folder, tempfile.TemporaryFile("w+") as log:
         command = [sys.executable, "-m", "ionbed", "serve", str(folder), "--port", "0", "--no-access-log", *words]
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(command, stderr=log)
         try:
-            line = process.stderr.readline()
-            match = re.search(r"http://[\d.]+:\d+", line)
-            if match is None:
-                raise SystemExit(f"the service does not start: {line}")
-            _wait_until_ready(match[0])
-            yield match[0], folder
+            yield _address(process, log), folder
         finally:
             process.send_signal(signal.SIGTERM)
-            print(process.stderr.read(), file=sys.stderr, end="")
-            process.wait(60)
+            process.wait(90)
+            log.seek(0)
+            lines = log.readlines()
+            print(f"the service ended with {process.returncode}; its log has {len(lines):,} lines", file=sys.stderr)
+            if "Traceback" in "".join(lines):
+                print("".join(lines), file=sys.stderr)
+
+
+def _address(process: subprocess.Popen, log: IO[str]) -> str:
+    """Return the address of the service once it is ready."""
+    import httpx
+
+    for _ in range(START_SECONDS * 10):
+        time.sleep(0.1)
+        log.seek(0)
+        told = log.read()
+        if process.poll() is not None:
+            raise SystemExit(f"the service does not start: {told}")
+        if (match := re.search(r"http://[\d.]+:\d+", told)) is None:
+            continue
+        try:
+            if httpx.get(f"{match[0]}/health/ready").status_code == 200:
+                return match[0]
+        except httpx.HTTPError:
+            pass
+    raise SystemExit(f"the service is never ready: {told}")
 
 
 @contextmanager
 def _given(folder: object) -> Iterator[Path]:
     yield Path(str(folder))
-
-
-def _wait_until_ready(url: str) -> None:
-    import httpx
-
-    for _ in range(START_SECONDS * 10):
-        try:
-            if httpx.get(f"{url}/health/ready").status_code == 200:
-                return
-        except httpx.HTTPError:
-            pass
-        time.sleep(0.1)
-    raise SystemExit("the service is never ready")
 
 
 def bodies(index: Path, number: int = 200) -> list[dict]:
