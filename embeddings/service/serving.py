@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ...errors import InputError
+from ..index import Index
 from ..kinds import open_index
+from ..structure_index import StructureIndex
 from ..milvus_index import MilvusIndex
 from .settings import ServiceLimits, ServiceSettings
 from .usi import GNPS_RESOLVER
@@ -62,6 +64,8 @@ def run(
         usi_resolver=GNPS_RESOLVER if usi == "gnps" else usi,
     )
     opened = open_index(index)
+    if not isinstance(opened, Index | StructureIndex):
+        raise InputError(f"{index}: has its vectors in Milvus, which is not served; serve an index in a folder")
     if isinstance(opened, MilvusIndex):
         raise InputError(f"{index}: has its vectors in Milvus, which is not served yet; search it with 'ionbed search'")
     logging.getLogger("ionbed.access").setLevel(logging.NOTSET if access_log else logging.WARNING)

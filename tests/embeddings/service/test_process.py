@@ -138,6 +138,12 @@ def test_words_that_are_wrong(folder, capsys, words, message):
     assert message in line
 
 
+def test_an_index_in_milvus_is_refused(folder, capsys, monkeypatch):
+    monkeypatch.setattr("ionbed.embeddings.service.serving.open_index", lambda path: object())
+    assert cli.main(["serve", str(folder)]) == 2
+    assert "vectors in Milvus, which is not served" in capsys.readouterr().err
+
+
 def test_what_is_not_installed_is_named(folder, capsys, monkeypatch):
     monkeypatch.setattr("ionbed.embeddings.service.find_spec", lambda name: None if name == "uvicorn" else name)
     assert cli.main(["serve", str(folder)]) == 2
