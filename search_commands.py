@@ -19,6 +19,7 @@ ModelOption = Annotated[
     str | None,
     typer.Option(metavar="FOLDER|HUB_ID", help="The encoder.", show_default="the checkpoint shipped with the package"),
 ]
+FILTERS = "Filters of the library"
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 
 
@@ -43,6 +44,7 @@ def register(app: typer.Typer, panel: str) -> None:
             "ionbed search library queries.mgf --out hits.mztab",
             "ionbed search library queries.mgf --out hits.tsv --format gnps",
             "ionbed search library queries.mzML --out hits.tsv --top-k 20 --open",
+            "ionbed search library queries.mgf --adduct '[M+H]+' --energy 10-40",
             "ionbed search structures queries.mgf              # which molecules?",
         ),
     )(search)
@@ -99,13 +101,9 @@ def search(
             min=0, help="Only candidates whose precursor m/z is this close, in ppm; of a structure: as the adduct."
         ),
     ] = 10.0,
-    formula: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FORMULA|query",
-            help="In an index of structures: candidates of this formula instead; 'query': of each query's own.",
-            show_default=False,
-        ),
+    precursor_da: Annotated[
+        float | None,
+        typer.Option(min=0, metavar="DA", help="The same in Da, in place of ppm; of spectra.", show_default=False),
     ] = None,
     open_search: Annotated[bool, typer.Option("--open", help="Candidates of any precursor m/z.")] = False,
     score: Annotated[
@@ -116,16 +114,90 @@ def search(
             show_default="cosine; of structures the best there is",
         ),
     ] = None,
+    formula: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FORMULA|query",
+            help="Only candidates of this formula; of structures at any mass, and 'query': of each query's own.",
+            show_default=False,
+            rich_help_panel=FILTERS,
+        ),
+    ] = None,
+    polarity: Annotated[
+        str | None,
+        typer.Option(
+            metavar="positive|negative",
+            help="Only library spectra of this one.",
+            show_default=False,
+            rich_help_panel=FILTERS,
+        ),
+    ] = None,
+    adduct: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ADDUCT",
+            help="Only library spectra of this ion, as [M+H]+.",
+            show_default=False,
+            rich_help_panel=FILTERS,
+        ),
+    ] = None,
+    instrument: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TYPE",
+            help="Only library spectra of this type or part of one: QTOF, ESI-QFT.",
+            show_default=False,
+            rich_help_panel=FILTERS,
+        ),
+    ] = None,
+    energy: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LOW-HIGH",
+            help="Only library spectra of such a collision energy, in eV.",
+            show_default=False,
+            rich_help_panel=FILTERS,
+        ),
+    ] = None,
+    license: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LICENCE",
+            help="Only library spectra under this one, as 'CC BY'.",
+            show_default=False,
+            rich_help_panel=FILTERS,
+        ),
+    ] = None,
 ) -> None:
-    """Find the library spectra that are most like each query, or the structures that it may be."""
+    """Find the library spectra that are most like each query, or the structures that it may be.
+
+    A filter that takes several values may be given several times.
+    """
+    from .embeddings.filters import Filters
     from .embeddings.kinds import formatted_search, open_index
     from .embeddings.kinds import search as run
+    from .embeddings.structure_index import StructureIndex
 
-    if open_search and formula is not None:
-        raise typer.BadParameter("--open and --formula exclude each other")
+    if open_search and precursor_da is not None:
+        raise typer.BadParameter("--open and --precursor-da exclude each other")
     opened = open_index(index)
-    window = None if open_search else precursor_ppm
-    options: dict[str, Any] = {"k": top_k, "precursor_ppm": window, "formula": formula, "score": score}
+    of_structures, formulas = isinstance(opened, StructureIndex), formula or []
+    if of_structures and len(formulas) > 1:
+        raise typer.BadParameter("--formula takes one value where structures are searched")
+    if of_structures and open_search and formulas:
+        raise typer.BadParameter("--open and --formula exclude each other where structures are searched")
+    filters = Filters.from_words(
+        polarity=polarity, adducts=adduct or (), instrument_types=instrument or (), energy=energy,
+        formulas=() if of_structures else formulas, licenses=license or (),
+    )  # fmt: skip
+    options: dict[str, Any] = {
+        "k": top_k,
+        "precursor_ppm": None if open_search else precursor_ppm,
+        "precursor_da": precursor_da,
+        "formula": formulas[0] if of_structures and formulas else None,
+        "score": score,
+        "filters": filters or None,
+    }
     if out is None or str(out) == "-":
         if format is not None:
             raise typer.BadParameter("--format says how a file is written; name it with --out")

@@ -11,14 +11,15 @@ import pyarrow as pa
 
 from ..spectra.columns import SpectrumColumns
 from ..spectra.measured_ranges import outside_of, united
+from .hit_table import LIKELY
 from .mass_differences import likely_differences, mass_differences
 from .peak_matches import match_peaks
 
 SAME_ION_PPM = 10.0
 """In an open search a hit is an analogue where the precursors, and the masses of the molecules, differ by more."""
 
-LIKELY, UNLIKELY = 0.9, 0.1
-"""From the first probability on a library match counts as a probable structure; below the second as no candidate."""
+UNLIKELY = 0.1
+"""Below this probability a library match counts as no candidate; from `LIKELY` on as a probable structure."""
 
 FEW_PEAKS = 3
 """With fewer, a spectrum has hardly anything that another molecule could not have."""

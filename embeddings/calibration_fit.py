@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from ..errors import InputError
 from ..spectra.columns import text_codes
 from ..spectra.spectrum import Spectrum
+from ..spectra.split import Split
 from .annotation import SAME_ION_PPM
 from .calibration import (
     COLUMNS,
@@ -172,6 +173,26 @@ def calibrate_from_queries(
     found = _calibration(index, asked, record, _ways(index, all_of_them=True), seed=seed)
     assert found is not None, "there are enough molecules"
     return found
+
+
+def seen_by(model: object, spectra: Iterable[Spectrum], split: Split) -> str:
+    """Return in words whether a model was trained on the molecules of some spectra, by the split of its training.
+
+    Parameters
+    ----------
+    model : object
+        As `ionbed.load_model` gives it.
+    spectra : iterable of Spectrum
+    split : Split
+        Whose hash is looked for in the model's record of training.
+    """
+    training: Sequence[Mapping[str, Any]] = getattr(getattr(model, "config", None), "training", None) or ()
+    if not training or any(stage.get("split") != split.hash for stage in training) or split.unit != "molecule":
+        return "not known"
+    folds = {fold for stage in training for fold in stage["folds"]}
+    molecules = {spectrum.inchikey[:14] for spectrum in spectra if spectrum.inchikey}
+    seen = sum(split.folds.get(key) in folds for key in molecules)
+    return "no" if not seen else f"yes, on {seen:,} of {len(molecules):,} molecules"
 
 
 def _calibration(

@@ -10,10 +10,12 @@ import numpy as np
 import pyarrow as pa
 
 from ..spectra.spectrum import Spectrum
-from .annotation import ANNOTATED_COLUMNS, Annotations, annotate, confidence, warnings_of
+from .annotation import ANNOTATED_COLUMNS, SAME_ION_PPM, Annotations, annotate, confidence, warnings_of
+from .calibration import COLUMNS, DEPTH, candidates_told, curve_of, probabilities
 from .filters import Filters
 from .hits import EmbeddedQueries, Hits, ScoreName
 from .index import Index
+from .milvus_index import MilvusIndex
 from .windows import windows_in
 
 METADATA = (
@@ -21,7 +23,7 @@ METADATA = (
 )  # fmt: skip
 """Columns of the library that a hit shows as they are."""
 
-_TAKEN = tuple(dict.fromkeys(("spectrum_id", *METADATA, *ANNOTATED_COLUMNS)))
+_TAKEN = tuple(dict.fromkeys(("spectrum_id", *METADATA, *ANNOTATED_COLUMNS, *COLUMNS)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ class DescribedSearch:
 
     Parameters
     ----------
-    index : Index
+    index : Index or MilvusIndex
     k : int
         Hits per query, at most.
     precursor_ppm, precursor_da : float or None
@@ -59,7 +61,7 @@ class DescribedSearch:
 
     def __init__(
         self,
-        index: Index,
+        index: Index | MilvusIndex,
         k: int,
         precursor_ppm: float | None,
         precursor_da: float | None,
@@ -68,6 +70,7 @@ class DescribedSearch:
     ) -> None:
         self._index, self._k, self._score, self._filters = index, k, score, filters
         self._ppm, self._da = (None if precursor_da is not None else precursor_ppm), precursor_da
+        self._curve = curve_of(index.manifest, score, self._is_window)
 
     def __call__(self, spectra: list[Spectrum]) -> Iterator[DescribedHits]:
         """Yield what was found for each of some spectra."""
@@ -75,9 +78,9 @@ class DescribedSearch:
 
     def of_embedded(self, queries: EmbeddedQueries) -> Iterator[DescribedHits]:
         """Yield what was found for each of some queries that are embedded already, with their peaks."""
-        hits = self._index.search(
-            queries, self._k, self._ppm, self._score, precursor_da=self._da, filters=self._filters
-        )
+        # A probability is of the lead over the next molecule, too, which may not be among few hits.
+        depth = self._k if self._curve is None else max(self._k, DEPTH)
+        hits = self._index.search(queries, depth, self._ppm, self._score, precursor_da=self._da, filters=self._filters)
         assert queries.columns is not None, "Index.embed keeps the peaks"
         warnings = warnings_of(queries.columns, self._index.model)
         of_query = self._described(queries, hits)
@@ -86,30 +89,37 @@ class DescribedSearch:
             yield DescribedHits(of_query[number], warnings[number], note)
 
     def _described(self, queries: EmbeddedQueries, hits: Hits) -> list[list[dict[str, Any]]]:
-        is_hit = hits.rows >= 0
-        query, place = np.nonzero(is_hit)
-        found, of_hit = np.unique(hits.rows[is_hit], return_inverse=True)
+        found = np.unique(hits.rows[hits.rows >= 0])
         of_query: list[list[dict[str, Any]]] = [[] for _ in range(len(hits))]
         if not len(found):
             return of_query
         assert queries.columns is not None, "Index.embed keeps the peaks"
         table = hits.library.take(found, _TAKEN)
+        probability = np.full(hits.rows.shape, np.nan)
+        if self._curve is not None:
+            num = candidates_told(hits.num_in_window, is_window=self._is_window)
+            probability = probabilities(self._curve, queries, hits, num, found, table, SAME_ION_PPM)
+        is_hit = hits.rows >= 0
+        is_hit[:, self._k :] = False
+        query, place = np.nonzero(is_hit)
+        of_hit = np.searchsorted(found, hits.rows[is_hit])
         told = annotate(queries.columns, query, table, of_hit)
         names = ("library_id", *METADATA)
         columns = [table[name].to_pylist() for name in ("spectrum_id", *METADATA)]
         shared = [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
         own = zip(
             query.tolist(), (place + 1).tolist(), hits.rows[is_hit].tolist(), hits.scores[is_hit].tolist(),
-            hits.precursor_error_ppm[is_hit].tolist(), of_hit.tolist(), *_columns_of(told), strict=True,
+            _known(hits.precursor_error_ppm[is_hit]), of_hit.tolist(), _known(probability[is_hit]), *_columns_of(told),
+            strict=True,
         )  # fmt: skip
-        for number, rank, row, score, error, taken, matched, difference, formula, is_same in own:
+        for number, rank, row, score, error, taken, chance, matched, difference, formula, is_same in own:
             known = shared[taken]
             of_query[number].append(
                 {
                     "rank": rank,
                     "row": row,
                     "score": score,
-                    "probability": None,
+                    "probability": chance,
                     "precursor_error_ppm": error,
                     "mass_difference": difference,
                     "difference_formula": formula,
@@ -119,7 +129,7 @@ class DescribedSearch:
                         has_structure=bool(known["smiles"] or known["inchikey"]),
                         has_formula=bool(known["formula"]),
                         predicted=known["predicted"],
-                        probability=None,
+                        probability=chance,
                     ),
                     **known,
                 }
@@ -142,12 +152,18 @@ class DescribedSearch:
         of_polarity = self._within(queries, number)
         if not len(of_polarity):
             return f"every library spectrum{where} has the other polarity"
-        assert self._filters, "without filters, one of these would be a hit"
+        if not self._filters:
+            return f"none of {len(of_polarity):,} library spectra{where} was found by an approximate search"
         reason = self._filters.why_none(of_polarity)
-        return f"of {len(of_polarity):,} library spectra{where} {reason}"
+        spectra = "1 library spectrum" if len(of_polarity) == 1 else f"{len(of_polarity):,} library spectra"
+        return f"of {spectra}{where} {reason}"
 
     def _within(self, queries: EmbeddedQueries, number: int) -> pa.Table:
         """Return what the filters read of the live rows in a query's window that may be of its polarity."""
+        names = (self._filters or Filters()).needs() or ("polarity",)
+        if isinstance(self._index, MilvusIndex):
+            precursor_mz, polarity = float(queries.precursor_mz[number]), int(queries.polarity[number])
+            return self._index.store.within(precursor_mz, polarity, self._ppm, self._da, names)
         library = self._index.library
         windows = windows_in(library, queries.precursor_mz[[number]], self._ppm, self._da)
         if windows is None:
@@ -156,9 +172,17 @@ class DescribedSearch:
             spans = zip(windows.start[:, 0], windows.stop[:, 0], strict=True)
             rows = np.concatenate([np.arange(start, stop) for start, stop in spans])
         rows = rows[self._index.live[rows] & (self._index.polarity[rows] * queries.polarity[number] != -1)]
-        return library.take(rows, (self._filters or Filters()).needs() or ("polarity",))
+        return library.take(rows, names)
 
 
 def _columns_of(told: Annotations) -> tuple[list[Any], ...]:
-    difference = [None if np.isnan(value) else value for value in told.mass_difference.tolist()]
-    return told.matched_peaks.tolist(), difference, told.difference_formula, told.is_same_mass.tolist()
+    return (
+        told.matched_peaks.tolist(),
+        _known(told.mass_difference),
+        told.difference_formula,
+        told.is_same_mass.tolist(),
+    )
+
+
+def _known(values: np.ndarray) -> list[float | None]:
+    return [None if np.isnan(value) else value for value in values.tolist()]

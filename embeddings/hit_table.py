@@ -45,6 +45,9 @@ class Row(Protocol):
 NOTES_TOLD = 5
 """Reasons named in the line about a search; they may have a number or a formula in them, and be as many as queries."""
 
+LIKELY = 0.9
+"""The probability from which on a hit is counted as a likely one, and as a probable structure."""
+
 RowType = TypeVar("RowType", bound=Row)
 
 
@@ -79,11 +82,17 @@ class SearchSummary:
     queries, with_hits : int
     without_hits : Counter of str
         Queries without a hit, by note.
+    likely : int or None
+        Queries whose first hit has a probability of `LIKELY` or more; None where no hit has a probability.
+    expected_wrong : float
+        How many of these are wrong, by their probabilities.
     """
 
     queries: int = 0
     with_hits: int = 0
     without_hits: Counter[str] = field(default_factory=Counter)
+    likely: int | None = None
+    expected_wrong: float = 0.0
 
     def count(self, row: Row) -> None:
         """Count the query of ``row``, if it is the query's first."""
@@ -91,9 +100,18 @@ class SearchSummary:
             self.without_hits[row.note] += 1
         elif row.rank == 1:
             self.with_hits += 1
+            self._count_probability(getattr(row, "probability", None))
         else:
             return
         self.queries += 1
+
+    def _count_probability(self, probability: float | None) -> None:
+        if probability is None:
+            return
+        self.likely = self.likely or 0
+        if probability >= LIKELY:
+            self.likely += 1
+            self.expected_wrong += 1 - probability
 
     def count_query(self, rows: Sequence[Row]) -> None:
         """Count the query of these lines."""
@@ -106,7 +124,11 @@ class SearchSummary:
         notes = "".join(f", {count:,} without ({note})" for note, count in told)
         if others := self.without_hits.total() - sum(count for _, count in told):
             notes += f", {others:,} without for other reasons"
-        return f"{self.queries:,} queries: {self.with_hits:,} with hits{notes}"
+        likely = ""
+        if self.likely is not None:
+            likely = f" ({self.likely:,} of a probability of {LIKELY:g} or more"
+            likely += f", of which {self.expected_wrong / self.likely:.0%} may be wrong)" if self.likely else ")"
+        return f"{self.queries:,} queries: {self.with_hits:,} with hits{likely}{notes}"
 
 
 def refuse_output(out: str | os.PathLike[str], *inputs: str | os.PathLike[str] | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -90,6 +91,9 @@ class HitRow:
     note: str = ""
     row: int | None = None
 
+
+MANY_PPM = 1000.0
+"""From here on a difference of masses is told in Da."""
 
 COLUMNS = tuple(f.name for f in dataclasses.fields(HitRow) if f.name != "row")
 """Columns of the table of hits, in order."""
@@ -244,7 +248,7 @@ def format_hits(rows: Iterable[HitRow], *, max_queries: int = 50) -> RenderableT
     max_queries : int
         Queries shown; the last line says how many are not.
     """
-    return format_queries(rows, _table_of, max_queries=max_queries)
+    return format_queries(rows, _table_of, max_queries=max_queries, about=lambda row: row.warnings)
 
 
 def _table_of(hits: Sequence[HitRow]) -> Table:
@@ -252,27 +256,51 @@ def _table_of(hits: Sequence[HitRow]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", expand=True)
-    table.add_column("   #", justify="right", width=4)
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim", expand=True)
+    table.add_column("  #", justify="right", width=3)
+    table.add_column("prob.", justify="right", width=5)
     table.add_column("score", justify="right", width=6)
-    table.add_column("ppm", justify="right", width=9)
-    table.add_column("name", ratio=3, overflow="fold")
-    table.add_column("formula", width=14, overflow="fold")
-    table.add_column("adduct", width=10, overflow="fold")
-    table.add_column("eV", justify="right", width=4)
+    table.add_column("level", justify="right", width=5)
+    table.add_column("peaks", justify="right", width=5)
+    table.add_column("mass", justify="right", width=15, overflow="fold")
+    table.add_column("name, formula", ratio=3, overflow="fold")
+    table.add_column("adduct", width=9, overflow="fold")
+    table.add_column("eV", justify="right", width=3)
     table.add_column("library id", ratio=2, overflow="fold")
     for hit in hits:
+        name = Text(" ".join(part for part in (hit.name, "(predicted)" if hit.predicted else "") if part))
+        if hit.formula:
+            name.append(f"{' ' if name else ''}{hit.formula}", style="dim")
         table.add_row(
             str(hit.rank),
+            shown(hit.probability, ".2f"),
             shown(hit.score, ".3f"),
-            shown(hit.precursor_error_ppm, "+.1f"),
-            Text((hit.name or "") + (" (predicted)" if hit.predicted else "")),
-            Text(hit.formula or ""),
+            _level(hit.confidence),
+            shown(hit.matched_peaks, "d"),
+            _mass(hit),
+            name,
             Text(hit.adduct or ""),
             shown(hit.collision_energy, ".0f"),
             Text(hit.library_id or ""),
         )
     return table
+
+
+def _mass(hit: HitRow) -> str:
+    """Return by how much the masses differ: in ppm of the precursors, or in Da, with the formula, of the molecules."""
+    error = hit.precursor_error_ppm
+    if error is None or abs(error) < MANY_PPM:
+        return shown(error, "+.1f") + " ppm"
+    if hit.mass_difference is not None:
+        return f"{hit.mass_difference:+.3f} {hit.difference_formula}".rstrip()
+    assert hit.query_precursor_mz is not None, "an error is of two precursors"
+    return f"{hit.query_precursor_mz * (1 - 1 / (1 + error * 1e-6)):+.3f} m/z"
+
+
+def _level(confidence: str) -> str:
+    """Return the level of confidence alone: ``2a``, or ``>=3`` for 3 at best."""
+    found = re.match(r"level (\d[a-z]?)( at best)?", confidence)
+    return "" if not found else (">=" if found[2] else "") + found[1]
 
 
 def _find(queries: Iterator[Query], total: int | None, search: DescribedSearch) -> Iterator[QueryResult[HitRow]]:

@@ -9,6 +9,9 @@ import pytest
 from rich.console import Console
 
 from ionbed import InputError
+from ionbed.embeddings import annotation
+from ionbed.embeddings.filters import Filters
+from ionbed.embeddings.hit_table import SearchSummary
 from ionbed.embeddings.index import Index
 from ionbed.embeddings.search import COLUMNS, HitRow, find, format_hits, search
 from ionbed.spectra.spectrum import Spectrum
@@ -183,14 +186,62 @@ def shown(rows, **options):
 def test_people_see_hits_and_reasons(index, queries):
     text = shown(find(index, queries))
     assert "both  m/z 180.0643" in text
-    assert "   1   1.000       +5.0  Glucose" in text
+    assert "  1        1.000  >=2a     2        +5.0 ppm Glucose C6H12O6" in text
     assert "(predicted)" in text
     assert "no library spectrum within 10 ppm" in text
     assert "massless\n  not usable: no-precursor-mz" in text
 
 
+def test_people_see_how_far_to_trust_a_hit_within_100_columns():
+    rows = [
+        HitRow("q", 214.0157, 1, 0.912, 0.973, 2.13, 0.0005, "", 12, "Glucose", "C6H12O6",
+               confidence=annotation.LEVEL_2A),
+        HitRow("q", 214.0157, 2, 0.85, 0.012, 7e4, 14.01565, "CH2", 7, confidence=annotation.LEVEL_3_ANALOGUE),
+        HitRow("q", 214.0157, 3, 0.84, None, -7e4, None, "", 7, predicted=True, confidence=annotation.LEVEL_4),
+    ]  # fmt: skip
+    console = Console(width=100, color_system=None)
+    with console.capture() as capture:
+        console.print(format_hits(rows))
+    lines = capture.get().splitlines()
+    assert max(map(len, lines)) <= 100
+    assert lines[2].startswith("  1  0.97  0.912    2a    12        +2.1 ppm Glucose C6H12O6")
+    assert lines[3].startswith("  2  0.01  0.850   >=3     7     +14.016 CH2")
+    assert lines[4].startswith("  3        0.840     4     7     -16.109 m/z (predicted)")
+
+
+def test_the_summary_counts_likely_hits_and_how_many_of_them_may_be_wrong():
+    summary = SearchSummary()
+    for probability in (0.99, 0.91, 0.5, None):
+        summary.count(HitRow("q", 100.0, 1, 0.9, probability))
+        summary.count(HitRow("q", 100.0, 2, 0.8, 0.95))  # of the same query
+    assert str(summary) == "4 queries: 4 with hits (2 of a probability of 0.9 or more, of which 5% may be wrong)"
+    without = SearchSummary()
+    without.count(HitRow("q", 100.0, 1, 0.9))
+    assert str(without) == "1 queries: 1 with hits"
+
+
+def test_filters_leave_nothing_and_say_so(index, queries):
+    def notes(filters, **options):
+        return {row.query_id: row.note for row in find(index, queries, filters=filters, **options)}
+
+    found = notes(Filters(adducts=("[M+H]+",)))
+    assert found["both"] == "" and found["far"] == "no library spectrum within 10 ppm"
+    assert found["cation"] == "every library spectrum within 10 ppm has the other polarity"
+    none = notes(Filters(polarity=-1))
+    assert none["both"] == "of 2 library spectra within 10 ppm none has polarity negative"
+    assert notes(Filters(polarity=-1), precursor_da=0.5)["both"].startswith("of 2 library spectra within 0.5 Da none")
+    wide = notes(Filters(polarity=-1), precursor_ppm=None)
+    assert wide["far"] == "of 2 library spectra none has polarity negative"
+    rows = list(find(index, queries, filters=Filters(energy=(10.0, 30.0)), precursor_da=1.0))
+    assert {row.library_id for row in rows if row.rank} == {"glucose-20"}
+    with pytest.raises(InputError, match=r"no library spectrum has the adduct \[M\+K\]\+; it has"):
+        find(index, queries, filters=Filters(adducts=("[M+K]+",)))
+
+
 def test_people_see_brackets_and_are_told_what_is_left_out():
-    rows = [HitRow(f"[q{i}]", 100.0, 1, 0.5, -0.2, name="[bold]", adduct="[M+H]+", library_id="[l]") for i in range(5)]
+    rows = [
+        HitRow(f"[q{i}]", 100.0, 1, 0.5, None, -0.2, name="[bold]", adduct="[M+H]+", library_id="[l]") for i in range(5)
+    ]
     text = shown(rows, max_queries=2)
     assert "[q1]" in text
     assert "[q2]" not in text
