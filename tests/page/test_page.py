@@ -58,6 +58,15 @@ def hit_names(page: Any) -> list[str]:
     return page.locator(".hit-list .row-opener").all_inner_texts()
 
 
+def drop(page: Any, name: str, text: str) -> None:
+    transfer = page.evaluate_handle(
+        "([name, text]) => { const it = new DataTransfer(); it.items.add(new File([text], name)); return it; }",
+        [name, text],
+    )
+    for kind in ("dragenter", "dragover", "drop"):
+        page.dispatch_event("body", kind, {"dataTransfer": transfer})
+
+
 def upload(page: Any, name: str, content: bytes) -> None:
     page.locator("#file").set_input_files({"name": name, "mimeType": "text/plain", "buffer": content})
 
@@ -230,7 +239,8 @@ def test_a_link_brings_back_the_query_the_options_and_the_hit(visit):
 
 def test_a_link_to_an_upload_is_refused_with_the_reason_and_a_damaged_one_is_told(visit):
     page = visit().page
-    upload(page, "mine.mgf", mgf(("first", caffeine())).encode())
+    drop(page, "mine.mgf", mgf(("first", caffeine())))
+    assert page.locator("#file-name").inner_text() == "mine.mgf"
     search(page)
     page.get_by_role("button", name="Copy link").click()
     assert "keeps no upload" in page.locator("#alert").inner_text()
@@ -375,8 +385,14 @@ def test_a_large_file_is_a_job_whose_progress_is_told(visit):
     page.on("request", lambda request: asked.append(request.method + " " + request.url.split("/api/")[-1]))
     spectra = [(f"spectrum {n}", LIBRARY[n % len(LIBRARY)]) for n in range(130)]
     text = mgf(*spectra) + "# " + "filler " * 50_000 + "\n"
+    page.evaluate(
+        """() => { window.told = []; new MutationObserver(() => window.told.push(
+            document.getElementById("progress-words").textContent)).observe(document.getElementById("progress-words"),
+            { childList: true, characterData: true, subtree: true }); }"""
+    )
     upload(page, "large.mgf", text.encode())
     search(page)
+    assert any(re.fullmatch(r"Sending large.mgf: [\d.]+ kB of \d{3}.\d kB", words) for words in page.evaluate("told"))
     assert page.locator("#answer-told").inner_text().startswith("130 queries · 130 with hits")
     assert page.locator(".queries tbody tr").count() == 100
     page.get_by_role("button", name="Show 30 more of 130").click()
@@ -519,3 +535,21 @@ def test_candidates_of_an_index_of_structures_are_chosen_by_formula(visit):
     page.get_by_label("Formula", exact=True).fill("C7H8N4O2")
     search(page)
     assert set(hit_names(page)) == {"theobromine", "theophylline"}
+
+
+def test_a_service_that_is_gone_is_told_and_asked_again_at_will(visit):
+    visited = visit()
+    visited.allowed.append("ERR_CONNECTION_REFUSED")
+    page = visited.page
+    page.route("**/api/search/peaks", lambda route: route.abort("connectionrefused"))
+    paste(page, caffeine())
+    page.get_by_label("Hits a query").fill("51")
+    page.get_by_role("button", name="Search", exact=True).click()
+    assert "from 1 to 50" in page.locator("#options-error").inner_text()  # as many as this service gives
+    page.get_by_label("Hits a query").fill("50")
+    page.get_by_role("button", name="Search", exact=True).click()
+    page.get_by_text("The service cannot be reached").wait_for()
+    page.unroute("**/api/search/peaks")
+    page.get_by_role("button", name="Try again").click()
+    page.wait_for_selector(".hit-list")
+    assert page.locator("#alert").inner_text() == ""

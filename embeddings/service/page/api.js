@@ -23,13 +23,34 @@ const pause = (seconds, signal) =>
     signal?.addEventListener("abort", () => { clearTimeout(timer); reject(signal.reason); }, { once: true });
   });
 
-async function once(path, { method = "GET", json, form, signal } = {}) {
+/** As fetch, but telling how much of the body was sent, which fetch cannot. */
+function sending(path, { method, headers, body, signal, onSent }) {
+  return new Promise((resolve, reject) => {
+    const request = new XMLHttpRequest();
+    request.open(method, path);
+    request.responseType = "blob";
+    for (const [name, value] of Object.entries(headers)) request.setRequestHeader(name, value);
+    request.upload.addEventListener("progress", (event) => event.lengthComputable && onSent(event.loaded, event.total));
+    request.addEventListener("load", () => {
+      const retry = request.getResponseHeader("Retry-After");
+      const { status, statusText } = request;
+      resolve(new Response(request.response, { status, statusText, headers: retry ? { "Retry-After": retry } : {} }));
+    });
+    request.addEventListener("error", () => reject(new TypeError("the connection failed")));
+    request.addEventListener("abort", () => reject(signal.reason));
+    signal?.addEventListener("abort", () => request.abort(), { once: true });
+    request.send(body);
+  });
+}
+
+async function once(path, { method = "GET", json, form, signal, onSent } = {}) {
   const headers = {};
   if (key) headers.Authorization = `Bearer ${key}`;
   if (json !== undefined) headers["Content-Type"] = "application/json";
   let response;
   try {
-    response = await fetch(path, { method, headers, signal, body: json === undefined ? form : JSON.stringify(json) });
+    const body = json === undefined ? form : JSON.stringify(json);
+    response = onSent ? await sending(path, { method, headers, body, signal, onSent }) : await fetch(path, { method, headers, signal, body });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new ServiceError("The service cannot be reached. Is it still running?");

@@ -5,7 +5,7 @@ import { announce, byId, el } from "./dom.js";
 import { openHit } from "./hit.js";
 import { linkTo, pack, unpack } from "./link.js";
 import {
-  FieldError, clearFilters, formAsLink, formFromLink, leastScore, mode, numFilters, readOptions, setKind,
+  FieldError, clearFilters, formAsLink, formFromLink, leastScore, mode, numFilters, readOptions, setService,
 } from "./options.js";
 import { hasFile, pastedText, readQuery, setLimits, setSpectrum, setText, setUpQuery, showFieldError } from "./query.js";
 import { hitTable, nameOf, queryHead, queryTable } from "./results.js";
@@ -34,7 +34,7 @@ async function describeService() {
     byId("score").replaceChildren(...info.scores.map((name) => el("option", { value: name }, SCORES[name] ?? name)));
     byId("score").value = info.default_score;
     byId("score-field").hidden = info.scores.length < 2;
-    setKind(info.index.kind);
+    setService(info);
     byId("filters").classList.toggle("of-structures", info.index.kind === "structures");
     byId("filter-formulas-label").textContent = info.index.kind === "structures" ? "Formula" : "Formulas";
     for (const [name, id] of [["adduct", "adducts"], ["instrument_type", "instruments"], ["license", "licenses"]]) {

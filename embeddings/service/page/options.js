@@ -3,7 +3,7 @@
 import { byId } from "./dom.js";
 import { typedNumber } from "./words.js";
 
-const LARGEST_K = 1000;
+let mostHits = 100;
 /** Of no collision, in eV: stands for “no upper end”. */
 const HIGHEST_ENERGY = 100000;
 
@@ -26,9 +26,10 @@ export class FieldError extends Error {
 
 let ofStructures = false;
 
-/** An index of structures has one filter, the formula of the candidates. */
-export function setKind(kind) {
-  ofStructures = kind === "structures";
+/** Learn what the service serves: an index of structures has one filter, the formula of the candidates. */
+export function setService(info) {
+  ofStructures = info.index.kind === "structures";
+  mostHits = info.limits.k;
 }
 
 const text = (id) => byId(id).value.trim();
@@ -54,7 +55,7 @@ export function setMode(value) {
 
 /** The options of a search, as the service names them. */
 export function readOptions() {
-  const k = number("k", "Hits a query", 1, LARGEST_K);
+  const k = number("k", "Hits a query", 1, mostHits);
   const options = { mode: mode(), k: Math.round(k ?? 10) };
   if (options.mode === "identity") {
     const tolerance = number("tolerance", "The precursor's window", 0) ?? 10;

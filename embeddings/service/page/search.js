@@ -1,6 +1,7 @@
 // A search from the query to the answer: at once, or as a batch job where the file is large.
 
 import { call, callJson, pause } from "./api.js";
+import { bytes } from "./words.js";
 
 /** Files larger than this are searched as jobs, whose progress can be told. */
 const AT_ONCE_BYTES = 300000;
@@ -43,7 +44,8 @@ export async function search(query, options, { signal, onProgress, onWait }) {
 
 async function job(query, options, { signal, onProgress, onWait }) {
   onProgress({ words: `Sending ${query.name}…` });
-  const begun = await callJson("api/jobs", { method: "POST", form: formOf(query.file, options), signal, onWait });
+  const onSent = (done, total) => onProgress({ words: `Sending ${query.name}: ${bytes(done)} of ${bytes(total)}`, done, total });
+  const begun = await callJson("api/jobs", { method: "POST", form: formOf(query.file, options), signal, onWait, onSent });
   const path = `api/jobs/${encodeURIComponent(begun.id)}`;
   try {
     let state = begun;
