@@ -12,7 +12,6 @@ an index is not: the system keeps as much of it as there is room for).
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import statistics
 import subprocess
@@ -23,14 +22,13 @@ from pathlib import Path
 
 import numpy as np
 from index_kinds import PeakMemory
-from jittered import Copies, Source, add_source_options, machine, source_of
-from search_speed import CopiesModel, embedded, further_copies, milliseconds
+from jittered import Copies, CopiesModel, Source, add_source_options, further_copies, machine, source_of
+from search_speed import embedded, milliseconds
 
 from ionbed.embeddings.hits import EmbeddedQueries
 from ionbed.embeddings.index import Index
-from ionbed.spectra.store import spectra_from_table
+from ionbed.embeddings.index import build as build_index
 
-BLOCK = 1 << 14
 K = 10
 PRECURSOR_PPM = 10.0
 
@@ -80,13 +78,12 @@ def build(source: Source, num_spectra: int, work: Path, num_queries: int) -> dic
     """Build an index and keep it, with queries."""
     library, left_out = source.held_out()
     copies = Copies.of(library, num_spectra)
-    blocks = (copies.table(begin, min(begin + BLOCK, num_spectra)) for begin in range(0, num_spectra, BLOCK))
-    spectra = itertools.chain.from_iterable(map(spectra_from_table, blocks))
+    model = CopiesModel(copies)
+    copies.write_store(work / "store")
     with PeakMemory() as peak:
         start = time.perf_counter()
-        index = Index.build(CopiesModel(copies), spectra)
+        index = build_index(work / "store", work / "index", model)
         build_s = time.perf_counter() - start
-    index.save(work / "index")
     for name, queries in (("left-out", left_out), ("further", further_copies(library, num_queries))):
         some = np.sort(np.random.default_rng(1).permutation(len(queries.table))[:num_queries])
         queries = embedded(index, queries.take(some))

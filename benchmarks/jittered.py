@@ -6,6 +6,7 @@ import argparse
 import os
 import platform
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +15,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ionbed.artifacts import sha256_of_file, write_manifest
 from ionbed.embeddings.recall import molecules_of
 from ionbed.encoder.loading import load_model
 from ionbed.encoder.modeling_ionbed import IonbedModel
 from ionbed.spectra.columns import SpectrumColumns
-from ionbed.spectra.store import SCHEMA, Store
+from ionbed.spectra.spectrum import Spectrum
+from ionbed.spectra.store import SCHEMA, Store, write_shard
 
 VECTOR_JITTER = 0.217
 """Length of the noise that is added to a unit vector: two copies then have a cosine of 0.955, the median of two spectra
@@ -30,6 +33,7 @@ NUM_MADE_UP = 5000
 PEAKS_MADE_UP = 20
 HELD_OUT_SHARE = 0.06
 SEED = 0
+ROWS_PER_SHARD = 50_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +114,17 @@ class Copies:
         vectors = vectors + VECTOR_JITTER / np.sqrt(vectors.shape[1]) * rng.standard_normal(vectors.shape, np.float32)
         return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
+    def write_store(self, folder: Path) -> None:
+        """Write the copies as a prepared store, in precursor order."""
+        folder.mkdir(parents=True)
+        shards = []
+        for begin in range(0, len(self.rows), ROWS_PER_SHARD):
+            table = self.table(begin, min(begin + ROWS_PER_SHARD, len(self.rows)))
+            name = f"spectra-{len(shards):05}.parquet"
+            write_shard(table, folder / name)
+            shards.append({"file": name, "spectra": len(table), "sha256": sha256_of_file(folder / name)})
+        write_manifest(folder, {"command": "prepare", "counts": {"kept": len(self.rows)}, "shards": shards})
+
     def table(self, begin: int, end: int) -> pa.Table:
         """Return the rows ``begin:end`` as the store has them, with jittered peaks and unique ids."""
         rng = np.random.default_rng([SEED, begin])
@@ -128,6 +143,34 @@ class Copies:
             "intensity": pa.ListArray.from_arrays(offsets, pa.array(intensity, pa.float32())),
         }
         return pa.table([changed.get(name, table[name]) for name in SCHEMA.names], schema=SCHEMA)
+
+
+class CopiesModel:
+    """Gives copies the embeddings that they were made with; in all else the model of their source."""
+
+    def __init__(self, copies: Copies) -> None:
+        self._copies, self._model = copies, copies.source.model
+
+    def embed(self, spectra: Iterable[Spectrum] | SpectrumColumns, *, progress: bool = False) -> np.ndarray:
+        """Return one vector per spectrum, by its precursor, which no two copies share."""
+        columns = spectra if isinstance(spectra, SpectrumColumns) else SpectrumColumns.from_spectra(list(spectra))
+        return self._copies.vectors(np.searchsorted(self._copies.precursor_mz, columns.precursor_mz))
+
+    def model_hash(self) -> str:
+        """Return the model's hash."""
+        return self._model.model_hash()
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str]) -> object:
+        """Write the model."""
+        return self._model.save_pretrained(save_directory)
+
+
+def further_copies(library: Source, num_queries: int) -> Source:
+    """Return copies of some spectra that are in no library."""
+    rows = np.sort(np.random.default_rng(3).choice(len(library.table), min(num_queries, len(library.table)), False))
+    copies = Copies.of(library.take(rows), len(rows))
+    vectors = copies.vectors(np.arange(len(rows)))
+    return Source(copies.table(0, len(rows)), vectors, library.model, library.description)
 
 
 def add_source_options(parser: argparse.ArgumentParser) -> None:
