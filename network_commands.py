@@ -59,7 +59,7 @@ def network(
     ] = None,
     k: Annotated[int, typer.Option("--k", min=1, help="Neighbours of a spectrum, at most.")] = 10,
     min_score: Annotated[
-        float | None, typer.Option(min=-1, max=1, help="Least score of an edge.", show_default="0.7; fused: 0.4")
+        float | None, typer.Option(min=-1, max=1, help="Least score of an edge.", show_default="0.8; fused: 0.3")
     ] = None,
     max_component: Annotated[
         int, typer.Option(min=0, help="Spectra of a component, at most: its weakest edges are dropped. 0: no cap.")

@@ -28,8 +28,8 @@ from .library_hits import library_hits
 from .mass_differences import likely_differences, mass_differences
 from .mutual_neighbours import Pairs, listed_pairs, mutual, nearest_pairs
 
-MIN_SCORES: Mapping[ScoreName, float] = {"cosine": 0.7, "fused": 0.4}
-"""Least score of an edge where nobody says otherwise; a fused score is an expected Tanimoto similarity."""
+MIN_SCORES: Mapping[ScoreName, float] = {"cosine": 0.8, "fused": 0.3}
+"""Least score of an edge where nobody says otherwise, for the model that ships with the package (docs/networks.md)."""
 
 FUSED_DEPTH = 10
 """For a fused score so many times as many neighbours by cosine are looked at as are asked for."""

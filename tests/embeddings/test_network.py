@@ -93,7 +93,7 @@ def test_edges_say_their_score_and_precursor_difference(index):
     found = edges_by_id(made)
     assert found
     for (a, b), score in found.items():
-        assert score == pytest.approx(float(vectors[a] @ vectors[b]), abs=1e-6) and score >= np.float32(0.7)
+        assert score == pytest.approx(float(vectors[a] @ vectors[b]), abs=1e-6) and score >= np.float32(0.8)
         assert mz[a] <= mz[b]
     differences = [mz[b] - mz[a] for a, b in found]
     assert made.edges["precursor_difference"].to_pylist() == pytest.approx(differences, abs=1e-6)
@@ -276,4 +276,4 @@ def test_the_command(tmp_path, families, capsys):
     assert nx.read_graphml(out).graph["k"] == 3
     assert cli.main(["network", str(path), "--out", str(tmp_path / "net.json"), "--model", str(model)]) == 2
     assert "its ending tells no format" in capsys.readouterr().err
-    assert network_module.MIN_SCORES["cosine"] == 0.7
+    assert network_module.MIN_SCORES["cosine"] == 0.8
