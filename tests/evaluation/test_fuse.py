@@ -14,7 +14,6 @@ import torch
 from ionbed.cli import main
 from ionbed.configs.loading import load_config
 from ionbed.embeddings.consensus import Consensus, Structures
-from ionbed.embeddings.fused_search import FusedSearch
 from ionbed.embeddings.fusion import EMBEDDING_COSINE, WINDOW_TERMS, FusedScore, Fusion, fusion_of
 from ionbed.embeddings.index import Index
 from ionbed.encoder.configuration_ionbed import IonbedConfig
@@ -124,7 +123,7 @@ def test_a_copy_of_the_query_is_first(made: SimpleNamespace, precursor_ppm: floa
     model = load_model(made.folder / "fused")
     library = list(Store(made.store))
     hits = Index.build(model, library).search(library, k=1, precursor_ppm=precursor_ppm, score="fused")
-    found = [library_id for (library_id,) in hits.library["spectrum_id"].to_numpy()[hits.rows]]
+    found = [hit.metadata["spectrum_id"] for (hit,) in hits]
     assert found == [spectrum.spectrum_id for spectrum in library]
 
 
@@ -277,15 +276,15 @@ def test_the_rows_score_as_a_search_does(made: SimpleNamespace) -> None:
     )
     scores, of_lookups = row.scores(queries, library), alone.scores(queries, library)
     assert scores.shape == of_lookups.shape == (20, len(library))
-    vectors = model.embed(data.columns)
-    structures = Structures(data.molecule[library], lambda of: molecules.fingerprint[of])
-    columns, polarity = data.columns.take(library), data.columns.polarity[library]
-    search = FusedSearch(made.fusion, columns, vectors[library], polarity, structures)
-    start, stop = np.zeros(20, np.int64), np.full(20, len(library))
-    found = search.in_windows(data.columns.take(queries), vectors[queries], start, stop, len(library))
+    by_id = {spectrum.spectrum_id: spectrum for spectrum in Store(made.store)}
+    index = Index.build(model, [by_id[name] for name in data.spectrum_id[library]])
+    asked = [by_id[name] for name in data.spectrum_id[queries]]
+    found = index.search(asked, k=len(library), precursor_da=1e5, score="fused")  # a window that holds everything
+    place = {name: number for number, name in enumerate(data.spectrum_id[library])}
+    columns = np.array([place[name] for name in index.metadata["spectrum_id"].to_pylist()])
     first, second = np.repeat(queries, len(library)), np.tile(library, 20)
     expected = np.empty_like(scores)
-    np.put_along_axis(expected, found.rows, found.scores, axis=1)
+    np.put_along_axis(expected, columns[found.rows], found.scores, axis=1)
     np.testing.assert_allclose(row.pair_scores(first, second).reshape(scores.shape), expected, atol=1e-5)
     assert np.abs(alone.pair_scores(first, second) - row.pair_scores(first, second)).max() > 1e-3
     np.testing.assert_array_equal(np.isnan(scores), False)  # fewer than are scored in an open search
