@@ -1,4 +1,4 @@
-"""The page in a browser, over a service that runs: from a query to a hit, its mirror plot, a file and a link."""
+"""The page in a browser, over a service that runs: from a query to its hits, to a file and to a link."""
 
 from __future__ import annotations
 
@@ -6,75 +6,25 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
-from .server import ENERGIES, EVIL_NAME, KEY, library
-
-LIBRARY = library()
-PER_MOLECULE_AND_ADDUCT = len(ENERGIES)
-
-
-def mgf(*titles_and_spectra: tuple[str, Any]) -> str:
-    return "\n".join(
-        f"BEGIN IONS\nTITLE={title}\nPEPMASS={spectrum.precursor_mz}\nCHARGE=1+\n"
-        + "\n".join(f"{m:.5f} {i:.5f}" for m, i in zip(spectrum.mz, spectrum.intensity, strict=True))
-        + "\nEND IONS\n"
-        for title, spectrum in titles_and_spectra
-    )
-
-
-def peaks_of(spectrum: Any) -> str:
-    return "\n".join(f"{m:.5f} {i:.5f}" for m, i in zip(spectrum.mz, spectrum.intensity, strict=True))
-
-
-NO_CANDIDATE = "BEGIN IONS\nTITLE=far away\nPEPMASS=987.6543\nCHARGE=1+\n100.1 5\n200.2 10\nEND IONS\n"
-NO_PRECURSOR = "BEGIN IONS\nTITLE=without precursor\n100.1 5\n200.2 10\nEND IONS\n"
-
-
-def caffeine(adduct: str = "[M+H]+", energy: float = 20.0) -> Any:
-    return next(s for s in LIBRARY if (s.name, s.adduct, s.collision_energy) == ("caffeine", adduct, energy))
-
-
-def paste(page: Any, spectrum: Any) -> None:
-    page.get_by_label("Peaks, or the text of an MGF or MSP file").fill(peaks_of(spectrum))
-    page.get_by_label("Precursor m/z").fill(f"{spectrum.precursor_mz:.5f}")
-
-
-def search(page: Any) -> None:
-    page.get_by_role("button", name="Search", exact=True).click()
-    page.wait_for_selector("#answer:not([hidden])")
-    page.wait_for_selector("#progress-card", state="hidden")
-
-
-def open_hit(page: Any, rank: int = 1) -> None:
-    page.locator(f"button[data-rank='{rank}']").click()
-    page.wait_for_selector("#hit svg.mirror")
-
-
-def hit_names(page: Any) -> list[str]:
-    return page.locator(".hit-list .row-opener").all_inner_texts()
-
-
-def drop(page: Any, name: str, text: str) -> None:
-    transfer = page.evaluate_handle(
-        "([name, text]) => { const it = new DataTransfer(); it.items.add(new File([text], name)); return it; }",
-        [name, text],
-    )
-    for kind in ("dragenter", "dragover", "drop"):
-        page.dispatch_event("body", kind, {"dataTransfer": transfer})
-
-
-def upload(page: Any, name: str, content: bytes) -> None:
-    page.locator("#file").set_input_files({"name": name, "mimeType": "text/plain", "buffer": content})
-
-
-def downloaded(page: Any, click: Callable[[], None]) -> tuple[str, str]:
-    with page.expect_download() as waiting:
-        click()
-    return waiting.value.suggested_filename, Path(waiting.value.path()).read_text()
+from .server import EVIL_NAME
+from .visiting import (
+    LIBRARY,
+    NO_CANDIDATE,
+    NO_PRECURSOR,
+    PER_MOLECULE_AND_ADDUCT,
+    caffeine,
+    downloaded,
+    drop,
+    hit_names,
+    mgf,
+    open_hit,
+    paste,
+    peaks_of,
+    search,
+    upload,
+)
 
 
 def test_an_example_is_one_click_away_and_its_hit_has_a_plot_and_a_structure(visit):
@@ -127,66 +77,6 @@ def test_pasted_text_of_a_file_is_read_by_the_service(visit):
     assert "2 spectra" in page.locator("#peaks-told").inner_text()
     search(page)
     assert page.locator(".queries tbody tr").count() == 2
-
-
-def ticks(page: Any) -> list[str]:
-    return page.locator(".mirror .tick[text-anchor='middle']").all_text_contents()
-
-
-def test_the_plot_zooms_by_drag_wheel_and_keys_and_is_saved_as_svg(visit):
-    page = visit().page
-    paste(page, caffeine())
-    search(page)
-    open_hit(page, 2)
-    plot = page.locator(".mirror")
-    plot.scroll_into_view_if_needed()
-    whole = ticks(page)
-    box = plot.bounding_box()
-    middle = box["y"] + box["height"] / 3
-    page.mouse.move(box["x"] + box["width"] * 0.5, middle)
-    page.mouse.down()
-    page.mouse.move(box["x"] + box["width"] * 0.6, middle, steps=4)
-    assert page.locator(".mirror .brush").count() == 1
-    page.mouse.up()
-    dragged = ticks(page)
-    assert float(dragged[-1]) - float(dragged[0]) < (float(whole[-1]) - float(whole[0])) / 4
-    page.get_by_role("button", name="Show all").click()
-    assert ticks(page) == whole
-    page.mouse.move(box["x"] + box["width"] * 0.5, middle)
-    page.mouse.wheel(0, -600)
-    page.wait_for_timeout(50)
-    assert ticks(page) != whole
-    page.locator(".mirror-frame").focus()
-    page.keyboard.press("0")
-    assert ticks(page) == whole
-    page.keyboard.press("+")
-    zoomed = ticks(page)
-    page.keyboard.press("ArrowRight")
-    assert whole != zoomed != ticks(page)
-    page.keyboard.press("0")
-    page.keyboard.press("ArrowUp")
-    assert re.match(r"(query|library) m/z \d+\.\d{4}, ", page.locator(".tip").inner_text())
-    assert page.locator("#status").inner_text() == page.locator(".tip").inner_text()
-
-    name, text = downloaded(page, page.get_by_role("button", name="Download the plot as SVG").click)
-    drawing = ElementTree.fromstring(text)
-    assert name == "caffeine-mirror.svg" and drawing.tag == "{http://www.w3.org/2000/svg}svg"
-    assert "#0072b2" in text and 'class="' not in text
-
-
-def test_analogues_show_matched_neutral_losses(visit):
-    page = visit().page
-    paste(page, caffeine())
-    page.get_by_text("Any precursor").click()
-    assert page.get_by_label("Precursor within").is_hidden()
-    page.get_by_label("Hits a query").fill("40")
-    search(page)
-    rank = hit_names(page).index("theobromine") + 1
-    open_hit(page, rank)
-    losses = page.locator(".mirror path.end.loss").count()
-    assert losses >= 8 and losses % 2 == 0
-    page.get_by_text("Matched peaks as a table").click()
-    assert page.locator(".peak-table").get_by_text("neutral loss").count() == losses // 2
 
 
 def test_hits_are_filtered_by_adduct_and_by_score(visit):
@@ -283,57 +173,6 @@ def test_the_keyboard_alone_is_enough(visit):
     assert page.evaluate("document.activeElement.dataset.rank") == str(PER_MOLECULE_AND_ADDUCT - 1)
 
 
-def test_a_file_that_holds_no_spectra_is_told_by_name_of_what_is_wrong(visit):
-    visited = visit()
-    visited.allowed.append("422")  # the browser logs answers that are no success
-    page = visited.page
-    upload(page, "mine.mgf", b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 8)
-    page.get_by_role("button", name="Search", exact=True).click()
-    alert = page.get_by_role("alert")
-    page.wait_for_selector("#alert .callout.error")
-    assert "mine.mgf cannot be searched" in alert.inner_text()
-    assert "traceback" not in alert.inner_text().lower() and "/tmp" not in alert.inner_text()
-    assert page.locator("#progress-card").is_hidden() and page.locator("#answer").is_hidden()
-
-
-WRONG_FORMS = (
-    ("", "", "Paste peaks, choose a file, or take the example"),
-    ("100 1\nno peak 7", "200", "line 2"),
-    ("100 1", "", "needs the precursor"),
-    ("100 1", "many", "is no number"),
-    ("100 0", "200", "no peak with an intensity above 0"),
-)
-
-
-def test_what_is_missing_or_wrong_in_the_form_is_told_beside_it(visit):
-    page = visit().page
-    for peaks, precursor, told in WRONG_FORMS:
-        page.locator("#peaks").fill(peaks)
-        page.get_by_label("Precursor m/z").fill(precursor)
-        page.get_by_role("button", name="Search", exact=True).click()
-        assert told in page.locator(".field-error:visible").inner_text()
-        assert page.evaluate("document.activeElement.getAttribute('aria-invalid')") == "true"
-    upload(page, "large.mgf", b"#" * (1 << 20) + b"\n")
-    page.get_by_role("button", name="Search", exact=True).click()
-    assert "this service takes up to 1.0 MB" in page.locator("#peaks-error").inner_text()  # and the file is not sent
-    assert page.locator("#answer").is_hidden()
-
-
-def test_names_from_files_are_text_and_nothing_else(visit):
-    page = visit().page
-    isomer = next(s for s in LIBRARY if s.name == EVIL_NAME)
-    upload(page, "<b>mine</b>.mgf", mgf((EVIL_NAME, isomer), ("second", isomer)).encode())
-    assert page.locator("#file-name").inner_text() == "<b>mine</b>.mgf"
-    search(page)
-    assert EVIL_NAME in hit_names(page)
-    assert page.locator("#query-head h3").inner_text() == EVIL_NAME
-    open_hit(page, hit_names(page).index(EVIL_NAME) + 1)
-    page.wait_for_selector(".structure img")
-    assert EVIL_NAME in page.locator("#hit-heading").inner_text()
-    assert page.locator("#results script, #results img[onerror], #results b").count() == 0
-    assert page.title() == "ionbed · search"
-
-
 def test_nothing_is_wider_than_a_narrow_screen(visit):
     page = visit(width=420, height=800).page
 
@@ -357,55 +196,6 @@ def test_nothing_is_wider_than_a_narrow_screen(visit):
         assert (sum(map(int, re.findall(r"\d+", ground))) > 600) == (scheme == "light")
 
 
-def test_a_busy_service_is_asked_again(visit):
-    visited = visit()
-    visited.allowed.append("429")
-    page = visited.page
-    refused = []
-
-    def refuse_once(route: Any) -> None:
-        if refused:
-            route.continue_()
-        else:
-            refused.append(route.request.url)
-            route.fulfill(status=429, headers={"Retry-After": "1"}, json={"error": "too many requests"})
-
-    page.route("**/api/search/peaks", refuse_once)
-    paste(page, caffeine())
-    page.get_by_role("button", name="Search", exact=True).click()
-    page.get_by_text("The service is busy; trying again in 1 s.").first.wait_for(state="attached")
-    page.wait_for_selector(".hit-list")
-    assert len(refused) == 1
-
-
-def test_a_large_file_is_a_job_whose_progress_is_told(visit):
-    visited = visit()
-    page = visited.page
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.method + " " + request.url.split("/api/")[-1]))
-    spectra = [(f"spectrum {n}", LIBRARY[n % len(LIBRARY)]) for n in range(130)]
-    text = mgf(*spectra) + "# " + "filler " * 50_000 + "\n"
-    page.evaluate(
-        """() => { window.told = []; new MutationObserver(() => window.told.push(
-            document.getElementById("progress-words").textContent)).observe(document.getElementById("progress-words"),
-            { childList: true, characterData: true, subtree: true }); }"""
-    )
-    upload(page, "large.mgf", text.encode())
-    search(page)
-    assert any(re.fullmatch(r"Sending large.mgf: [\d.]+ kB of \d{3}.\d kB", words) for words in page.evaluate("told"))
-    assert page.locator("#answer-told").inner_text().startswith("130 queries · 130 with hits")
-    assert page.locator(".queries tbody tr").count() == 100
-    page.get_by_role("button", name="Show 30 more of 130").click()
-    assert page.locator(".queries tbody tr").count() == 130
-    assert "POST jobs" in asked and any(re.fullmatch(r"GET jobs/[\w-]+", one) for one in asked)
-    assert not any(one.startswith("POST search") for one in asked)
-    name, table = downloaded(page, page.get_by_role("button", name="TSV").click)
-    assert (
-        name == "hits.tsv"
-        and sum(line.startswith("spectrum 129\t") for line in table.splitlines()) == 2 * PER_MOLECULE_AND_ADDUCT
-    )
-
-
 def test_an_index_of_structures_has_hits_without_library_spectra(visit):
     page = visit("structures").page
     assert "6 structures" in page.locator("#index-line").inner_text()
@@ -416,53 +206,6 @@ def test_an_index_of_structures_has_hits_without_library_spectra(visit):
     open_hit(page)
     assert "no library spectrum to compare with" in page.locator("#hit").inner_text()
     page.wait_for_selector(".structure img")
-
-
-def test_a_service_with_a_key_asks_for_it(visit):
-    visited = visit("key")
-    visited.allowed.append("401")
-    page = visited.page
-    field = page.get_by_label("This service asks for a key")
-    assert field.is_visible()
-    field.fill(KEY)
-    field.press("Tab")
-    page.get_by_role("button", name="Search an example").click()
-    page.wait_for_selector(".hit-list")
-    open_hit(page)
-    page.wait_for_selector(".structure img")
-
-
-def test_a_job_can_be_watched_and_cancelled(visit):
-    page = visit().page
-    asked: list[str] = []
-    state = {"id": "one", "state": "running", "queries": 400, "done": 100, "error": None, "seconds": 1.0}
-
-    def answer(route: Any) -> None:
-        asked.append(route.request.method)
-        route.fulfill(status=204) if route.request.method == "DELETE" else route.fulfill(json=state)
-
-    page.route(re.compile(r"/api/jobs"), answer)
-    upload(page, "large.mgf", mgf(("one", caffeine())).encode() + b"#" * 400_000)
-    page.get_by_role("button", name="Search", exact=True).click()
-    page.get_by_text("100 of 400 spectra searched").wait_for()
-    assert page.get_by_role("progressbar").evaluate("bar => bar.value / bar.max") == 0.25
-    page.keyboard.press("Escape")
-    page.wait_for_selector("#progress-card", state="hidden")
-    assert page.locator("#status").inner_text() == "The search was cancelled."
-    page.wait_for_timeout(50)
-    assert asked[0] == "POST" and asked[-1] == "DELETE"
-
-
-def test_a_job_with_more_queries_than_a_page_shows_is_there_to_be_downloaded(visit):
-    page = visit().page
-    state = {"id": "one", "state": "done", "queries": 40_000, "done": 40_000, "error": None, "seconds": 1.0}
-    page.route(re.compile(r"/api/jobs/one/hits"), lambda route: route.fulfill(body="query_id\n"))
-    page.route(re.compile(r"/api/jobs(/one)?$"), lambda route: route.fulfill(json=state))
-    upload(page, "large.mgf", b"#" * 400_000)
-    search(page)
-    assert "40,000 queries" in page.locator("#answer-told").inner_text()
-    assert "Download them" in page.locator("#query-head").inner_text()
-    assert downloaded(page, page.get_by_role("button", name="TSV").click) == ("hits.tsv", "query_id\n")
 
 
 def test_both_structures_are_shown_where_the_query_states_one_and_nothing_overlaps(visit):
@@ -503,29 +246,6 @@ def test_probability_confidence_and_warnings_are_told_in_words(visit):
     assert "93%" in page.locator("#hit .summary").inner_text()
 
 
-def test_two_fingers_zoom_the_plot(visit):
-    page = visit(has_touch=True).page
-    paste(page, caffeine())
-    search(page)
-    open_hit(page)
-    page.locator(".mirror").scroll_into_view_if_needed()
-    whole = ticks(page)
-    box = page.locator(".mirror").bounding_box()
-    middle, height = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    touch = page.context.new_cdp_session(page)
-
-    def fingers(kind: str, *apart: float) -> None:
-        points = [{"x": middle + side * far, "y": height, "id": n} for far in apart for n, side in enumerate((-1, 1))]
-        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
-
-    fingers("touchStart", 40)
-    for far in (60, 90, 120):
-        fingers("touchMove", far)
-    fingers("touchEnd")
-    zoomed = ticks(page)
-    assert float(zoomed[-1]) - float(zoomed[0]) < (float(whole[-1]) - float(whole[0])) / 2
-
-
 def test_candidates_of_an_index_of_structures_are_chosen_by_formula(visit):
     page = visit("structures").page
     paste(page, caffeine())
@@ -535,21 +255,3 @@ def test_candidates_of_an_index_of_structures_are_chosen_by_formula(visit):
     page.get_by_label("Formula", exact=True).fill("C7H8N4O2")
     search(page)
     assert set(hit_names(page)) == {"theobromine", "theophylline"}
-
-
-def test_a_service_that_is_gone_is_told_and_asked_again_at_will(visit):
-    visited = visit()
-    visited.allowed.append("ERR_CONNECTION_REFUSED")
-    page = visited.page
-    page.route("**/api/search/peaks", lambda route: route.abort("connectionrefused"))
-    paste(page, caffeine())
-    page.get_by_label("Hits a query").fill("51")
-    page.get_by_role("button", name="Search", exact=True).click()
-    assert "from 1 to 50" in page.locator("#options-error").inner_text()  # as many as this service gives
-    page.get_by_label("Hits a query").fill("50")
-    page.get_by_role("button", name="Search", exact=True).click()
-    page.get_by_text("The service cannot be reached").wait_for()
-    page.unroute("**/api/search/peaks")
-    page.get_by_role("button", name="Try again").click()
-    page.wait_for_selector(".hit-list")
-    assert page.locator("#alert").inner_text() == ""
