@@ -116,12 +116,18 @@ class LibrarySearch:
     def _merged(self, parts: list[Nearest], k: int) -> Nearest:
         """Return the best of several segments; equals by their order in one segment, which the rows do not follow."""
         rows = np.concatenate([part.rows for part in parts], axis=1)
-        ordered = self._library.in_order(np.unique(rows[rows >= 0]))
-        place = np.empty(self._library.num_rows, np.int64)
-        place[ordered] = np.arange(len(ordered))
-        best = merged([Nearest(np.where(part.rows < 0, -1, place[part.rows]), part.scores) for part in parts], k)
-        if not len(ordered):
-            return best
+        found = np.unique(rows[rows >= 0])
+        if not len(found):
+            return Nearest.empty(len(rows), k)
+        ordered = self._library.in_order(found)
+        place = np.empty(len(found), np.int64)
+        place[np.searchsorted(found, ordered)] = np.arange(len(ordered))
+
+        def placed(part: Nearest) -> Nearest:
+            of_rows = place[np.searchsorted(found, part.rows.clip(found[0]))]
+            return Nearest(np.where(part.rows < 0, -1, of_rows), part.scores)
+
+        best = merged([placed(part) for part in parts], k)
         return Nearest(np.where(best.rows < 0, -1, ordered[best.rows]), best.scores)
 
 
