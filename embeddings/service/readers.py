@@ -171,7 +171,8 @@ class Readers:
         try:
             async with asyncio.timeout(_START_SECONDS):
                 if await process.stdout.readline() != b"ready\n":
-                    raise RuntimeError("a process that reads files cannot be started")
+                    logger.error("a process that reads files cannot be started")
+                    raise RequestError(503, "files cannot be read now; try again later", retry_after=10)
         except BaseException:
             self._kill(process)
             raise

@@ -11,9 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ...errors import InputError
-from ..index import Index
 from ..kinds import open_index
-from ..structure_index import StructureIndex
 from ..milvus_index import MilvusIndex
 from .settings import ServiceLimits, ServiceSettings
 from .usi import GNPS_RESOLVER
@@ -57,6 +55,7 @@ def run(
     import uvicorn
 
     from .app import create_app
+    from .searching import warm_up
 
     settings = ServiceSettings(
         limits=limits or ServiceLimits(),
@@ -64,8 +63,6 @@ def run(
         usi_resolver=GNPS_RESOLVER if usi == "gnps" else usi,
     )
     opened = open_index(index)
-    if not isinstance(opened, Index | StructureIndex):
-        raise InputError(f"{index}: has its vectors in Milvus, which is not served; serve an index in a folder")
     if isinstance(opened, MilvusIndex):
         raise InputError(f"{index}: has its vectors in Milvus, which is not served yet; search it with 'ionbed search'")
     logging.getLogger("ionbed.access").setLevel(logging.NOTSET if access_log else logging.WARNING)
@@ -77,12 +74,17 @@ def run(
         # What is being answered is finished, for as long as a request may take; no longer.
         timeout_graceful_shutdown=int(settings.limits.seconds) + 1,
     )
-    with _listening(host, port) as listener, _ended_by_signals():
+    with _listening(host, port) as listener:
         where = f"[{host}]" if ":" in host else host
         logger.info("http://%s:%d  %s: %s rows", where, listener.getsockname()[1], index, f"{len(opened):,}")
         if settings.api_key is None and host not in OWN_ADDRESSES:
             logger.warning("anybody who reaches %s may search; --api-key-file asks for a key", host)
-        uvicorn.Server(config).run(sockets=[listener])
+        warm_up(opened)  # what is wrong with its model is told here, in one line
+        server = uvicorn.Server(config)
+        with _ended_by_signals():
+            server.run(sockets=[listener])
+    if not server.started:
+        raise RuntimeError("the service could not be started; the lines above say why")
     logger.info("%s: no longer served", index)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,6 +20,7 @@ import pytest
 
 from ionbed import cli
 from ionbed.embeddings.index import Index
+from ionbed.embeddings.milvus_index import MilvusIndex
 
 from .conftest import as_peaks, mgf
 
@@ -43,7 +45,7 @@ def served(folder: Path, temporary: Path, *words: str, **environment: str) -> It
 
 
 def wait_until_ready(port: int) -> None:
-    for _ in range(600):
+    for _ in range(2000):
         try:
             if httpx.get(f"http://127.0.0.1:{port}/health/ready", timeout=5).status_code == 200:
                 return
@@ -64,11 +66,11 @@ def test_it_serves_and_finishes_what_runs(folder, tmp_path):
         hits = httpx.post(f"{url}/api/search/peaks", content=body, headers={"Content-Type": "application/json"}).json()
         assert hits["queries"][0]["hits"][0]["library_id"] == spectrum.spectrum_id
         data = mgf(("a", spectrum.precursor_mz, as_peaks(spectrum)))
-        answer = httpx.post(f"{url}/api/search", files={"file": ("a.mgf", data)}, timeout=20)
+        answer = httpx.post(f"{url}/api/search", files={"file": ("a.mgf", data)}, timeout=60)
         assert answer.json()["queries"][0]["hits"][0]["library_id"] == spectrum.spectrum_id
 
         # A body larger than is taken is refused while it comes: not a tenth of it can be sent.
-        with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
             head = "POST /api/search HTTP/1.1\r\nHost: a\r\nContent-Type: multipart/form-data; boundary=b\r\n"
             client.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode())
             part = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
@@ -80,12 +82,12 @@ def test_it_serves_and_finishes_what_runs(folder, tmp_path):
             except (BrokenPipeError, ConnectionResetError):
                 pass
             assert sent < 20 << 20, "the service reads on and on"
-        with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
             client.sendall(f"{head}Content-Length: 5000000\r\n\r\n".encode())
             assert client.recv(100).startswith(b"HTTP/1.1 413 ")
 
         # The signal comes while a request is half sent; it is answered, and then the process ends.
-        with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
             head = "POST /api/search/peaks HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
             client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[:50])
             time.sleep(0.3)
@@ -99,7 +101,7 @@ def test_it_serves_and_finishes_what_runs(folder, tmp_path):
                 answer += part
         assert answer.startswith(b"HTTP/1.1 200 ")
         assert spectrum.spectrum_id.encode() in answer
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
         log = process.stderr.read()
     assert "POST /api/search/peaks 200" in log
     assert "no longer served" in log
@@ -114,7 +116,7 @@ def test_it_ends_at_once_by_ctrl_c_and_takes_its_key_from_the_environment(folder
         assert httpx.get(url).status_code == 401
         assert httpx.get(url, headers={"X-API-Key": KEY}).status_code == 200
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
         assert "GET" not in process.stderr.read()
 
 
@@ -138,8 +140,19 @@ def test_words_that_are_wrong(folder, capsys, words, message):
     assert message in line
 
 
+def test_a_model_that_is_damaged_is_told_in_one_line(folder, capsys, tmp_path):
+    copy = tmp_path / "library"
+    shutil.copytree(folder, copy)
+    for weights in copy.rglob("*.safetensors"):
+        weights.write_bytes(weights.read_bytes()[:100])
+    assert cli.main(["-q", "serve", str(copy), "--port", "0"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("ionbed: ")
+
+
 def test_an_index_in_milvus_is_refused(folder, capsys, monkeypatch):
-    monkeypatch.setattr("ionbed.embeddings.service.serving.open_index", lambda path: object())
+    in_milvus = object.__new__(MilvusIndex)
+    monkeypatch.setattr("ionbed.embeddings.service.serving.open_index", lambda path: in_milvus)
     assert cli.main(["serve", str(folder)]) == 2
     assert "vectors in Milvus, which is not served" in capsys.readouterr().err
 
