@@ -188,13 +188,13 @@ def search(
         raise typer.BadParameter("--open and --formula exclude each other where structures are searched")
     filters = Filters.from_words(
         polarity=polarity, adducts=adduct or (), instrument_types=instrument or (), energy=energy,
-        formulas=() if of_structures else formulas, licenses=license or (),
+        formulas=() if of_structures else [text for text in formulas if text != "query"], licenses=license or (),
     )  # fmt: skip
     options: dict[str, Any] = {
         "k": top_k,
         "precursor_ppm": None if open_search else precursor_ppm,
         "precursor_da": precursor_da,
-        "formula": formulas[0] if of_structures and formulas else None,
+        "formula": formulas[0] if of_structures and formulas else "query" if "query" in formulas else None,
         "score": score,
         "filters": filters or None,
     }

@@ -368,6 +368,8 @@ def find_results(
         )
     if score == "predicted":
         raise InputError(f"{index.folder}: is an index of spectra, and not of structures; leave --score predicted out")
+    if formula == "query":
+        raise InputError(f"{index.folder}: is an index of spectra; name a formula, or leave --formula out")
     if formula is not None:
         chosen = filters or Filters()
         filters = dataclasses.replace(chosen, formulas=(*chosen.formulas, formula))

@@ -9,7 +9,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..spectra.columns import SpectrumColumns
 from ..spectra.spectrum import Spectrum
+from .annotation import LEVEL_3_STRUCTURE, warnings_of
 from .hit_table import QueryResult, SearchSummary, format_queries, refuse_output, shown, write_hits
 from .queries import Query, queries_of, searched
 from .structure_candidates import check_structure_search
@@ -48,7 +50,7 @@ class StructureHitRow:
     score_name : str
         What the score is; see `ionbed.embeddings.structure_hits.StructureScoreName`.
     probability : float or None
-        That the structure is the query's, by the calibration that the index carries; None where it has none.
+        None: indexes of structures carry no calibration.
     confidence : str
         What the hit may be taken for, in the levels of Schymanski et al. (2014).
     warnings : str
@@ -195,24 +197,36 @@ def _find(
     formula: str | None,
     score: StructureScoreName,
 ) -> Iterator[QueryResult[StructureHitRow]]:
-    def search(spectra: list[Spectrum]) -> Iterator[tuple[list[StructureHit], int, str]]:
+    def search(spectra: list[Spectrum]) -> Iterator[tuple[list[StructureHit], int, str, str]]:
         hits = index.search(spectra, k, precursor_ppm, formula=formula, score=score)
-        return zip(hits, hits.num_candidates.tolist(), hits.notes, strict=True)
+        warnings = warnings_of(SpectrumColumns.from_spectra(spectra), index.model)
+        return zip(hits, hits.num_candidates.tolist(), hits.notes, warnings, strict=True)
 
     for query_id, query, result in searched(queries, total, search):
         if query.spectrum is None or result is None:
             rows = [StructureHitRow(query_id, note=query.note, score_name=score)]
         else:
-            rows = rows_of(query_id, query.spectrum, *result, score)
+            found, num_candidates, note, warnings = result
+            rows = rows_of(query_id, query.spectrum, found, num_candidates, note, score, warnings)
         yield QueryResult(query_id, query.spectrum, rows, query.position)
 
 
 def rows_of(
-    query_id: str, query: Spectrum, found: list[StructureHit], num_candidates: int, note: str, score: str
+    query_id: str,
+    query: Spectrum,
+    found: list[StructureHit],
+    num_candidates: int,
+    note: str,
+    score: str,
+    warnings: str = "",
 ) -> list[StructureHitRow]:
     """Return the lines of one query: of its hits, or of why there is none."""
     if not found:
-        return [StructureHitRow(query_id, query.precursor_mz, candidates=num_candidates, note=note, score_name=score)]
+        return [
+            StructureHitRow(
+                query_id, query.precursor_mz, candidates=num_candidates, note=note, score_name=score, warnings=warnings
+            )
+        ]
     return [
         StructureHitRow(
             query_id,
@@ -224,6 +238,8 @@ def rows_of(
             candidates=num_candidates,
             note=note,
             score_name=score,
+            confidence=LEVEL_3_STRUCTURE,
+            warnings=warnings,
             row=hit.row,
             **{name: hit.metadata[name] for name in _FROM_METADATA},
         )
@@ -239,7 +255,7 @@ def _about(row: StructureHitRow) -> str:
     if row.candidates is None:
         return ""
     number = "1 candidate" if row.candidates == 1 else f"{row.candidates:,} candidates"
-    return number + _BY[row.score_name]
+    return number + _BY[row.score_name] + (f"; {row.warnings}" if row.warnings else "")
 
 
 def _error(ppm: float | None) -> str:

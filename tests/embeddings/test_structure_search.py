@@ -13,6 +13,7 @@ from rich.console import Console
 
 from ionbed import InputError, cli
 from ionbed.embeddings import kinds
+from ionbed.embeddings.filters import Filters
 from ionbed.embeddings.index import Index
 from ionbed.embeddings.structure_candidates import USUAL_ADDUCTS
 from ionbed.embeddings.structure_index import StructureIndex
@@ -106,8 +107,8 @@ def test_a_hit_says_what_it_is(index, queries, tmp_path):
         "note": "",
         "score_name": "cosine",
         "probability": "",
-        "confidence": "",
-        "warnings": "",
+        "confidence": "level 3: tentative candidate (structure database)",
+        "warnings": caffeine["warnings"],
     }
     assert (rows["isomers", "H3"]["name"], rows["isomers", "H4"]["name"]) == ("Nicotinic acid", "")
     assert rows["unknown", "H3"]["note"].startswith("adduct unknown: tried [M+H]+, [M+Na]+")
@@ -134,9 +135,9 @@ def test_hits_to_read(index, queries):
     text = console.export_text()
     for words in (
         "Caffeine",
-        "1 candidate\n",
-        "2 candidates\n",
-        "0 candidates\n",
+        "1 candidate; 2 peaks only\n",
+        "2 candidates;",
+        "0 candidates;",
         "[M+H]+",
         "adduct unknown: tried",
         "no structure within 10 ppm",
@@ -177,7 +178,7 @@ def test_bad_words_are_told_at_once_and_nothing_is_written(index, queries, tmp_p
     assert [path.name for path in tmp_path.iterdir()] == ["queries.mgf"]
 
 
-def test_a_formula_is_no_option_of_an_index_of_spectra(model, library, queries, tmp_path):
+def test_the_formula_of_each_query_is_no_option_of_an_index_of_spectra(model, library, queries, tmp_path):
     spectra = Index.build(model, library)
     for wrong in (
         lambda: kinds.search(spectra, queries, tmp_path / "hits.tsv", formula="query"),
@@ -186,6 +187,12 @@ def test_a_formula_is_no_option_of_an_index_of_spectra(model, library, queries, 
         with pytest.raises(InputError, match="is an index of spectra"):
             wrong()
     assert not (tmp_path / "hits.tsv").exists()
+
+
+def test_filters_of_spectra_are_no_options_of_an_index_of_structures(index, queries, tmp_path):
+    for wrong in ({"precursor_da": 0.5}, {"filters": Filters(polarity=1)}):
+        with pytest.raises(InputError, match="is an index of structures"):
+            kinds.search(index, queries, tmp_path / "hits.tsv", **wrong)
 
 
 def test_the_commands_build_describe_and_search(queries, tmp_path, capsys):
