@@ -161,7 +161,10 @@ class Index(SavedIndex):
                 # A writer has changed it meanwhile, and has removed what it no longer names.
 
     def refresh(self) -> bool:
-        """Take over what other processes have committed since this index was opened; return whether there was any."""
+        """Take over what other processes have committed since this index was opened; return whether there was any.
+
+        Rows may have other numbers afterwards. No other thread may search meanwhile.
+        """
         if read_index_manifest(self._place) == self.manifest:
             return False
         newer = Index.open(self._place, self._model)
@@ -365,6 +368,8 @@ class Index(SavedIndex):
 
     def compact(self) -> None:
         """Make one segment of all, without the rows deleted, which are gone for good; rows are numbered anew.
+
+        Nothing is done where there is one segment without deleted rows.
 
         Raises
         ------

@@ -124,6 +124,8 @@ def compact_rows(folder: Path) -> None:
     """Make one segment of the index in ``folder``; see `ionbed.embeddings.index.Index.compact`."""
     with writing(folder) as writer:
         library = open_library(folder, writer.manifest)
+        if len(library.segments) == 1 and library.live is None:
+            return
         writer.drop_segments()
         with writer.new_segment() as partial:
             entry = write_segment(partial, compacted(library), library.num_live)

@@ -125,7 +125,14 @@ class JoinedVectors:
             first = int(np.searchsorted(self._bounds, start, "right")) - 1
             if 0 <= start < stop <= self._bounds[first + 1] and step > 0:
                 return self._parts[first][start - self._bounds[first] : stop - self._bounds[first] : step]
-        wanted = np.arange(len(self))[rows]
+            wanted = np.arange(start, stop, step)
+        else:
+            wanted = np.asarray(rows)
+            if wanted.dtype == bool:
+                wanted = np.flatnonzero(wanted)
+            if wanted.size and not -len(self) <= wanted.min() <= wanted.max() < len(self):
+                raise IndexError(f"rows must lie between 0 and {len(self) - 1}")
+            wanted = wanted % len(self)
         result = np.empty((*wanted.shape, self.shape[1]), np.float32)
         of_part = np.searchsorted(self._bounds, wanted, "right") - 1
         for number in np.unique(of_part).tolist():

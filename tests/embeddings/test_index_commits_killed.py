@@ -20,7 +20,8 @@ WRITE_AND_DIE = """
 import json, os, shutil, signal, sys
 from pathlib import Path
 
-here, work, moments = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3])
+here, work = sys.argv[1], Path(sys.argv[2])
+moments, appended, deleted = json.loads(sys.argv[3])
 sys.path.insert(0, here)
 import numpy as np
 from conftest import CountSketchModel, random_spectrum
@@ -41,10 +42,9 @@ def write(place, die_at):
     index = Index.open(place, CountSketchModel())
     rng = np.random.default_rng(9)
     done = open(str(place) + ".done", "w")
-    started = events
     for name, change in (
-        ("append", lambda: index.append([random_spectrum(rng, f"new-{n}") for n in range(%d)])),
-        ("delete", lambda: index.delete(%r)),
+        ("append", lambda: index.append([random_spectrum(rng, f"new-{n}") for n in range(appended)])),
+        ("delete", lambda: index.delete(deleted)),
         ("compact", index.compact),
     ):
         change()
@@ -60,11 +60,18 @@ for number, die_at in enumerate(moments):
         finally:
             os._exit(0)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-""" % (APPENDED, DELETED)  # fmt: skip
+"""
 
 
 def write_in_process(work: Path, moments: list[int]) -> list[int]:
-    command = [sys.executable, "-c", WRITE_AND_DIE, str(Path(__file__).parent), str(work), json.dumps(moments)]
+    command = [
+        sys.executable,
+        "-c",
+        WRITE_AND_DIE,
+        str(Path(__file__).parent),
+        str(work),
+        json.dumps([moments, APPENDED, DELETED]),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
     return [int(line) for line in done.stdout.split()]

@@ -98,10 +98,14 @@ def test_vectors_of_several_segments_are_taken_as_from_one_array(folder, model):
     index = Index.open(folder, model)
     whole = np.array(index.vectors)
     assert whole.shape == index.vectors.shape == (80, 16)
-    some = np.array([[79, 0], [59, 60]])
-    for rows in (slice(None), slice(5, 9), slice(58, 63), slice(60, 80, 3), slice(70, 5, -4), some, -1, whole[:, 0] > 0):
+    slices = [slice(None), slice(5, 9), slice(58, 63), slice(60, 80, 3), slice(70, 5, -4), slice(9, 9)]
+    arrays = [np.array([[79, 0], [59, 60]]), np.empty(0, int), whole[:, 0] > 0]
+    for rows in (*slices, *arrays, -1):
         np.testing.assert_array_equal(index.vectors[rows], whole[rows])
     assert not index.vectors[3:5].flags.writeable
+    for rows in (np.array([80]), np.array([0, -81])):
+        with pytest.raises(IndexError):
+            index.vectors[rows]
 
 
 def test_rows_of_several_segments_come_in_the_order_asked(folder, model, library):
