@@ -189,6 +189,7 @@ function peakTable(marks, { query, library }) {
       el("tbody", {}, matched.map(row)))
     : el("p", { class: "muted" }, "No peak of the query matches one of the library spectrum.");
   return el("details", { class: "peak-table" }, el("summary", {}, `Matched peaks as a table (${matched.length})`),
+    el("p", { class: "told" }, "Peaks below 1% of the base peak, and the surviving precursor, are not compared: they match by chance."),
     el("div", { class: "scroll", role: "region", "aria-label": "Matched peaks", tabindex: "0" }, body));
 }
 
