@@ -175,6 +175,11 @@ def test_a_result_does_not_depend_on_what_is_searched_with_it(rows, ann):
         assert alone.scores[0].tolist() == together.scores[i].tolist()
 
 
+def test_queries_are_compared_with_centres_one_by_one():
+    """From this many on FAISS takes a matrix product, whose rounding depends on the queries beside a query."""
+    assert faiss.cvar.distance_compute_blas_threshold > approximate.QUERIES_PER_THREAD
+
+
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.3, 0.8])
 def test_only_rows_that_may_be_hits_are_found(rows, ann, share):
     vectors, polarity = rows
