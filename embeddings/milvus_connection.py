@@ -115,6 +115,11 @@ def _told(address: Address, error: Any) -> InputError:
     token = os.environ.get(TOKEN_VARIABLE)
     if token:
         reason = reason.replace(token, "...")
+    if address.is_file and "Open local milvus failed" in reason:
+        return InputError(
+            f"{address.uri}: cannot be opened ({reason}); its folder must be there, and no other process may have it "
+            "open: a file of milvus-lite has one at a time, a server any number"
+        )
     if getattr(error, "code", None) == 2:
         return InputError(f"{address.uri}: Milvus cannot be reached ({reason}); is it running, and the address right?")
     return InputError(f"{address}: Milvus could not do it ({reason}); mend that and run again")

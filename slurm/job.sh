@@ -3,6 +3,7 @@
 #   nodes         number of nodes of the job
 #   head_node     the first of them
 #   in_container  words to put before a command: none, or apptainer's
+#   part          of a task of a job array: --part K/N, of the tasks or of the variable PARTS; else none
 # and defines run_or_print. See site.sh for the variables that a cluster sets.
 # shellcheck shell=bash
 # shellcheck disable=SC2034 # what is set here is used by the scripts that source it
@@ -48,4 +49,17 @@ source "${SITE:-${SCRIPTS:-$SLURM_SUBMIT_DIR/slurm}/site.sh}"
 in_container=()
 if [ -n "${CONTAINER:-}" ]; then
   in_container=(apptainer exec --nv "$CONTAINER")
+fi
+
+part=()
+if [ -n "${SLURM_ARRAY_TASK_ID:-}" ]; then
+  if [ -z "${PARTS:-}" ]; then
+    PARTS=$SLURM_ARRAY_TASK_COUNT
+    # shellcheck disable=SC2153
+    if [ "$SLURM_ARRAY_TASK_MIN" != 1 ] || [ "$SLURM_ARRAY_TASK_MAX" != "$PARTS" ]; then
+      echo "the array is not 1-N: write --array 1-16, or say of how many parts by --export=ALL,PARTS=16" >&2
+      exit 2
+    fi
+  fi
+  part=(--part "$SLURM_ARRAY_TASK_ID/$PARTS")
 fi

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from safetensors.torch import load_file
 import ionbed
 from ionbed.artifacts import sha256_of_file, write_manifest
 from ionbed.embeddings.encode import SPECTRA_AT_ONCE, embed_file
+from ionbed.embeddings.milvus_index import MilvusIndex
 from ionbed.encoder.configuration_ionbed import IonbedConfig
 from ionbed.encoder.modeling_ionbed import IonbedModel
 from ionbed.spectra.prepare import prepare
@@ -145,6 +148,29 @@ def test_an_array_of_jobs_embeds_as_one_process_does(slurm, large_store, tmp_pat
     np.testing.assert_allclose(*vectors, atol=1e-6)
     assert merged.schema.metadata == whole.schema.metadata
     assert not list(tmp_path.glob("*.parts"))
+
+
+def test_an_array_of_jobs_fills_milvus_and_merged_embeddings_an_index(slurm, store, tmp_path):
+    """Tasks run one after the other here, as a file of milvus-lite has one process at a time; a server has many."""
+    pytest.importorskip("milvus_lite")
+    torch.manual_seed(0)
+    model, log = tmp_path / "model", tmp_path / "log"
+    IonbedModel(IonbedConfig(hidden_size=16, num_layers=1, num_heads=2, num_mz_wavelengths=8)).save_pretrained(model)
+    words = ["build", store, "--out", tmp_path / "there", "--model", model, "--milvus", tmp_path / "m.db", "--empty"]
+    subprocess.run([sys.executable, "-m", "ionbed", "index", *map(str, words)], check=True, timeout=100)
+    words = ["append", tmp_path / "there", store]
+    array = slurm.submit("index.sbatch", *words, options=["--array=1-2%1"], log=log)
+    out = tmp_path / "e.parquet"
+    merge = slurm.submit("embed.sbatch", store, out, "--model", model, log=log)
+    words = ["build", store, "--out", tmp_path / "here", "--model", model, "--embeddings", out]
+    built = slurm.submit("index.sbatch", *words, options=[f"--dependency=afterok:{merge}:{array}"], log=log)
+    slurm.wait_until_ended(built, log)
+    there, here = MilvusIndex.open(tmp_path / "there"), ionbed.Index.open(tmp_path / "here")
+    assert len(there) == len(here) == len(Store(store))
+    query = Store(store).spectra(np.array([0, 90]))
+    scores = [index.search(query, 3, 10.0).scores for index in (there, here)]
+    np.testing.assert_allclose(*scores, atol=1e-5)
+    there.store.close()
 
 
 def test_a_store_is_prepared_on_two_nodes_as_in_one_process(slurm, store, tmp_path):

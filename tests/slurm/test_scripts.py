@@ -19,6 +19,7 @@ WORDS = {
     "pretrain.sbatch": ["pretrain-base", "runs/base", "--set", "data.store=my store"],
     "finetune.sbatch": ["finetune-base", "runs/tuned"],
     "embed.sbatch": ["store", "e.parquet", "--model", "runs/base/model"],
+    "index.sbatch": ["build", "store", "--out", "library", "--embeddings", "e.parquet"],
 }
 """What each script is given."""
 SHOWN = {
@@ -27,6 +28,7 @@ SHOWN = {
     "--resume auto",
     "finetune.sbatch": "--module ionbed finetune finetune-base --set output=runs/tuned --resume auto",
     "embed.sbatch": "srun ionbed embed store --out e.parquet --model runs/base/model",
+    "index.sbatch": "srun ionbed index build store --out library --embeddings e.parquet",
 }
 """What its dry run shows of the command."""
 
@@ -164,6 +166,17 @@ def test_a_task_of_an_array_embeds_its_part(programs):
     assert done.returncode == 2 and "PARTS=16" in done.stderr
     done = run(programs, "embed.sbatch", *WORDS["embed.sbatch"], SLURM_ARRAY_TASK_COUNT="2", PARTS="16", **array)
     assert "--part 2/16" in done.stdout
+
+
+def test_a_task_of_an_array_appends_its_part_and_builds_nothing(programs):
+    stand_in(programs, "ionbed", 'echo "$@"')
+    array = {"SLURM_ARRAY_TASK_ID": "2", "SLURM_ARRAY_TASK_MIN": "1", "SLURM_ARRAY_TASK_MAX": "16"}
+    array["SLURM_ARRAY_TASK_COUNT"] = "16"
+    done = run(programs, "index.sbatch", "append", "library", "store", **array)
+    assert done.stdout == "index append library store --part 2/16\n"
+    done = run(programs, "index.sbatch", *WORDS["index.sbatch"], **array)
+    assert done.returncode == 2 and "only 'append' goes in parts" in done.stderr
+    assert run(programs, "index.sbatch", "append", "library").returncode == 2
 
 
 @pytest.mark.parametrize(("restarts", "goes_back"), [("0", True), ("9", True), ("10", False)])
