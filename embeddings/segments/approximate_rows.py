@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import weakref
 from collections.abc import Mapping
 from functools import cached_property
@@ -17,6 +18,8 @@ from .segment import Segment
 
 if TYPE_CHECKING:
     import faiss
+
+logger = logging.getLogger("ionbed")
 
 KindWanted = AnnKind | Literal["auto"]
 """How an index is to be searched openly; ``auto``: as its size suggests."""
@@ -99,10 +102,12 @@ def with_approximate(
     check_wanted(recall)
     segment = Segment(folder, entry)
     vectors = segment.vectors[:]
+    logger.info("building the approximate index (%s) of %s rows, and measuring its recall", wanted, f"{len(vectors):,}")
     index = build_ann(vectors, wanted)
     write_ann(index, folder / ANN)
     molecules = molecules_of(segment.table.slice(0, len(segment), ["inchikey"])["inchikey"])
     measured = measure_recall(index, wanted, vectors, segment.polarity, molecules, wanted=recall)
+    logger.info("recall of the ten nearest: %.4f", measured.recall)
     sums = {**entry["xxh3"], ANN: f"{checksum(np.memmap(folder / ANN, np.uint8, mode='r')):016x}"}
     return {**entry, "kind": wanted, "approximate": measured.to_dict(), "xxh3": sums}
 
