@@ -243,7 +243,7 @@ class Index(SavedIndex):
         if score not in get_args(ScoreName):
             raise InputError(f"the score is '{score}'; it must be one of {', '.join(get_args(ScoreName))}")
         if score == "fused":
-            assert self._fused_search
+            _ = self._fused_search  # made for the first time, which needs the weights and the packages of the look-ups
 
     def search(
         self,

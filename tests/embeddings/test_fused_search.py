@@ -197,6 +197,10 @@ def test_a_library_without_structures_is_searched_as_without_a_consensus(library
 
 def test_no_query_and_no_candidate_are_no_error(library, queries) -> None:
     index = Index.build(fused_model(MIXED), library)
+    for score in ("cosine", "fused"):
+        for precursor_ppm in (10.0, None):
+            hits = index.search(queries, 3, precursor_ppm, score, filters=Filters(licenses=("CC BY",)))
+            assert (hits.rows == -1).all() and np.isnan(hits.scores).all() and hits.num_in_window.max() > 0
     for precursor_ppm in (10.0, None):
         assert len(index.search([], 3, precursor_ppm, "fused")) == 0
     far = [replace(queries[0], precursor_mz=5000.0), queries[1]]
@@ -219,8 +223,9 @@ def test_what_cannot_be_searched_is_refused(library, queries, model, tmp_path, m
     plain, index = Index.build(model, library), Index.build(fused_model(MIXED), library)
     with pytest.raises(InputError, match=r"carries no fused score; fit one .ionbed fuse."):
         plain.search(queries, score="fused")
+    write_mgf(queries, tmp_path / "queries.mgf")
     with pytest.raises(InputError, match="carries no fused score"):
-        find(plain, tmp_path / "nothing.mgf", score="fused")
+        find(plain, tmp_path / "queries.mgf", score="fused")
     with pytest.raises(InputError, match="the score is 'charm'; it must be one of cosine, fused"):
         index.search(queries, score="charm")
     with pytest.raises(InputError, match="have no peaks, which a fused score needs"):
