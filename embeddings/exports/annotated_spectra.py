@@ -91,7 +91,7 @@ def _annotated(result: Results, query: Spectrum) -> tuple[Spectrum, list[tuple[s
         native_id=result.query_id,
         charge=charge,
         polarity=query.polarity or (None if charge is None else int(np.sign(charge))),
-        adduct=query.adduct or of_best("adduct"),
+        adduct=query.adduct or (of_best("adduct") if named else None),
         name=of_best("name") if named else None,
         smiles=of_best("smiles") if named else None,
         inchikey=of_best("inchikey") if named else None,

@@ -155,7 +155,9 @@ class _Collector:
         for hit, rank in zip(hits, _ranks(hits), strict=True):
             self._num_evidence += 1
             self._write_evidence(result, query, hit, rank, reference, abs(charge or 1))
-        adduct = _adduct(query.adduct) or (None if best is None else _adduct(field(best, "adduct")))
+        adduct = _adduct(query.adduct)
+        if adduct is None and best is not None and may_be_the_molecule(best):
+            adduct = _adduct(field(best, "adduct"))
         self._write_feature(result, query, hits, first, adduct, abs(charge or 1), ms_run)
         self._keep_molecule(result, best, adduct, ms_run)
 

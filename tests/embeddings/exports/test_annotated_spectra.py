@@ -119,7 +119,7 @@ def test_what_is_not_the_molecule_does_not_name_the_query(tmp_path, made, words)
     best = dataclasses.replace(made[0].rows[0], confidence=words)
     path = file_of([dataclasses.replace(made[0], rows=[best])], tmp_path / "a.mgf")
     (read,) = ionbed.read(path)
-    assert read.name is read.smiles is read.inchikey is read.formula is None
+    assert read.name is read.smiles is read.inchikey is read.formula is read.adduct is None
     with mgf.MGF(str(path)) as reader:
         told = next(reader)["params"]
     assert (told["library_name"], told["library_formula"]) == ("Glucose", "C6H12O6")

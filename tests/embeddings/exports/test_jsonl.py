@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
 
 import jsonschema_rs
 import numpy as np
 import pytest
 from hypothesis import given, settings
 
+import ionbed
 from ionbed.embeddings.exports.jsonl import HIT_FIELDS, schema, write_jsonl
 from ionbed.embeddings.exports.search_run import SearchRun
 from ionbed.embeddings.hit_table import QueryResult
@@ -85,6 +87,11 @@ def test_structures_have_the_same_fields():
     assert (hit["library_id"], hit["precursor_error_ppm"], hit["confidence_level"]) == ("S1", 1.25, "3")
     assert hit["license"] is hit["matched_peaks"] is hit["predicted"] is None
     assert line["score_name"] == "fused"
+
+
+def test_the_example_of_the_guide_is_of_the_schema():
+    guide = (Path(ionbed.__file__).parent / "docs" / "formats.md").read_text(encoding="utf-8")
+    VALIDATOR.validate(json.loads(guide.split("```json\n")[1].split("```")[0]))
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,7 @@ def test_an_analogue_is_named_as_one():
     assert (molecule["chemical_name"], molecule["reliability"]) == ("analogue of Caffeine", "3")
     assert molecule["chemical_formula"] == molecule["smiles"] == molecule["theoretical_neutral_mass"] == "null"
     assert file.tables["SME"][0]["chemical_name"] == "Caffeine"
+    assert file.tables["SME"][0]["adduct_ion"] == "[M+H]+" and file.tables["SMF"][0]["adduct_ion"] == "null"
 
 
 @pytest.mark.parametrize(
