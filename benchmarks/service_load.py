@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -56,9 +56,9 @@ def made_up_index(number: int) -> Iterator[Path]:
 
 
 @contextmanager
-def running(index: object, *words: str) -> Iterator[tuple[str, Path]]:
+def running(index: Path | AbstractContextManager[Path], *words: str) -> Iterator[tuple[str, Path]]:
     """Serve an index in a process of its own; yield the address and the folder of the index."""
-    with index if hasattr(index, "__enter__") else _given(index) as folder, tempfile.TemporaryFile("w+") as log:
+    with _given(index) if isinstance(index, Path) else index as folder, tempfile.TemporaryFile("w+") as log:
         command = [sys.executable, "-m", "ionbed", "serve", str(folder), "--port", "0", "--no-access-log", *words]
         process = subprocess.Popen(command, stderr=log)
         try:
@@ -94,8 +94,8 @@ def _address(process: subprocess.Popen, log: IO[str]) -> str:
 
 
 @contextmanager
-def _given(folder: object) -> Iterator[Path]:
-    yield Path(str(folder))
+def _given(folder: Path) -> Iterator[Path]:
+    yield folder
 
 
 def bodies(index: Path, number: int = 200) -> list[dict]:

@@ -19,6 +19,8 @@ from .models import ErrorModel, Format
 from .searching import Answer, SearchOptions, as_json
 from .state import Service
 
+_WRITTEN_AT_ONCE = 100
+"""Lines of hits: a millisecond's work, less than the change to a thread may take while the model is at work."""
 _RETRY_HEADER = {"Retry-After": {"description": "In s.", "schema": {"type": "integer"}}}
 _WHY = {
     400: "The request is no HTTP or no form that can be read.",
@@ -89,9 +91,12 @@ def _headers(format: Format) -> tuple[str, dict[str, str]]:
 async def answer_response(
     service: Service, answers: Sequence[Answer], options: SearchOptions, format: Format, seconds: float
 ) -> Response:
-    """Return hits that are in memory; written in a thread, as there may be many."""
+    """Return hits that are in memory; where there are many, they are written in a thread."""
     text = io.StringIO()
-    await to_thread.run_sync(_write, answers, text, service, options, format, seconds)
+    if sum(len(answer.rows) for answer in answers) <= _WRITTEN_AT_ONCE and format == "json":
+        write_json(answers, text, service, seconds)
+    else:
+        await to_thread.run_sync(_write, answers, text, service, options, format, seconds)
     media_type, headers = _headers(format)
     return Response(text.getvalue().encode("utf-8", "replace"), headers=headers, media_type=media_type)
 

@@ -19,6 +19,9 @@ from .usi import GNPS_RESOLVER
 logger = logging.getLogger("ionbed")
 
 KEY_VARIABLE = "IONBED_API_KEY"
+KEEP_ALIVE_SECONDS = 75
+"""For which a connection without a request is kept: longer than clients and proxies keep theirs, or else they send into
+one that is being closed."""
 OWN_ADDRESSES = ("127.0.0.1", "::1", "localhost")
 
 
@@ -71,6 +74,7 @@ def run(
         log_config=None,
         access_log=False,
         server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         # What is being answered is finished, for as long as a request may take; no longer.
         timeout_graceful_shutdown=int(settings.limits.seconds) + 1,
     )

@@ -10,6 +10,7 @@ from anyio import to_thread
 from fastapi import Depends, Request
 
 from ...errors import InputError
+from ..index import Index
 from ..structure_index import StructureIndex
 from .batching import Batcher
 from .jobs import Jobs
@@ -62,7 +63,10 @@ class Service:
 
     async def check(self, options: SearchOptions) -> None:
         """Raise `InputError` if the index cannot be searched with these options, before a file is read for nothing."""
-        await to_thread.run_sync(self._check, options)  # what a score needs may first have to be loaded
+        if options.score is None and isinstance(self.index, Index):
+            self._check(options)
+        else:
+            await to_thread.run_sync(self._check, options)  # what a score needs may first have to be loaded
 
     def _check(self, options: SearchOptions) -> None:
         if isinstance(self.index, StructureIndex):
