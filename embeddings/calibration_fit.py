@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,11 +104,11 @@ def calibrate_from_library(index: Index, *, seed: int = 0) -> Calibration | None
     seed : int
         Of the draw.
     """
-    asked = _from_library(index, np.random.default_rng(seed))
+    asked = library_queries(index, np.random.default_rng(seed))
     if asked is None:
         return None
     # Whether the model was trained on the molecules of a library, the library does not say.
-    return _calibration(index, asked, {"from": "library", "trained_on": "not known"}, _ways(index))
+    return _calibration(index, asked, {"from": "library", "trained_on": "not known"}, ways_of(index))
 
 
 def calibrate_from_queries(
@@ -170,7 +170,7 @@ def calibrate_from_queries(
     )
     asked = Asked(queries, molecule[places], left_out, np.arange(len(places)) < len(present), "any")
     record = {"from": source, "trained_on": trained_on}
-    found = _calibration(index, asked, record, _ways(index, all_of_them=True), seed=seed)
+    found = _calibration(index, asked, record, ways_of(index, all_of_them=True), seed=seed)
     assert found is not None, "there are enough molecules"
     return found
 
@@ -213,14 +213,14 @@ def _calibration(
         sides = [len(set(part.molecule[part.is_present == side])) for side in (True, False)]
         if min(sides) < FEWEST_MOLECULES:
             continue
-        curves[way(score, is_window)] = _curve(index, part, score, is_window, rng)
+        curves[way(score, is_window)] = fit_curve(index, part, score, is_window, rng)
     if not curves:
         return None
     made = datetime.datetime.now(datetime.UTC).date().isoformat()
     return Calibration(curves, {**record, "made": made, "library_spectra": len(index)})
 
 
-def _ways(index: Index, *, all_of_them: bool = False) -> list[tuple[ScoreName, bool]]:
+def ways_of(index: Index, *, all_of_them: bool = False) -> list[tuple[ScoreName, bool]]:
     """Return the ways of searching that an index can be calibrated for: score, and whether within a window."""
     ways: list[tuple[ScoreName, bool]] = [("cosine", True), ("cosine", False)]
     try:
@@ -234,16 +234,34 @@ def _ways(index: Index, *, all_of_them: bool = False) -> list[tuple[ScoreName, b
     return ways
 
 
-def _from_library(index: Index, rng: np.random.Generator) -> Asked | None:
-    """Return library spectra as queries, for about half of which the molecule is left out; None for too few."""
+def library_queries(
+    index: Index,
+    rng: np.random.Generator,
+    *,
+    molecules: Collection[str] | None = None,
+    laboratories: Sequence[str] = ("other", "any"),
+) -> Asked | None:
+    """Return library spectra as queries, for half of which the molecule is left out; None for too few molecules.
+
+    Parameters
+    ----------
+    index : Index
+    rng : numpy.random.Generator
+    molecules : collection of str, optional
+        First InChIKey blocks of which queries are drawn; by default all.
+    laboratories : sequence of 'other' and 'any'
+        Whose spectra of a query's molecule may be hits; the first for which there are molecules enough.
+    """
     block, _ = text_codes(_blocks(index))
     laboratory, _ = text_codes(index.library.columns(["laboratory"])["laboratory"])
     rows = np.flatnonzero(index.live & (block >= 0))
+    if molecules is not None:
+        rows = rows[pc.is_in(_blocks(index), value_set=pa.array(sorted(molecules))).to_numpy()[rows]]
     order = rows[np.lexsort((rng.random(len(rows)), block[rows]))]
     parts = np.split(order, np.flatnonzero(np.diff(block[order])) + 1) if len(order) else []
-    for laboratories in ("other", "any"):
+    for whose in laboratories:
         # Of the molecule's rows, in an order by chance, the first is the query.
-        drawn = [(part, is_out) for part in parts if not (is_out := _is_own(part, laboratory, laboratories)).all()]
+        drawn = [(part, is_out) for part in parts if not (is_out := _is_own(part, laboratory, whose)).all()]
         if len(drawn) >= 2 * FEWEST_MOLECULES:
             break
     else:
@@ -259,7 +277,7 @@ def _from_library(index: Index, rng: np.random.Generator) -> Asked | None:
         index.manifest["model_hash"], index.library.peaks(of_query),
     )  # fmt: skip
     keys = index.rows(of_query, ["inchikey"])["inchikey"].to_pylist()
-    return Asked(queries, np.array([key[:14] for key in keys], object), left_out, is_present, laboratories)
+    return Asked(queries, np.array([key[:14] for key in keys], object), left_out, is_present, whose)
 
 
 def _blocks(index: Index) -> pa.ChunkedArray:
@@ -285,10 +303,9 @@ def _is_own(part: np.ndarray, laboratory: np.ndarray, laboratories: str) -> np.n
     return own
 
 
-def _curve(index: Index, asked: Asked, score: ScoreName, is_window: bool, rng: np.random.Generator) -> Curve:
-    found, rows = _asked_for(index, asked, score, is_window)
-    keys = index.rows(rows[found.query, found.rank], ["inchikey"])["inchikey"].to_pylist()
-    is_right = np.array([key[:14] for key in keys], object) == asked.molecule[found.query]
+def fit_curve(index: Index, asked: Asked, score: ScoreName, is_window: bool, rng: np.random.Generator) -> Curve:
+    """Return the probabilities of one way of searching, fitted to queries; ``rng`` puts molecules into folds."""
+    found, is_right = found_for(index, asked, score, is_window)
     names, molecule = np.unique(asked.molecule.astype(str), return_inverse=True)
     weight = _weights(asked.is_present)[found.query]
     fold = rng.permutation(len(names))[molecule] % FOLDS
@@ -307,11 +324,33 @@ def _curve(index: Index, asked: Asked, score: ScoreName, is_window: bool, rng: n
     return Curve(tuple(weights.tolist()), float(intercept), record)
 
 
-def _asked_for(index: Index, asked: Asked, score: ScoreName, is_window: bool) -> tuple[Candidates, np.ndarray]:
-    """Return the molecules found without what is left out, and the rows of the best hits, (n_queries, DEPTH)."""
-    left_out = asked.left_out
-    depth = DEPTH + max((len(rows) for rows in left_out), default=0)
+def found_for(index: Index, asked: Asked, score: ScoreName, is_window: bool) -> tuple[Candidates, np.ndarray]:
+    """Return the molecules found without what is left out, and which are the query's, bool of their number."""
+    rows, scores, num_candidates = hits_without(index, asked, score, is_window)
+    found = np.unique(rows[rows >= 0])
+    table = index.rows(found, COLUMNS)
+    of = candidates(asked.queries, rows, scores, num_candidates, found, table, SAME_ION_PPM)
+    keys = index.rows(rows[of.query, of.rank], ["inchikey"])["inchikey"].to_pylist()
+    return of, np.array([key[:14] for key in keys], object) == asked.molecule[of.query]
+
+
+def hits_without(
+    index: Index, asked: Asked, score: ScoreName, is_window: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the best `DEPTH` hits of each query as if what is left out for it were not in the library.
+
+    Returns
+    -------
+    rows : int64 array of shape (n_queries, DEPTH)
+        -1 where there are fewer.
+    scores : float64 array of shape (n_queries, DEPTH)
+    num_candidates : int64 array of shape (n_queries,)
+        As `candidates_told` has it.
+    """
     ppm = WINDOW_PPM if is_window else None
+    live = index.live
+    left_out = [rows[live[rows]] for rows in asked.left_out]
+    depth = DEPTH + max((len(rows) for rows in left_out), default=0)
     hits = index.search(asked.queries, depth, ppm, score)
     rows = np.full((len(hits), DEPTH), -1, np.int64)
     scores = np.full((len(hits), DEPTH), np.nan)
@@ -325,9 +364,7 @@ def _asked_for(index: Index, asked: Asked, score: ScoreName, is_window: bool) ->
             spans = windows.start[:, query], windows.stop[:, query]
             within = (without[:, None] >= spans[0]) & (without[:, None] < spans[1])
             num_candidates[query] -= within.sum()
-    found = np.unique(rows[rows >= 0])
-    table = index.rows(found, COLUMNS)
-    return candidates(asked.queries, rows, scores, num_candidates, found, table, SAME_ION_PPM), rows
+    return rows, scores, num_candidates
 
 
 def fit(terms: np.ndarray, is_right: np.ndarray, weight: np.ndarray, ridge: float) -> tuple[np.ndarray, float]:

@@ -126,16 +126,14 @@ def test_probabilities_of_a_library_hold_on_queries_that_it_was_not_fitted_to(in
     held_out = curve.record["held_out"]
     assert held_out["brier"] < 0.8 * held_out["brier_of_base_rate"] and held_out["ece"] < 0.12
     assert sum(count for *_, count in held_out["reliability"]) == held_out["pairs"]
-    asked = calibration_fit._from_library(index, np.random.default_rng(99))
-    found, rows = calibration_fit._asked_for(index, asked, "cosine", True)
-    blocks = index.rows(rows[found.query, found.rank], ["inchikey"])["inchikey"].to_pylist()
-    is_right = np.array([text[:14] for text in blocks]) == asked.molecule[found.query].astype(str)
+    asked = calibration_fit.library_queries(index, np.random.default_rng(99))
+    found, is_right = calibration_fit.found_for(index, asked, "cosine", True)
     assert quality(curve(found.terms), is_right)["ece"] < 0.12
 
 
 def test_what_is_left_out_of_the_library_is_no_hit(index):
-    asked = calibration_fit._from_library(index, np.random.default_rng(3))
-    _, rows = calibration_fit._asked_for(index, asked, "cosine", False)
+    asked = calibration_fit.library_queries(index, np.random.default_rng(3))
+    rows = calibration_fit.hits_without(index, asked, "cosine", False)[0]
     laboratory = np.array(index.library.columns(["laboratory"])["laboratory"].to_pylist())
     molecule = np.array([text[:14] for text in index.library.columns(["inchikey"])["inchikey"].to_pylist()])
     assert 0 < asked.is_present.sum() < len(asked.is_present)
@@ -182,7 +180,7 @@ def test_a_query_of_the_library_does_not_find_itself(index):
         raise InputError("enough")
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(InputError, match="enough"):
-        patch.setattr(calibration_fit, "_curve", record)
+        patch.setattr(calibration_fit, "fit_curve", record)
         calibrate_from_queries(index, made_library())
     [asked] = asked_for
     assert all(len(rows) in (1, 4) for rows in asked.left_out)
