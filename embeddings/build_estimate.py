@@ -10,7 +10,7 @@ import psutil
 
 from ..errors import InputError
 from .approximate import AnnKind, memory_needed
-from .segments.runs import ROWS_PER_RUN
+from .segments.runs import BYTES_PER_RUN, ROWS_PER_RUN
 
 BYTES_PER_ROW = 9
 """Precursor m/z and polarity, which lie beside the table as well."""
@@ -61,7 +61,8 @@ class BuildEstimate:
         """Bytes of memory at the most while it is built, without what is mapped from files and can be dropped."""
         sorting = self.num_spectra * SORTING_BYTES_PER_SPECTRUM
         if self.num_spectra:
-            sorting += 3 * min(ROWS_PER_RUN, self.num_spectra) * self.table_bytes // self.num_spectra
+            run = min(ROWS_PER_RUN, self.num_spectra) * self.table_bytes // self.num_spectra
+            sorting += 3 * min(run, BYTES_PER_RUN)
         return MODEL_BYTES + max(sorting, memory_needed(self.kind, self.num_spectra, self.dim).build)
 
     def __str__(self) -> str:

@@ -22,7 +22,10 @@ from ...spectra.store import SCHEMA
 from .numbers import ROWS_PER_BLOCK
 
 ROWS_PER_RUN = 1 << 17
-"""Rows that are sorted in memory at once: of spectra with 60 peaks some 80 MB."""
+"""Rows that are sorted in memory at once, at most: of spectra with 60 peaks some 80 MB."""
+
+BYTES_PER_RUN = 1 << 29
+"""Of spectra with thousands of peaks, fewer rows are sorted at once."""
 
 KEYS = ("precursor_mz", "spectrum_id")
 
@@ -70,7 +73,13 @@ class Sorted:
     renamed: dict[int, str]
 
 
-def spill(tables: Iterable[pa.Table], folder: Path, *, rows_per_run: int = ROWS_PER_RUN) -> list[SpilledRun]:
+def spill(
+    tables: Iterable[pa.Table],
+    folder: Path,
+    *,
+    rows_per_run: int = ROWS_PER_RUN,
+    bytes_per_run: int = BYTES_PER_RUN,
+) -> list[SpilledRun]:
     """Write tables of `SCHEMA` as sorted runs into a folder, and return these mapped into memory."""
     runs: list[SpilledRun] = []
     waiting: list[pa.Table] = []
@@ -88,7 +97,7 @@ def spill(tables: Iterable[pa.Table], folder: Path, *, rows_per_run: int = ROWS_
             room = rows_per_run - sum(map(len, waiting))
             waiting.append(table[:room])
             table = table[room:]
-            if sum(map(len, waiting)) == rows_per_run:
+            if sum(map(len, waiting)) == rows_per_run or sum(part.nbytes for part in waiting) >= bytes_per_run:
                 write()
     if waiting:
         write()

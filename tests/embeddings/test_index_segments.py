@@ -129,6 +129,10 @@ def test_runs_are_merged_in_order_whatever_their_size(tmp_path, library, small_b
     expected = table.sort_by([("precursor_mz", "ascending"), ("spectrum_id", "ascending")])
     runs = spill([table[:7], table[7:8], table[8:]], tmp_path, rows_per_run=rows_per_run)
     assert len(runs) == -(-60 // rows_per_run)
+    if rows_per_run == 1000:  # but few bytes
+        (tmp_path / "small").mkdir()
+        runs = spill([table[:30], table[30:31], table[31:]], tmp_path / "small", bytes_per_run=table[:20].nbytes)
+        assert list(map(len, runs)) == [30, 30]
     merged = [block for block, _ in blocks(sorted_with_unique_ids(runs))]
     assert [len(block) for block in merged] == [16, 16, 16, 12]
     assert pa.concat_tables(merged).combine_chunks().equals(expected.combine_chunks())
