@@ -20,7 +20,7 @@ FLAGS = (
     "--disable-component-update", "--disable-sync",
 )  # fmt: skip
 ROOT = Path(__file__).parents[2]
-PATIENCE = 60.0
+PATIENCE = 120.0
 
 
 @pytest.fixture(scope="session")
@@ -97,7 +97,7 @@ def visit(browser: Any, ports: dict[str, int]) -> Iterator[Callable[..., Visit]]
     ) -> Visit:
         origin = f"http://127.0.0.1:{ports[service]}"
         context = browser.new_context(viewport={"width": width, "height": height}, reduced_motion="reduce", **options)
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(30_000)
         page = context.new_page()
         visit = Visit(origin, page)
         visits.append(visit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,14 @@ def downloaded(page: Any, click: Callable[[], None]) -> tuple[str, str]:
     with page.expect_download() as waiting:
         click()
     return waiting.value.suggested_filename, Path(waiting.value.path()).read_text()
+
+
+def until(holds: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Wait for what follows from an event that the browser does not wait for itself."""
+    give_up = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < give_up, "it never came to that"
+        time.sleep(0.02)
 
 
 def ticks(page: Any) -> list[str]:
