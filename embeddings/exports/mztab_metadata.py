@@ -172,12 +172,15 @@ def _ms_run_fields(run: SearchRun, ms_run: MsRun) -> Iterator[tuple[str, str]]:
 
 
 def _location(run: SearchRun, ms_run: MsRun) -> str:
-    """Return the URI of the file; a member of an archive is a fragment of the archive's."""
+    """Return the URI of the file: below that of its folder, or a fragment of that of its archive."""
     if run.queries_uri is None:
         return NULL
     if run.from_store or ms_run.name is None or ms_run.name == run.queries:
         return run.queries_uri
-    return f"{run.queries_uri}#{quote(ms_run.name)}"
+    within = ms_run.name.removeprefix(run.queries or "")
+    if within.startswith("/"):
+        return run.queries_uri + quote(within)
+    return f"{run.queries_uri}#{quote(within.removeprefix('!'))}"
 
 
 def _suffix(name: str | None) -> str:

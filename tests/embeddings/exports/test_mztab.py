@@ -172,6 +172,24 @@ def test_every_file_of_queries_is_a_run_of_its_own():
     assert molecule["abundance_study_variable[1]"] == "1.5"
 
 
+@pytest.mark.parametrize(
+    ("queries", "source_file", "location"),
+    [
+        ("a.mgf", "a.mgf", "file:///d/a.mgf"),
+        ("folder", "folder/x y/b.mgf", "file:///d/folder/x%20y/b.mgf"),
+        ("c.tar.gz", "c.tar.gz!in/b.mgf", "file:///d/c.tar.gz#in/b.mgf"),
+        ("c.zip", "other.mgf", "file:///d/c.zip#other.mgf"),
+    ],
+)
+def test_a_run_says_where_its_file_is(queries, source_file, location):
+    run = SearchRun(queries=queries, queries_uri=f"file:///d/{queries}")
+    file = written([QueryResult("a", query("a", source_file=source_file), [hit("a", 1, 0.5)], 1)], run)
+    assert file.values["ms_run[1]-location"] == location
+    assert "Mascot MGF" in file.values["ms_run[1]-format"]
+    hidden = written([QueryResult("a", query("a"), [hit("a", 1, 0.5)], 1)], SearchRun(queries=queries))
+    assert hidden.values["ms_run[1]-location"] == hidden.values["database[1]-uri"] == "null"
+
+
 def test_spectra_of_a_store_are_known_by_their_ids():
     run = SearchRun(queries="store", queries_uri="file:///store", from_store=True)
     made = [QueryResult("q|1", query("q|1"), [hit("q|1", 1, 0.5)])]
