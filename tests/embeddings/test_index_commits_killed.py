@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from ionbed.embeddings.index import Index
 
 from .conftest import random_spectrum
 
-MOMENTS = 20
 APPENDED, DELETED = 12, ["lib-1-1", "lib-2-2", "new-4"]
 
 WRITE_AND_DIE = """
@@ -81,7 +81,8 @@ def live_ids(index: Index) -> set[str]:
     return set(np.array(index.metadata["spectrum_id"].to_pylist())[index.live])
 
 
-def test_writers_killed_at_random_moments_lose_no_committed_row(model, library, tmp_path):
+@pytest.mark.parametrize("num_moments", [6, pytest.param(20, marks=pytest.mark.slow)])
+def test_writers_killed_at_random_moments_lose_no_committed_row(model, library, tmp_path, num_moments):
     Index.build(model, library).save(tmp_path / "index")
     assert write_in_process(tmp_path, [0]) == [0]
     steps = dict(line.split() for line in (tmp_path / "0.done").read_text().splitlines())
@@ -89,16 +90,16 @@ def test_writers_killed_at_random_moments_lose_no_committed_row(model, library, 
     assert list(steps) == ["append", "delete", "compact"] and ends == sorted(ends)
     rng = np.random.default_rng(2)
     # As many in each of the three, which differ in their number of steps.
-    moments = [int(rng.integers(ends[part] + 1, ends[part + 1] + 1)) for part in np.arange(MOMENTS) % 3]
+    moments = [int(rng.integers(ends[part] + 1, ends[part + 1] + 1)) for part in np.arange(num_moments) % 3]
     for path in tmp_path.glob("0*"):
         path.rename(tmp_path / f"whole{path.suffix}")
-    assert write_in_process(tmp_path, moments) == [-9] * MOMENTS
+    assert write_in_process(tmp_path, moments) == [-9] * num_moments
 
     before = {s.spectrum_id for s in library}
     appended = before | {f"new-{number}" for number in range(APPENDED)}
     states = [before, appended, appended - set(DELETED), appended - set(DELETED)]
     found_states = set()
-    for number in range(MOMENTS):
+    for number in range(num_moments):
         place, told = tmp_path / str(number), tmp_path / f"{number}.done"
         num_told = len(told.read_text().splitlines()) if told.exists() else 0
         index = Index.open(place, model)
