@@ -27,6 +27,7 @@ from .settings import ServiceLimits
 
 logger = logging.getLogger("ionbed")
 
+_SECONDS_BETWEEN_LOOKS = 60.0
 QUERIES_AT_ONCE = 32
 """Of one job; requests that come meanwhile have their turn in between."""
 
@@ -163,7 +164,19 @@ class Jobs:
         shutil.rmtree(job.path.parent, ignore_errors=True)
 
     async def work(self) -> None:
-        """Work on jobs as they come, until cancelled."""
+        """Work on jobs as they come and forget old ones, until cancelled."""
+        forgetting = asyncio.create_task(self._forget_regularly())
+        try:
+            await self._work()
+        finally:
+            forgetting.cancel()
+
+    async def _forget_regularly(self) -> None:
+        while True:
+            await asyncio.sleep(min(self._limits.job_kept_seconds, _SECONDS_BETWEEN_LOOKS))
+            self.forget_old()
+
+    async def _work(self) -> None:
         while True:
             job = await self._waiting.get()
             if job.state == "cancelled":
@@ -203,6 +216,8 @@ class Jobs:
             job.state = "cancelled"
             raise
         except Exception:
+            if job.id not in self._jobs:  # deleted, and its folder with it, while it was worked on
+                return
             job.state, job.error = "failed", "the service failed; its log says why"
             raise
         finally:

@@ -56,7 +56,10 @@ async def job_hits(
     if job.state != "done":
         raise RequestError(409, f"the job is {job.state}; its hits can be had once it is done")
     seconds = (job.ended or 0.0) - (job.began or 0.0)
-    return await file_response(service, job.hits, job.options, format, seconds)
+    try:
+        return await file_response(service, job.hits, job.options, format, seconds)
+    except FileNotFoundError:
+        raise RequestError(404, "the job was deleted meanwhile") from None
 
 
 @router.delete("/{job_id}", status_code=204, response_class=Response)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
 import threading
 import time
 
@@ -124,8 +125,21 @@ def test_jobs_are_forgotten(index):
                 break
             time.sleep(0.02)
         assert "expired" in refused(answer, 404)
+        begin(client, many(index, 2))
+        for _ in range(200):  # and without anybody asking
+            if not list(app.state.service.folder.iterdir()):
+                break
+            time.sleep(0.02)
         assert not list(app.state.service.folder.iterdir()), "the files of a job that was forgotten are still there"
         begin(client, many(index, 2))
+
+
+def test_a_job_that_is_deleted_while_its_hits_are_fetched(client, index):
+    job = begin(client, many(index, 2))
+    assert ended(client, job)["state"] == "done"
+    shutil.rmtree(client.app.state.service.jobs.get(job).path.parent)
+    assert "deleted" in refused(client.get(f"/api/jobs/{job}/hits"), 404)
+    client.delete(f"/api/jobs/{job}")
 
 
 def test_a_job_of_too_many_hits_or_too_much_time(index):
