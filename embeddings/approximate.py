@@ -34,8 +34,8 @@ MIN_ROWS = 1000
 """Fewer cannot train an approximate index, and are scored sooner than they are looked up."""
 
 MIN_SHARE = 0.1
-"""Where fewer of the rows than this share may be hits, all of them are scored: an approximate search would have to
-visit most of the library to find them (benchmarks/index_kinds.py)."""
+"""Where fewer of the rows than this share may be hits, all of these are scored: from here on that takes less time than
+to look far enough in lists, and a graph takes a hundred times as long (benchmarks/index_kinds.py)."""
 
 MAX_K = 100
 """More hits than this are searched exactly: what was measured for ten says too little of them."""
@@ -94,10 +94,11 @@ class MemoryNeeded:
 def choose_kind(num_rows: int, dim: int) -> AnnKind:
     """Return the kind for a library of this size.
 
-    Every row is scored (`flat`) as long as that takes a few milliseconds for a query alone; beyond that inverted lists
-    with 8 bits a number are searched in less time than a graph of the same recall, and built in a twentieth of its
-    time; where these would outgrow the memory of one machine, product quantisation takes a quarter of theirs. The
-    sizes are those measured by benchmarks/index_kinds.py with vectors of 256 numbers, and go with 1 / ``dim``.
+    Every row is scored (`flat`) as long as that takes some milliseconds for a query alone. Beyond that, inverted lists
+    with 8 bits a number; product quantisation takes a quarter of their space and is chosen where they would outgrow the
+    memory of one machine. A graph is searched in a third of the time, but is built in ten times theirs, takes twice
+    their space, and finds less of molecules that it never held than can be measured with it: it is for those who ask
+    for it. The sizes are those of benchmarks/index_kinds.py for vectors of 256 numbers, and go with 1 / ``dim``.
     """
     size = num_rows * dim / DIM_OF_RULE
     if size <= FLAT_UP_TO or num_rows < MIN_ROWS:
