@@ -31,6 +31,7 @@ def document(app: FastAPI, *, needs_key: bool) -> dict[str, Any]:
     written = get_openapi(
         title=app.title, version=app.version, description=app.description, routes=app.routes, openapi_version=VERSION
     )
+    written["servers"] = [{"url": "."}]  # relative to this document: behind a proxy, too, under a path of its own
     told: dict[str, Any] = _in_3_0(written)
     schemas = told["components"]["schemas"]
     for name, schema in schemas.items():
