@@ -140,9 +140,9 @@ class Filters:
             ("adduct", self.adducts), ("instrument_type", self.instrument_types), ("formula", self.formulas),
             ("license", self.licenses),
         ):  # fmt: skip
+            there = pc.unique(table[name]) if wanted else None
             for value in wanted:
-                alone = Filters(**{_FIELD[name]: (value,)})
-                if not alone._values(name, pc.unique(table[name])):
+                if not _matching(name, (value,), there):
                     raise InputError(
                         f"no library spectrum has the {_WORD[name]} {value}; {_what_there_is(table[name])}"
                     )
@@ -183,24 +183,10 @@ class Filters:
             low, high = (pa.scalar(np.float32(value), pa.float32()) for value in self.energy)
             passing = pc.and_(pc.greater_equal(column, low), pc.less_equal(column, high))
         else:
-            wanted = self._values(name, pc.unique(column))
+            wanted = _matching(name, getattr(self, _FIELD[name]), pc.unique(column))
             passing = pc.is_in(column, value_set=pa.array(wanted, column.type))
         mask: np.ndarray = passing.fill_null(False).to_numpy().astype(bool)
         return mask
-
-    def _values(self, name: str, there: pa.Array) -> list[str]:
-        """Return which texts of a column are asked for; the few that are distinct are looked at, not every row."""
-        texts = [text for text in there.to_pylist() if text is not None]
-        if name == "adduct":
-            return [text for text in texts if text in self.adducts]
-        if name == "formula":
-            atoms = [atom_counts(formula) for formula in self.formulas]
-            return [text for text in texts if atom_counts(text) in atoms]
-        if name == "license":
-            keys = {license_key(text) for text in self.licenses}
-            return [text for text in texts if license_key(text) in keys]
-        wanted = {letters(text) for text in self.instrument_types}
-        return [text for text in texts if not wanted.isdisjoint(runs_of_parts(text))]
 
 
 _FIELD = {
@@ -215,6 +201,22 @@ _FIELD = {
 
 _SIGNS: Mapping[object, str] = {1: "positive", -1: "negative"}
 _WORD = {"adduct": "adduct", "instrument_type": "instrument type", "formula": "formula", "license": "licence"}
+
+
+def _matching(name: str, wanted: Iterable[str], there: pa.Array) -> list[str]:
+    """Return which texts of a column are asked for; the few that are distinct are looked at, not every row."""
+    texts = [text for text in there.to_pylist() if text is not None]
+    if name == "adduct":
+        adducts = frozenset(wanted)
+        return [text for text in texts if text in adducts]
+    if name == "formula":
+        atoms = [atom_counts(formula) for formula in wanted]
+        return [text for text in texts if atom_counts(text) in atoms]
+    if name == "license":
+        keys = {license_key(text) for text in wanted}
+        return [text for text in texts if license_key(text) in keys]
+    types = {letters(text) for text in wanted}
+    return [text for text in texts if not types.isdisjoint(runs_of_parts(text))]
 
 
 def _polarity(value: str | int | None) -> int | None:
