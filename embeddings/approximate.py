@@ -229,7 +229,7 @@ def nearest_approximate(
         return _in_windows(index, settings, vectors, polarity, queries, query_polarity, k, allowed, *windows)
     result = Nearest.empty(len(queries), k)
     for group, usable in usable_rows(polarity, query_polarity, allowed):
-        num_usable = int(usable.sum())
+        num_usable = int(np.count_nonzero(usable))
         if _is_few(num_usable, len(vectors)):
             signs = query_polarity[group]
             found = nearest_of_all(vectors, polarity, queries[group], signs, k, allowed)
@@ -386,7 +386,7 @@ def _is_few(num_usable: int, num_rows: int) -> bool:
 
 
 def _num_compatible(polarity: np.ndarray, sign: np.integer) -> int:
-    return int((polarity * sign != -1).sum())
+    return len(polarity) if sign == 0 else int(np.count_nonzero(polarity != -sign))
 
 
 def _selector(usable: np.ndarray) -> faiss.IDSelectorBitmap:
