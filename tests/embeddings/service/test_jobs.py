@@ -83,10 +83,11 @@ def test_progress_cancel_number_and_a_request_in_between(index, body):
     app = create_app(index, ServiceSettings(limits=limits, readers=1, warm=False))
     with TestClient(app) as client:
         service = app.state.service
-        go_on = threading.Semaphore(0)
+        go_on, calls = threading.Semaphore(0), []
 
         def slow(spectra, **options):
             if len(spectra) > 1:
+                calls.append(len(spectra))
                 assert go_on.acquire(timeout=10)
             return index.embed(spectra, **options)
 
@@ -106,6 +107,7 @@ def test_progress_cancel_number_and_a_request_in_between(index, body):
         assert client.delete(f"/api/jobs/{first}").status_code == 204
         go_on.release(9)
         assert ended(client, second)["done"] == 100
+        assert len(calls) <= 2 + 4, "the job that was deleted was worked on to its end"
         assert client.post("/api/search/peaks", json=body).status_code == 200
         assert 'ionbed_jobs{state="done"} 1.0' in client.get("/metrics").text
         third = begin(client, data)  # the place of the one that was deleted
