@@ -69,7 +69,10 @@ def is_index(path: str | os.PathLike[str]) -> bool:
 
 
 def embedded_spectra(
-    input: str | os.PathLike[str], load_model: Callable[[], Embedder] | None = None
+    input: str | os.PathLike[str],
+    load_model: Callable[[], Embedder] | None = None,
+    *,
+    check: Callable[[Embedder], object] | None = None,
 ) -> EmbeddedSpectra:
     """Return the spectra of a saved index with its vectors, or embed those of a store or of anything that is read.
 
@@ -78,6 +81,8 @@ def embedded_spectra(
     input : path
     load_model : callable, optional
         Returns the model to embed with; of a saved index it must be the model of the index, and is not needed.
+    check : callable, optional
+        Called with the model before anything is embedded; raises where it will not do.
 
     Raises
     ------
@@ -90,7 +95,10 @@ def embedded_spectra(
     if is_index(input):
         return of_index(Index.open(input, None if load_model is None else load_model()))
     source = Store(input) if is_store(input) else read(input)
-    return of_index(Index.build(_load_default() if load_model is None else load_model(), source, progress=True))
+    model = _load_default() if load_model is None else load_model()
+    if check is not None:
+        check(model)
+    return of_index(Index.build(model, source, progress=True))
 
 
 def of_index(index: Index) -> EmbeddedSpectra:

@@ -17,9 +17,10 @@ import pyarrow.compute as pc
 from ..artifacts import atomic_file, refuse_input_as_output
 from ..errors import InputError
 from ..progress import Advance, progress
+from ..spectra.lookups import require_lookups
 from .component_cap import capped, component_of
 from .embedded_input import EmbeddedSpectra, embedded_spectra
-from .fusion import fusion_of, sigmoid
+from .fusion import Fusion, fusion_of, sigmoid
 from .graphml import write_graphml
 from .hits import ScoreName
 from .index import Index
@@ -184,7 +185,9 @@ def network(
     if nodes_out is not None and Path(nodes_out).resolve() == Path(out).resolve():
         raise InputError(f"{out}: is named for the edges and for the nodes; name two files")
     opened = None if library is None else Index.open(library)
-    made = build_network(embedded_spectra(input, load_model), options, library=opened)
+    options = NetworkOptions() if options is None else options
+    check = fusion_for_network if options.score == "fused" else None
+    made = build_network(embedded_spectra(input, load_model, check=check), options, library=opened)
     if write_edges:
         names, columns = made.nodes["spectrum_id"], dict(zip(made.edges.column_names, made.edges.columns, strict=True))
         ends = {name: names.take(columns[name]) for name in ("source", "target")}
@@ -279,6 +282,21 @@ def build_network(
     return Network(nodes, edges, _attributes(spectra, options, is_exact, library), counts)
 
 
+def fusion_for_network(model: Embedder) -> Fusion:
+    """Return the fused score that a model carries.
+
+    Raises
+    ------
+    InputError
+        It carries none, or the packages of the look-ups are not installed.
+    """
+    fusion = fusion_of(model, "the model of the network")
+    if fusion is None:
+        raise InputError("the model carries no fused score; fit one (ionbed fuse), or make the network by cosine")
+    require_lookups()
+    return fusion
+
+
 def _pairs_by_cosine(spectra: EmbeddedSpectra, is_exact: bool, k: int, min_score: float, advance: Advance) -> Pairs:
     if is_exact:
         return nearest_pairs(spectra.vectors, spectra.polarity, k, min_score, advance=advance)
@@ -292,13 +310,9 @@ def _fused_pairs(
     advance: Advance,
 ) -> Pairs:
     """Return the pairs that are near by cosine with their fused scores, as expected of any precursor."""
-    from ..spectra.lookups import require_lookups
     from ..spectra.pair_features import ComparedSpectra
 
-    fusion = fusion_of(spectra.model, "the model of the network")
-    if fusion is None:
-        raise InputError("the model carries no fused score; fit one (ionbed fuse), or make the network by cosine")
-    require_lookups()
+    fusion = fusion_for_network(spectra.model)
     pairs = by_cosine(FUSED_DEPTH * options.k, -1.0, advance)
     compared = ComparedSpectra(spectra.columns(), fusion.lookups)
     scores = np.empty(len(pairs), np.float32)

@@ -25,6 +25,9 @@ from .projection import Method, check_method, project
 STRUCTURES_AT_MOST = 3000
 """Molecules whose picture is in the page; of more, those with the most spectra. Some 1 KB each."""
 
+POINTS_AT_MOST = 200_000
+"""Spectra of a map: with more, the page is too large for a browser to be of any use."""
+
 LEVELS = ("kingdom", "superclass", "class", "subclass")
 """Levels of a chemical class that is written as a path, as by ClassyFire: ``Organic compounds; Benzenoids; ...``."""
 
@@ -139,7 +142,7 @@ def build_map(spectra: EmbeddedSpectra, options: MapOptions | None = None) -> Sp
     Raises
     ------
     InputError
-        There are too few spectra for the method, or none has the column to colour by.
+        There are too few spectra for the method, or too many for a page, or none has the column to colour by.
     """
     options = MapOptions() if options is None else options
     vectors, metadata = spectra.vectors, spectra.metadata
@@ -147,6 +150,10 @@ def build_map(spectra: EmbeddedSpectra, options: MapOptions | None = None) -> Sp
         rows = np.sort(np.random.default_rng(options.seed).choice(len(spectra), options.sample, replace=False))
         vectors, metadata = vectors[rows], metadata.take(pa.array(rows))
     check_method(options.method, len(vectors))
+    if len(vectors) > POINTS_AT_MOST:
+        raise InputError(
+            f"{len(vectors):,} spectra are too many for a map; draw some of them, at most {POINTS_AT_MOST:,}: --sample"
+        )
     table = with_superclass(metadata)
     color_by = options.color_by or next((n for n in COLOURS if table[n].null_count < len(table)), COLOURS[0])
     if table[color_by].null_count == len(table):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 
 import networkx as nx
 import numpy as np
@@ -13,10 +14,14 @@ import pytest
 from ionbed import cli
 from ionbed.embeddings import network as network_module
 from ionbed.embeddings.embedded_input import embedded_spectra, of_index
+from ionbed.embeddings.fusion import EMBEDDING_COSINE, FusedScore, Fusion, sigmoid
 from ionbed.embeddings.index import Index
+from ionbed.embeddings.mutual_neighbours import exact_scores
 from ionbed.embeddings.network import NetworkOptions, build_network, network
 from ionbed.embeddings.search import find
 from ionbed.errors import InputError
+from ionbed.spectra.lookups import LookupOptions
+from ionbed.spectra.pair_features import ComparedSpectra
 from ionbed.spectra.spectrum import Spectrum
 from ionbed.spectra.writers import write_mgf
 
@@ -230,6 +235,44 @@ def test_a_file_of_spectra_and_an_index_give_one_network(tmp_path, families, ind
 def test_options_out_of_range(options, message):
     with pytest.raises(InputError, match=message):
         NetworkOptions(**options)
+
+
+def fused_model(terms: tuple[str, ...]) -> CountSketchModel:
+    """A model that carries a fused score of these terms."""
+    model = CountSketchModel()
+    score = FusedScore(terms, tuple(np.linspace(2, 1, len(terms)).tolist()), -1.0)
+    fusion = Fusion(model.model_hash(), LookupOptions(), score, score, score, score)
+    model.config = SimpleNamespace(fusion=fusion.to_tree())
+    return model
+
+
+def test_the_fused_score_is_that_of_every_pair(library):
+    """Sixty spectra: all are within the depth, so the network is that of all pairs compared."""
+    model = fused_model((EMBEDDING_COSINE, "hybrid entropy", "matched peaks"))
+    spectra = of_index(Index.build(model, library))
+    made = build_network(spectra, NetworkOptions(score="fused", k=4, min_score=0.3, max_component=0))
+    columns, fusion = spectra.columns(), Fusion.from_tree(model.config.fusion)
+    compared, count = ComparedSpectra(columns, fusion.lookups), len(spectra)
+    scores = np.full((count, count), -np.inf, np.float32)
+    for row in range(count):
+        others = np.arange(count)
+        cosine = exact_scores(spectra.vectors, np.full(count, row), others)
+        scores[row] = sigmoid(fusion.open.total(cosine, compared.features(np.full(count, row), others)))
+    scores[np.multiply.outer(spectra.polarity, spectra.polarity) == -1] = -np.inf
+    np.fill_diagonal(scores, -np.inf)
+    near = [set(np.lexsort((np.arange(count), -row))[:4][np.sort(-row)[:4] <= -np.float32(0.3)]) for row in scores]
+    expected = {(i, int(j)): float(scores[i, j]) for i in range(count) for j in near[i] if i < j and i in near[j]}
+    ends = zip(made.edges["source"].to_pylist(), made.edges["target"].to_pylist(), strict=True)
+    assert dict(zip(ends, made.edges["score"].to_pylist(), strict=True)) == pytest.approx(expected, abs=1e-6)
+    assert len(expected) > 10
+
+
+def test_a_model_without_a_fused_score_is_told_before_anything_is_embedded(families, tmp_path, monkeypatch):
+    path = tmp_path / "spectra.mgf"
+    write_mgf(families, path)
+    monkeypatch.setattr(CountSketchModel, "embed", lambda *_, **__: pytest.fail("spectra were embedded"))
+    with pytest.raises(InputError, match="no fused score"):
+        network(path, tmp_path / "n.graphml", NetworkOptions(score="fused"), load_model=CountSketchModel)
 
 
 def test_wrong_files_are_named(saved, index, tmp_path):

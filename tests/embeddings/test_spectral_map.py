@@ -161,6 +161,13 @@ def test_only_so_many_structures_are_drawn(index, monkeypatch):
     assert list(shown.structures) == ["CCO"] and shown.num_structures == 3  # all have as many spectra: by the alphabet
 
 
+def test_more_points_than_a_page_can_show(index, monkeypatch):
+    monkeypatch.setattr("ionbed.embeddings.spectral_map.POINTS_AT_MOST", 40)
+    with pytest.raises(InputError, match=r"48 spectra are too many for a map; .* at most 40: --sample"):
+        build_map(of_index(index), MapOptions("pca"))
+    assert len(build_map(of_index(index), MapOptions("pca", sample=40)).table) == 40
+
+
 @pytest.mark.parametrize("suffix", [".tsv", ".parquet"])
 def test_the_table(saved, index, tmp_path, suffix):
     out = tmp_path / f"map{suffix}"
