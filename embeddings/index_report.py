@@ -1,0 +1,57 @@
+"""What ``ionbed index info`` says of an index besides what it holds: how hits are scored and how probable they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import InputError
+from .calibration import Calibration
+from .fusion import FusedScore, fusion_of
+
+
+def scores_told(model: object) -> dict[str, str]:
+    """Return the scores that a model gives, with the weights of the fused ones, in words by name."""
+    told = {"score_cosine": "inner product of the embeddings, from -1 to 1"}
+    try:
+        fusion = fusion_of(model, "the model of the index")
+    except InputError as error:
+        return {**told, "score_fused": f"none: {error}"}
+    if fusion is None:
+        return {**told, "score_fused": "none: the model carries no weights (ionbed fuse fits them)"}
+    told["score_fused_within_a_window"] = _weights(fusion.window)
+    told["score_fused_open"] = _weights(fusion.open)
+    if fusion.consensus is not None:
+        told["score_fused_open"] += f"; then by the consensus of the best {fusion.consensus.depth} molecules"
+    return told
+
+
+def calibration_told(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """Return how an index's probabilities were fitted and how well they held, in words by way of searching."""
+    tree = manifest.get("calibration")
+    if tree is None:
+        return {"probabilities": "none: the library has too few molecules; ionbed index calibrate takes queries"}
+    calibration = Calibration.from_tree(tree)
+    record = calibration.record
+    source = "library spectra as queries" if record["from"] == "library" else record["from"]
+    told = {
+        "probabilities": f"fitted {record['made']} to {source}; model trained on these molecules: "
+        f"{record['trained_on']}; half of the queries' molecules in the library, which then had "
+        f"{record['library_spectra']:,} spectra"
+    }
+    for name, curve in calibration.curves.items():
+        of, held_out = curve.record, curve.record["held_out"]
+        laboratory = "of another laboratory" if of["laboratories"] == "other" else "of any laboratory"
+        told[name] = (
+            f"{of['queries']:,} queries, {of['molecules']:,} molecules, hits {laboratory}; on molecules left out "
+            f"of the fit: Brier score {held_out['brier']:.3f} (base rate alone: {held_out['brier_of_base_rate']:.3f}), "
+            f"calibration error {held_out['ece']:.3f}"
+        )
+    return told
+
+
+def _weights(score: FusedScore) -> str:
+    terms = ", ".join(
+        f"{weight:+.3g} {term}" for term, weight in zip(score.terms, score.weights, strict=True) if weight
+    )
+    return f"logistic function of {score.intercept:+.3g}, {terms}"
