@@ -11,11 +11,12 @@ import numpy as np
 import pyarrow as pa
 
 from ..artifacts import MANIFEST, read_object_or_empty
+from ..errors import InputError
 from ..spectra.columns import SpectrumColumns
 from ..spectra.store import Store
 from .hits import EmbeddedQueries
 from .index import Index
-from .index_folder import COMMAND, Embedder, is_store
+from .index_folder import COMMAND, Embedder, is_store, kind_of
 
 METADATA = (
     *("spectrum_id", "name", "precursor_mz", "charge", "polarity", "adduct", "retention_time", "collision_energy"),
@@ -93,6 +94,8 @@ def embedded_spectra(
     from ..spectra.readers import read
 
     if is_index(input):
+        if kind_of(read_object_or_empty(Path(input) / MANIFEST)) == "structures":
+            raise InputError(f"{input}: is an index of structures; name spectra, or an index of spectra")
         return of_index(Index.open(input, None if load_model is None else load_model()))
     source = Store(input) if is_store(input) else read(input)
     model = _load_default() if load_model is None else load_model()

@@ -24,7 +24,7 @@ from .fusion import Fusion, fusion_of, sigmoid
 from .graphml import write_graphml
 from .hits import ScoreName
 from .index import Index
-from .index_folder import Embedder
+from .index_folder import Embedder, check_search_options
 from .library_hits import library_hits
 from .mass_differences import likely_differences, mass_differences
 from .mutual_neighbours import Pairs, listed_pairs, mutual, nearest_pairs
@@ -85,6 +85,7 @@ class NetworkOptions:
             raise InputError(f"neighbours is '{self.neighbours}'; it must be one of {', '.join(get_args(Neighbours))}")
         if self.score not in get_args(ScoreName):
             raise InputError(f"the score is '{self.score}'; it must be one of {', '.join(get_args(ScoreName))}")
+        check_search_options(1, self.precursor_ppm)
         if self.k < 1:
             raise InputError(f"the number of neighbours is {self.k}; it must be at least 1")
         if not -1 <= self.least_score <= 1:

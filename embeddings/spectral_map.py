@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections import Counter
@@ -21,6 +22,8 @@ from .index_folder import Embedder
 from .map_page import MapPage, require_plotly, write_page
 from .network import write_table
 from .projection import Method, check_method, project
+
+logger = logging.getLogger("ionbed")
 
 STRUCTURES_AT_MOST = 3000
 """Molecules whose picture is in the page; of more, those with the most spectra. Some 1 KB each."""
@@ -159,9 +162,10 @@ def build_map(spectra: EmbeddedSpectra, options: MapOptions | None = None) -> Sp
     if table[color_by].null_count == len(table):
         known = ", ".join(name for name in COLOURS if table[name].null_count < len(table))
         raise InputError(f"no spectrum has a {color_by}; choose another column to colour by: {known}")
-    with progress("map", len(vectors)) as advance:
-        coordinates = project(vectors, options.method, options.seed)
-        advance(len(vectors))
+    logger.info(
+        "map: %s spectra by %s", f"{len(vectors):,}", options.method
+    )  # which UMAP does not tell the progress of
+    coordinates = project(vectors, options.method, options.seed)
     for place, name in enumerate("xy"):
         table = table.add_column(1 + place, name, pa.array(coordinates[:, place], pa.float32()))
     return SpectralMap(table, options.method, options.seed, len(spectra), color_by)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from ionbed import cli
+from ionbed.artifacts import write_manifest
 from ionbed.embeddings import network as network_module
 from ionbed.embeddings.embedded_input import embedded_spectra, of_index
 from ionbed.embeddings.fusion import EMBEDDING_COSINE, FusedScore, Fusion, sigmoid
@@ -230,6 +231,8 @@ def test_a_file_of_spectra_and_an_index_give_one_network(tmp_path, families, ind
         ({"max_component": 1}, "cap is 1"),
         ({"max_component": -3}, "cap is -3"),
         ({"score": "entropy"}, "cosine, fused"),
+        ({"precursor_ppm": 0.0}, "window is 0.0 ppm"),
+        ({"neighbours": "some"}, "auto, exact, approximate"),
     ],
 )
 def test_options_out_of_range(options, message):
@@ -290,6 +293,12 @@ def test_wrong_files_are_named(saved, index, tmp_path):
     with pytest.raises(InputError, match="no fused score"):
         run(tmp_path / "graph.graphml", options=NetworkOptions(score="fused"))
     assert not list(tmp_path.iterdir())
+
+
+def test_an_index_of_structures_is_no_input(tmp_path):
+    write_manifest(tmp_path, {"command": "index build", "kind": "structures"})
+    with pytest.raises(InputError, match="is an index of structures; name spectra"):
+        embedded_spectra(tmp_path)
 
 
 def test_a_failure_leaves_what_was_there(saved, index, tmp_path, monkeypatch):
