@@ -100,3 +100,23 @@ def test_the_loops_of_the_look_ups_count_the_same_where_no_peak_can_match_twice(
 @pytest.mark.parametrize("peaks", [{}, {55.0: 1.0}])
 def test_no_peaks_match_nothing(peaks):
     assert len(matches_of(spectrum(100.0, {}), spectrum(100.0, peaks))) == 0
+
+
+crowded = st.builds(
+    spectrum,
+    st.sampled_from([58.0, 60.003]),
+    st.dictionaries(st.integers(0, 60).map(lambda number: 50 + number / 250), st.just(1.0), min_size=1, max_size=20),
+)
+
+
+@given(crowded, crowded)
+def test_no_peak_matches_twice_where_many_are_near(query, hit):
+    found = pairs_of(query, hit)
+    assert len({a for a, _, _ in found}) == len({b for _, b, _ in found}) == len(found)
+    assert [a for a, _, _ in found] == sorted(a for a, _, _ in found)
+
+
+def test_of_two_near_peaks_the_nearer_matches():
+    hit = spectrum(200.0, {50.011: 1.0})
+    assert pairs_of(spectrum(200.0, {50.0: 1.0, 50.01: 1.0}), hit) == [(1, 0, False)]
+    assert pairs_of(hit, spectrum(200.0, {50.0: 1.0, 50.01: 1.0})) == [(0, 1, False)]
