@@ -258,15 +258,21 @@ def library_queries(
     if molecules is not None:
         rows = rows[pc.is_in(_blocks(index), value_set=pa.array(sorted(molecules))).to_numpy()[rows]]
     order = rows[np.lexsort((rng.random(len(rows)), block[rows]))]
-    parts = np.split(order, np.flatnonzero(np.diff(block[order])) + 1) if len(order) else []
+    bounds = np.concatenate([[0], np.flatnonzero(np.diff(block[order])) + 1, [len(order)]])
     for whose in laboratories:
-        # Of the molecule's rows, in an order by chance, the first is the query.
-        drawn = [(part, is_out) for part in parts if not (is_out := _is_own(part, laboratory, whose)).all()]
-        if len(drawn) >= 2 * FEWEST_MOLECULES:
+        chosen = []
+        for place in rng.permutation(len(bounds) - 1).tolist():
+            # Of the molecule's rows, in an order by chance, the first is the query.
+            part = order[bounds[place] : bounds[place + 1]]
+            is_out = _is_own(part, laboratory, whose) if len(part) > 1 else np.ones(len(part), bool)
+            if not is_out.all():
+                chosen.append((part, is_out))
+            if len(chosen) == MOST_QUERIES:
+                break
+        if len(chosen) >= 2 * FEWEST_MOLECULES:
             break
     else:
         return None
-    chosen = [drawn[place] for place in rng.permutation(len(drawn))[:MOST_QUERIES].tolist()]
     is_present = rng.permutation(len(chosen)) % 2 == 0
     of_query = np.array([part[0] for part, _ in chosen], np.int64)
     left_out = [

@@ -79,6 +79,8 @@ def build(
         raise InputError(f"{input}: holds spectra, and they are predicted of molecules; leave --predict-spectra out")
     embedder = model if embeddings is None else _embedded_before(embeddings, input, model)
     index = spectrum_index.build(input, out, embedder, kind=kind, overwrite=overwrite)
+    if embeddings is not None:  # what stands in for the model does not say how its scores are fused
+        index = Index.open(out, model)
     calibration = calibrate_from_library(index)
     if calibration is not None:
         index.write_entry("calibration", calibration.to_tree())
