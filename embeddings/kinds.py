@@ -229,7 +229,7 @@ def index_of_spectra(folder: str | os.PathLike[str]) -> Index:
         raise InputError(f"{folder}: is an index of structures, which is not changed; build it again")
     if isinstance(index, MilvusIndex):
         raise InputError(
-            f"{folder}: has its vectors in Milvus, and takes only --ids and no --replace; see docs/scale.md"
+            f"{folder}: has its vectors in Milvus, where this cannot be done; it takes an index on this machine"
         )
     return index
 

@@ -156,6 +156,10 @@ def read_index_manifest(folder: Path) -> dict[str, Any]:
     """
     manifest = index_folder.read_index_manifest(folder)
     index_folder.refuse_other_kind(folder, manifest, "spectra")
+    if "milvus" in manifest:
+        raise InputError(
+            f"{folder}: has its vectors in Milvus, where this cannot be done; it takes an index on this machine"
+        )
     if manifest.get("format") != FORMAT:
         raise InputError(
             f"{folder}: was written by another version of ionbed; build it again with 'ionbed {index_folder.COMMAND}'"

@@ -271,3 +271,10 @@ def test_the_commands_append_and_delete(store, tmp_path, monkeypatch, capsys):
     ):
         assert main(["index", *words]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_what_needs_the_vectors_on_this_machine_says_so(built, tmp_path, capsys):
+    there, _, _ = built
+    for words in (["index", "compact", there.folder], ["network", there.folder, "--out", tmp_path / "n.graphml"]):
+        assert main([str(word) for word in words]) == 2
+        assert "has its vectors in Milvus, where this cannot be done" in capsys.readouterr().err
