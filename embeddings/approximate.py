@@ -26,16 +26,19 @@ AnnKind = Literal["flat", "hnsw", "ivf-sq8", "ivf-pq"]
 """How the rows that may be hits of an open search are found."""
 
 FLAT_UP_TO = 50_000
+"""Rows of 256 numbers up to which every one is scored: a query alone took 0.6 ms at 10,000 and 29 ms at 100,000, on a
+busy machine (benchmarks/index_kinds.py)."""
 SQ8_UP_TO = 20_000_000
-"""Rows up to which a kind is chosen, of vectors of 256 numbers (benchmarks/index_kinds.py)."""
+"""Rows up to which lists keep 8 bits a number: 5 GB then, worked out by `memory_needed` and not measured."""
 DIM_OF_RULE = 256
 
 MIN_ROWS = 1000
 """Fewer cannot train an approximate index, and are scored sooner than they are looked up."""
 
 MIN_SHARE = 0.1
-"""Where fewer of the rows than this share may be hits, all of these are scored: from here on that takes less time than
-to look far enough in lists, and a graph takes a hundred times as long (benchmarks/index_kinds.py)."""
+"""Where fewer of the rows than this share may be hits, all of these are scored. Of 100,000 rows that took less time for
+queries together, at this share and below, than to look far enough in lists or in a graph; at a fiftieth a graph took
+over a hundred times as long (benchmarks/index_kinds.py)."""
 
 MAX_K = 100
 """More hits than this are searched exactly: what was measured for ten says too little of them."""
@@ -96,9 +99,10 @@ def choose_kind(num_rows: int, dim: int) -> AnnKind:
 
     Every row is scored (`flat`) as long as that takes some milliseconds for a query alone. Beyond that, inverted lists
     with 8 bits a number; product quantisation takes a quarter of their space and is chosen where they would outgrow the
-    memory of one machine. A graph is searched in a third of the time, but is built in ten times theirs, takes twice
-    their space, and finds less of molecules that it never held than can be measured with it: it is for those who ask
-    for it. The sizes are those of benchmarks/index_kinds.py for vectors of 256 numbers, and go with 1 / ``dim``.
+    memory of one machine. A graph of 100,000 rows was searched in a third of the time of lists, but built in ten times
+    theirs (benchmarks/index_kinds.py); it takes twice their space, and finds less of molecules that it never held than
+    can be measured with it: it is for those who ask for it. The sizes are for vectors of 256 numbers, and go with
+    1 / ``dim``.
     """
     size = num_rows * dim / DIM_OF_RULE
     if size <= FLAT_UP_TO or num_rows < MIN_ROWS:
