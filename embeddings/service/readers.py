@@ -45,6 +45,7 @@ class Readers:
         self._idle: asyncio.Queue[asyncio.subprocess.Process | None] = asyncio.Queue()
         self._folder = Path()
         self._drawn: dict[str, str] = {}
+        self._spent: set[asyncio.subprocess.Process] = set()
         self._killed: set[asyncio.Task[int]] = set()
 
     async def start(self, folder: Path, *, warm: bool = True) -> None:
@@ -113,6 +114,9 @@ class Readers:
                 line = await process.stdout.readline()
                 if not line.endswith(b"\n"):
                     raise _DiedError
+                told: dict[str, Any] = json.loads(line)
+                if told["spent"]:
+                    self._spent.add(process)
         except TimeoutError:
             if has_begun:
                 raise RequestError(413, f"it takes longer than {seconds:.3g} s to read; send less at once") from None
@@ -122,7 +126,6 @@ class Readers:
             raise RequestError(
                 422, "it cannot be read: it is damaged, or needs more memory than there is for one request"
             ) from None
-        told: dict[str, Any] = json.loads(line)
         if "error" in told:
             if "fault" in told:
                 logger.warning("a file could not be read: %s", told["fault"])
@@ -138,9 +141,10 @@ class Readers:
             if process is None or process.returncode is not None:
                 process = await self._started()
             yield process
-            is_whole = True
+            is_whole = process not in self._spent
         finally:
             if not is_whole and process is not None:
+                self._spent.discard(process)
                 self._kill(process)
             # A new one is started when it is needed: who waits for this one may have gone.
             self._idle.put_nowait(process if is_whole else None)
