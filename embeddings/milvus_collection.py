@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pyarrow as pa
 
 from ..spectra.store import SCHEMA
-from .milvus_rows import ID, LISTS, LONGEST_ID, LONGEST_TEXT, MOST_PEAKS, PEAKS, vector_field
+from .milvus_rows import ID, LISTS, LONGEST_ID, LONGEST_PART, LONGEST_TEXT, MOST_PEAKS, PEAKS, vector_field
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
@@ -58,7 +58,7 @@ def collection_schema(client: MilvusClient, model_hash: str, dim: int) -> Any:
     }  # fmt: skip
     text: dict[str, Any] = {"datatype": DataType.VARCHAR, "max_length": LONGEST_TEXT}
     array: dict[str, Any] = {"datatype": DataType.ARRAY, "max_capacity": MOST_PEAKS}
-    texts = array | {"element_type": DataType.VARCHAR, "max_length": 256}
+    texts = array | {"element_type": DataType.VARCHAR, "max_length": LONGEST_PART}
     for column in SCHEMA:
         if column.name in PEAKS:
             schema.add_field(column.name, **array, element_type=DataType.FLOAT)
@@ -79,7 +79,8 @@ def index_params(client: MilvusClient, model_hash: str, kind: str) -> Any:
     """Return the indexes of a collection: of the vectors, and of the precursor m/z."""
     parameters = {"HNSW": {"M": 32, "efConstruction": 200}, "IVF_SQ8": {"nlist": INVERTED_LISTS}}
     params = client.prepare_index_params()
-    params.add_index(vector_field(model_hash), index_type=kind, metric_type="IP", params=parameters.get(kind, {}))
+    name = vector_field(model_hash)
+    params.add_index(name, index_name=name, index_type=kind, metric_type="IP", params=parameters.get(kind, {}))
     # Sorted values would do as well; milvus-lite has this kind only.
     params.add_index("precursor_mz", index_type="INVERTED")
     return params

@@ -20,6 +20,7 @@ LONGEST_ID: Final = 1024
 LONGEST_TEXT: Final = 65_535  # bytes, of Milvus
 MOST_PEAKS: Final = 4096  # of an array of Milvus
 MOST_PARTS: Final = 256
+LONGEST_PART: Final = 256
 UNKNOWN_POLARITY: Final = 0
 """Milvus takes a comparison with null for false, and a spectrum of unknown polarity goes with either."""
 
@@ -52,7 +53,7 @@ def entities(rows: pa.Table, vectors: np.ndarray, field: str) -> list[dict[str, 
         entity["polarity"] = entity["polarity"] or UNKNOWN_POLARITY
         entity["formula_key"] = formula_key(entity["formula"])
         entity["license_key"] = license_key(entity["license"]) or None
-        entity["instrument_parts"] = sorted(runs_of_parts(entity["instrument_type"] or ""))[:MOST_PARTS]
+        entity["instrument_parts"] = _parts(entity["instrument_type"])
         entity[field] = vector
     return found
 
@@ -131,6 +132,12 @@ def texts(values: Iterable[str]) -> str:
 def quoted(text: str) -> str:
     """Return a string literal of Milvus' expressions, whose escapes are those of C."""
     return f'"{text.translate(_ESCAPES)}"'
+
+
+def _parts(instrument_type: str | None) -> list[str]:
+    """Return what an instrument type is part for part: nobody asks for a run of parts as long as a sentence."""
+    found = sorted(runs_of_parts(instrument_type or ""), key=lambda part: (len(part), part))
+    return sorted(part for part in found[:MOST_PARTS] if len(part) <= LONGEST_PART)
 
 
 def _refuse_too_large(entity: Mapping[str, Any]) -> None:

@@ -322,6 +322,12 @@ def test_rows_are_the_same_after_milvus(table, vectors):
     assert table_of(found).equals(table)
     assert found[0]["instrument_parts"] == []
     assert found[1]["instrument_parts"] == ["esi", "esiqft", "lc", "lcesi", "lcesiqft", "qft"]
+    long = pa.array([" ".join(f"part{number}" for number in range(60))] * len(table))
+    parts = entities(
+        table.set_column(table.schema.get_field_index("instrument_type"), "instrument_type", long), vectors, "v"
+    )
+    assert len(parts[0]["instrument_parts"]) == 256
+    assert {"part0", "part59", "part10part11"} <= set(parts[0]["instrument_parts"])
     assert formula_key("O6C6H12") == formula_key("C6H12O6") != formula_key("C6H12O5")
     assert quoted('a"b\\') == '"a\\"b\\\\"'
 
