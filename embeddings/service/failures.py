@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,8 +12,6 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from ...errors import InputError
-
-logger = logging.getLogger("ionbed")
 
 _WORDS = {404: "there is nothing at this address", 405: "this address does not take this method"}
 
@@ -44,11 +41,10 @@ def error_response(status: int, message: str, headers: Mapping[str, str] | None 
 
 
 def add_handlers(app: FastAPI) -> None:
-    """Make every error of ``app`` an `error_response`."""
+    """Make errors of requests an `error_response`; those of the program are the `Gate`'s, which logs them."""
     app.add_exception_handler(HTTPException, _of_http)
     app.add_exception_handler(RequestValidationError, _of_validation)
     app.add_exception_handler(InputError, _of_input)
-    app.add_exception_handler(Exception, _of_program)
 
 
 def validation_message(errors: Any) -> str:
@@ -78,8 +74,3 @@ async def _of_validation(request: Request, error: Exception) -> Response:
 
 async def _of_input(request: Request, error: Exception) -> Response:
     return error_response(422, str(error))
-
-
-async def _of_program(request: Request, error: Exception) -> Response:
-    # The traceback is logged by the server; a client is told nothing of the inside.
-    return error_response(500, "the service failed; its log says why")
