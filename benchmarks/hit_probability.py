@@ -13,7 +13,7 @@ import argparse
 
 import numpy as np
 
-from ionbed.embeddings import calibration_fit
+from ionbed.embeddings import calibration_fit, calibration_queries
 from ionbed.embeddings.calibration import way
 from ionbed.embeddings.index import Index
 from ionbed.spectra.split import Split
@@ -29,7 +29,7 @@ def main() -> None:
     index, folds = Index.open(options.index), Split.load(options.split).folds
     trained = {key for key, fold in folds.items() if fold == "train"}
     held_out = {key for key, fold in folds.items() if fold in ("validation", "test")}
-    fitted_to = calibration_fit.library_queries(index, np.random.default_rng(0), molecules=trained)
+    fitted_to = calibration_queries.library_queries(index, np.random.default_rng(0), molecules=trained)
     if fitted_to is None:
         raise SystemExit(f"{options.index}: has too few molecules of the fold 'train'")
     for score, is_window in calibration_fit.ways_of(index):
@@ -38,7 +38,7 @@ def main() -> None:
         for laboratories in ("other", "any"):
             said, is_right, is_best = [], [], []
             for draw in range(options.draws):
-                asked = calibration_fit.library_queries(
+                asked = calibration_queries.library_queries(
                     index, np.random.default_rng(draw + 1), molecules=held_out, laboratories=(laboratories,)
                 )
                 if asked is None:

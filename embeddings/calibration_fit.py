@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import datetime
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from ..errors import InputError
-from ..spectra.columns import text_codes
 from ..spectra.spectrum import Spectrum
 from ..spectra.split import Split
 from .annotation import SAME_ION_PPM
@@ -29,6 +25,16 @@ from .calibration import (
     candidates_told,
     way,
 )
+from .calibration_queries import (
+    FEWEST_MOLECULES,
+    MOST_QUERIES,
+    WINDOW_PPM,
+    Asked,
+    blocks_of,
+    is_same_ion,
+    library_queries,
+    rows_by,
+)
 from .fusion import fusion_of
 from .hits import EmbeddedQueries, ScoreName
 from .index import Index
@@ -36,18 +42,11 @@ from .windows import windows_in
 
 logger = logging.getLogger("ionbed")
 
-WINDOW_PPM = 10.0
-"""Of the searches that are calibrated; a window of another width has more or fewer candidates, which is a term."""
-
-MOST_QUERIES = 1000
 MOST_FUSED_OPEN_QUERIES = 300
 """A fused search of the whole library takes some 10 ms for each query."""
 
 MOST_ROWS_FOR_FUSED_OPEN = 200_000
 """In larger libraries the fused open search is calibrated by `ionbed index calibrate` alone: it reads all peaks."""
-
-FEWEST_MOLECULES = 50
-"""With fewer molecules on either side, nothing is fitted."""
 
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)
 FOLDS = 5
@@ -56,47 +55,14 @@ MOST_LEFT_OUT = 2000
 """Rows of one molecule; a query whose molecule has more is not used."""
 
 
-@dataclass(frozen=True, eq=False)
-class Asked:
-    """Queries of known molecules, and what is left out of the library for each.
-
-    Attributes
-    ----------
-    queries : EmbeddedQueries
-    molecule : object array of str, of shape (n,)
-        First InChIKey block.
-    left_out : list of int64 arrays
-        Rows that are taken not to be in the library, ascending.
-    is_present : bool array of shape (n,)
-        Whether the library has the molecule then.
-    laboratories : 'other' or 'any'
-        Whether the molecule's spectra of the query's own laboratory are left out as well.
-    """
-
-    queries: EmbeddedQueries
-    molecule: np.ndarray
-    left_out: list[np.ndarray]
-    is_present: np.ndarray
-    laboratories: str
-
-    def take(self, places: np.ndarray) -> Asked:
-        """Return some of them."""
-        of = self.queries
-        columns = None if of.columns is None else of.columns.take(places)
-        queries = EmbeddedQueries(
-            of.vectors[places], of.precursor_mz[places], of.polarity[places], of.model_hash, columns
-        )
-        left_out = [self.left_out[place] for place in places.tolist()]
-        return Asked(queries, self.molecule[places], left_out, self.is_present[places], self.laboratories)
-
-
 def calibrate_from_library(index: Index, *, seed: int = 0) -> Calibration | None:
     """Return a calibration from spectra of the library as queries, None where it has too few molecules for one.
 
-    Of each molecule that is drawn one spectrum is a query. For half of the queries the molecule is left out of the
-    library. For the others the spectrum itself is, and all that its laboratory measured of the molecule: a user's
-    queries are of another laboratory than the library. Where too few molecules were measured by two, nothing but the
-    spectrum is left out, which flatters.
+    Of each molecule that is drawn one spectrum is a query, of those that a window search could find again: the
+    library has another spectrum of the same ion. For half of the queries the molecule is left out of the library. For
+    the others the spectrum itself is, and all that its laboratory measured of the molecule: a user's queries are of
+    another laboratory than the library. Where too few molecules were measured by two, nothing but the spectrum is left
+    out, which flatters.
 
     Parameters
     ----------
@@ -122,9 +88,9 @@ def calibrate_from_queries(
 ) -> Calibration:
     """Return a calibration from a user's own queries of known molecules, which is to be preferred.
 
-    Every query whose molecule the library has is asked as it is, and once more with its molecule left out; one whose
-    molecule the library has not is asked as it is. In the fit both kinds count for as much. Library spectra of the same
-    id as a query are left out: the query would find itself.
+    Every query of whose molecule the library has the same ion is asked as it is, and once more with its molecule left
+    out; any other is asked with its molecule left out. In the fit both kinds count for as much. Library spectra of the
+    same id as a query are left out: the query would find itself.
 
     Parameters
     ----------
@@ -147,7 +113,7 @@ def calibrate_from_queries(
     """
     labelled = [spectrum for spectrum in spectra if spectrum.inchikey and len(spectrum)]
     molecule = np.array([(spectrum.inchikey or "")[:14] for spectrum in labelled], object)
-    rows_of = _rows_by(_blocks(index), sorted(set(molecule.tolist())))
+    rows_of = rows_by(blocks_of(index), sorted(set(molecule.tolist())))
     in_library = {key for key in molecule.tolist() if len(rows_of[key])}
     if len(in_library) < FEWEST_MOLECULES:
         raise InputError(
@@ -155,10 +121,14 @@ def calibrate_from_queries(
             "needed to calibrate, so give more queries, or keep the calibration by the library"
         )
     ids = [spectrum.spectrum_id for spectrum in labelled]
-    own = _rows_by(index.library.columns(["spectrum_id"])["spectrum_id"], sorted(set(ids)))
+    own = rows_by(index.library.columns(["spectrum_id"])["spectrum_id"], sorted(set(ids)))
     embedded = index.embed(labelled, progress=progress)
     without = [rows_of[key] for key in molecule.tolist()]
-    remains = [len(np.setdiff1d(rows, own[name])) > 0 for rows, name in zip(without, ids, strict=True)]
+    ions = zip(embedded.precursor_mz.tolist(), embedded.polarity.tolist(), strict=True)
+    remains = [
+        is_same_ion(index, np.setdiff1d(rows, own[name]), mz, polarity).any()
+        for rows, name, (mz, polarity) in zip(without, ids, ions, strict=True)
+    ]
     present = np.flatnonzero(remains)
     places = np.concatenate([present, np.arange(len(labelled))])
     left_out = [own[ids[place]] for place in present.tolist()]
@@ -232,81 +202,6 @@ def ways_of(index: Index, *, all_of_them: bool = False) -> list[tuple[ScoreName,
     except InputError as error:
         logger.info("the fused score is not calibrated: %s", error)
     return ways
-
-
-def library_queries(
-    index: Index,
-    rng: np.random.Generator,
-    *,
-    molecules: Collection[str] | None = None,
-    laboratories: Sequence[str] = ("other", "any"),
-) -> Asked | None:
-    """Return library spectra as queries, for half of which the molecule is left out; None for too few molecules.
-
-    Parameters
-    ----------
-    index : Index
-    rng : numpy.random.Generator
-    molecules : collection of str, optional
-        First InChIKey blocks of which queries are drawn; by default all.
-    laboratories : sequence of 'other' and 'any'
-        Whose spectra of a query's molecule may be hits; the first for which there are molecules enough.
-    """
-    block, _ = text_codes(_blocks(index))
-    laboratory, _ = text_codes(index.library.columns(["laboratory"])["laboratory"])
-    rows = np.flatnonzero(index.live & (block >= 0))
-    if molecules is not None:
-        rows = rows[pc.is_in(_blocks(index), value_set=pa.array(sorted(molecules))).to_numpy()[rows]]
-    order = rows[np.lexsort((rng.random(len(rows)), block[rows]))]
-    bounds = np.concatenate([[0], np.flatnonzero(np.diff(block[order])) + 1, [len(order)]])
-    for whose in laboratories:
-        chosen = []
-        for place in rng.permutation(len(bounds) - 1).tolist():
-            # Of the molecule's rows, in an order by chance, the first is the query.
-            part = order[bounds[place] : bounds[place + 1]]
-            is_out = _is_own(part, laboratory, whose) if len(part) > 1 else np.ones(len(part), bool)
-            if not is_out.all():
-                chosen.append((part, is_out))
-            if len(chosen) == MOST_QUERIES:
-                break
-        if len(chosen) >= 2 * FEWEST_MOLECULES:
-            break
-    else:
-        return None
-    is_present = rng.permutation(len(chosen)) % 2 == 0
-    of_query = np.array([part[0] for part, _ in chosen], np.int64)
-    left_out = [
-        np.sort(part[is_out] if present else part) for present, (part, is_out) in zip(is_present, chosen, strict=True)
-    ]
-    queries = EmbeddedQueries(
-        np.ascontiguousarray(index.vectors[of_query]), index.precursor_mz[of_query], index.polarity[of_query],
-        index.manifest["model_hash"], index.library.peaks(of_query),
-    )  # fmt: skip
-    keys = index.rows(of_query, ["inchikey"])["inchikey"].to_pylist()
-    return Asked(queries, np.array([key[:14] for key in keys], object), left_out, is_present, whose)
-
-
-def _blocks(index: Index) -> pa.ChunkedArray:
-    """Return the first InChIKey block of every row."""
-    return pc.utf8_slice_codeunits(index.library.columns(["inchikey"])["inchikey"], 0, 14)
-
-
-def _rows_by(column: pa.ChunkedArray, texts: Sequence[str]) -> dict[str, np.ndarray]:
-    """Return the rows that have each of some distinct texts, ascending."""
-    places = pc.index_in(column, value_set=pa.array(texts, column.type)).fill_null(-1).to_numpy()
-    rows = np.flatnonzero(places >= 0)
-    order = rows[np.argsort(places[rows], kind="stable")]
-    ends = np.cumsum(np.bincount(places[rows], minlength=len(texts)))
-    return dict(zip(texts, np.split(order, ends[:-1]), strict=True))
-
-
-def _is_own(part: np.ndarray, laboratory: np.ndarray, laboratories: str) -> np.ndarray:
-    """Return which rows of a molecule are left out where its first is the query and the molecule is not."""
-    own: np.ndarray = part == part[0]
-    if laboratories == "other":
-        # An unknown laboratory may be the query's.
-        own = own | (laboratory[part] == laboratory[part[0]]) | (laboratory[part] < 0) | (laboratory[part[0]] < 0)
-    return own
 
 
 def fit_curve(index: Index, asked: Asked, score: ScoreName, is_window: bool, rng: np.random.Generator) -> Curve:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ionbed import InputError
-from ionbed.embeddings import calibration_fit
+from ionbed.embeddings import calibration_fit, calibration_queries
 from ionbed.embeddings.calibration import (
     DEPTH,
     RISING,
@@ -126,13 +127,13 @@ def test_probabilities_of_a_library_hold_on_queries_that_it_was_not_fitted_to(in
     held_out = curve.record["held_out"]
     assert held_out["brier"] < 0.8 * held_out["brier_of_base_rate"] and held_out["ece"] < 0.12
     assert sum(count for *_, count in held_out["reliability"]) == held_out["pairs"]
-    asked = calibration_fit.library_queries(index, np.random.default_rng(99))
+    asked = calibration_queries.library_queries(index, np.random.default_rng(99))
     found, is_right = calibration_fit.found_for(index, asked, "cosine", True)
     assert quality(curve(found.terms), is_right)["ece"] < 0.12
 
 
 def test_what_is_left_out_of_the_library_is_no_hit(index):
-    asked = calibration_fit.library_queries(index, np.random.default_rng(3))
+    asked = calibration_queries.library_queries(index, np.random.default_rng(3))
     rows = calibration_fit.hits_without(index, asked, "cosine", False)[0]
     laboratory = np.array(index.library.columns(["laboratory"])["laboratory"].to_pylist())
     molecule = np.array([text[:14] for text in index.library.columns(["inchikey"])["inchikey"].to_pylist()])
@@ -152,6 +153,19 @@ def test_without_a_second_laboratory_the_spectrum_alone_is_left_out(monkeypatch)
     assert {curve.record["laboratories"] for curve in calibration.curves.values()} == {"any"}
     few = Index.build(CountSketchModel(), made_library(40))
     assert calibrate_from_library(few) is None
+
+
+def test_a_query_has_another_spectrum_of_its_ion_in_the_library():
+    """One spectrum in each polarity is no second one: nothing could be found, and all would be called improbable."""
+    other = [
+        dataclasses.replace(s, spectrum_id=f"{s.spectrum_id}-", precursor_mz=s.precursor_mz - 2.0146, polarity=-1)
+        for s in made_library(110)[::4]
+    ]
+    alone = Index.build(CountSketchModel(), [*made_library(110)[::4], *other])
+    assert calibration_queries.library_queries(alone, np.random.default_rng(0)) is None
+    both = Index.build(CountSketchModel(), [*made_library(110), *other])
+    asked = calibration_queries.library_queries(both, np.random.default_rng(0))
+    assert (asked.queries.polarity == 1).all() and len(asked.molecule) == 110
 
 
 def test_own_queries_calibrate(index):
