@@ -30,6 +30,8 @@ _RUN_KEYS = ("filename", "name")
 _ID_KEYS = ("spectrumid", "identifier", "id")
 _RAGGED_ROW_BYTES = 4096  # where each row has a length of its own, which is not looked up
 _NONE = np.empty(0, np.float64)
+_DAMAGE = (OSError, RuntimeError, ValueError, KeyError, TypeError, MemoryError, OverflowError)
+"""What h5py raises of a damaged file, by where in it the damage is."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +72,13 @@ def _open(path: Path) -> Any:
         raise InputError(f"{path}: is HDF5, which needs h5py; install it with: pip install 'ionbed[hdf5]'") from None
     try:
         return h5py.File(path, "r", locking=False)  # shared file systems may have no locks, and nothing is written
-    except OSError as error:
-        reason = " ".join(str(error).split())[:120]
-        raise UnreadableTableError("truncated", f"is a damaged HDF5 file ({reason}); get it anew") from None
+    except _DAMAGE as error:
+        raise _damaged(error) from None
+
+
+def _damaged(error: Exception) -> UnreadableTableError:
+    reason = " ".join(str(error).split())[:120]
+    return UnreadableTableError("truncated", f"is a damaged HDF5 file ({reason}); get it anew")
 
 
 def _layout(file: Any) -> _Layout:
@@ -82,7 +88,8 @@ def _layout(file: Any) -> _Layout:
         group = file.get(group_name) if group_name else file
         if not isinstance(group, h5py.Group):
             continue
-        datasets = {normal_key(k): d for k in group if isinstance(d := group.get(k), h5py.Dataset) and d.ndim}
+        names = [name for name in group if isinstance(name, str)]  # as bytes where they are not UTF-8, never ours
+        datasets = {normal_key(k): d for k in names if isinstance(d := group.get(k), h5py.Dataset) and d.ndim}
         spectrum = next((datasets[k] for k in _SPECTRA if k in datasets), None)
         mz, intensity = (next((datasets[k] for k in keys if k in datasets), None) for keys in (_MZ, _INTENSITY))
         if spectrum is not None and spectrum.ndim == 3 and 2 in spectrum.shape[1:]:
@@ -136,8 +143,13 @@ def _row_bytes(peaks: Any) -> int:
 
 def _slices(path: Path) -> list[range]:
     """Return slices of a few megabytes of peaks, none of which divides a chunk."""
-    with _open(path) as file:
-        layout = _layout(file)
+    try:
+        with _open(path) as file:
+            layout = _layout(file)
+    except (InputError, UnreadableTableError):
+        raise
+    except _DAMAGE as error:  # of what describes the datasets, which is first read here
+        raise _damaged(error) from None
     wanted = max(1, BLOCK_BYTES // layout.row_bytes)
     step = max(1, wanted // layout.rows_per_chunk) * layout.rows_per_chunk
     return [range(start, min(start + step, layout.num_rows)) for start in range(0, layout.num_rows, step)]
@@ -155,7 +167,7 @@ def _parse_rows(
                 yield record
     except InputError:
         raise
-    except (OSError, ValueError, RuntimeError):  # a chunk cannot be read
+    except _DAMAGE:  # a chunk cannot be read
         for position in range(row + 1, rows.stop + 1):
             yield broken_record(source_file, position, "bad-binary-array")
 

@@ -170,3 +170,24 @@ def test_without_h5py_one_line_says_what_to_install(tmp_path, monkeypatch):
 def test_content_tells_the_format_whatever_the_name(tmp_path):
     gems(tmp_path / "spectra.mgf")
     assert [len(r) for r in read_records(tmp_path / "spectra.mgf")] == [2, 3]
+
+
+def test_damage_anywhere_in_a_file_is_one_clear_line_or_records_with_a_reason(tmp_path):
+    path, random = gems(tmp_path / "x.hdf5"), np.random.default_rng(0)
+    whole, told = path.read_bytes(), []
+    mark = whole.index(b"SNOD")  # the table of the names, which is read after the file was opened
+    for place in [mark, *random.integers(8, len(whole), 150).tolist()]:
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        try:
+            assert all(record.problem or len(record) for record in read_records(path)), place
+        except InputError as error:
+            told.append(str(error))
+    assert "x.hdf5: is a damaged HDF5 file (" in told[0]
+    assert not any("\n" in line for line in told)
+
+
+def test_a_dataset_whose_name_is_not_utf8_is_passed_over(tmp_path):
+    path = gems(tmp_path / "x.hdf5")
+    with h5py.File(path, "a") as file:
+        file[b"\xff\xfe"] = [1, 2]
+    assert [len(record) for record in read_records(path)] == [2, 3]
