@@ -151,7 +151,8 @@ def test_a_loading_process_that_dies_ends_the_run():
 def endless(told: Connection, end: str) -> None:
     task = Spectra()
     ahead = prefetched(task, 10**6, Position(), checked_batches(task, 0, 2), ONE_OF_TWO, 2)
-    next(ahead)
+    for _ in range(2):  # a batch of each: both have begun, and know which signals are not for them
+        next(ahead)
     told.send([child.pid for child in own_children()])
     if end == "leave":
         raise SystemExit(3)  # without closing anything
