@@ -138,7 +138,7 @@ def calibrate_from_queries(
     queries = EmbeddedQueries(
         vectors, embedded.precursor_mz[places], embedded.polarity[places], embedded.model_hash, columns.take(places)
     )
-    asked = Asked(queries, molecule[places], left_out, np.arange(len(places)) < len(present), "any")
+    asked = Asked(queries, molecule[places], left_out, np.arange(len(places)) < len(present), "own")
     record = {"from": source, "trained_on": trained_on}
     found = _calibration(index, asked, record, ways_of(index, all_of_them=True), seed=seed)
     assert found is not None, "there are enough molecules"

@@ -39,8 +39,9 @@ class Asked:
         Rows that are taken not to be in the library, ascending.
     is_present : bool array of shape (n,)
         Whether the library has the molecule then.
-    laboratories : 'other' or 'any'
-        Whether the molecule's spectra of the query's own laboratory are left out as well.
+    laboratories : 'other', 'any' or 'own'
+        Whether the molecule's spectra of the query's own laboratory are left out as well; 'own': queries of a user, as
+        they are.
     """
 
     queries: EmbeddedQueries
@@ -69,6 +70,8 @@ def library_queries(
 ) -> Asked | None:
     """Return library spectra as queries, for half of which the molecule is left out; None for too few molecules.
 
+    Predicted spectra are none: a prediction finds those of the same program as no measured spectrum does.
+
     Parameters
     ----------
     index : Index
@@ -85,11 +88,12 @@ def library_queries(
         rows = rows[pc.is_in(blocks_of(index), value_set=pa.array(sorted(molecules))).to_numpy()[rows]]
     order = rows[np.lexsort((rng.random(len(rows)), block[rows]))]
     bounds = np.concatenate([[0], np.flatnonzero(np.diff(block[order])) + 1, [len(order)]])
+    predicted = index.library.columns(["predicted"])["predicted"].fill_null(False).to_numpy()
     for whose in laboratories:
         chosen = []
         for place in rng.permutation(len(bounds) - 1).tolist():
             part = order[bounds[place] : bounds[place + 1]]
-            if (query := _query_among(index, part, laboratory, whose)) is not None:
+            if (query := _query_among(index, part, predicted, laboratory, whose)) is not None:
                 chosen.append((query, part, _is_own(part, query, laboratory, whose)))
             if len(chosen) == MOST_QUERIES:
                 break
@@ -122,12 +126,15 @@ def rows_by(column: pa.ChunkedArray, texts: Sequence[str]) -> dict[str, np.ndarr
     rows = np.flatnonzero(places >= 0)
     order = rows[np.argsort(places[rows], kind="stable")]
     ends = np.cumsum(np.bincount(places[rows], minlength=len(texts)))
-    return dict(zip(texts, np.split(order, ends[:-1]), strict=True))
+    return dict(zip(texts, np.split(order, ends[:-1]) if len(texts) else (), strict=True))
 
 
-def _query_among(index: Index, part: np.ndarray, laboratory: np.ndarray, laboratories: str) -> int | None:
-    """Return the first of a molecule's rows, in an order by chance, of whose ion another row stays; None for none."""
-    for row in part[: MOST_TRIED if len(part) > 1 else 0].tolist():
+def _query_among(
+    index: Index, part: np.ndarray, predicted: np.ndarray, laboratory: np.ndarray, laboratories: str
+) -> int | None:
+    """Return the first measured one of a molecule's rows, in an order by chance, of whose ion another row stays."""
+    measured = part[~predicted[part]]
+    for row in measured[: MOST_TRIED if len(part) > 1 else 0].tolist():
         others = part[~_is_own(part, row, laboratory, laboratories)]
         if is_same_ion(index, others, float(index.precursor_mz[row]), int(index.polarity[row])).any():
             return row

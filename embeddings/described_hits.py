@@ -71,6 +71,7 @@ class DescribedSearch:
         self._index, self._k, self._score, self._filters = index, k, score, filters
         self._ppm, self._da = (None if precursor_da is not None else precursor_ppm), precursor_da
         self._curve = curve_of(index.manifest, score, self._is_window)
+        self._is_flattered = self._curve is not None and self._curve.record.get("laboratories") == "any"
 
     def __call__(self, spectra: list[Spectrum]) -> Iterator[DescribedHits]:
         """Yield what was found for each of some spectra."""
@@ -103,7 +104,7 @@ class DescribedSearch:
         is_hit[:, self._k :] = False
         query, place = np.nonzero(is_hit)
         of_hit = np.searchsorted(found, hits.rows[is_hit])
-        told = annotate(queries.columns, query, table, of_hit)
+        told = annotate(queries.columns, query, table, of_hit, is_window=self._is_window)
         names = ("library_id", *METADATA)
         columns = [table[name].to_pylist() for name in ("spectrum_id", *METADATA)]
         shared = [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
@@ -112,7 +113,7 @@ class DescribedSearch:
             _known(hits.precursor_error_ppm[is_hit]), of_hit.tolist(), _known(probability[is_hit]), *_columns_of(told),
             strict=True,
         )  # fmt: skip
-        for number, rank, row, score, error, taken, chance, matched, difference, formula, is_same in own:
+        for number, rank, row, score, error, taken, chance, matched, difference, formula, is_same, is_ion in own:
             known = shared[taken]
             of_query[number].append(
                 {
@@ -125,11 +126,14 @@ class DescribedSearch:
                     "difference_formula": formula,
                     "matched_peaks": matched,
                     "confidence": confidence(
-                        is_same_mass=is_same or self._is_window,
+                        is_same_mass=is_same,
+                        is_same_ion=is_ion,
                         has_structure=bool(known["smiles"] or known["inchikey"]),
                         has_formula=bool(known["formula"]),
                         predicted=known["predicted"],
                         probability=chance,
+                        is_flattered=self._is_flattered,
+                        matched_peaks=matched,
                     ),
                     **known,
                 }
@@ -181,6 +185,7 @@ def _columns_of(told: Annotations) -> tuple[list[Any], ...]:
         _known(told.mass_difference),
         told.difference_formula,
         told.is_same_mass.tolist(),
+        told.is_same_ion.tolist(),
     )
 
 

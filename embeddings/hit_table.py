@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TextIO, TypeVar
 from ..artifacts import atomic_file, refuse_input_as_output
 from ..errors import InputError
 from ..spectra.spectrum import Spectrum
+from .annotation import LEVEL_2A
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -44,9 +45,6 @@ class Row(Protocol):
 
 NOTES_TOLD = 5
 """Reasons named in the line about a search; they may have a number or a formula in them, and be as many as queries."""
-
-LIKELY = 0.9
-"""The probability from which on a hit is counted as a likely one, and as a probable structure."""
 
 RowType = TypeVar("RowType", bound=Row)
 
@@ -83,7 +81,7 @@ class SearchSummary:
     without_hits : Counter of str
         Queries without a hit, by note.
     likely : int or None
-        Queries whose first hit has a probability of `LIKELY` or more; None where no hit has a probability.
+        Queries whose first hit is a probable structure (level 2a); None where no first hit has a probability.
     expected_wrong : float
         How many of these are wrong, by their probabilities.
     """
@@ -100,16 +98,16 @@ class SearchSummary:
             self.without_hits[row.note] += 1
         elif row.rank == 1:
             self.with_hits += 1
-            self._count_probability(getattr(row, "probability", None))
+            self._count_probability(getattr(row, "probability", None), getattr(row, "confidence", ""))
         else:
             return
         self.queries += 1
 
-    def _count_probability(self, probability: float | None) -> None:
+    def _count_probability(self, probability: float | None, confidence: str) -> None:
         if probability is None:
             return
         self.likely = self.likely or 0
-        if probability >= LIKELY:
+        if confidence == LEVEL_2A:
             self.likely += 1
             self.expected_wrong += 1 - probability
 
@@ -126,8 +124,11 @@ class SearchSummary:
             notes += f", {others:,} without for other reasons"
         likely = ""
         if self.likely is not None:
-            likely = f" ({self.likely:,} of a probability of {LIKELY:g} or more"
-            likely += f", of which {self.expected_wrong / self.likely:.0%} may be wrong)" if self.likely else ")"
+            likely = f" ({self.likely:,} of level 2a"
+            if self.likely:
+                wrong = f"{self.expected_wrong / self.likely:.0%}"
+                likely += f", {wrong} of them wrong if the library has half of the queries' molecules"
+            likely += ")"
         return f"{self.queries:,} queries: {self.with_hits:,} with hits{likely}{notes}"
 
 

@@ -26,11 +26,21 @@ def scores_told(model: object) -> dict[str, str]:
     return told
 
 
+_LABORATORIES = {
+    "other": "of another laboratory",
+    "any": "of any laboratory (too high across laboratories: no level 2a)",
+    "own": "as these queries find them",
+}
+
+
 def calibration_told(manifest: Mapping[str, Any]) -> dict[str, str]:
     """Return how an index's probabilities were fitted and how well they held, in words by way of searching."""
     tree = manifest.get("calibration")
     if tree is None:
-        return {"probabilities": "none: the library has too few molecules; ionbed index calibrate takes queries"}
+        return {
+            "probabilities": "none: too few molecules with two measured spectra of one ion; "
+            "ionbed index calibrate takes queries"
+        }
     calibration = Calibration.from_tree(tree)
     record = calibration.record
     source = "library spectra as queries" if record["from"] == "library" else record["from"]
@@ -41,7 +51,7 @@ def calibration_told(manifest: Mapping[str, Any]) -> dict[str, str]:
     }
     for name, curve in calibration.curves.items():
         of, held_out = curve.record, curve.record["held_out"]
-        laboratory = "of another laboratory" if of["laboratories"] == "other" else "of any laboratory"
+        laboratory = _LABORATORIES[of["laboratories"]]
         told[name] = (
             f"{of['queries']:,} queries, {of['molecules']:,} molecules, hits {laboratory}; on molecules left out "
             f"of the fit: Brier score {held_out['brier']:.3f} (base rate alone: {held_out['brier_of_base_rate']:.3f}), "

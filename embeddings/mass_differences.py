@@ -82,6 +82,22 @@ def mass_differences(
 ) -> np.ndarray:
     """Return the mass of the query's molecule minus that of the hit's, float64 of shape (n_pairs,); NaN if unknown.
 
+    Parameters are those of `molecule_masses`.
+    """
+    query, hit = molecule_masses(query_mz, query_charge, query_adduct, hit_mz, hit_charge, hit_adduct)
+    return query - hit
+
+
+def molecule_masses(
+    query_mz: np.ndarray,
+    query_charge: np.ndarray,
+    query_adduct: np.ndarray,
+    hit_mz: np.ndarray,
+    hit_charge: np.ndarray,
+    hit_adduct: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the masses (Da) of the query's and the hit's molecules, float64 of shape (n_pairs,); NaN if unknown.
+
     The masses are those of the molecules of the adducts. Of two ions of one charge, of which one states no adduct, it
     is taken to be of the same kind as the other; where neither does, or the charges differ, to be (de)protonated.
 
@@ -90,7 +106,7 @@ def mass_differences(
     query_mz, hit_mz : float64 arrays of shape (n_pairs,)
         Of the precursors.
     query_charge, hit_charge : int arrays of shape (n_pairs,)
-        Signed; 0 where unknown, for which no difference is known.
+        Signed; 0 where unknown, for which neither mass is known.
     query_adduct, hit_adduct : object arrays of str or None, of shape (n_pairs,)
         In normal form.
     """
@@ -99,8 +115,9 @@ def mass_differences(
         np.where((own == None) & is_of_one_charge, other, own)  # noqa: E711  elementwise
         for own, other in ((query_adduct, hit_adduct), (hit_adduct, query_adduct))
     )
-    difference = _neutral_masses(query_mz, query_charge, first) - _neutral_masses(hit_mz, hit_charge, second)
-    return np.where((query_charge != 0) & (hit_charge != 0), difference, np.nan)
+    is_known = (query_charge != 0) & (hit_charge != 0)
+    query = np.where(is_known, _neutral_masses(query_mz, query_charge, first), np.nan)
+    return query, np.where(is_known, _neutral_masses(hit_mz, hit_charge, second), np.nan)
 
 
 def _neutral_masses(mz: np.ndarray, charge: np.ndarray, adducts: np.ndarray) -> np.ndarray:

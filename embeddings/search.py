@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .annotation import NEAR_DA
 from .described_hits import DescribedSearch
 from .filters import Filters
 from .hit_table import QueryResult, SearchSummary, format_queries, refuse_output, shown, write_hits
@@ -289,7 +290,8 @@ def _table_of(hits: Sequence[HitRow]) -> Table:
 def _mass(hit: HitRow) -> str:
     """Return by how much the masses differ: in ppm of the precursors, or in Da, with the formula, of the molecules."""
     error = hit.precursor_error_ppm
-    if error is None or abs(error) < MANY_PPM:
+    is_other_ion = hit.mass_difference is not None and abs(hit.mass_difference) > NEAR_DA
+    if error is None or (abs(error) < MANY_PPM and not is_other_ion):
         return shown(error, "+.1f") + " ppm"
     if hit.mass_difference is not None:
         return f"{hit.mass_difference:+.3f} {hit.difference_formula}".rstrip()
@@ -298,9 +300,9 @@ def _mass(hit: HitRow) -> str:
 
 
 def _level(confidence: str) -> str:
-    """Return the level of confidence alone: ``2a``, or ``>=3`` for 3 at best."""
+    """Return the level of confidence alone: ``2a``, or ``3-5`` for 3 at best."""
     found = re.match(r"level (\d[a-z]?)( at best)?", confidence)
-    return "" if not found else (">=" if found[2] else "") + found[1]
+    return "" if not found else found[1] + ("-5" if found[2] else "")
 
 
 def _find(queries: Iterator[Query], total: int | None, search: DescribedSearch) -> Iterator[QueryResult[HitRow]]:

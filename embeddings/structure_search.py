@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..spectra.columns import SpectrumColumns
 from ..spectra.spectrum import Spectrum
-from .annotation import LEVEL_3_STRUCTURE, warnings_of
+from .annotation import LEVEL_3_ANALOGUE, LEVEL_3_ANY_MASS, LEVEL_3_STRUCTURE, NEAR_DA, SAME_ION_PPM, warnings_of
 from .hit_table import QueryResult, SearchSummary, format_queries, refuse_output, shown, write_hits
 from .queries import Query, queries_of, searched
 from .structure_candidates import check_structure_search
@@ -207,7 +207,10 @@ def _find(
             rows = [StructureHitRow(query_id, note=query.note, score_name=score)]
         else:
             found, num_candidates, note, warnings = result
-            rows = rows_of(query_id, query.spectrum, found, num_candidates, note, score, warnings)
+            is_open = precursor_ppm is None and formula is None
+            rows = rows_of(
+                query_id, query.spectrum, found, num_candidates, note, score, warnings=warnings, is_open=is_open
+            )
         yield QueryResult(query_id, query.spectrum, rows, query.position)
 
 
@@ -218,9 +221,11 @@ def rows_of(
     num_candidates: int,
     note: str,
     score: str,
-    warnings: str = "",
+    *,
+    warnings: str,
+    is_open: bool,
 ) -> list[StructureHitRow]:
-    """Return the lines of one query: of its hits, or of why there is none."""
+    """Return the lines of one query: of its hits, or of why there is none; in an open search they have any mass."""
     if not found:
         return [
             StructureHitRow(
@@ -238,13 +243,24 @@ def rows_of(
             candidates=num_candidates,
             note=note,
             score_name=score,
-            confidence=LEVEL_3_STRUCTURE,
+            confidence=_confidence(hit.mass_error_ppm, query.precursor_mz, is_open=is_open),
             warnings=warnings,
             row=hit.row,
             **{name: hit.metadata[name] for name in _FROM_METADATA},
         )
         for hit in found
     ]
+
+
+def _confidence(mass_error_ppm: float | None, query_mz: float, *, is_open: bool) -> str:
+    """Return how far a structure may be trusted: by its mass, also where it was asked for by a formula."""
+    if mass_error_ppm is None:
+        return LEVEL_3_ANY_MASS if is_open else LEVEL_3_STRUCTURE
+    if is_open:
+        is_same = abs(mass_error_ppm) <= SAME_ION_PPM
+    else:
+        is_same = abs(query_mz - query_mz / (1 + mass_error_ppm * 1e-6)) <= NEAR_DA
+    return LEVEL_3_STRUCTURE if is_same else LEVEL_3_ANALOGUE
 
 
 _BY = {"cosine": "", "predicted": ", by predicted spectra", "fused": ", by the fused score"}

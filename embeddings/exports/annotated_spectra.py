@@ -84,7 +84,7 @@ def _annotated(result: Results, query: Spectrum) -> tuple[Spectrum, list[tuple[s
 
     named = best is not None and may_be_the_molecule(best)
 
-    charge = charge_of(query, best)
+    charge = charge_of(query, best if named else None)
     told = dataclasses.replace(
         query,
         spectrum_id=result.query_id,

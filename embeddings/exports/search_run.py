@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...spectra.adducts import normalise_adduct
 from ...spectra.spectrum import Spectrum
-from ..annotation import LEVEL_3_ANALOGUE
+from ..annotation import LEVEL_3_ANALOGUE, LEVEL_3_ANY_MASS
 from ..hit_table import QueryResult, Row
 from ..index_folder import Kind, is_store, kind_of
 
@@ -33,7 +33,7 @@ PLACES = {
 }
 """Digits after the point, by field."""
 
-_LEVEL = re.compile(r"\blevel\s+([1-5][ab]?)\b(\s+at best\b)?", re.IGNORECASE)
+_LEVEL = re.compile(r"\blevel\s+([1-5][ab]?)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -131,22 +131,18 @@ def note_of(result: Results) -> str:
 def confidence_level(row: Row) -> str | None:
     """Return the level of Schymanski et al. (2014) that the words of a hit vouch for ('2a', '3'); None if for none.
 
-    What is a probable structure only at best is a tentative candidate, level 3, and so is a structure that was found by
-    its mass and its fragments alone.
+    What is one at best is of that level, and a structure that was found by its mass and its fragments alone of level 3.
     """
     words = field(row, "confidence")
     if words is None:
         return "3" if hasattr(row, "score_name") else None
     found = _LEVEL.search(words)
-    if found is None:
-        return None
-    level = found[1].lower()
-    return "3" if found[2] and level < "3" else level
+    return None if found is None else found[1].lower()
 
 
 def may_be_the_molecule(row: Row) -> bool:
-    """Whether the molecule of a hit may be the query's: it is no analogue, and not told to be unlikely (level 5)."""
-    return field(row, "confidence") != LEVEL_3_ANALOGUE and confidence_level(row) != "5"
+    """Whether the molecule of a hit may be the query's: of its mass, and not told to be unlikely (level 5)."""
+    return field(row, "confidence") not in (LEVEL_3_ANALOGUE, LEVEL_3_ANY_MASS) and confidence_level(row) != "5"
 
 
 def library_mz(row: Row) -> float | None:

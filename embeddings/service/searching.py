@@ -9,7 +9,9 @@ from typing import Any, cast
 
 import numpy as np
 
+from ...spectra.columns import SpectrumColumns
 from ...spectra.spectrum import Spectrum
+from ..annotation import warnings_of
 from ..described_hits import DescribedSearch
 from ..filters import Filters
 from ..hit_table import QueryResult
@@ -127,9 +129,11 @@ def _of_structures(
     k = min(options.k, len(index))
     spectra = [spectrum for _, spectrum in usable]
     hits = index.search(spectra, k, options.precursor_ppm, formula=options.formula, score=score)
-    described = zip(usable, hits, hits.num_candidates.tolist(), hits.notes, strict=True)
-    for (query_id, spectrum), found, num_candidates, note in described:
-        yield rows_of(query_id, spectrum, found, num_candidates, note, score)
+    warnings = warnings_of(SpectrumColumns.from_spectra(spectra), index.model)
+    is_open = options.precursor_ppm is None and options.formula is None
+    described = zip(usable, hits, hits.num_candidates.tolist(), hits.notes, warnings, strict=True)
+    for (query_id, spectrum), found, num_candidates, note, warned in described:
+        yield rows_of(query_id, spectrum, found, num_candidates, note, score, warnings=warned, is_open=is_open)
 
 
 def as_json(answer: Answer) -> dict[str, Any]:

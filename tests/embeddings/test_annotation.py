@@ -121,7 +121,7 @@ def test_what_is_told_of_hits():
     ]
     place = np.array([0, 1, 2, 3])
     table = table_from_spectra(library).select(list(ANNOTATED_COLUMNS))
-    told = annotate(SpectrumColumns.from_spectra([query]), np.zeros(4, np.int64), table, place)
+    told = annotate(SpectrumColumns.from_spectra([query]), np.zeros(4, np.int64), table, place, is_window=False)
     assert told.matched_peaks.tolist() == [1, 2, 1, 2]  # 94.0157 is 80.0 with CH2
     assert told.mass_difference[:3] == pytest.approx([-0.0003, 14.0157, 0.0], abs=1e-3) and np.isnan(
         told.mass_difference[3]
@@ -130,32 +130,73 @@ def test_what_is_told_of_hits():
     assert told.is_same_mass.tolist() == [True, False, True, False]  # of the sodium adduct the molecule's
 
 
+def told_of(query, hit, **options):
+    """What is told of one hit, each an m/z, charge and adduct."""
+    first, second = (
+        spectrum(name, mz, charge=charge, polarity=None if charge is None else 1, adduct=adduct, formula="C9H11NO5")
+        for name, (mz, charge, adduct) in (("q", query), ("h", hit))
+    )
+    table = table_from_spectra([second]).select(list(ANNOTATED_COLUMNS))
+    return annotate(SpectrumColumns.from_spectra([first]), np.zeros(1, int), table, np.zeros(1, int), **options)
+
+
+@pytest.mark.parametrize("is_window", [True, False])
+@pytest.mark.parametrize(
+    ("query", "hit", "is_same_mass", "is_same_ion"),
+    [
+        ((500.0, None, None), (500.004, 1, "[M+H]+"), True, True),
+        ((500.0, 1, None), (500.004, 1, "[M+Na]+"), True, True),
+        ((500.0, 2, "[M+2H]2+"), (500.004, 2, "[M+2H]2+"), True, True),
+        ((500.0, 1, "[M+H]+"), (500.0, 1, "[M+NH4]+"), False, False),  # 17 Da between the molecules
+        ((500.0, 1, None), (500.0, 2, None), False, False),
+        (ion(998.0, "[M+H]+"), ion(998.008, "[M+2H]2+"), True, False),
+    ],
+)
+def test_a_hit_of_another_ion_is_another_molecule_in_a_window_as_well(query, hit, is_same_mass, is_same_ion, is_window):
+    told = told_of(query, hit, is_window=is_window)
+    assert told.is_same_mass.tolist() == [is_same_mass] and told.is_same_ion.tolist() == [is_same_ion]
+
+
+def test_a_wide_window_makes_no_analogue_a_candidate():
+    near, far = (500.0, 1, None), (500.4, 1, None)
+    for is_window in (True, False):
+        told = told_of(near, far, is_window=is_window)
+        assert told.is_same_mass.tolist() == [is_window] and not told.is_same_ion[0]
+    assert not told_of(near, (514.0157, 1, None), is_window=True).is_same_mass[0]
+
+
 def words(**given):
-    known = {"is_same_mass": True, "has_structure": True, "has_formula": True, "predicted": False, "probability": 0.95}
+    known = {
+        "is_same_mass": True, "is_same_ion": True, "has_structure": True, "has_formula": True, "predicted": False,
+        "probability": 0.95, "is_flattered": False, "matched_peaks": 6,
+    }  # fmt: skip
     return confidence(**{**known, **given})
 
 
 @given(
-    st.booleans(), st.booleans(), st.booleans(), st.booleans(),
-    st.one_of(st.none(), st.floats(0, 1)),
-)  # fmt: skip
-def test_no_search_gives_level_1_and_no_analogue_or_prediction_level_2(
-    same, structure, formula, predicted, probability
-):
-    found = confidence(
-        is_same_mass=same, has_structure=structure, has_formula=formula, predicted=predicted, probability=probability
+    st.fixed_dictionaries(
+        {name: st.booleans() for name in (
+            "is_same_mass", "is_same_ion", "has_structure", "has_formula", "predicted", "is_flattered",
+        )} | {"probability": st.none() | st.floats(0, 1), "matched_peaks": st.integers(0, 9)}
     )
+)  # fmt: skip
+def test_no_search_gives_level_1_and_level_2_asks_for_all_that_a_search_sees(given_):
+    found = confidence(**given_)
     assert found.startswith("level ") and found[6] in "2345"
-    if not same or not structure or predicted:
-        assert found[6] in "345"
-    if found == annotation.LEVEL_2A:
-        assert probability >= 0.9
+    is_all_there = all(given_[name] for name in ("is_same_mass", "is_same_ion", "has_structure"))
+    is_all_there &= not given_["predicted"] and not given_["is_flattered"]
+    is_all_there &= (given_["probability"] or 0) >= 0.9 and given_["matched_peaks"] >= 3
+    assert (found == annotation.LEVEL_2A) == is_all_there == (found[6] == "2")
 
 
 def test_levels_in_words():
     assert words() == annotation.LEVEL_2A
     assert words(probability=0.5) == annotation.LEVEL_3 and words(probability=0.05) == annotation.LEVEL_5
-    assert words(probability=None) == annotation.LEVEL_2A_AT_BEST
+    assert words(probability=None) == annotation.LEVEL_3_AT_BEST
+    assert (
+        words(matched_peaks=2) == annotation.LEVEL_3_FEW_PEAKS and words(is_same_ion=False) == annotation.LEVEL_3_NEAR
+    )
+    assert words(is_flattered=True) == annotation.LEVEL_3_FLATTERED
     assert words(predicted=True) == annotation.LEVEL_3_PREDICTED
     assert words(predicted=True, probability=0.01) == annotation.LEVEL_5
     assert words(is_same_mass=False) == annotation.LEVEL_3_ANALOGUE

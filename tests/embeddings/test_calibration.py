@@ -168,6 +168,18 @@ def test_a_query_has_another_spectrum_of_its_ion_in_the_library():
     assert (asked.queries.polarity == 1).all() and len(asked.molecule) == 110
 
 
+def test_predicted_spectra_are_no_queries():
+    predicted = [dataclasses.replace(s, predicted=True, laboratory=None) for s in made_library(110)]
+    assert calibrate_from_library(Index.build(CountSketchModel(), predicted)) is None
+    measured = [dataclasses.replace(s, spectrum_id=f"{s.spectrum_id}m") for s in made_library(110)[::4]]
+    mixed = Index.build(CountSketchModel(), [*predicted, *measured])
+    asked = calibration_queries.library_queries(mixed, np.random.default_rng(0), laboratories=("any",))
+    own = [len(rows) for rows in asked.left_out]
+    assert len(own) == 110 and set(own) == {1, 5}  # the measured one alone, or the molecule with its predictions
+    queried = [rows[0] for rows in asked.left_out if len(rows) == 1]
+    assert not any(mixed.rows(np.array(queried), ["predicted"])["predicted"].to_pylist())
+
+
 def test_own_queries_calibrate(index):
     queries = [
         Spectrum(
@@ -179,6 +191,7 @@ def test_own_queries_calibrate(index):
     calibration = calibrate_from_queries(index, queries, source="mine.mgf", trained_on="no")
     assert calibration.record["from"] == "mine.mgf" and calibration.record["trained_on"] == "no"
     curve = calibration.curves[way("cosine", True)]
+    assert curve.record["laboratories"] == "own"
     assert curve.record["queries"] == 130 + 160 and curve.record["molecules"] == 160
     tree = json.loads(json.dumps(calibration.to_tree()))
     assert Calibration.from_tree(tree) == calibration

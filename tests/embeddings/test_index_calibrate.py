@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
+
 import pytest
 from typer.testing import CliRunner
 
 from ionbed import InputError
 from ionbed.cli import app
 from ionbed.embeddings import kinds
-from ionbed.embeddings.calibration import Calibration
+from ionbed.embeddings.annotation import LEVEL_2A, LEVEL_3_FLATTERED
+from ionbed.embeddings.calibration import TERMS, Calibration
 from ionbed.embeddings.index import Index
 from ionbed.embeddings.index_report import calibration_told, scores_told
 from ionbed.embeddings.search import find
@@ -42,6 +46,22 @@ def test_an_index_is_calibrated_when_it_is_built_and_a_search_tells_probabilitie
         first = list(find(index, folder / "queries.mgf", k=1, **options))
         assert [row.probability for row in first] == [row.probability for row in rows if row.rank == 1]
         assert sum(row.probability for row in first) / len(first) > 0.6
+
+
+def test_a_probability_that_flatters_gives_no_level_2a(folder):
+    index = Index.open(folder / "index", CountSketchModel())
+    tree = json.loads(json.dumps(index.manifest["calibration"]))
+    for curve in tree["curves"].values():
+        curve["weights"][TERMS.index("lead")] += 100.0  # the first hits are very likely, the others not
+        curve["weights"][TERMS.index("arrears")] += 100.0
+    levels = {}
+    for laboratories in ("other", "own", "any"):
+        for curve in tree["curves"].values():
+            curve["record"]["laboratories"] = laboratories
+        index.manifest["calibration"] = tree
+        levels[laboratories] = Counter(row.confidence for row in find(index, folder / "queries.mgf", k=1))
+    assert levels["other"] == levels["own"] and LEVEL_2A not in levels["any"]
+    assert levels["other"][LEVEL_2A] == levels["any"][LEVEL_3_FLATTERED] > 30
 
 
 def test_calibrating_anew_by_ones_own_queries_replaces_it(folder, tmp_path):

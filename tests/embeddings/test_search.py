@@ -101,7 +101,7 @@ def test_a_hit_says_what_it_is(index, queries, tmp_path):
         "instrument_type": "",
         "license": "",
         "predicted": "false",
-        "confidence": "level 2a at best: library match, its probability is not known",
+        "confidence": "level 3 at best: library match, its probability is not known",
         "warnings": "2 peaks only",
         "note": "",
     }
@@ -186,7 +186,7 @@ def shown(rows, **options):
 def test_people_see_hits_and_reasons(index, queries):
     text = shown(find(index, queries))
     assert "both  m/z 180.0643" in text
-    assert "  1        1.000  >=2a     2        +5.0 ppm Glucose C6H12O6" in text
+    assert "  1        1.000   3-5     2        +5.0 ppm Glucose C6H12O6" in text
     assert "(predicted)" in text
     assert "no library spectrum within 10 ppm" in text
     assert "massless\n  not usable: no-precursor-mz" in text
@@ -204,17 +204,25 @@ def test_people_see_how_far_to_trust_a_hit_within_100_columns():
         console.print(format_hits(rows))
     lines = capture.get().splitlines()
     assert max(map(len, lines)) <= 100
+    other_ion = HitRow("q", 214.0157, 1, 0.9, None, 2.13, -17.0265, "", 7)
+    assert "-17.026" in shown([other_ion]) and "ppm" not in shown([other_ion])
     assert lines[2].startswith("  1  0.97  0.912    2a    12        +2.1 ppm Glucose C6H12O6")
-    assert lines[3].startswith("  2  0.01  0.850   >=3     7     +14.016 CH2")
-    assert lines[4].startswith("  3        0.840     4     7     -16.109 m/z (predicted)")
+    assert lines[3].startswith("  2  0.01  0.850   3-5     7     +14.016 CH2")
+    assert lines[4].startswith("  3        0.840   4-5     7     -16.109 m/z (predicted)")
 
 
 def test_the_summary_counts_likely_hits_and_how_many_of_them_may_be_wrong():
     summary = SearchSummary()
-    for probability in (0.99, 0.91, 0.5, None):
-        summary.count(HitRow("q", 100.0, 1, 0.9, probability))
-        summary.count(HitRow("q", 100.0, 2, 0.8, 0.95))  # of the same query
-    assert str(summary) == "4 queries: 4 with hits (2 of a probability of 0.9 or more, of which 5% may be wrong)"
+    level_2a = {"confidence": annotation.LEVEL_2A}
+    for probability, told in ((0.99, level_2a), (0.91, level_2a), (0.5, {}), (None, {})):
+        summary.count(HitRow("q", 100.0, 1, 0.9, probability, **told))
+        summary.count(HitRow("q", 100.0, 2, 0.8, 0.95, **level_2a))  # of the same query
+    assert str(summary) == (
+        "4 queries: 4 with hits (2 of level 2a, 5% of them wrong if the library has half of the queries' molecules)"
+    )
+    none = SearchSummary()
+    none.count(HitRow("q", 100.0, 1, 0.9, 0.95, confidence=annotation.LEVEL_3_FLATTERED))
+    assert str(none) == "1 queries: 1 with hits (0 of level 2a)"
     without = SearchSummary()
     without.count(HitRow("q", 100.0, 1, 0.9))
     assert str(without) == "1 queries: 1 with hits"

@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 
 from ionbed import InputError, cli
-from ionbed.embeddings import kinds
+from ionbed.embeddings import annotation, kinds
 from ionbed.embeddings.filters import Filters
 from ionbed.embeddings.index import Index
 from ionbed.embeddings.structure_candidates import USUAL_ADDUCTS
@@ -127,6 +127,14 @@ def test_candidates_by_formula_and_in_open_search(index, queries):
     anything = [row for row in find(index, queries, precursor_ppm=None) if row.query_id == "far"]
     assert {row.id for row in anything} == {"H1", "H2", "H3", "H4"}
     assert {row.candidates for row in anything} == {4}
+    # What has another mass is no candidate, whether it was asked for openly or by a formula.
+    far = [row for row in find(index, queries, formula="C6H5NO2") if row.query_id == "far"]
+    assert {row.confidence for row in (*anything, *far)} == {annotation.LEVEL_3_ANALOGUE}
+    levels = {(row.query_id, row.id): row.confidence for row in find(index, queries, precursor_ppm=None)}
+    assert levels["known", "H1"] == annotation.LEVEL_3_STRUCTURE
+    assert levels["unknown", "H1"] == annotation.LEVEL_3_ANY_MASS
+    by_formula = {row.confidence for row in find(index, queries, formula="query") if row.rank}
+    assert by_formula == {annotation.LEVEL_3_STRUCTURE}
 
 
 def test_hits_to_read(index, queries):

@@ -12,7 +12,7 @@ from matchms.importing import load_from_mgf, load_from_msp
 from pyteomics import mgf
 
 import ionbed
-from ionbed.embeddings.annotation import LEVEL_3_ANALOGUE, LEVEL_5
+from ionbed.embeddings.annotation import LEVEL_3_ANALOGUE, LEVEL_3_ANY_MASS, LEVEL_5
 from ionbed.embeddings.exports.annotated_spectra import UNMATCHED, write_annotated_mgf, write_annotated_msp
 from ionbed.embeddings.exports.search_run import SearchRun
 from ionbed.embeddings.hit_table import QueryResult
@@ -114,12 +114,14 @@ def test_msp_annotates_matched_peaks(tmp_path, made):
     assert not second.get("peak_comments")
 
 
-@pytest.mark.parametrize("words", [LEVEL_3_ANALOGUE, LEVEL_5])
+@pytest.mark.parametrize("words", [LEVEL_3_ANALOGUE, LEVEL_3_ANY_MASS, LEVEL_5])
 def test_what_is_not_the_molecule_does_not_name_the_query(tmp_path, made, words):
     best = dataclasses.replace(made[0].rows[0], confidence=words)
-    path = file_of([dataclasses.replace(made[0], rows=[best])], tmp_path / "a.mgf")
+    query = dataclasses.replace(made[0].spectrum, charge=None, polarity=None)
+    path = file_of([dataclasses.replace(made[0], spectrum=query, rows=[best])], tmp_path / "a.mgf")
     (read,) = ionbed.read(path)
     assert read.name is read.smiles is read.inchikey is read.formula is read.adduct is None
+    assert read.charge is read.polarity is None
     with mgf.MGF(str(path)) as reader:
         told = next(reader)["params"]
     assert (told["library_name"], told["library_formula"]) == ("Glucose", "C6H12O6")

@@ -111,7 +111,6 @@ def test_an_analogue_is_named_as_one():
     ("words", "level"),
     [
         ("level 2a: probable structure (library match)", "2a"),
-        ("level 2a at best: library match", "3"),
         ("level 3 at best: analogue", "3"),
         ("level 4: formula only", "4"),
         ("probable structure by library match (Level 2b)", "2b"),
