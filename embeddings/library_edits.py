@@ -66,7 +66,7 @@ def append_rows(
             if rows is None:
                 raise InputError("no spectrum to append; at least one with a precursor m/z and peaks is needed")
             ids = pa.concat_tables([table for table, _ in blocks(rows, ["spectrum_id"])])["spectrum_id"]
-            replaced = library.rows_where("spectrum_id", ids.combine_chunks())
+            replaced = library.rows_where("spectrum_id", ids)
             if len(replaced) and not replace:
                 first = library.take(replaced[:1], ["spectrum_id"])["spectrum_id"][0].as_py()
                 others = f", and {len(replaced) - 1:,} more of the new" if len(replaced) > 1 else ""
