@@ -17,6 +17,7 @@ from ..artifacts import MANIFEST, atomic_folder, exclusive, read_manifest, sha25
 from ..errors import InputError
 from ..spectra.columns import SpectrumColumns
 from ..spectra.spectrum import Spectrum
+from .segments.damage import DamagedError
 from .segments.numbers import VectorRows
 
 if TYPE_CHECKING:
@@ -327,9 +328,9 @@ def compare_files(folder: Path, manifest: Mapping[str, Any], *, largest: int | N
             raise InputError(f"{path}: was changed after the index was built (its checksum differs); {mend}")
 
 
-def damaged(file: Path, error: Exception) -> InputError:
+def damaged(file: Path, error: Exception) -> DamagedError:
     """Return the error that says a file of an index is damaged, and how."""
-    return InputError(f"{file}: is damaged ({' '.join(str(error).split())[:200]}); build the index again")
+    return DamagedError(f"{file}: is damaged ({' '.join(str(error).split())[:200]}); build the index again")
 
 
 @contextmanager

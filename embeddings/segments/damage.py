@@ -12,6 +12,10 @@ from ...errors import InputError
 MEND = "build the index again, or take it from a copy"
 
 
+class DamagedError(InputError):
+    """What was saved of an index is not as it was written: the fault of nobody who searches it."""
+
+
 def checksum(*parts: np.ndarray | memoryview) -> int:
     """Return the 64-bit XXH3 of the bytes of the parts, each in one piece, one after the other."""
     digest = xxhash.xxh3_64()
@@ -20,9 +24,9 @@ def checksum(*parts: np.ndarray | memoryview) -> int:
     return digest.intdigest()
 
 
-def changed(path: Path, what: str = "") -> InputError:
+def changed(path: Path, what: str = "") -> DamagedError:
     """Return the error that says a file was changed after it was written, and where in it."""
-    return InputError(f"{path}: is damaged ({what + ': ' if what else ''}not as written, by checksum); {MEND}")
+    return DamagedError(f"{path}: is damaged ({what + ': ' if what else ''}not as written, by checksum); {MEND}")
 
 
 def rows_named(first: int, count: int) -> str:

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 
 from ...errors import InputError
 from ..queries import Query
-from .failures import RequestError
+from ..segments.damage import DamagedError
+from .failures import RequestError, of_damage
 from .metrics import Metrics
 from .searching import Answer, AnyIndex, SearchOptions, find
 
@@ -141,6 +142,8 @@ class Batcher:
         except Exception as error:
             if len(together) > 1:  # the fault of one of them is not that of the others
                 return [outcome for waiting in together for outcome in self._searched(options, [waiting])]
+            if isinstance(error, DamagedError):
+                return [(together[0], of_damage(error))]
             if not isinstance(error, InputError):
                 logger.exception("a search failed")
             return [(together[0], error)]

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ...spectra.simulate import simulate_spectra
 from ...spectra.spectrum import Spectrum
 from ..structure_index import StructureIndex
 from .failures import RequestError
-from .index_facts import num_rows
+from .index_facts import some_rows
 from .models import ExampleModel, finite
 from .searching import peak_pairs
 
@@ -30,7 +28,7 @@ def example_query(service: Service) -> ExampleModel:
     RequestError
         None of the structures can be predicted.
     """  # noqa: D205
-    rows = np.unique(np.linspace(0, num_rows(service.index) - 1, _LOOKED_AT).astype(np.int64))
+    rows = some_rows(service.index, _LOOKED_AT)
     if isinstance(service.index, StructureIndex):
         table = service.index.metadata.take(rows)
         named = zip(table["name"].to_pylist(), table["smiles"].to_pylist(), strict=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,9 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from ...errors import InputError
+from ..segments.damage import DamagedError
+
+logger = logging.getLogger("ionbed")
 
 _WORDS = {404: "there is nothing at this address", 405: "this address does not take this method"}
 
@@ -72,5 +76,14 @@ async def _of_validation(request: Request, error: Exception) -> Response:
     return error_response(422, validation_message(error.errors()))
 
 
+def of_damage(error: DamagedError) -> RequestError:
+    """Return what a client is told of a damaged index, whose path and mend are for who runs the service: logged."""
+    logger.error("%s", error)
+    return RequestError(500, "the index is damaged; the log of the service says where")
+
+
 async def _of_input(request: Request, error: Exception) -> Response:
+    if isinstance(error, DamagedError):
+        refusal = of_damage(error)
+        return error_response(refusal.status_code, str(refusal.detail))
     return error_response(422, str(error))

@@ -9,8 +9,10 @@ import numpy as np
 
 from ...errors import InputError
 from ..hits import ScoreName
+from ..index import Index
 from ..structure_hits import StructureScoreName
 from ..structure_index import StructureIndex
+from .failures import RequestError
 from .searching import AnyIndex
 
 FILTERED = ("adduct", "instrument_type", "license")
@@ -48,13 +50,24 @@ def filter_values(index: AnyIndex) -> dict[str, list[str]]:
     """Return the values of the columns that can be filtered, the most frequent first."""
     if isinstance(index, StructureIndex):
         return {}
-    table = index.rows(np.unique(np.linspace(0, index.num_rows - 1, ROWS_LOOKED_AT).astype(np.int64)), FILTERED)
+    table = index.rows(some_rows(index, ROWS_LOOKED_AT), FILTERED)
     return {
         name: [value for value, _ in Counter(filter(None, table[name].to_pylist())).most_common(MOST_VALUES)]
         for name in FILTERED
     }
 
 
-def num_rows(index: AnyIndex) -> int:
-    """Return the number of rows, those included that were deleted and are no hits any more."""
-    return len(index) if isinstance(index, StructureIndex) else index.num_rows
+def some_rows(index: AnyIndex, most: int) -> np.ndarray:
+    """Return up to ``most`` rows, evenly over those that were not deleted, int64."""
+    is_changed = isinstance(index, Index) and len(index) < index.num_rows
+    rows = np.flatnonzero(index.live) if is_changed else np.arange(len(index))
+    return rows[np.unique(np.linspace(0, len(rows) - 1, most).astype(np.int64))]
+
+
+def refuse_missing_row(index: AnyIndex, row: int) -> None:
+    """Raise `RequestError` if there is no such row, or what it held was deleted: it may have been withdrawn."""
+    num_rows = index.num_rows if isinstance(index, Index) else len(index)
+    if row >= num_rows:
+        raise RequestError(404, f"there is no row {row}; the index has {num_rows:,}")
+    if isinstance(index, Index) and index.library.live is not None and not index.library.live[row]:
+        raise RequestError(404, f"row {row} was deleted")

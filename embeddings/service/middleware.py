@@ -93,6 +93,10 @@ class Gate:
             return RequestError(401, "an API key is needed, in the header X-API-Key or as a Bearer token")
         if not path.startswith("/api/"):
             return None
+        is_foreign = dict(scope["headers"]).get(b"sec-fetch-site") in (b"cross-site", b"same-site")
+        if is_foreign and scope["method"] not in ("GET", "HEAD"):
+            # Browsers send a form of another site without asking whether they may, and its jobs would take all places.
+            return RequestError(403, "another site called this from a browser; open the page of the service instead")
         if not self._service.is_ready:
             return RequestError(503, "the service is starting or ending", retry_after=5)
         if self._num_requests >= self._service.limits.requests:

@@ -10,7 +10,7 @@ from ...spectra.spectrum import Spectrum
 from ..index import Index
 from ..peak_matches import matches_of
 from .failures import RequestError
-from .index_facts import num_rows
+from .index_facts import refuse_missing_row
 from .models import Match, MirrorAnswer, MirrorRequest, SpectrumModel
 from .searching import peak_pairs
 from .uploads import query_of_peaks
@@ -46,8 +46,7 @@ def library_spectrum(service: Service, row: int) -> Spectrum:
     index = service.index
     if not isinstance(index, Index):
         raise RequestError(422, "this index holds structures, and no spectra of them")
-    if row >= num_rows(index):
-        raise RequestError(404, f"there is no row {row}; the index has {num_rows(index):,}")
+    refuse_missing_row(index, row)
     return index.spectra([row])[0]
 
 

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from ..structure_index import StructureIndex
 from .answers import ERRORS
 from .failures import RequestError
-from .index_facts import num_rows
+from .index_facts import refuse_missing_row
 from .mirror import library_spectrum
 from .models import LibraryEntry, finite
 from .searching import peak_pairs
@@ -66,8 +66,7 @@ async def _drawing(service: Service, smiles: str) -> Response:
 def _entry(service: Service, row: int) -> LibraryEntry:
     index = service.index
     if isinstance(index, StructureIndex):
-        if row >= num_rows(index):
-            raise RequestError(404, f"there is no row {row}; the index has {num_rows(index):,}")
+        refuse_missing_row(index, row)
         known = index.metadata.slice(row, 1).to_pylist()[0]
         return LibraryEntry(row=row, kind="structures", peaks=[], metadata=_known(known))
     spectrum = library_spectrum(service, row)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, cast
 
 import numpy as np
@@ -20,6 +21,7 @@ from ..index import Index
 from ..index_folder import check_search_options
 from ..queries import Query
 from ..search import HitRow
+from ..segments.library import Library
 from ..structure_candidates import check_structure_search
 from ..structure_hits import StructureScoreName
 from ..structure_index import StructureIndex
@@ -111,7 +113,7 @@ def _of_library(index: Index, usable: Sequence[tuple[str, Spectrum]], options: S
     score = cast(ScoreName, options.score or "cosine")
     index.check_score(score)
     if options.filters is not None:
-        options.filters.refuse_unknown(index.library.columns(options.filters.needs()))
+        _refuse_unknown(index.library, options.filters)
     search = DescribedSearch(
         index, min(options.k, len(index)), options.precursor_ppm, options.precursor_da, score, options.filters
     )
@@ -119,6 +121,11 @@ def _of_library(index: Index, usable: Sequence[tuple[str, Spectrum]], options: S
         precursor_mz, warnings = spectrum.precursor_mz, told.warnings
         rows = [HitRow(query_id, precursor_mz, warnings=warnings, **hit) for hit in told.hits]
         yield rows or [HitRow(query_id, precursor_mz, warnings=warnings, note=told.note)]
+
+
+@lru_cache(maxsize=64)  # they read columns of the whole library, and are the same for every batch
+def _refuse_unknown(library: Library, filters: Filters) -> None:
+    filters.refuse_unknown(library.columns(filters.needs()))
 
 
 def _of_structures(

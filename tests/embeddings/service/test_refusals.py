@@ -13,10 +13,12 @@ import zipfile
 import pytest
 from fastapi.testclient import TestClient
 
+from ionbed.embeddings.index import Index
 from ionbed.embeddings.service.app import create_app
 from ionbed.embeddings.service.settings import ServiceLimits, ServiceSettings
 from ionbed.errors import InputError
 
+from ..conftest import CountSketchModel
 from .conftest import LIMITS, as_peaks, mgf
 
 
@@ -292,3 +294,25 @@ def test_the_log_holds_no_data_of_a_query(client, body, caplog):
     assert lines[0].startswith("POST /api/search/peaks 200 ")
     assert lines[2].startswith("GET /api/jobs/{job_id} 404 ")
     assert not any("secret" in line or "CCCC" in line for line in lines)
+
+
+def test_a_form_of_another_site_is_refused_and_a_link_from_there_is_not(client, spectrum):
+    files = {"file": ("q.mgf", mgf(("a", spectrum.precursor_mz, as_peaks(spectrum))))}
+    for site, status in (("cross-site", 403), ("same-site", 403), ("same-origin", 200), ("none", 200)):
+        headers = {"Sec-Fetch-Site": site}
+        assert client.post("/api/search", files=files, headers=headers).status_code == status
+        assert client.get("/api/info", headers=headers).status_code == 200
+
+
+def test_a_damaged_index_is_the_fault_of_no_client_and_names_no_path(index, body, tmp_path, caplog):
+    index.save(tmp_path / "library")
+    damaged = Index.open(tmp_path / "library", CountSketchModel())
+    for path in (tmp_path / "library" / "segments" / "1").glob("[lv]*"):
+        data = bytearray(path.read_bytes())
+        data[4096:8192] = bytes(byte ^ 0xFF for byte in data[4096:8192])
+        path.write_bytes(data)  # into the file that is mapped
+    with TestClient(create_app(damaged, ServiceSettings(readers=1, warm=False))) as client:
+        assert "index is damaged" in refused(client.post("/api/search/peaks", json={**body, "mode": "open"}), 500)
+        assert "index is damaged" in refused(client.get("/api/library/0"), 500)
+    assert "vectors.npy: is damaged" in caplog.text
+    assert "library.arrow: is damaged" in caplog.text

@@ -10,11 +10,17 @@ import json
 import zipfile
 
 import pytest
+from fastapi.testclient import TestClient
 
+from ionbed.embeddings.filters import Filters
+from ionbed.embeddings.index import Index
 from ionbed.embeddings.search import COLUMNS, HitRow, find
 from ionbed.embeddings.service import models
+from ionbed.embeddings.service.app import create_app
+from ionbed.embeddings.service.settings import ServiceSettings
 from ionbed.embeddings.structure_search import StructureHitRow
 
+from ..conftest import CountSketchModel
 from .conftest import as_peaks, mgf
 
 
@@ -194,3 +200,26 @@ def test_a_drawing_holds_no_text_of_a_client(client):
     for smiles in ("CC |$<b>label</b>;$|", "CC <script>alert(1)</script>", "[<script>]"):
         answer = client.get("/api/structure.svg", params={"smiles": smiles})
         assert answer.status_code == 422, "labels and names that stand behind a SMILES would be drawn"
+
+
+def test_what_was_deleted_is_told_no_more(index, spectrum, tmp_path):
+    index.save(tmp_path / "library")
+    changed = Index.open(tmp_path / "library", CountSketchModel())
+    kept = changed.metadata["spectrum_id"].to_pylist().index(spectrum.spectrum_id)
+    changed.delete([name for name in changed.metadata["spectrum_id"].to_pylist() if name != spectrum.spectrum_id])
+    with TestClient(create_app(changed, ServiceSettings(readers=1, warm=False))) as client:
+        for row in range(changed.num_rows):
+            assert client.get(f"/api/library/{row}").status_code == (200 if row == kept else 404)
+        mirror = {"precursor_mz": 200.0, "peaks": [[100.0, 1.0]], "row": (kept + 1) % changed.num_rows}
+        assert "deleted" in client.post("/api/mirror", json=mirror).json()["error"]
+        assert client.get("/api/example").json()["precursor_mz"] == spectrum.precursor_mz
+        assert client.get("/api/info").json()["filter_values"]["adduct"] in ([], [spectrum.adduct])
+
+
+def test_what_a_filter_names_is_looked_up_in_the_library_once(client, body, monkeypatch):
+    looked_up, once = [], Filters.refuse_unknown
+    monkeypatch.setattr(Filters, "refuse_unknown", lambda self, table: (looked_up.append(self), once(self, table)))
+    for _ in range(3):
+        answer = client.post("/api/search/peaks", json={**body, "filters": {"energy": [12.5, 27.5]}})
+        assert answer.status_code == 200
+    assert len(looked_up) == 1
