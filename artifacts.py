@@ -183,7 +183,8 @@ def read_manifest(folder: str | os.PathLike[str], *, made_by: str) -> dict[str, 
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; it should be one written by 'ionbed {made_by}'")
+        found = "is a file" if folder.exists() else "no such folder"
+        raise InputError(f"{folder}: {found}; it should be a folder written by 'ionbed {made_by}'")
     try:
         manifest = read_object(folder / MANIFEST)
     except FileNotFoundError:

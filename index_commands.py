@@ -50,8 +50,8 @@ def register(app: typer.Typer, panel: str) -> None:
     index_app.command(
         "calibrate",
         epilog=examples(
-            "ionbed index calibrate library                # by the library's own spectra",
-            "ionbed index calibrate library known.mgf      # better: by your own, of known molecules",
+            "ionbed index calibrate library              # by the library's own spectra",
+            "ionbed index calibrate library known.mgf    # by yours of known molecules",
             "ionbed index calibrate library known.mgf --split split.json",
         ),
     )(calibrate)
@@ -211,7 +211,7 @@ def calibrate(
     queries: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[QUERIES]",
+            metavar="QUERIES",
             help="Spectra of known molecules (InChIKey); without: the library's own.",
             show_default=False,
         ),

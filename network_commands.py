@@ -69,7 +69,7 @@ def network(
         typer.Option(help="Cosine of the embeddings, or that and look-ups of the peaks, see 'ionbed fuse'."),
     ] = "cosine",
     precursor_ppm: Annotated[float, typer.Option(min=0, help="Of a library hit: the precursor is this close.")] = 10.0,
-    singletons: Annotated[bool, typer.Option(help="Whether spectra without an edge are nodes.")] = True,
+    no_singletons: Annotated[bool, typer.Option("--no-singletons", help="Leave out spectra without an edge.")] = False,
     neighbours: Annotated[
         Literal["auto", "exact", "approximate"],
         typer.Option(help="All compared with all, or each searched for in the index; auto: by their number."),
@@ -80,7 +80,7 @@ def network(
     from .embeddings.network import network as run
 
     options = NetworkOptions(
-        k=k, min_score=min_score, max_component=max_component, score=score, keep_singletons=singletons,
+        k=k, min_score=min_score, max_component=max_component, score=score, keep_singletons=not no_singletons,
         precursor_ppm=precursor_ppm, neighbours=neighbours,
     )  # fmt: skip
     made = run(source, out, options, load_model=_loader(model), library=index, nodes_out=nodes)

@@ -48,7 +48,9 @@ def serve(
         list[str] | None,
         typer.Option(metavar="NAME=NUMBER", help="What one may ask, see docs/service.md; may be repeated."),
     ] = None,
-    access_log: Annotated[bool, typer.Option(help="Log each request, without what was asked.")] = True,
+    no_access_log: Annotated[
+        bool, typer.Option("--no-access-log", help="Log no requests; what was asked is in no log.")
+    ] = False,
 ) -> None:
     """Serve an index over HTTP: a page for people, and routes for programs."""
     from .embeddings.service import refuse_missing_packages
@@ -57,5 +59,5 @@ def serve(
     refuse_missing_packages()
     from .embeddings.service.serving import run
 
-    words: dict[str, Any] = {"limits": limits_of(limit or ()), "access_log": access_log}
+    words: dict[str, Any] = {"limits": limits_of(limit or ()), "access_log": not no_access_log}
     run(index, host=host, port=port, api_key_file=api_key_file, usi=usi, **words)

@@ -77,7 +77,10 @@ class Filters:
                 raise InputError(f"the filter names an empty {kind}; leave it out")
         if self.energy is not None and not 0 <= self.energy[0] <= self.energy[1] < float("inf"):
             low, high = self.energy
-            raise InputError(f"the filter of collision energy is {low:g}-{high:g} eV; it must be LOW-HIGH, both from 0")
+            raise InputError(
+                f"the filter of collision energy is {low:g}-{high:g} eV; "
+                "it must be LOW-HIGH, from 0, the lower first"
+            )
 
     @classmethod
     def from_words(

@@ -185,7 +185,9 @@ def refuse_other_kind(folder: Path, manifest: Mapping[str, Any], kind: Kind) -> 
     """Raise `InputError` if the index of a manifest is of the other kind."""
     if (found := kind_of(manifest)) != kind:
         needed = "ionbed.Index" if found == "spectra" else "ionbed.StructureIndex"
-        raise InputError(f"{folder}: is an index of {found}, not of {kind}; open it with {needed}.open")
+        raise InputError(
+            f"{folder}: is an index of {found}, not of {kind}; name one of {kind}, or open it with {needed}.open"
+        )
 
 
 def open_flat_vectors(folder: Path) -> faiss.IndexFlatIP:

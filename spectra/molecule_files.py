@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _SMILES_HEADERS = {"smiles", "canonicalsmiles", "isomericsmiles", "structure"}
 _ID_HEADERS = ("id", "identifier", "databaseid", "compoundid", "accession", "hmdbid", "chebiid", "pubchemcompoundcid")
 _NAME_HEADERS = ("name", "compoundname", "compound", "genericname", "title", "id", "identifier")  # the best first
-_MOLECULE_SUFFIXES = {".smi", ".smiles", ".ism", ".sdf", ".mol"}
+MOLECULE_SUFFIXES = {".smi", ".smiles", ".ism", ".sdf", ".mol"}
 _TABLE_SUFFIXES = {".tsv", ".csv", ".txt"}
 _ROWS_TO_JUDGE = 20
 
@@ -56,9 +56,9 @@ def holds_molecules(path: Path) -> bool:
         A table cannot be opened.
     """
     suffix = _suffix(path)
-    if path.is_dir() or suffix not in _MOLECULE_SUFFIXES | _TABLE_SUFFIXES:
+    if path.is_dir() or suffix not in MOLECULE_SUFFIXES | _TABLE_SUFFIXES:
         return False
-    if suffix in _MOLECULE_SUFFIXES or not path.is_file():
+    if suffix in MOLECULE_SUFFIXES or not path.is_file():
         return True
     from .readers.sniffing import source_files  # which knows the tables that hold spectra
 

@@ -241,6 +241,9 @@ def test_wrong_manifests_are_one_clear_line(tmp_path, content, message):
 def test_manifest_of_a_missing_folder(tmp_path):
     with pytest.raises(InputError, match="no such folder"):
         read_manifest(tmp_path / "nothing", made_by="prepare")
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="is a file; it should be a folder written by 'ionbed prepare'"):
+        read_manifest(tmp_path / "file", made_by="prepare")
 
 
 def test_hashes(tmp_path):

@@ -114,7 +114,7 @@ def writing(folder: Path) -> Iterator[Writer]:
     """
     folder = folder.resolve()  # the same lock, by whatever name it is called
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; it should be one written by 'ionbed index build'")
+        raise InputError(f"{folder}: no such folder; it should be a folder written by 'ionbed index build'")
     with exclusive(folder):
         manifest = read_index_manifest(folder)
         remove_rubbish(folder, manifest)

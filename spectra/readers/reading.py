@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import InputError
+from ..molecule_files import MOLECULE_SUFFIXES
 from ..record import RawRecord
 from ..spectrum import Spectrum
 from .blocks import (
@@ -185,6 +186,8 @@ def _why_nothing(path: Path, names: list[str]) -> str:
     with path.open("rb") as stream:
         if stream.read(2) == b"PK":
             return f"{path}: is a damaged zip archive (its directory is missing); get it anew"
+    if path.suffix.lower() in MOLECULE_SUFFIXES:
+        return f"{path}: holds molecules, and spectra are needed; molecules to search in go to 'ionbed index build'"
     return f"{path}: is of no format that ionbed reads ({known}); convert it, or check that it is whole"
 
 

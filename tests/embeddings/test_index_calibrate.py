@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections import Counter
 
@@ -75,6 +76,10 @@ def test_calibrating_anew_by_ones_own_queries_replaces_it(folder, tmp_path):
         write_mgf(made_library()[:8], tmp_path / "few.mgf")
         with pytest.raises(InputError, match=r"few\.mgf: holds 2 molecules"):
             kinds.calibrate(tmp_path / "index", tmp_path / "few.mgf")
+        unlabelled = [dataclasses.replace(spectrum, inchikey=None, smiles=None) for spectrum in made_library()[:8]]
+        write_mgf(unlabelled, tmp_path / "unknown.mgf")
+        with pytest.raises(InputError, match=r"unknown\.mgf: holds 0 molecules"):
+            kinds.calibrate(tmp_path / "index", tmp_path / "unknown.mgf")
     assert Calibration.from_tree(Index.open(tmp_path / "index").manifest["calibration"]).record["from"] == "library"
 
 

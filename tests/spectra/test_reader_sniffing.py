@@ -180,6 +180,7 @@ def test_small_files_share_a_block_and_a_block_pickles(tmp_path):
         ("missing.mgf", None, "no such file"),
         ("empty.mgf", b"", "is empty"),
         ("table.csv", b"mz,intensity\n1,2\n", "of no format that ionbed reads"),
+        ("molecules.smi", b"CCO ethanol\n", "holds molecules, and spectra are needed"),
         ("wrong.mgf", b"hello", "of no format that ionbed reads"),
         ("empty.gz", gzip.compress(b"", mtime=0), "of no format that ionbed reads"),
         ("cut.gz", gzip.compress(b"x" * 1000, mtime=0)[:5], "of no format that ionbed reads"),
