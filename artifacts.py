@@ -69,6 +69,8 @@ def atomic_folder(
         ``path`` exists and is not empty (unless ``overwrite``), or another process is writing it now.
     """
     path = Path(path)
+    if path.is_symlink():
+        path = path.resolve()  # what the link leads to is replaced, under its own lock, and not the link
     refuse_existing(path, overwrite=overwrite)
     partial = path.with_name(f".{path.name}.partial")
     retired = path.with_name(f".{path.name}.retired")
@@ -128,7 +130,7 @@ def exclusive(path: Path) -> Iterator[None]:
     with open(lock_path, "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not lock_path.exists() or os.fstat(lock.fileno()).st_ino != lock_path.stat().st_ino:
+            if not _is_at(lock.fileno(), lock_path):
                 raise BlockingIOError  # its holder has just removed the file that we opened
         except BlockingIOError:
             raise InputError(f"{path}: another process is writing this folder; wait for it or choose another") from None
@@ -138,6 +140,13 @@ def exclusive(path: Path) -> Iterator[None]:
             yield
         finally:
             lock_path.unlink(missing_ok=True)
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def refuse_existing(path: str | os.PathLike[str], *, overwrite: bool = False) -> None:

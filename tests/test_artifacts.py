@@ -16,6 +16,7 @@ from ionbed import __version__, artifacts
 from ionbed.artifacts import (
     atomic_file,
     atomic_folder,
+    exclusive,
     read_manifest,
     refuse_existing,
     refuse_input_as_output,
@@ -270,3 +271,24 @@ def test_an_output_never_takes_the_place_of_an_input(tmp_path):
             refuse_input_as_output(out, tmp_path / "other.mgf", given)
     refuse_input_as_output(tmp_path / "new.json", folder, folder / "x.mgf", tmp_path / "nothing")
     refuse_input_as_output(tmp_path / "data2", folder)
+
+
+def test_a_folder_that_a_link_leads_to_is_replaced_again_and_again_and_the_link_is_kept(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    link, real = tmp_path / "link", tmp_path / "elsewhere" / "real"
+    link.symlink_to(real)
+    for text in ("first", "second", "third"):
+        with atomic_folder(link, overwrite=True) as partial:
+            (partial / "a.txt").write_text(text)
+        assert link.is_symlink()
+        assert (real / "a.txt").read_text() == text
+    assert list(tmp_path.rglob(".*")) == []
+    with atomic_folder(link, overwrite=True), pytest.raises(InputError, match="another process"), exclusive(real):
+        pass  # one lock, by whichever name
+
+
+def test_a_lock_whose_file_was_removed_meanwhile_is_none(tmp_path, monkeypatch):
+    lock = tmp_path / ".index.lock"
+    monkeypatch.setattr(artifacts.fcntl, "flock", lambda *_: lock.unlink())
+    with pytest.raises(InputError, match="another process"), exclusive(tmp_path / "index"):
+        pass
