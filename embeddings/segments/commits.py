@@ -7,6 +7,7 @@ by a rename, which is the commit. Readers hold what they opened. One writer at a
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -32,6 +33,8 @@ from .damage import MEND, changed
 from .library import Library
 from .numbers import map_npy, write_npy
 from .segment import Segment
+
+logger = logging.getLogger("ionbed")
 
 FORMAT = 2
 """Of the folder; raised whenever an earlier version of ionbed could not read it."""
@@ -203,10 +206,14 @@ def remove_rubbish(folder: Path, manifest: Mapping[str, Any]) -> None:
     for place in (folder / SEGMENTS, folder / DELETED):
         for path in place.iterdir() if place.is_dir() else ():
             if path.relative_to(folder).as_posix() not in named:
-                if path.is_dir():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink()
+                try:
+                    if path.is_dir():
+                        shutil.rmtree(path)
+                    else:
+                        path.unlink()
+                except OSError as error:
+                    # Of a network file system, whose files a reader may have open. What was committed is committed.
+                    logger.warning("%s: cannot be removed yet (%s); the next writer will try again", path, error)
     (folder / f".{MANIFEST}.partial").unlink(missing_ok=True)
 
 

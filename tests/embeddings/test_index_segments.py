@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from ionbed import InputError
 from ionbed.embeddings.index import Index
 from ionbed.embeddings.library_rows import embedded, gathered
+from ionbed.embeddings.segments import commits
 from ionbed.embeddings.segments.runs import blocks, sorted_with_unique_ids, spill
 from ionbed.spectra.deduplication import UniqueNames
 from ionbed.spectra.store import SCHEMA, table_from_spectra
@@ -173,3 +176,35 @@ def test_what_a_killed_writer_left_is_removed_by_the_next(folder, model):
         Index.open(folder, model).delete(["nobody"])
     assert {path.relative_to(folder) for path in folder.rglob("*")} == before
     assert len(Index.open(folder, model)) == expected
+
+
+def test_what_cannot_be_removed_yet_undoes_no_commit(folder, model, monkeypatch, caplog):
+    index = Index.open(folder, model)
+    expected, before = len(index), {path.name for path in (folder / "segments").iterdir()}
+
+    def busy(path, ignore_errors=False):
+        if not ignore_errors:
+            raise OSError(
+                errno.ENOTEMPTY, "Directory not empty", str(path)
+            )  # as NFS does while a reader has files open
+
+    with monkeypatch.context() as patch:
+        patch.setattr(commits.shutil, "rmtree", busy)
+        index.compact()
+    assert "cannot be removed yet" in caplog.text
+    assert len(index) == len(Index.open(folder, model)) == expected
+    assert {path.name for path in (folder / "segments").iterdir()} > before
+    with pytest.raises(InputError, match="no spectrum nobody"):
+        index.delete(["nobody"])
+    assert len(list((folder / "segments").iterdir())) == 1
+
+
+def test_ids_are_looked_up_in_all_batches_at_once(folder, model, monkeypatch):
+    calls, is_in = [], pc.is_in
+    monkeypatch.setattr(pc, "is_in", lambda *words, **options: (calls.append(1), is_in(*words, **options))[1])
+    library = Index.open(folder, model).library
+    assert len(list(library.batches(["spectrum_id"]))) > 1
+    names = library.columns(["spectrum_id"])["spectrum_id"]
+    live = np.arange(library.num_rows) if library.live is None else np.flatnonzero(library.live)
+    np.testing.assert_array_equal(library.rows_where("spectrum_id", names), live)
+    assert len(calls) == 1
