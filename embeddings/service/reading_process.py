@@ -29,6 +29,8 @@ from .drawing import svg_of
 
 MOST_MEMBERS = 20_000
 """Files in an archive."""
+MOST_LETTERS = 500
+"""Of the id of a query, which every hit repeats: of a made file the answer would be thousands of times as large."""
 QUERIES, SPECTRA = "queries.json", "spectra.arrow"
 
 _READ_BYTES = 1 << 20
@@ -79,7 +81,7 @@ def read(task: dict[str, Any]) -> dict[str, Any]:
         if spectrum is not None and len(spectrum) > most_peaks:
             note = f"has {len(spectrum):,} peaks; {most_peaks:,} are taken"
             spectrum = None
-        told.append([names.assign(query.query_id), note, query.position, spectrum is not None])
+        told.append([names.assign(query.query_id[:MOST_LETTERS]), note, query.position, spectrum is not None])
         if spectrum is not None:
             spectra.append(spectrum)
     if not told:

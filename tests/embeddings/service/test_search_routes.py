@@ -223,3 +223,10 @@ def test_what_a_filter_names_is_looked_up_in_the_library_once(client, body, monk
         answer = client.post("/api/search/peaks", json={**body, "filters": {"energy": [12.5, 27.5]}})
         assert answer.status_code == 200
     assert len(looked_up) == 1
+
+
+def test_an_id_that_is_a_book_is_not_repeated_with_every_hit(client, spectrum):
+    peaks = as_peaks(spectrum)
+    data = mgf(("x" * 100_000, spectrum.precursor_mz, peaks), ("x" * 90_000, spectrum.precursor_mz, peaks))
+    answer = client.post("/api/search", files={"file": ("q.mgf", data)}).json()
+    assert [query["query_id"] for query in answer["queries"]] == ["x" * 500, "x" * 500 + "#2"]
