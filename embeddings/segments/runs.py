@@ -27,6 +27,9 @@ ROWS_PER_RUN = 1 << 17
 BYTES_PER_RUN = 1 << 29
 """Of spectra with thousands of peaks, fewer rows are sorted at once."""
 
+MOST_BETWEEN = 16
+"""Rows that are read for nothing between two that are wanted: of a library most of which was deleted, not all of it."""
+
 KEYS = ("precursor_mz", "spectrum_id")
 
 
@@ -130,10 +133,13 @@ def blocks(rows: Sorted, names: Sequence[str] = tuple(SCHEMA.names)) -> Iterator
         for number in np.unique(of_run).tolist():
             here = of_run == number
             inside = wanted[here] - bounds[number]
-            first, stop = int(inside.min()), int(inside.max()) + 1
-            pieces.append(rows.runs[number].slice(first, stop, names))
-            place[here] = inside - first + total
-            total += stop - first
+            first, stop = _spans(inside)
+            spans = zip(first.tolist(), stop.tolist(), strict=True)
+            pieces += [rows.runs[number].slice(begin, end, names) for begin, end in spans]
+            ends = total + np.cumsum(stop - first)
+            span = np.searchsorted(first, inside, "right") - 1
+            place[here] = inside - stop[span] + ends[span]
+            total = int(ends[-1])
         table = pa.concat_tables(pieces).combine_chunks().take(pa.array(place))
         if rows.renamed and "spectrum_id" in names:
             ids = table["spectrum_id"].to_pylist()
@@ -141,6 +147,13 @@ def blocks(rows: Sorted, names: Sequence[str] = tuple(SCHEMA.names)) -> Iterator
             column = list(names).index("spectrum_id")
             table = table.set_column(column, SCHEMA.field("spectrum_id"), pa.array(ids, pa.string()))
         yield table, wanted
+
+
+def _spans(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return slices ``first:stop`` that hold some rows and few others, in order, int64."""
+    rows = np.sort(rows)
+    gaps = np.flatnonzero(np.diff(rows) > MOST_BETWEEN)
+    return rows[np.concatenate([[0], gaps + 1])], rows[np.concatenate([gaps, [len(rows) - 1]])] + 1
 
 
 def _order(table: pa.Table) -> np.ndarray:

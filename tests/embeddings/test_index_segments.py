@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +15,7 @@ from ionbed import InputError
 from ionbed.embeddings.index import Index
 from ionbed.embeddings.library_rows import embedded, gathered
 from ionbed.embeddings.segments import commits
-from ionbed.embeddings.segments.runs import blocks, sorted_with_unique_ids, spill
+from ionbed.embeddings.segments.runs import SpilledRun, blocks, sorted_with_unique_ids, spill
 from ionbed.spectra.deduplication import UniqueNames
 from ionbed.spectra.store import SCHEMA, table_from_spectra
 
@@ -208,3 +209,28 @@ def test_ids_are_looked_up_in_all_batches_at_once(folder, model, monkeypatch):
     live = np.arange(library.num_rows) if library.live is None else np.flatnonzero(library.live)
     np.testing.assert_array_equal(library.rows_where("spectrum_id", names), live)
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("step", [1, 2, 30])
+def test_of_a_library_most_of_which_is_gone_little_is_read(tmp_path, small_blocks, step):
+    rng = np.random.default_rng(0)
+    table = table_from_spectra([random_spectrum(rng, f"{number:03}") for number in range(400)])
+    runs = [Watched(run.table) for run in spill([table], tmp_path, rows_per_run=200)]
+    whole = sorted_with_unique_ids(runs)
+    left = replace(whole, order=whole.order[rng.permutation(400)[: 400 // step]])
+    merged = [(block, numbers) for block, numbers in blocks(left, ["spectrum_id", "mz"])]
+    everything = pa.concat_tables([run.table for run in runs]).select(["spectrum_id", "mz"])
+    for block, numbers in merged:
+        assert block.equals(everything.take(pa.array(numbers)).combine_chunks())
+    assert sum(len(numbers) for _, numbers in merged) == 400 // step
+    assert sum(run.num_read for run in runs) <= len(merged) * 16 * 17
+
+
+class Watched(SpilledRun):
+    """A run that counts the rows that are read of it."""
+
+    num_read = 0
+
+    def slice(self, start, stop, names):
+        object.__setattr__(self, "num_read", self.num_read + stop - start)
+        return super().slice(start, stop, names)
