@@ -71,6 +71,7 @@ class DescribedSearch:
         self._index, self._k, self._score, self._filters = index, k, score, filters
         self._ppm, self._da = (None if precursor_da is not None else precursor_ppm), precursor_da
         self._curve = curve_of(index.manifest, score, self._is_window)
+        self._whys: dict[int, str] = {}
         self._is_flattered = self._curve is not None and self._curve.record.get("laboratories") == "any"
 
     def __call__(self, spectra: list[Spectrum]) -> Iterator[DescribedHits]:
@@ -153,7 +154,15 @@ class DescribedSearch:
             where = f" within {self._da:g} Da"
         if not num_in_window:
             return f"no library spectrum{where}"
-        of_polarity = self._within(queries, number)
+        if self._is_window:
+            return self._why_none_of(self._within(queries, number), where)
+        # The rows of an open search are all of the library, the same for all queries of a polarity: millions, perhaps.
+        polarity = int(queries.polarity[number])
+        if polarity not in self._whys:
+            self._whys[polarity] = self._why_none_of(self._within(queries, number), where)
+        return self._whys[polarity]
+
+    def _why_none_of(self, of_polarity: pa.Table, where: str) -> str:
         if not len(of_polarity):
             return f"every library spectrum{where} has the other polarity"
         if not self._filters:

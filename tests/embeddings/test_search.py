@@ -256,3 +256,11 @@ def test_people_see_brackets_and_are_told_what_is_left_out():
     assert text.count("[bold]") == text.count("[M+H]+") == text.count("[l]") == 2
     assert "and 3 more queries" in text
     assert "no queries" in shown([])
+
+
+def test_why_an_open_search_finds_nothing_is_worked_out_once_for_all_queries_of_a_polarity(index, queries, monkeypatch):
+    asked, once = [], Filters.why_none
+    monkeypatch.setattr(Filters, "why_none", lambda self, table: (asked.append(len(table)), once(self, table))[1])
+    told = [row.note for row in find(index, queries, filters=Filters(polarity=-1), precursor_ppm=None)]
+    assert sum(note == "of 2 library spectra none has polarity negative" for note in told) > 1
+    assert asked == [2]
