@@ -42,6 +42,7 @@ LEVEL_3_STRUCTURE = "level 3: tentative candidate (structure database)"
 LEVEL_3_ANY_MASS = "level 3 at best: structure database, the masses were not compared"
 LEVEL_4 = "level 4 at best: formula only (library match without a structure)"
 LEVEL_5 = "level 5: exact mass only (not likely this molecule)"
+LEVEL_5_ANALOGUE = "level 5: exact mass only (analogue without a structure)"
 LEVEL_5_NAMELESS = "level 5: exact mass only (library match without a structure)"
 
 
@@ -146,7 +147,7 @@ def confidence(
     matched_peaks : int
     """
     if not is_same_mass:
-        return LEVEL_3_ANALOGUE
+        return LEVEL_3_ANALOGUE if has_structure else LEVEL_5_ANALOGUE
     if not has_structure:
         return LEVEL_4 if has_formula else LEVEL_5_NAMELESS
     if probability is not None and probability < UNLIKELY:

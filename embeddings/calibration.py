@@ -49,6 +49,12 @@ COLUMNS = tuple(dict.fromkeys((*SpectrumColumns.TABLE_COLUMNS, "inchikey")))
 """Of the library spectra that are hits, what a calibration reads."""
 
 
+NO_PROBABILITIES = (
+    "too few molecules with two measured spectra of one ion; ionbed index calibrate takes your own queries"
+)
+"""Why a library has no calibration."""
+
+
 @dataclass(frozen=True)
 class Curve:
     """A logistic function of `TERMS`, for one way of searching.

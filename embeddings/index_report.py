@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import InputError
-from .calibration import Calibration
+from .calibration import NO_PROBABILITIES, Calibration
 from .fusion import FusedScore, fusion_of
 
 
@@ -37,10 +37,7 @@ def calibration_told(manifest: Mapping[str, Any]) -> dict[str, str]:
     """Return how an index's probabilities were fitted and how well they held, in words by way of searching."""
     tree = manifest.get("calibration")
     if tree is None:
-        return {
-            "probabilities": "none: too few molecules with two measured spectra of one ion; "
-            "ionbed index calibrate takes queries"
-        }
+        return {"probabilities": f"none: {NO_PROBABILITIES}"}
     calibration = Calibration.from_tree(tree)
     record = calibration.record
     source = "library spectra as queries" if record["from"] == "library" else record["from"]

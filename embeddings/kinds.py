@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -18,7 +19,7 @@ from . import index as spectrum_index
 from . import milvus_index, structure_index, structure_search
 from . import search as spectrum_search
 from .build_estimate import BuildEstimate
-from .calibration import Calibration
+from .calibration import NO_PROBABILITIES, Calibration
 from .calibration_fit import calibrate_from_library, calibrate_from_queries, seen_by
 from .embedded_before import EmbeddedBefore
 from .encode import Part
@@ -39,6 +40,8 @@ from .structure_index import StructureIndex
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+logger = logging.getLogger("ionbed")
 
 
 def build(
@@ -84,6 +87,8 @@ def build(
     calibration = calibrate_from_library(index)
     if calibration is not None:
         index.write_entry("calibration", calibration.to_tree())
+    else:
+        logger.info("%s: its hits will have no probability: %s", out, NO_PROBABILITIES)
     return index
 
 
@@ -114,8 +119,8 @@ def calibrate(
         found = calibrate_from_library(index)
         if found is None:
             raise InputError(
-                f"{folder}: has too few molecules with two spectra or more to be calibrated by; give queries of known "
-                "molecules"
+                f"{folder}: has too few molecules with two measured spectra of one ion to be calibrated by; "
+                "give queries of known molecules"
             )
     else:
         of_file = (query.spectrum for query in queries_of(queries)[0])

@@ -200,6 +200,7 @@ def test_levels_in_words():
     assert words(predicted=True) == annotation.LEVEL_3_PREDICTED
     assert words(predicted=True, probability=0.01) == annotation.LEVEL_5
     assert words(is_same_mass=False) == annotation.LEVEL_3_ANALOGUE
+    assert words(is_same_mass=False, has_structure=False) == annotation.LEVEL_5_ANALOGUE
     assert words(has_structure=False) == annotation.LEVEL_4
     assert words(has_structure=False, has_formula=False) == annotation.LEVEL_5_NAMELESS
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from ionbed import InputError
 from ionbed.cli import app
 from ionbed.embeddings import kinds
-from ionbed.embeddings.annotation import LEVEL_2A, LEVEL_3_FLATTERED
+from ionbed.embeddings.annotation import LEVEL_2A, LEVEL_3_AT_BEST, LEVEL_3_FLATTERED
 from ionbed.embeddings.calibration import TERMS, Calibration
 from ionbed.embeddings.index import Index
 from ionbed.embeddings.index_report import calibration_told, scores_told
@@ -63,6 +63,16 @@ def test_a_probability_that_flatters_gives_no_level_2a(folder):
         levels[laboratories] = Counter(row.confidence for row in find(index, folder / "queries.mgf", k=1))
     assert levels["other"] == levels["own"] and LEVEL_2A not in levels["any"]
     assert levels["other"][LEVEL_2A] == levels["any"][LEVEL_3_FLATTERED] > 30
+
+
+def test_a_library_without_probabilities_is_told_of_when_it_is_built(tmp_path, caplog):
+    write_msp(made_library(4), tmp_path / "few.msp")
+    caplog.set_level("INFO", logger="ionbed")
+    index = kinds.build(tmp_path / "few.msp", tmp_path / "index", CountSketchModel())
+    assert "no probability: too few molecules" in caplog.text
+    write_mgf(made_library(4)[:1], tmp_path / "queries.mgf")
+    [row] = find(index, tmp_path / "queries.mgf", k=1)
+    assert row.probability is None and row.confidence == LEVEL_3_AT_BEST
 
 
 def test_calibrating_anew_by_ones_own_queries_replaces_it(folder, tmp_path):
