@@ -8,6 +8,7 @@ from typing import Any
 from ..errors import InputError
 from .calibration import NO_PROBABILITIES, Calibration
 from .fusion import FusedScore, fusion_of
+from .milvus_index import is_in_milvus
 
 
 def scores_told(model: object) -> dict[str, str]:
@@ -37,7 +38,8 @@ def calibration_told(manifest: Mapping[str, Any]) -> dict[str, str]:
     """Return how an index's probabilities were fitted and how well they held, in words by way of searching."""
     tree = manifest.get("calibration")
     if tree is None:
-        return {"probabilities": f"none: {NO_PROBABILITIES}"}
+        reason = "they are not fitted to a library in Milvus" if is_in_milvus(manifest) else NO_PROBABILITIES
+        return {"probabilities": f"none: {reason}"}
     calibration = Calibration.from_tree(tree)
     record = calibration.record
     source = "library spectra as queries" if record["from"] == "library" else record["from"]

@@ -97,7 +97,9 @@ def test_what_is_told_of_scores_and_probabilities(folder):
     told = calibration_told(Index.open(folder / "index").manifest)
     assert "library spectra as queries" in told["probabilities"]
     assert "130 molecules, hits of another laboratory" in told["cosine within a window"]
-    assert calibration_told({})["probabilities"].startswith("none")
+    assert calibration_told({})["probabilities"].startswith("none: too few molecules")
+    in_milvus = {"milvus": {"uri": "http://127.0.0.1:19530", "collection": "library"}}
+    assert calibration_told(in_milvus)["probabilities"] == "none: they are not fitted to a library in Milvus"
     assert scores_told(CountSketchModel())["score_fused"].startswith("none")
 
 
