@@ -37,6 +37,7 @@ LEVEL_3_NEAR = f"level 3: tentative candidate (library match; precursors more th
 LEVEL_3_FLATTERED = "level 3: tentative candidate (library match; probability not tested across laboratories)"
 LEVEL_3_AT_BEST = "level 3 at best: library match, its probability is not known"
 LEVEL_3_PREDICTED = "level 3: tentative candidate (predicted spectrum)"
+LEVEL_3_PREDICTED_AT_BEST = "level 3 at best: predicted spectrum, its probability is not known"
 LEVEL_3_ANALOGUE = "level 3 at best: analogue (another mass)"
 LEVEL_3_STRUCTURE = "level 3: tentative candidate (structure database)"
 LEVEL_3_ANY_MASS = "level 3 at best: structure database, the masses were not compared"
@@ -152,10 +153,10 @@ def confidence(
         return LEVEL_4 if has_formula else LEVEL_5_NAMELESS
     if probability is not None and probability < UNLIKELY:
         return LEVEL_5
+    if probability is None:
+        return LEVEL_3_PREDICTED_AT_BEST if predicted else LEVEL_3_AT_BEST
     if predicted:
         return LEVEL_3_PREDICTED
-    if probability is None:
-        return LEVEL_3_AT_BEST
     if probability < LIKELY:
         return LEVEL_3
     if not is_same_ion:

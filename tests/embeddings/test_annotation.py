@@ -198,6 +198,7 @@ def test_levels_in_words():
     )
     assert words(is_flattered=True) == annotation.LEVEL_3_FLATTERED
     assert words(predicted=True) == annotation.LEVEL_3_PREDICTED
+    assert words(predicted=True, probability=None) == annotation.LEVEL_3_PREDICTED_AT_BEST
     assert words(predicted=True, probability=0.01) == annotation.LEVEL_5
     assert words(is_same_mass=False) == annotation.LEVEL_3_ANALOGUE
     assert words(is_same_mass=False, has_structure=False) == annotation.LEVEL_5_ANALOGUE
