@@ -34,6 +34,23 @@ def test_a_file_that_holds_no_spectra_is_told_by_name_of_what_is_wrong(visit):
     assert page.locator("#progress-card").is_hidden() and page.locator("#answer").is_hidden()
 
 
+def test_a_failed_search_is_in_view_and_the_hits_of_the_one_before_are_told_as_such(visit):
+    visited = visit()
+    visited.allowed.append("422")
+    page = visited.page
+    page.set_viewport_size({"width": 1400, "height": 400})
+    paste(page, caffeine())
+    search(page)
+    assert page.locator("#stale").is_hidden()
+    upload(page, "mine.mgf", b"nothing")
+    page.evaluate("scrollTo(0, document.body.scrollHeight)")
+    page.locator("#search-form").evaluate("form => form.requestSubmit()")
+    page.wait_for_selector("#alert .callout.error")
+    assert "mine.mgf cannot be searched. It is of no format" in page.get_by_role("alert").inner_text()
+    assert page.locator("#alert").bounding_box()["y"] >= 0
+    assert page.locator("#stale").is_visible() and hit_names(page)
+
+
 WRONG_FORMS = (
     ("", "", "Paste peaks, choose a file, or take the example"),
     ("100 1\nno peak 7", "200", "line 2"),

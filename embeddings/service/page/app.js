@@ -89,6 +89,7 @@ async function run({ openRank = null, queryNumber = 0, focusResults = true } = {
     if (wanted) showHit(wanted);
     else if (focusResults) byId("answer-heading").focus({ preventScroll: innerWidth > 900 });
   } catch (error) {
+    if (running === controller) byId("stale").hidden = !found; // what is shown is of an earlier search
     if (error.name !== "AbortError") fail(error, () => run(), query.name);
     else if (running === controller) announce("The search was cancelled.");
   } finally {
@@ -122,9 +123,10 @@ function fail(error, again = null, name = "") {
   if (error instanceof ServiceError && error.status === 401) askForKey();
   else if (!(error instanceof ServiceError) && !(error instanceof Error)) throw error;
   byId("alert").replaceChildren(el("div", { class: "callout error" },
-    el("p", {}, el("strong", {}, titleOf(error, name)), error.message),
+    el("p", {}, el("strong", {}, titleOf(error, name)), error.message.replace(/^the file:? (?=is |holds )/, "It ")),
     again && error.status !== 401 ? el("button", { type: "button", onclick: again }, "Try again") : null));
   byId("start").hidden = true;
+  byId("alert").scrollIntoView({ block: "nearest" });
 }
 
 function titleOf(error, name) {
