@@ -78,8 +78,7 @@ class Filters:
         if self.energy is not None and not 0 <= self.energy[0] <= self.energy[1] < float("inf"):
             low, high = self.energy
             raise InputError(
-                f"the filter of collision energy is {low:g}-{high:g} eV; "
-                "it must be LOW-HIGH, from 0, the lower first"
+                f"the filter of collision energy is {low:g}-{high:g} eV; it must be LOW-HIGH, from 0, the lower first"
             )
 
     @classmethod
