@@ -65,7 +65,7 @@ def run(
         api_key=read_key(api_key_file),
         usi_resolver=GNPS_RESOLVER if usi == "gnps" else usi,
     )
-    opened = open_index(index)
+    opened = open_index(index.absolute())  # so that messages name it by what clients can be spared
     if isinstance(opened, MilvusIndex):
         raise InputError(f"{index}: has its vectors in Milvus, which is not served yet; search it with 'ionbed search'")
     logging.getLogger("ionbed.access").setLevel(logging.NOTSET if access_log else logging.WARNING)

@@ -16,9 +16,11 @@ from fastapi.testclient import TestClient
 from ionbed.embeddings.index import Index
 from ionbed.embeddings.service.app import create_app
 from ionbed.embeddings.service.settings import ServiceLimits, ServiceSettings
+from ionbed.embeddings.structure_index import StructureIndex
 from ionbed.errors import InputError
 
 from ..conftest import CountSketchModel
+from ..test_structure_index import TowerModel
 from .conftest import LIMITS, as_peaks, mgf
 
 
@@ -316,3 +318,11 @@ def test_a_damaged_index_is_the_fault_of_no_client_and_names_no_path(index, body
         assert "index is damaged" in refused(client.get("/api/library/0"), 500)
     assert "vectors.npy: is damaged" in caplog.text
     assert "library.arrow: is damaged" in caplog.text
+
+
+def test_an_index_that_lacks_a_score_is_not_named_by_its_path(tmp_path):
+    StructureIndex.build(TowerModel(), ["CCO", "CCN"]).save(tmp_path / "molecules")
+    index = StructureIndex.open(tmp_path / "molecules", TowerModel())
+    with TestClient(create_app(index, ServiceSettings(readers=1, warm=False))) as client:
+        words = {"precursor_mz": 47.0, "polarity": 1, "peaks": [[29.0, 1.0]], "score": "predicted"}
+        assert "the index: holds no predicted spectra" in refused(client.post("/api/search/peaks", json=words), 422)
