@@ -344,8 +344,8 @@ def named_where_damaged(file: Path) -> Iterator[None]:
         raise damaged(file, error) from None
 
 
-def read_columns(file: Path, names: Sequence[str]) -> pa.Table:
-    """Return columns of a Parquet file of an index.
+class MappedColumns:
+    """Columns of a Parquet file of an index, open from the beginning: an index that is built in its place is another.
 
     Of a large file no checksum was compared at the opening; those of the pages that are read are here.
 
@@ -354,8 +354,17 @@ def read_columns(file: Path, names: Sequence[str]) -> pa.Table:
     InputError
         It is damaged.
     """
-    with named_where_damaged(file):
-        return pq.read_table(file, columns=list(names), memory_map=True, page_checksum_verification=True)
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        with named_where_damaged(file):
+            self._content = pa.memory_map(str(file)).read_buffer()
+
+    def select(self, names: Sequence[str]) -> pa.Table:
+        """Return columns."""
+        with named_where_damaged(self._file):
+            source = pa.BufferReader(self._content)
+            return pq.read_table(source, columns=list(names), page_checksum_verification=True)
 
 
 def _is_whole(manifest: Mapping[str, Any]) -> bool:

@@ -24,6 +24,7 @@ from .index_folder import (
     METADATA,
     VECTORS,
     Embedder,
+    MappedColumns,
     MoleculeEmbedder,
     SavedIndex,
     as_array,
@@ -32,7 +33,6 @@ from .index_folder import (
     damaged,
     embeds_structures,
     open_flat_vectors,
-    read_columns,
     read_index_manifest,
     refuse_other_kind,
     refuse_other_model,
@@ -98,7 +98,7 @@ class StructureIndex(SavedIndex):
     def __init__(
         self,
         vectors: faiss.IndexFlatIP,
-        structures: pa.Table | None,
+        structures: pa.Table | MappedColumns,
         dropped: pa.Table | None,
         manifest: Mapping[str, Any],
         *,
@@ -229,7 +229,8 @@ class StructureIndex(SavedIndex):
         vectors = open_flat_vectors(folder)
         kept = manifest["counts"]["kept"]
         spectra = StructureSpectra.open(folder, kept, vectors.d) if manifest.get("predicted") else None
-        index = cls(vectors, None, None, manifest, spectra=spectra, model=model, folder=folder)
+        rows = MappedColumns(folder / METADATA)
+        index = cls(vectors, rows, None, manifest, spectra=spectra, model=model, folder=folder)
         num_vectors = len(index.vectors)
         if len(index) != kept or num_vectors != (kept if num_vectors or spectra is None else 0):
             raise InputError(f"{folder}: its vectors, metadata and manifest differ in number; build the index again")
@@ -440,10 +441,7 @@ class StructureIndex(SavedIndex):
         return self.manifest
 
     def _columns(self, names: Sequence[str]) -> pa.Table:
-        if self._structures is not None:
-            return self._structures.select(list(names))
-        assert self.folder is not None, "an index without its table in memory was opened from a folder"
-        return read_columns(self.folder / METADATA, names)
+        return self._structures.select(list(names))
 
 
 def build(

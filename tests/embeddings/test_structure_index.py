@@ -541,3 +541,11 @@ def test_a_failed_save_leaves_nothing(index, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="no space"):
         index.save(tmp_path / "index")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_open_goes_on_when_another_index_takes_its_place(tower, tmp_path):
+    StructureIndex.build(tower, ["CCO", "CCN"]).save(tmp_path / "index")
+    opened = StructureIndex.open(tmp_path / "index", tower)
+    StructureIndex.build(tower, ["CCC", "CCS"]).save(tmp_path / "index", overwrite=True)
+    assert set(opened.metadata["smiles"].to_pylist()) == {"CCO", "CCN"}
+    assert set(StructureIndex.open(tmp_path / "index", tower).metadata["smiles"].to_pylist()) == {"CCC", "CCS"}
