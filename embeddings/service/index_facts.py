@@ -59,8 +59,9 @@ def filter_values(index: AnyIndex) -> dict[str, list[str]]:
 
 def some_rows(index: AnyIndex, most: int) -> np.ndarray:
     """Return up to ``most`` rows, evenly over those that were not deleted, int64."""
-    is_changed = isinstance(index, Index) and len(index) < index.num_rows
-    rows = np.flatnonzero(index.live) if is_changed else np.arange(len(index))
+    rows = np.arange(len(index))
+    if isinstance(index, Index) and len(index) < index.num_rows:
+        rows = np.flatnonzero(index.live)
     return rows[np.unique(np.linspace(0, len(rows) - 1, most).astype(np.int64))]
 
 
