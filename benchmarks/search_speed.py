@@ -56,6 +56,8 @@ def main() -> None:
     chosen = np.random.default_rng(1).permutation(len(left_out.table))[: options.queries]
     left_out = left_out.take(np.sort(chosen))
     copies = Copies.of(library, options.spectra)
+    if options.work is not None:
+        options.work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.work) as folder:
         work = Path(folder)
         copies.write_store(work / "store")
