@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -113,11 +114,13 @@ def writing(folder: Path) -> Iterator[Writer]:
     Raises
     ------
     InputError
-        Another process is writing it, or it is no index of spectra, or is damaged.
+        Another process is writing it, or it is no index of spectra, or is damaged, or may not be written.
     """
     folder = folder.resolve()  # the same lock, by whatever name it is called
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; it should be a folder written by 'ionbed index build'")
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"{folder}: may be read and not written; check its permissions, or change a copy of it")
     with exclusive(folder):
         manifest = read_index_manifest(folder)
         remove_rubbish(folder, manifest)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 
@@ -180,3 +182,16 @@ def test_a_further_entry_of_the_manifest_is_kept_through_commits(model, library,
         index.write_entry("segments", [])
     with pytest.raises(InputError, match="save it first"):
         Index.build(model, library).write_entry("calibration", {})
+
+
+def test_an_index_that_may_only_be_read_is_searched_and_says_so_to_writers(model, library, tmp_path, monkeypatch):
+    Index.build(model, library).save(tmp_path / "index")
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.setattr("os.access", lambda path, mode: mode != os.W_OK)  # root may write whatever the modes are
+    index = Index.open(tmp_path / "index", model)
+    index.verify()
+    assert index.search(library[:3], k=1).scores == pytest.approx(1, abs=1e-5)
+    for write in (lambda: index.append(library[:1]), lambda: index.delete(["lib-0-0"]), index.compact):
+        with pytest.raises(InputError, match="may be read and not written"):
+            write()
+    assert sorted(tmp_path.rglob("*")) == before
