@@ -424,8 +424,8 @@ class Index(SavedIndex):
         return rows
 
     def _take_over(self) -> None:
-        manifest = read_index_manifest(self._place)
-        self._set(manifest, open_library(self._place, manifest))
+        newer = Index.open(self._place)  # which goes on where another writer commits meanwhile
+        self._set(newer.manifest, newer._library)
 
     def _commit_entry(self, folder: Path, name: str, value: Any) -> None:
         with writing(folder) as writer:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ionbed import InputError
+from ionbed.embeddings import index as index_module
 from ionbed.embeddings.filters import Filters
 from ionbed.embeddings.index import Index
 from ionbed.spectra.spectrum import Spectrum
@@ -195,3 +196,19 @@ def test_an_index_that_may_only_be_read_is_searched_and_says_so_to_writers(model
         with pytest.raises(InputError, match="may be read and not written"):
             write()
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_another_commit_right_after_ones_own_is_taken_over_too(model, library, tmp_path, monkeypatch):
+    Index.build(model, library[:20]).save(tmp_path / "index")
+    mine, other = (Index.open(tmp_path / "index", model) for _ in range(2))
+    opened, commits = index_module.open_library, []
+
+    def open_late(place, manifest):
+        if not commits:
+            commits.append(other)
+            other.compact()  # after the manifest was read, and before its segments are opened
+        return opened(place, manifest)
+
+    monkeypatch.setattr(index_module, "open_library", open_late)
+    assert mine.append(library[20:]).kept == len(library) - 20
+    assert len(mine) == len(library) and len(mine.library.segments) == 1
