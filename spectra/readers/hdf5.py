@@ -30,7 +30,7 @@ _RUN_KEYS = ("filename", "name")
 _ID_KEYS = ("spectrumid", "identifier", "id")
 _RAGGED_ROW_BYTES = 4096  # where each row has a length of its own, which is not looked up
 _NONE = np.empty(0, np.float64)
-_DAMAGE = (OSError, RuntimeError, ValueError, KeyError, TypeError, MemoryError, OverflowError)
+_DAMAGE = (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError)
 """What h5py raises of a damaged file, by where in it the damage is."""
 
 
