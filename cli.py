@@ -374,6 +374,7 @@ def _usage_failed(error: typer.TyperException) -> int:
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "ionbed"
     message = _one_line(error.format_message() if hasattr(error, "format_message") else str(error)).rstrip(".")
+    message = message.removeprefix("Invalid value: ")  # where no option is named, what follows says it all
     message = message.replace(": Value error, ", ": ")  # how the library that checks words begins a reason
     if message:  # it is empty where no command was named and the help was shown
         print(f"ionbed: {message[0].lower()}{message[1:]}; see '{command} --help'", file=sys.stderr)

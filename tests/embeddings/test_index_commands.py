@@ -106,6 +106,11 @@ def test_what_cannot_be_done_is_refused_in_one_line(capsys, caplog, files, libra
     assert not (files / "other").exists()
 
 
+def test_words_that_exclude_each_other_are_told_without_ceremony(capsys, caplog, files):
+    code, _, error = run(capsys, caplog, "index", "delete", files / "library")
+    assert code == 2 and error.startswith("ionbed: name the spectra by --ids or by --where, and not by both")
+
+
 def test_an_index_of_structures_is_not_changed_in_place(capsys, caplog, files, monkeypatch):
     from ionbed.embeddings.structure_index import StructureIndex
 
