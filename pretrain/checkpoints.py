@@ -156,7 +156,8 @@ def choose_checkpoint(folder: Path, resume: str) -> Path | None:
     """
     if resume != "auto":
         path = Path(resume)
-        read_state(path)
+        if not (path / CHECKSUMS).is_file():
+            read_state(path)  # says of what is no checkpoint that it is none
         if problem := damage(path):
             raise InputError(f"{path}: {problem}; resume from an earlier step-N")
         return path

@@ -89,7 +89,7 @@ def len_of(said: str) -> str:
         (["append", "INDEX", "none.mgf"], "no such file"),
         (["append", "INDEX", "INDEX"], "is the input itself"),
         (["append", "none", "first.mgf"], "no such folder"),
-        (["compact", "first.mgf"], "no such folder"),
+        (["compact", "first.mgf"], "is a file"),
         (["build", "first.mgf", "--out", "other", "--kind", "hnsw"], "hnsw needs at least"),
         (["build", "molecules.smi", "--out", "other", "--kind", "hnsw"], "leave --kind hnsw out"),
         (["build", "molecules.smi", "--out", "other", "--dry-run"], "leave --dry-run out"),
