@@ -8,6 +8,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # models are tiny, and other processes test beside this one
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 os.environ.pop("COLUMNS", None)  # tables are as wide as where there is no terminal; readline hands on the width of one
+# gRPC, which pymilvus brings, starts threads in forked children; they take the signals that these have blocked.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 import signal
 import subprocess
