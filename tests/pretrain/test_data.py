@@ -250,12 +250,12 @@ WAITING = textwrap.dedent(
     from ionbed.errors import InputError
     from ionbed.pretrain import processes, turns
 
-    state = PartialState(cpu=True, timeout=timedelta(seconds=3))
+    state = PartialState(cpu=True, timeout=timedelta(seconds=10))
     turns.PULSE, turns.PATIENCE = 0.2, 2
 
     def work():
         if state.is_main_process:
-            time.sleep(5 if kind == "slow" else 0.3)  # longer than collectives wait, and than the others' patience
+            time.sleep(13 if kind == "slow" else 0.3)  # longer than collectives wait, and than the others' patience
             if kind == "refused":
                 raise InputError("the store is bad")
             if kind == "broken":
