@@ -18,7 +18,6 @@ import pyarrow.compute as pc
 
 from ..artifacts import atomic_folder, describe_input, refuse_existing, refuse_input_as_output
 from ..errors import InputError
-from ..spectra.columns import SpectrumColumns
 from ..spectra.matchms_spectra import as_spectra
 from ..spectra.spectrum import Spectrum
 from ..spectra.store import SCHEMA, Store, spectra_from_table
@@ -41,7 +40,7 @@ from .library_rows import source_of
 from .library_search import LibrarySearch
 from .library_writing import estimate_of, write_copy, write_library
 from .nearest import Nearest
-from .queries import embed_queries
+from .queries import embedded_queries
 from .recall import WANTED_RECALL
 from .segments.approximate_rows import KindWanted
 from .segments.commits import (
@@ -232,11 +231,8 @@ class Index(SavedIndex):
         InputError
             A spectrum has no peaks.
         """
-        spectra = list(as_spectra(spectra))
-        vectors = embed_queries(self.model, spectra, self.vectors.shape[1], progress=progress)
-        columns = SpectrumColumns.from_spectra(spectra)
-        model_hash = self.manifest["model_hash"]
-        return EmbeddedQueries(vectors, columns.precursor_mz, columns.polarity, model_hash=model_hash, columns=columns)
+        model_hash, dim = self.manifest["model_hash"], self.vectors.shape[1]
+        return embedded_queries(self.model, model_hash, list(as_spectra(spectra)), dim, progress=progress)
 
     def check_score(self, score: ScoreName) -> None:
         """Raise `InputError` if hits cannot be ranked by ``score``: an unknown one, or one that the model lacks."""

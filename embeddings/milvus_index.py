@@ -40,7 +40,7 @@ from .library_rows import size_of, source_of, tables_of
 from .milvus import CONSISTENCY, MilvusStore
 from .milvus_collection import MilvusIndexKind
 from .milvus_connection import Address
-from .queries import embed_queries
+from .queries import embedded_queries
 
 if TYPE_CHECKING:
     from ..spectra.readers import SpectrumReader
@@ -106,12 +106,8 @@ class MilvusIndex:
 
     def embed(self, spectra: Iterable[Spectrum], *, progress: bool = False) -> EmbeddedQueries:
         """Embed queries with the model of the index; see `Index.embed`."""
-        spectra = list(as_spectra(spectra))
-        vectors = embed_queries(self.model, spectra, self.store.dim, progress=progress)
-        columns = SpectrumColumns.from_spectra(spectra)
-        return EmbeddedQueries(
-            vectors, columns.precursor_mz, columns.polarity, model_hash=self.store.model_hash, columns=columns
-        )
+        store = self.store
+        return embedded_queries(self.model, store.model_hash, list(as_spectra(spectra)), store.dim, progress=progress)
 
     def search(
         self,

@@ -18,6 +18,7 @@ from ..spectra.deduplication import UniqueNames
 from ..spectra.record import RawRecord
 from ..spectra.spectrum import Spectrum
 from ..spectra.store import Store
+from .hits import EmbeddedQueries
 from .index_folder import Embedder, checked_vectors, is_store
 
 Result = TypeVar("Result")
@@ -81,10 +82,29 @@ def embed_queries(model: Embedder, spectra: Sequence[Spectrum], dim: int, *, pro
         A spectrum has no peaks.
     """
     refuse_without_peaks(spectra)
-    if not spectra:
+    return _vectors_of(model, SpectrumColumns.from_spectra(spectra), dim, progress=progress)
+
+
+def embedded_queries(
+    model: Embedder, model_hash: str, spectra: Sequence[Spectrum], dim: int, *, progress: bool = False
+) -> EmbeddedQueries:
+    """Return queries with their embeddings and their peaks.
+
+    Raises
+    ------
+    InputError
+        A spectrum has no peaks.
+    """
+    refuse_without_peaks(spectra)
+    columns = SpectrumColumns.from_spectra(spectra)
+    vectors = _vectors_of(model, columns, dim, progress=progress)
+    return EmbeddedQueries(vectors, columns.precursor_mz, columns.polarity, model_hash=model_hash, columns=columns)
+
+
+def _vectors_of(model: Embedder, columns: SpectrumColumns, dim: int, *, progress: bool) -> np.ndarray:
+    if not len(columns):
         return np.empty((0, dim), np.float32)
-    vectors = model.embed(SpectrumColumns.from_spectra(spectra), progress=progress)
-    return checked_vectors(vectors, len(spectra), dim=dim)
+    return checked_vectors(model.embed(columns, progress=progress), len(columns), dim=dim)
 
 
 def searched(
