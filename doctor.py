@@ -160,8 +160,7 @@ def _accelerators() -> Iterator[Check]:
 
 def _optional() -> Iterator[Check]:
     for distribution, extra, consequence in (
-        ("matchms", "evaluate", "no cosine and modified cosine rows in evaluate and demo"),
-        ("ms_entropy", "evaluate", "no spectral-entropy rows in evaluate and demo"),
+        ("matchms", "evaluate", "no evaluate, fuse and demo"),
         ("tensorboard", "track", "training.trackers cannot name it"),
         ("wandb", "track", "training.trackers cannot name it"),
         ("trackio", "track", "training.trackers cannot name it"),

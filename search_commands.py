@@ -109,9 +109,9 @@ def search(
     score: Annotated[
         Literal["cosine", "predicted", "fused"] | None,
         typer.Option(
-            help="Cosine of the embeddings; of structures: look-up in their predicted spectra; or these in one, see "
-            "'ionbed fuse'.",
-            show_default="cosine; of structures the best there is",
+            help="Cosine of the embeddings; of structures: look-up in their predicted spectra; or cosine and look-ups "
+            "in one, see 'ionbed fuse'.",
+            show_default="fused, where the model has it",
         ),
     ] = None,
     formula: Annotated[

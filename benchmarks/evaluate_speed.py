@@ -32,6 +32,7 @@ import numpy as np
 import pyarrow as pa
 
 from ionbed.artifacts import write_manifest
+from ionbed.evaluation.baselines.lookup_record import require_evaluation_packages
 from ionbed.evaluation.baselines.lookups import lookup_entries, lookup_scorers
 from ionbed.evaluation.baselines.transfer import TransferOptions, transfer_entries
 from ionbed.evaluation.candidates import Candidates
@@ -50,7 +51,7 @@ from ionbed.evaluation.retrieval import RetrievalOptions
 from ionbed.evaluation.run import EvaluationConfig
 from ionbed.evaluation.scorers import Chance, Learned, PrecursorOnly
 from ionbed.evaluation.tasks import AnalogueSearchOptions, LibrarySearchOptions
-from ionbed.spectra.lookups import clean_peaks, require_lookups
+from ionbed.spectra.lookups import clean_peaks
 from ionbed.spectra.split import Split
 from ionbed.spectra.store import SCHEMA, Store, write_shard
 
@@ -197,7 +198,7 @@ def peer_times(data: EvaluationData, config: EvaluationConfig, num_queries: int)
 
     An analogue search of ``num_queries`` queries, the index of the library included.
     """
-    require_lookups()
+    require_evaluation_packages()
     from matchms import Spectrum
     from matchms.similarity import FlashSimilarity
     from ms_entropy import FlashEntropySearch

@@ -58,10 +58,10 @@ def run_demo(out: Path, *, threads: int | None = None) -> None:
     """
     from rich.console import Console
 
+    from ..evaluation.baselines.lookup_record import require_evaluation_packages
     from ..evaluation.report.table import print_tables
-    from ..spectra.lookups import require_lookups
 
-    require_lookups()
+    require_evaluation_packages()
     out = Path(out)
     _take(out)
     if threads is not None:

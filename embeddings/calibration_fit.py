@@ -35,7 +35,6 @@ from .calibration_queries import (
     library_queries,
     rows_by,
 )
-from .fusion import fusion_of
 from .hits import EmbeddedQueries, ScoreName
 from .index import Index
 from .windows import windows_in
@@ -194,8 +193,7 @@ def ways_of(index: Index, *, all_of_them: bool = False) -> list[tuple[ScoreName,
     """Return the ways of searching that an index can be calibrated for: score, and whether within a window."""
     ways: list[tuple[ScoreName, bool]] = [("cosine", True), ("cosine", False)]
     try:
-        if fusion_of(index.model) is not None:
-            index.check_score("fused")
+        if index.score_name() == "fused":
             ways.append(("fused", True))
             if all_of_them or len(index) <= MOST_ROWS_FOR_FUSED_OPEN:
                 ways.append(("fused", False))

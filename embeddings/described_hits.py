@@ -121,6 +121,7 @@ class DescribedSearch:
                     "rank": rank,
                     "row": row,
                     "score": score,
+                    "score_name": self._score,
                     "probability": chance,
                     "precursor_error_ppm": error,
                     "mass_difference": difference,

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from ..spectra.columns import SpectrumColumns
-from ..spectra.lookups import PeakCleaner, require_lookups
+from ..spectra.lookups import PeakCleaner
 from ..spectra.pair_features import ComparedSpectra
 from .consensus import Structures, agreed, library_structures
 from .fusion import Fusion, sigmoid
@@ -33,15 +33,9 @@ class FusedSearch:
     fusion : Fusion
     library : Library
         Its spectra of the other polarity are never ranked, nor those deleted.
-
-    Raises
-    ------
-    InputError
-        The packages of the look-ups are not installed.
     """
 
     def __init__(self, fusion: Fusion, library: Library) -> None:
-        require_lookups()
         self._fusion, self._library = fusion, library
         self._cleaner = PeakCleaner(fusion.lookups)
 

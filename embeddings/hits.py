@@ -104,6 +104,8 @@ class Hits:
         ``(query - library) / library * 1e6``, NaN where there is no hit.
     num_in_window : int64 array of shape (n_queries,)
         Library spectra within the precursor window, those of the other polarity included.
+    score : 'cosine' or 'fused'
+        What the scores are.
     library : TakesRows
         Of the index; only the rows that are hits are taken of it.
     """
@@ -112,6 +114,7 @@ class Hits:
     scores: np.ndarray
     precursor_error_ppm: np.ndarray
     num_in_window: np.ndarray
+    score: ScoreName
     library: TakesRows = field(repr=False)
 
     def __len__(self) -> int:

@@ -234,19 +234,36 @@ class Index(SavedIndex):
         model_hash, dim = self.manifest["model_hash"], self.vectors.shape[1]
         return embedded_queries(self.model, model_hash, list(as_spectra(spectra)), dim, progress=progress)
 
-    def check_score(self, score: ScoreName) -> None:
-        """Raise `InputError` if hits cannot be ranked by ``score``: an unknown one, or one that the model lacks."""
-        if score not in get_args(ScoreName):
-            raise InputError(f"the score is '{score}'; it must be one of {', '.join(get_args(ScoreName))}")
-        if score == "fused":
-            _ = self._fused_search  # made for the first time, which needs the weights and the packages of the look-ups
+    def score_name(self, wanted: ScoreName | None = None) -> ScoreName:
+        """Return the score by which hits are ranked: the wanted one, or the best that the model has.
+
+        That is the fused score where the model carries one, which no evaluation has found below the cosine of the
+        embeddings, and else this cosine.
+
+        Raises
+        ------
+        InputError
+            The wanted one is unknown, or the model lacks it; or the fused score that it carries cannot be used.
+        """
+        if wanted is not None and wanted not in get_args(ScoreName):
+            raise InputError(f"the score is '{wanted}'; it must be one of {', '.join(get_args(ScoreName))}")
+        if wanted == "cosine":
+            return "cosine"
+        if self._fused_search is None:
+            if wanted == "fused":
+                raise InputError(
+                    "the model of the index carries no fused score; fit one (ionbed fuse) and build the index with the "
+                    "model that it writes, or search by cosine"
+                )
+            return "cosine"
+        return "fused"
 
     def search(
         self,
         queries: Iterable[Spectrum] | EmbeddedQueries,
         k: int = 10,
         precursor_ppm: float | None = 10.0,
-        score: ScoreName = "cosine",
+        score: ScoreName | None = None,
         *,
         precursor_da: float | None = None,
         filters: Filters | None = None,
@@ -268,8 +285,9 @@ class Index(SavedIndex):
             Hits per query, at most.
         precursor_ppm : float or None
             Largest difference of the precursors in ppm of the library's; None to search the whole library.
-        score : 'cosine' or 'fused'
+        score : 'cosine', 'fused' or None
             The cosine of the embeddings, or that and look-ups of the peaks in one, for models that carry such a score.
+            None for the best: see `score_name`; of queries that were embedded without their peaks, the cosine.
         precursor_da : float or None
             Largest difference of the precursors in Da per charge; ``precursor_ppm`` then counts for nothing.
         filters : Filters or None
@@ -282,7 +300,8 @@ class Index(SavedIndex):
             or it carries no fused score, or what is read of the index is damaged.
         """
         check_search_options(k, precursor_ppm, precursor_da)
-        self.check_score(score)
+        is_without_peaks = isinstance(queries, EmbeddedQueries) and queries.columns is None
+        score = "cosine" if score is None and is_without_peaks else self.score_name(score)
         if not isinstance(queries, EmbeddedQueries):
             queries = self.embed(queries)
         elif queries.model_hash != self.manifest["model_hash"]:
@@ -296,23 +315,25 @@ class Index(SavedIndex):
         polarity = np.asarray(queries.polarity, np.int8)
         if polarity.shape != (num_queries,):
             raise InputError(f"{num_queries} precursors and {len(polarity)} polarities; give one of each per query")
+        fused = None if score == "cosine" else self._fused_search
         library, allowed, k_possible = self._library, self._search.allowed(filters), min(k, len(self))
         windows = windows_in(library, precursor_mz, None if precursor_da is not None else precursor_ppm, precursor_da)
-        if score == "cosine":
+        if fused is None:
             found = self._search.nearest(vectors, polarity, windows, allowed, k_possible)
         elif queries.columns is None:
             raise InputError("the queries have no peaks, which a fused score needs; embed them with Index.embed")
         elif windows is None:
             depth = min(max(k, OPEN_DEPTH), len(self))
             nearest = self._search.nearest(vectors, polarity, None, allowed, depth)
-            found = self._fused_search.of_all(queries.columns, vectors, nearest, k_possible, depth, allowed)
+            found = fused.of_all(queries.columns, vectors, nearest, k_possible, depth, allowed)
         else:
-            found = self._fused_search.in_windows(queries.columns, vectors, windows, k_possible, allowed)
+            found = fused.in_windows(queries.columns, vectors, windows, k_possible, allowed)
         padded = Nearest.empty(num_queries, k)
         padded.rows[:, :k_possible], padded.scores[:, :k_possible] = found.rows, found.scores
         library_mz = np.where(padded.rows >= 0, library.precursor_mz[padded.rows], np.nan)
         error = (precursor_mz[:, None] - library_mz) / library_mz * 1e6
-        return Hits(padded.rows, padded.scores, error, self._search.num_within(windows, num_queries), library=library)
+        num_within = self._search.num_within(windows, num_queries)
+        return Hits(padded.rows, padded.scores, error, num_within, score, library=library)
 
     def append(
         self, spectra: Iterable[Spectrum] | Store | pa.Table, *, replace: bool = False, progress: bool = False
@@ -404,14 +425,10 @@ class Index(SavedIndex):
         }
 
     @cached_property
-    def _fused_search(self) -> FusedSearch:
+    def _fused_search(self) -> FusedSearch | None:
+        """What ranks by the fused score; made when it is first needed, with the weights of the model."""
         fusion = fusion_of(self.model, "the model of the index")
-        if fusion is None:
-            raise InputError(
-                "the model of the index carries no fused score; fit one (ionbed fuse) and build the index with the "
-                "model that it writes, or search by cosine"
-            )
-        return FusedSearch(fusion, self._library)
+        return None if fusion is None else FusedSearch(fusion, self._library)
 
     def _checked_rows(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
         rows = np.asarray(rows, np.int64)

@@ -16,7 +16,7 @@ from ..spectra.molecule_files import holds_molecules
 from ..spectra.split import Split
 from ..spectra.store import Store
 from . import index as spectrum_index
-from . import milvus_index, structure_index, structure_search
+from . import milvus_index, structure_calibration_fit, structure_index, structure_search
 from . import search as spectrum_search
 from .build_estimate import BuildEstimate
 from .calibration import NO_PROBABILITIES, Calibration
@@ -27,6 +27,7 @@ from .exports.formats import Format, format_of, write
 from .exports.search_run import Results, SearchRun
 from .filters import Filters
 from .hit_table import SearchSummary, refuse_output
+from .hits import ScoreName
 from .index import Index
 from .index_folder import Embedder, MoleculeEmbedder, kind_of, read_index_manifest
 from .library_rows import source_of
@@ -103,17 +104,21 @@ def calibrate(
     Parameters
     ----------
     folder : path
+        Of an index of spectra or of structures.
     queries : path, optional
         Spectra of known molecules (InChIKey), a prepared store or anything that `ionbed.read` reads; by default the
-        library's own.
+        library's own. An index of structures needs some.
     split : path, optional
-        That the model was trained with: then it is known which of the queries' molecules it has seen.
+        That the model was trained with: then it is known which of the queries' molecules it has seen. An index of
+        structures is calibrated by the others alone.
 
     Raises
     ------
     InputError
         The index, the queries or the split cannot be read, or too few molecules are known.
     """
+    if kind_of(read_index_manifest(Path(folder))) == "structures":
+        return structure_calibration_fit.calibrate(folder, queries, split=split)
     index = index_of_spectra(folder)
     if queries is None:
         found = calibrate_from_library(index)
@@ -309,8 +314,7 @@ def search(
     results = find_results(index, queries, **options)
     if precursor_da is not None:
         options["precursor_ppm"] = None
-    told = {**options, "score": index.score_name(score) if isinstance(index, StructureIndex) else score or "cosine"}
-    return write(results, out, chosen, SearchRun.of(index, queries, told))
+    return write(results, out, chosen, SearchRun.of(index, queries, options))
 
 
 def formatted_search(
@@ -373,14 +377,18 @@ def find_results(
         return structure_search.find_results(
             index, queries, k=k, precursor_ppm=precursor_ppm, formula=formula, score=score
         )
-    if score == "predicted":
-        raise InputError(f"{index.folder}: is an index of spectra, and not of structures; leave --score predicted out")
+    name = _spectrum_score(index, score)
     if formula == "query":
         raise InputError(f"{index.folder}: is an index of spectra; name a formula, or leave --formula out")
     if formula is not None:
         chosen = filters or Filters()
         filters = dataclasses.replace(chosen, formulas=(*chosen.formulas, formula))
     return spectrum_search.find_results(
-        index, queries, k=k, precursor_ppm=precursor_ppm, score=score or "cosine", precursor_da=precursor_da,
-        filters=filters,
-    )  # fmt: skip
+        index, queries, k=k, precursor_ppm=precursor_ppm, score=name, precursor_da=precursor_da, filters=filters
+    )
+
+
+def _spectrum_score(index: Index | MilvusIndex, wanted: StructureScoreName | None) -> ScoreName | None:
+    if wanted == "predicted":
+        raise InputError(f"{index.folder}: is an index of spectra, and not of structures; leave --score predicted out")
+    return wanted

@@ -51,7 +51,7 @@ def library_hits(library: Index, spectra: EmbeddedSpectra, precursor_ppm: float)
         ``precursor_ppm`` is out of range, or the library is damaged.
     """
     columns, model_hash = spectra.columns(), library.manifest["model_hash"]
-    search = DescribedSearch(library, 1, precursor_ppm, None, "cosine", None)
+    search = DescribedSearch(library, 1, precursor_ppm, None, library.score_name(), None)
     found: dict[str, list[object]] = {name: [] for name in TOLD}
     with progress("library", len(spectra)) as advance:
         for begin in range(0, len(spectra), QUERIES_AT_ONCE):

@@ -224,7 +224,7 @@ class MilvusStore:
                     scores[query, place] = score
                     error[query, place] = (precursor_mz[query] - library_mz) / library_mz * 1e6
         counts = self._pool.map(self._count, windows) if any(windows) else [len(self)] * num_queries
-        return Hits(rows, scores, error, np.array(list(counts), np.int64), library=self.found)
+        return Hits(rows, scores, error, np.array(list(counts), np.int64), "cosine", library=self.found)
 
     def within(
         self, precursor_mz: float, polarity: int, ppm: float | None, da: float | None, names: Sequence[str]

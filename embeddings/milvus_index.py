@@ -99,10 +99,17 @@ class MilvusIndex:
             self._model = model_in(self.folder, self.manifest)
         return self._model
 
-    def check_score(self, score: ScoreName) -> None:
-        """Raise `InputError` if hits cannot be ranked by ``score``: Milvus compares vectors only."""
-        if score != "cosine":
-            raise InputError(f"the score is '{score}'; an index in Milvus is searched by cosine")
+    def score_name(self, wanted: ScoreName | None = None) -> ScoreName:
+        """Return the score by which hits are ranked, cosine: Milvus compares vectors only.
+
+        Raises
+        ------
+        InputError
+            Another one is wanted.
+        """
+        if wanted not in (None, "cosine"):
+            raise InputError(f"the score is '{wanted}'; an index in Milvus is searched by cosine")
+        return "cosine"
 
     def embed(self, spectra: Iterable[Spectrum], *, progress: bool = False) -> EmbeddedQueries:
         """Embed queries with the model of the index; see `Index.embed`."""
@@ -114,7 +121,7 @@ class MilvusIndex:
         queries: Iterable[Spectrum] | EmbeddedQueries,
         k: int = 10,
         precursor_ppm: float | None = 10.0,
-        score: ScoreName = "cosine",
+        score: ScoreName | None = None,
         *,
         precursor_da: float | None = None,
         filters: Filters | None = None,
@@ -123,7 +130,7 @@ class MilvusIndex:
 
         Numbers of rows are those of `MilvusStore.found`, and hold as long as this index is open.
         """
-        self.check_score(score)
+        self.score_name(score)
         embedded = queries if isinstance(queries, EmbeddedQueries) else self.embed(queries)
         return self.store.search(embedded, k, precursor_ppm, precursor_da=precursor_da, filters=filters)
 

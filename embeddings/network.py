@@ -17,7 +17,6 @@ import pyarrow.compute as pc
 from ..artifacts import atomic_file, refuse_input_as_output
 from ..errors import InputError
 from ..progress import Advance, progress
-from ..spectra.lookups import require_lookups
 from .component_cap import capped, component_of
 from .embedded_input import EmbeddedSpectra, embedded_spectra
 from .fusion import Fusion, fusion_of, sigmoid
@@ -289,12 +288,11 @@ def fusion_for_network(model: Embedder) -> Fusion:
     Raises
     ------
     InputError
-        It carries none, or the packages of the look-ups are not installed.
+        It carries none, or one that cannot be used.
     """
     fusion = fusion_of(model, "the model of the network")
     if fusion is None:
         raise InputError("the model carries no fused score; fit one (ionbed fuse), or make the network by cosine")
-    require_lookups()
     return fusion
 
 

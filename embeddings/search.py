@@ -38,7 +38,7 @@ class HitRow:
     rank : int or None
         From 1.
     score : float or None
-        Cosine of the two embeddings, or the fused score.
+        What it is ``score_name`` says.
     probability : float or None
         That the hit's molecule is the query's, by the calibration that the index carries; None where it has none.
     precursor_error_ppm : float or None
@@ -64,6 +64,8 @@ class HitRow:
         In what the query lies outside of what the model was trained on; empty where it does not.
     note : str
         Why there is no hit; empty where there is one.
+    score_name : str
+        What the score is: see `ionbed.embeddings.hits.ScoreName`; empty where there is no hit.
     row : int or None
         Of the index; `Index.spectra` gives its peaks. Not a column of the file.
     """
@@ -90,6 +92,7 @@ class HitRow:
     confidence: str = ""
     warnings: str = ""
     note: str = ""
+    score_name: str = ""
     row: int | None = None
 
 
@@ -117,7 +120,7 @@ def search(
     *,
     k: int = 10,
     precursor_ppm: float | None = 10.0,
-    score: ScoreName = "cosine",
+    score: ScoreName | None = None,
     precursor_da: float | None = None,
     filters: Filters | None = None,
 ) -> SearchSummary:
@@ -144,7 +147,7 @@ def find(
     *,
     k: int = 10,
     precursor_ppm: float | None = 10.0,
-    score: ScoreName = "cosine",
+    score: ScoreName | None = None,
     precursor_da: float | None = None,
     filters: Filters | None = None,
 ) -> Iterator[HitRow]:
@@ -162,8 +165,8 @@ def find(
         Hits per query, at most.
     precursor_ppm : float or None
         Largest difference of the precursors, in ppm of the library's; None to search the whole library.
-    score : 'cosine' or 'fused'
-        By which hits are ranked; see `Index.search`.
+    score : 'cosine', 'fused' or None
+        By which hits are ranked; None for the best that the model has, see `Index.score_name`.
     precursor_da : float or None
         Largest difference of the precursors in Da per charge, in place of ``precursor_ppm``.
     filters : Filters or None
@@ -187,7 +190,7 @@ def find_results(
     *,
     k: int = 10,
     precursor_ppm: float | None = 10.0,
-    score: ScoreName = "cosine",
+    score: ScoreName | None = None,
     precursor_da: float | None = None,
     filters: Filters | None = None,
 ) -> Iterator[QueryResult[HitRow]]:
@@ -213,7 +216,7 @@ def find_queries(
     *,
     k: int = 10,
     precursor_ppm: float | None = 10.0,
-    score: ScoreName = "cosine",
+    score: ScoreName | None = None,
     precursor_da: float | None = None,
     filters: Filters | None = None,
 ) -> Iterator[QueryResult[HitRow]]:
@@ -232,10 +235,10 @@ def find_queries(
         what no library spectrum has.
     """
     check_search_options(k, precursor_ppm, precursor_da)
-    index.check_score(score)
+    name = index.score_name(score)
     if filters and isinstance(index, Index):  # Milvus does not tell what values there are
         filters.refuse_unknown(index.library.columns(filters.needs()))
-    described = DescribedSearch(index, min(k, len(index)), precursor_ppm, precursor_da, score, filters)
+    described = DescribedSearch(index, min(k, len(index)), precursor_ppm, precursor_da, name, filters)
     return _find(queries, total, described)
 
 
@@ -260,7 +263,7 @@ def _table_of(hits: Sequence[HitRow]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim", expand=True)
     table.add_column("  #", justify="right", width=3)
     table.add_column("prob.", justify="right", width=5)
-    table.add_column("score", justify="right", width=6)
+    table.add_column(hits[0].score_name, justify="right", width=6)
     table.add_column("level", justify="right", width=5)
     table.add_column("peaks", justify="right", width=5)
     table.add_column("mass", justify="right", width=15, overflow="fold")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 import numpy as np
 
 from ..spectra.columns import SpectrumColumns
-from ..spectra.lookups import LookupOptions, PeakCleaner, require_lookups
+from ..spectra.lookups import LookupOptions, PeakCleaner
 from .structure_candidates import Candidates
 from .structure_fusion import PREDICTED_COSINE, PREDICTED_ENTROPY, STRUCTURE_COSINE, StructureFusion, StructureScore
 from .structure_predicted import best_of_predictions, entropy_lookup
@@ -40,17 +40,11 @@ class PredictedRanking:
         Embeddings of the structures; empty where the model was not trained with them.
     fusion : StructureFusion or None
         None to rank by the spectral entropy alone.
-
-    Raises
-    ------
-    InputError
-        The packages of the look-ups are not installed.
     """
 
     def __init__(
         self, spectra: StructureSpectra, structure_vectors: np.ndarray, fusion: StructureFusion | None
     ) -> None:
-        require_lookups()
         self._spectra, self._structure_vectors = spectra, structure_vectors
         self._lookups = LookupOptions() if fusion is None else fusion.lookups
         self._score = ALONE if fusion is None else fusion.score

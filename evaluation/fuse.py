@@ -30,11 +30,12 @@ from ..errors import InputError
 from ..finetune.labelled.model import HEAD, HEAD_WEIGHTS
 from ..pretrain.card import CARD
 from ..progress import progress
-from ..spectra.lookups import LookupOptions, require_lookups
+from ..spectra.lookups import LookupOptions
 from ..spectra.molecule_files import read_molecules
 from ..spectra.pair_features import FEATURES, ComparedSpectra
 from ..spectra.split import MOLECULES, Split
 from ..spectra.store import Store
+from .baselines.lookup_record import require_evaluation_packages
 from .candidates import candidate_molecules
 from .consensus_fit import FittedConsensus, OpenCandidates, fit_consensus, pays
 from .dataset import EvaluationData, load_evaluation_data
@@ -150,7 +151,7 @@ def fuse(
     refuse_existing(out, overwrite=overwrite)
     further = [path for path in (model, options.structures) if path is not None]
     refuse_input_as_output(out, store, split, *further)
-    require_lookups()
+    require_evaluation_packages()
     if options.structures is not None:
         read_molecules(options.structures)  # a missing or useless file is told at once
     folds = Split.load(split)

@@ -11,7 +11,7 @@ from ..embeddings.consensus import Structures, agreed
 from ..embeddings.fused_search import OPEN_DEPTH, clearly_highest, pairs_of
 from ..embeddings.fusion import Fusion, fusion_of, sigmoid
 from ..errors import InputError
-from ..spectra.lookups import PeakCleaner, require_lookups
+from ..spectra.lookups import PeakCleaner
 from ..spectra.pair_features import ComparedSpectra
 from .candidates import Candidates
 from .dataset import EvaluationData
@@ -192,7 +192,6 @@ def _fused(label: str, build: Build | None, fusion: Fusion, workers: int | None)
     cleaner = PeakCleaner(fusion.lookups)
 
     def built(data: EvaluationData, molecules: Candidates, rows: np.ndarray) -> Scorer:
-        require_lookups()
         compared = ComparedSpectra(data.columns, fusion.lookups, rows=rows, cleaner=cleaner, workers=workers)
         cosines = None if build is None else cast(Cosines, build(data, molecules, rows))
         structures = Structures(data.molecule, lambda of: molecules.fingerprint[of])

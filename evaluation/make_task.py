@@ -17,7 +17,6 @@ import pyarrow as pa
 from ..artifacts import atomic_folder, refuse_existing, refuse_input_as_output, write_manifest
 from ..configs.loading import to_tree
 from ..errors import InputError
-from ..spectra.lookups import require_lookups
 from ..spectra.split import MOLECULES, Split
 from ..spectra.store import Store
 from .candidates import Candidates
@@ -78,8 +77,6 @@ def make_task(
     refuse_input_as_output(out, *config.inputs())
     name = question_of(kind, config.retrieval.by)
     require_files(config, [name])
-    if baselines:
-        require_lookups()
     split = Split.load(config.split)
     if kind == "analogue" and MOLECULES in split.shares:
         raise InputError(

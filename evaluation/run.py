@@ -14,13 +14,13 @@ import numpy as np
 from ..artifacts import atomic_folder, refuse_existing, refuse_input_as_output, write_manifest
 from ..configs.loading import to_tree
 from ..errors import InputError
-from ..spectra.lookups import LookupOptions, require_lookups
+from ..spectra.lookups import LookupOptions
 from ..spectra.split import MOLECULES, Split
 from ..spectra.store import Store
 from .audits.findings import findings_tree, void_reasons
 from .audits.run import AuditOptions, audit_outcomes, run_audits
 from .baselines.blind import BlindOptions
-from .baselines.lookup_record import lookup_record
+from .baselines.lookup_record import lookup_record, require_evaluation_packages
 from .baselines.networks import TrainedBaselineOptions
 from .baselines.predicted_spectra import PredictedSpectraOptions
 from .baselines.transfer import TransferOptions
@@ -171,7 +171,7 @@ def evaluate(config: EvaluationConfig, out: str | os.PathLike[str], *, overwrite
 
     refuse_existing(out, overwrite=overwrite)
     refuse_input_as_output(out, *config.inputs())
-    require_lookups()
+    require_evaluation_packages()
     require_files(config, config.tasks)
     for log in config.loss_logs.values():
         read_losses(log)  # a log that cannot be drawn is refused before the long work, not after

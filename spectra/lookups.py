@@ -8,7 +8,6 @@ ms_entropy (`calculate_entropy_similarity`, `FlashEntropySearch.hybrid_search`),
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import InputError
 from .columns import SpectrumColumns
 from .preparation.workers import usable_cores
 
@@ -76,13 +74,6 @@ class LookupOptions:
             raise ValueError(f"'noise_cutoff' is {self.noise_cutoff}; it must be at least 0 and below 1")
         if self.cosine_intensity_power <= 0:
             raise ValueError(f"'cosine_intensity_power' is {self.cosine_intensity_power}; it must be above 0")
-
-
-def require_lookups() -> None:
-    """Raise `InputError` where matchms, ms_entropy or numba is not installed."""
-    for name in ("matchms", "ms_entropy", "numba"):
-        if importlib.util.find_spec(name) is None:
-            raise InputError(f"the look-ups need {name}; install it with: pip install 'ionbed[evaluate]'")
 
 
 class PeakCleaner:

@@ -95,8 +95,8 @@ class SearchRun:
 
         path = None if queries is None else Path(queries)
         folder = index.folder
-        score = options.get("score")
-        stated = {**options, "model": index.manifest["model_hash"]}
+        score = index.score_name(options.get("score"))
+        stated = {**options, "score": score, "model": index.manifest["model_hash"]}
         return cls(
             kind=kind_of(index.manifest),
             library="library" if folder is None else folder.resolve().name,
@@ -104,7 +104,7 @@ class SearchRun:
             queries=None if path is None else path.name,
             queries_uri=None if path is None or private else path.resolve().as_uri(),
             from_store=path is not None and is_store(path),
-            score=str(score) if score is not None else "cosine",
+            score=score,
             settings=tuple(f"{name} = {value}" for name, value in stated.items() if value is not None),
             library_spectra=None if isinstance(index, StructureIndex) else index.spectra,
         )
@@ -135,7 +135,7 @@ def confidence_level(row: Row) -> str | None:
     """
     words = field(row, "confidence")
     if words is None:
-        return "3" if hasattr(row, "score_name") else None
+        return "3" if hasattr(row, "candidates") else None
     found = _LEVEL.search(words)
     return None if found is None else found[1].lower()
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from ..exports.formats import MEDIA_TYPES, SUFFIXES, Format, write_stream
 from ..exports.search_run import SearchRun
-from .index_facts import default_score
 from .searching import Answer, SearchOptions
 
 if TYPE_CHECKING:
@@ -27,7 +26,6 @@ def write_exported(
 ) -> None:
     """Write what 'ionbed search' would write of these answers; it names no place of this machine."""
     stated: dict[str, Any] = dataclasses.asdict(options)
-    stated["score"] = options.score or default_score(service.index)
     if options.filters is not None:
         stated["filters"] = str(options.filters)
     run = SearchRun.of(service.index, None, stated, private=True)

@@ -26,10 +26,7 @@ def scores(index: AnyIndex) -> list[str]:
     found = []
     for name in get_args(StructureScoreName if isinstance(index, StructureIndex) else ScoreName):
         try:
-            if isinstance(index, StructureIndex):
-                index.score_name(name)
-            else:
-                index.check_score(name)
+            index.score_name(name)
         except InputError:
             continue
         found.append(name)
@@ -38,7 +35,7 @@ def scores(index: AnyIndex) -> list[str]:
 
 def default_score(index: AnyIndex) -> str:
     """Return the score by which hits are ranked where none is named."""
-    return index.score_name() if isinstance(index, StructureIndex) else "cosine"
+    return index.score_name()
 
 
 def calibrated(index: AnyIndex) -> bool:

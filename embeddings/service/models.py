@@ -158,6 +158,7 @@ class SpectrumHit(BaseModel):
     confidence: str = ""
     warnings: str = ""
     note: str = ""
+    score_name: str = Field(default="", description="What the score is: 'cosine' or 'fused'.")
     row: int | None = Field(default=None, description="Of the index: the number that /api/library/{row} takes.")
 
 

@@ -110,8 +110,7 @@ def find(index: AnyIndex, queries: Sequence[Query], options: SearchOptions) -> l
 
 def _of_library(index: Index, usable: Sequence[tuple[str, Spectrum]], options: SearchOptions) -> Iterator[list[HitRow]]:
     check_search_options(options.k, options.precursor_ppm, options.precursor_da)
-    score = cast(ScoreName, options.score or "cosine")
-    index.check_score(score)
+    score = index.score_name(cast(ScoreName | None, options.score))
     if options.filters is not None:
         _refuse_unknown(index.library, options.filters)
     search = DescribedSearch(

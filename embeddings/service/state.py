@@ -10,7 +10,6 @@ from anyio import to_thread
 from fastapi import Depends, Request
 
 from ...errors import InputError
-from ..index import Index
 from ..structure_index import StructureIndex
 from .batching import Batcher
 from .jobs import Jobs
@@ -63,10 +62,7 @@ class Service:
 
     async def check(self, options: SearchOptions) -> None:
         """Raise `InputError` if the index cannot be searched with these options, before a file is read for nothing."""
-        if options.score is None and isinstance(self.index, Index):
-            self._check(options)
-        else:
-            await to_thread.run_sync(self._check, options)  # what a score needs may first have to be loaded
+        await to_thread.run_sync(self._check, options)  # what a score needs may first have to be loaded
 
     def _check(self, options: SearchOptions) -> None:
         if isinstance(self.index, StructureIndex):
@@ -77,7 +73,7 @@ class Service:
             return
         if options.formula is not None:
             raise InputError("formula: this index holds spectra, which are searched by precursor m/z; leave it out")
-        self.index.check_score(cast(Any, options.score or "cosine"))
+        self.index.score_name(cast(Any, options.score))
 
     def index_model(self) -> IndexModel:
         """Return what answers say of the index."""
@@ -90,7 +86,7 @@ class Service:
         )
 
 
-def _service_of(request: Request) -> Service:
+async def _service_of(request: Request) -> Service:  # not async it would wait for a thread, for each request
     service: Service = request.app.state.service
     return service
 

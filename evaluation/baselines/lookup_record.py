@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import importlib.util
 import io
 import warnings
 from collections.abc import Callable
@@ -22,7 +23,6 @@ from ...spectra.lookups import (
     MODIFIED_COSINE,
     LookupOptions,
     PeakCleaner,
-    require_lookups,
 )
 from .lookups import lookup_scorers
 
@@ -80,6 +80,13 @@ class LookupRecord:
     agreement: dict[str, Agreement]
 
 
+def require_evaluation_packages() -> None:
+    """Raise `InputError` where what the look-ups are checked against, or the solver of the fits, is not installed."""
+    for name in ("matchms", "scipy"):
+        if importlib.util.find_spec(name) is None:
+            raise InputError(f"an evaluation needs {name}; install it with: pip install 'ionbed[evaluate]'")
+
+
 def lookup_record(columns: SpectrumColumns, options: LookupOptions, *, seed: int = 0) -> LookupRecord:
     """Return the record of the look-ups, checked against matchms and ms_entropy on pairs of these very spectra.
 
@@ -94,9 +101,9 @@ def lookup_record(columns: SpectrumColumns, options: LookupOptions, *, seed: int
     Raises
     ------
     InputError
-        matchms or ms_entropy is not installed, or a look-up does not agree with it.
+        matchms is not installed, or a look-up does not agree with it or with ms_entropy.
     """
-    require_lookups()
+    require_evaluation_packages()
     return LookupRecord(
         preprocessing_steps(options),
         _definitions(options),

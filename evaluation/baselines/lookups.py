@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...spectra.columns import SpectrumColumns
-from ...spectra.lookups import LABELS, Lookup, LookupOptions, PeakCleaner, require_lookups, weighted_peaks
+from ...spectra.lookups import LABELS, Lookup, LookupOptions, PeakCleaner, weighted_peaks
 from ..candidates import Candidates
 from ..dataset import EvaluationData
 from ..entries import Build, Entry
@@ -31,13 +31,7 @@ def lookup_scorers(
         One made with the same options, where spectra may have been cleaned before.
     workers : int, optional
         Threads; default all cores. The scores do not depend on it.
-
-    Raises
-    ------
-    InputError
-        matchms or ms_entropy is not installed.
     """
-    require_lookups()
     cleaned = (PeakCleaner(options) if cleaner is None else cleaner)(columns)
     return [
         LookupScorer(label, weighted_peaks(label, cleaned, columns.precursor_mz, options), options, workers=workers)
@@ -51,7 +45,6 @@ def lookup_entries(options: LookupOptions, *, workers: int | None = None) -> lis
 
     def build(label: str) -> Build:
         def scorer(data: EvaluationData, candidates: Candidates, rows: np.ndarray) -> Scorer:
-            require_lookups()
             precursor_mz = data.columns.precursor_mz
             peaks = weighted_peaks(label, cleaner(data.columns, rows), precursor_mz, options)
             return LookupScorer(label, peaks, options, rows=rows, workers=workers)

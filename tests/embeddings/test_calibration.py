@@ -249,11 +249,11 @@ def test_terms_of_the_molecules_of_a_query():
 
 def test_probabilities_are_of_molecules_and_add_up_to_one_at_most():
     queries, rows, scores, count, found, table = query_and_hits([1, 1, 2, None, 3], [0.99, 0.98, 0.97, 0.9, 0.9])
-    hits = Hits(rows, scores, np.zeros((1, 5)), count, library=None)
+    hits = Hits(rows, scores, np.zeros((1, 5)), count, "cosine", library=None)
     [shares] = probabilities(CURVE, queries, hits, count, found, table, 10.0)
     assert shares[0] == shares[1] > shares[2] > shares[4] and np.isnan(shares[3])
     assert shares[0] + shares[2] + shares[4] == pytest.approx(1.0)  # each alone has more than a third
-    empty = Hits(np.full((1, 3), -1), np.full((1, 3), np.nan), np.zeros((1, 3)), count, library=None)
+    empty = Hits(np.full((1, 3), -1), np.full((1, 3), np.nan), np.zeros((1, 3)), count, "cosine", library=None)
     none = probabilities(CURVE, queries, empty, count, np.empty(0, np.int64), table.slice(0, 0), 10.0)
     assert np.isnan(none).all()
 

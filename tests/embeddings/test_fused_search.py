@@ -214,12 +214,33 @@ def test_the_table_of_hits_is_ranked_by_the_score(library, queries, tmp_path) ->
     write_mgf(queries, tmp_path / "queries.mgf")
     index = Index.build(fused_model(MIXED), library)
     rows = [row for row in find(index, tmp_path / "queries.mgf", k=2, score="fused") if row.rank]
-    plain = [row for row in find(index, tmp_path / "queries.mgf", k=2) if row.rank]
+    plain = [row for row in find(index, tmp_path / "queries.mgf", k=2, score="cosine") if row.rank]
     assert rows and all(0 < row.score < 1 for row in rows)
+    assert {row.score_name for row in rows} == {"fused"} and {row.score_name for row in plain} == {"cosine"}
     assert [row.library_id for row in rows] != [row.library_id for row in plain]
 
 
-def test_what_cannot_be_searched_is_refused(library, queries, model, tmp_path, monkeypatch) -> None:
+@pytest.mark.parametrize("precursor_ppm", [10.0, None])
+def test_the_best_score_is_the_default(library, queries, model, precursor_ppm) -> None:
+    index, plain = Index.build(fused_model(MIXED), library), Index.build(model, library)
+    found, fused = (index.search(queries, 5, precursor_ppm, score) for score in (None, "fused"))
+    assert found.score == fused.score == index.score_name() == "fused"
+    np.testing.assert_array_equal(found.scores, fused.scores)
+    assert plain.search(queries, 5, precursor_ppm).score == plain.score_name() == "cosine"
+    without_peaks = replace(index.embed(queries), columns=None)
+    assert index.search(without_peaks, 5, precursor_ppm).score == "cosine"
+
+
+def test_a_fused_score_that_cannot_be_used_is_not_left_out_in_silence(library, queries) -> None:
+    fused = fused_model(MIXED)
+    index = Index.build(fused, library)
+    fused.config.fusion["model_hash"] = "0" * 64
+    with pytest.raises(InputError, match="was fitted for other weights"):
+        index.search(queries)
+    assert index.search(queries, score="cosine").score == "cosine"
+
+
+def test_what_cannot_be_searched_is_refused(library, queries, model, tmp_path) -> None:
     plain, index = Index.build(model, library), Index.build(fused_model(MIXED), library)
     with pytest.raises(InputError, match=r"carries no fused score; fit one .ionbed fuse."):
         plain.search(queries, score="fused")
@@ -230,9 +251,6 @@ def test_what_cannot_be_searched_is_refused(library, queries, model, tmp_path, m
         index.search(queries, score="charm")
     with pytest.raises(InputError, match="have no peaks, which a fused score needs"):
         index.search(replace(index.embed(queries), columns=None), score="fused")
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(InputError, match="the look-ups need matchms"):
-        Index.build(fused_model(MIXED), library).search(queries, score="fused")
 
 
 def test_proposals_and_ranks() -> None:

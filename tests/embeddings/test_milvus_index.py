@@ -92,7 +92,7 @@ def test_it_is_opened_again_and_told_of(built):
     assert (told["spectra"], told["collection"], told["vector_index"]) == (144, "library", "FLAT")
     opened.verify()
     with pytest.raises(InputError, match="searched by cosine"):
-        opened.check_score("fused")
+        opened.score_name("fused")
     with pytest.raises(InputError, match="was built with the model"):
         kinds.open_index(there.folder, CountSketchModel(seed=9))
     with pytest.raises(InputError, match="has its vectors in Milvus"):

@@ -104,6 +104,7 @@ def test_a_hit_says_what_it_is(index, queries, tmp_path):
         "confidence": "level 3 at best: library match, its probability is not known",
         "warnings": "2 peaks only",
         "note": "",
+        "score_name": "cosine",
     }
 
 

@@ -32,7 +32,6 @@ from ionbed.spectra.lookups import (
     LookupOptions,
     PeakCleaner,
     clean_peaks,
-    require_lookups,
 )
 from ionbed.spectra.spectrum import Spectrum
 
@@ -312,6 +311,6 @@ def test_a_lookup_that_is_not_the_published_one_is_refused(
 
 def test_a_program_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     found = record_module.importlib.util.find_spec
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "ms_entropy" else found(name))
-    with pytest.raises(InputError, match=r"need ms_entropy; install it with: pip install 'ionbed\[evaluate\]'"):
-        require_lookups()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "matchms" else found(name))
+    with pytest.raises(InputError, match=r"needs matchms; install it with: pip install 'ionbed\[evaluate\]'"):
+        record_module.require_evaluation_packages()

@@ -54,7 +54,7 @@ def test_any_hits_are_of_the_schema_and_come_back(made):
 
 
 def test_every_column_of_the_table_is_told():
-    of_query = {"query_id", "query_precursor_mz", "warnings", "note"}
+    of_query = {"query_id", "query_precursor_mz", "warnings", "note", "score_name"}
     assert set(HIT_FIELDS) == set(COLUMNS) - of_query
     assert set(schema()["$defs"]["hit"]["required"]) == {*HIT_FIELDS, "confidence_level"}
 
