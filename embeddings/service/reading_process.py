@@ -21,6 +21,7 @@ import pyarrow as pa
 from ...errors import InputError
 from ...spectra.deduplication import UniqueNames
 from ...spectra.molecules import standardise
+from ...spectra.readers.hdf5_guard import read_directly
 from ...spectra.readers.unpacking import unpack
 from ...spectra.spectrum import Spectrum
 from ...spectra.store import table_from_spectra
@@ -151,6 +152,7 @@ def main(memory_bytes: int, file_bytes: int) -> None:
     """Answer tasks from standard input until it ends."""
     told: TextIO = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what a decoder prints is no answer
+    read_directly()  # this process is the one that is ended
     _warm_up()
     for kind, value in (
         (resource.RLIMIT_AS, memory_bytes),

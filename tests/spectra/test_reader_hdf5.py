@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import pickle
+import signal
+import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import h5py
 import numpy as np
@@ -11,7 +18,7 @@ import pytest
 
 import ionbed
 from ionbed.errors import InputError
-from ionbed.spectra.readers import hdf5, parse_block, read_blocks, read_records
+from ionbed.spectra.readers import hdf5, hdf5_guard, parse_block, read_blocks, read_records
 
 PEAKS = [[[50.5, 60.25, 0, 0], [10.0, 20.5, 0, 0]], [[70.5, 80.5, 90.5, 0], [1.0, 2.0, 3.0, 0]]]
 TEXT = h5py.string_dtype()
@@ -191,3 +198,104 @@ def test_a_dataset_whose_name_is_not_utf8_is_passed_over(tmp_path):
     with h5py.File(path, "a") as file:
         file[b"\xff\xfe"] = [1, 2]
     assert [len(record) for record in read_records(path)] == [2, 3]
+
+
+def endless(path):
+    """Make libhdf5 loop for ever in a file: the first free space in its heap of texts is said to be empty."""
+    whole = bytearray(path.read_bytes())
+    place = whole.index(b"GCOL")
+    whole[place + 16 : place + 32] = bytes(16)
+    path.write_bytes(whole)
+    return path
+
+
+@pytest.fixture
+def little_time(monkeypatch):
+    monkeypatch.setattr(hdf5_guard, "CPU_SECONDS", 1.0)
+
+
+@pytest.mark.usefixtures("little_time")
+def test_a_file_in_which_libhdf5_loops_ends_with_one_line_and_the_next_one_is_read(tmp_path, caplog):
+    path = endless(gems(tmp_path / "x.hdf5"))
+    assert [record.problem for record in read_records(path)] == ["bad-binary-array"] * 2
+    assert [record.getMessage() for record in caplog.records] == [
+        "x.hdf5: rows 1 to 2 cannot be read: the file is damaged (libhdf5 does not come to an end with it); get it anew"
+    ]
+    assert [len(record) for record in read_records(gems(tmp_path / "y.hdf5"))] == [2, 3]
+
+
+@pytest.mark.usefixtures("little_time")
+def test_of_a_file_with_many_such_slices_three_are_waited_for(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(hdf5, "BLOCK_BYTES", 64)
+    rows = {"spectrum": np.array(PEAKS * 4, np.float64), "precursor_mz": np.arange(8) + 100.0, "name": ["run"] * 8}
+    path = endless(write(tmp_path / "x.hdf5", **rows))
+    started = time.monotonic()
+    assert [record.problem for record in read_records(path)] == ["bad-binary-array"] * 8
+    assert time.monotonic() - started < 30
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 3
+    assert told[-1].endswith("get it anew; no more of it is tried")
+
+
+def test_a_process_that_crashes_is_told_and_replaced(tmp_path, monkeypatch):
+    path = gems(tmp_path / "x.hdf5")
+    crashing = "import os; print('ready', flush=True); input(); os.kill(os.getpid(), 11)"
+    started = subprocess.Popen
+    with monkeypatch.context() as patched:
+        patched.setattr(hdf5_guard, "_readers", {})
+        patched.setattr(subprocess, "Popen", lambda args, **more: started([args[0], "-c", crashing], **more))
+        with pytest.raises(
+            InputError, match=r"x.hdf5: is a damaged HDF5 file \(libhdf5 crashes on it.*\); get it anew"
+        ):
+            read_records(path)
+        patched.setattr(subprocess, "Popen", lambda args, **more: started([args[0], "-c", ""], **more))
+        with pytest.raises(InputError, match=r"x.hdf5: the process that reads HDF5 cannot be started; see why with: "):
+            read_records(path)
+        patched.undo()
+    assert [len(record) for record in read_records(path)] == [2, 3]
+
+
+def test_time_without_computing_does_not_count(tmp_path, monkeypatch):
+    monkeypatch.setattr(hdf5_guard, "CPU_SECONDS", 1.0)
+    path = gems(tmp_path / "x.hdf5")
+    assert [len(record) for record in read_records(path)] == [2, 3]
+    process = hdf5_guard._readers[os.getpid()]._process
+    process.send_signal(signal.SIGSTOP)  # as a suspended job
+    threading.Timer(2, process.send_signal, [signal.SIGCONT]).start()
+    assert [len(record) for record in read_records(path)] == [2, 3]
+    assert hdf5_guard._readers[os.getpid()]._process is process
+
+
+def test_forked_processes_and_threads_that_read_at_once_get_their_own_rows(tmp_path):
+    paths = [many(tmp_path / f"{n}.hdf5", num_rows=100 + n) for n in range(4)]
+    counted = [len(list(read_records(paths[0])))]  # this process has a reader before it forks
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        counted += pool.map(_num_records, paths, chunksize=1)
+    with ThreadPoolExecutor(4) as threads:
+        counted += threads.map(_num_records, paths * 3)
+    assert counted == [100, *[100, 101, 102, 103] * 4]
+
+
+def _num_records(path):
+    return len(list(read_records(path)))
+
+
+def test_peak_lists_of_unlike_lengths_cost_their_row(tmp_path):
+    path = tmp_path / "x.hdf5"
+    with h5py.File(path, "w") as file:
+        for name, lengths in (("mzs", (2, 3, 1)), ("intensities", (2, 1, 1))):
+            ragged = file.create_dataset(name, (3,), h5py.vlen_dtype(np.float64))
+            for row, length in enumerate(lengths):
+                ragged[row] = np.arange(1.0, length + 1)
+        file["precursor_mz"] = [200.1, 300.2, 400.3]
+    assert [(r.problem, r.mz.tolist()) for r in read_records(path)] == [
+        (None, [1.0, 2.0]), ("bad-binary-array", []), (None, [1.0]),
+    ]  # fmt: skip
+
+
+def test_directly_read_rows_are_the_same(tmp_path, monkeypatch):
+    path = gems(tmp_path / "x.hdf5")
+    asked = [str(record) for record in read_records(path)]
+    monkeypatch.setattr(hdf5_guard, "_is_direct", True)
+    monkeypatch.setattr(hdf5_guard, "_ask", None)
+    assert [str(record) for record in read_records(path)] == asked
