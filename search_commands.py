@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -176,6 +176,7 @@ def search(
     from .embeddings.filters import Filters
     from .embeddings.kinds import formatted_search, open_index
     from .embeddings.kinds import search as run
+    from .embeddings.search_options import SearchOptions
     from .embeddings.structure_index import StructureIndex
 
     if open_search and precursor_da is not None:
@@ -190,20 +191,20 @@ def search(
         polarity=polarity, adducts=adduct or (), instrument_types=instrument or (), energy=energy,
         formulas=() if of_structures else [text for text in formulas if text != "query"], licenses=license or (),
     )  # fmt: skip
-    options: dict[str, Any] = {
-        "k": top_k,
-        "precursor_ppm": None if open_search else precursor_ppm,
-        "precursor_da": precursor_da,
-        "formula": formulas[0] if of_structures and formulas else "query" if "query" in formulas else None,
-        "score": score,
-        "filters": filters or None,
-    }
+    options = SearchOptions(
+        top_k,
+        None if open_search else precursor_ppm,
+        precursor_da,
+        score,
+        formulas[0] if of_structures and formulas else "query" if "query" in formulas else None,
+        filters or None,
+    )
     if out is None or str(out) == "-":
         if format is not None:
             raise typer.BadParameter("--format says how a file is written; name it with --out")
-        console().print(formatted_search(opened, queries, **options))
+        console().print(formatted_search(opened, queries, options))
     else:
-        logger.info("%s: %s", out, run(opened, queries, out, format=format, **options))
+        logger.info("%s: %s", out, run(opened, queries, out, options, format=format))
 
 
 def _load_model(path_or_id: str | None) -> IonbedModel:

@@ -27,8 +27,9 @@ from jittered import Copies, CopiesModel, Source, add_source_options, further_co
 
 from ionbed.embeddings.hits import EmbeddedQueries
 from ionbed.embeddings.index import Index, build
+from ionbed.embeddings.kinds import search
 from ionbed.embeddings.nearest import nearest_of_all
-from ionbed.embeddings.search import search
+from ionbed.embeddings.search_options import SearchOptions
 from ionbed.spectra.columns import SpectrumColumns
 from ionbed.spectra.store import Store, spectra_from_table
 from ionbed.spectra.writers import write_mgf
@@ -140,10 +141,11 @@ def time_file(index: Index, queries: Source, work: Path) -> list[tuple[str, floa
     write_mgf(spectra, path)
     columns = SpectrumColumns.from_spectra(spectra)
     assert index.model is not None  # loaded before the clock starts
+    within, openly = (SearchOptions(K, ppm, score="cosine") for ppm in (PRECURSOR_PPM, None))
     runs: dict[str, Callable[[], object]] = {
         "embedding alone": lambda: index.model.embed(columns),
-        f"MGF to hits, within {PRECURSOR_PPM:g} ppm": lambda: search(index, path, work / "hits.tsv", k=K),
-        "MGF to hits, open": lambda: search(index, path, work / "hits.tsv", k=K, precursor_ppm=None),
+        f"MGF to hits, within {PRECURSOR_PPM:g} ppm": lambda: search(index, path, work / "hits.tsv", within),
+        "MGF to hits, open": lambda: search(index, path, work / "hits.tsv", openly),
     }
     times: dict[str, list[float]] = {label: [] for label in runs}
     for _ in range(ROUNDS):

@@ -201,13 +201,13 @@ def _build_index(out: Path) -> Index:
 
 def _search(out: Path, index: Index) -> tuple[str, list[ShownSearch]]:
     """Search the test molecules' spectra of the other laboratory; return a summary, and some searches to show."""
-    from ..embeddings.search import search
+    from ..embeddings.kinds import search
     from ..spectra.readers import read
 
     split = Split.load(out / "split.json")
     queries = [s for s in read(out / "laboratory-b.mgf") if split.fold_of([s.inchikey])[0] == "test"]
     write_mgf(queries, out / "queries.mgf")
-    summary = search(index, out / "queries.mgf", out / "hits.tsv", k=10)
+    summary = search(index, out / "queries.mgf", out / "hits.tsv")
     return str(summary), choose_searches(index, queries, seed=SEED)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import logging
 import os
@@ -25,9 +24,7 @@ from .embedded_before import EmbeddedBefore
 from .encode import Part
 from .exports.formats import Format, format_of, write
 from .exports.search_run import Results, SearchRun
-from .filters import Filters
 from .hit_table import SearchSummary, refuse_output
-from .hits import ScoreName
 from .index import Index
 from .index_folder import Embedder, MoleculeEmbedder, kind_of, read_index_manifest
 from .library_rows import source_of
@@ -35,8 +32,8 @@ from .library_writing import estimate_of
 from .milvus_connection import Address
 from .milvus_index import MilvusIndex, is_in_milvus
 from .queries import queries_of
+from .search_options import DEFAULT_SEARCH, SearchOptions
 from .segments.approximate_rows import KindWanted
-from .structure_hits import StructureScoreName
 from .structure_index import StructureIndex
 
 if TYPE_CHECKING:
@@ -287,13 +284,8 @@ def search(
     index: Index | StructureIndex | MilvusIndex,
     queries: str | os.PathLike[str],
     out: str | os.PathLike[str],
+    options: SearchOptions = DEFAULT_SEARCH,
     *,
-    k: int = 10,
-    precursor_ppm: float | None = 10.0,
-    formula: str | None = None,
-    score: StructureScoreName | None = None,
-    precursor_da: float | None = None,
-    filters: Filters | None = None,
     format: Format | None = None,
 ) -> SearchSummary:
     """Search every spectrum of ``queries`` and write the hits, whole or not at all.
@@ -309,24 +301,14 @@ def search(
     """
     chosen = format_of(out, format)
     refuse_output(out, queries, index.folder)
-    options: dict[str, Any] = {"k": k, "precursor_ppm": precursor_ppm, "formula": formula, "score": score}
-    options |= {"precursor_da": precursor_da, "filters": filters}
-    results = find_results(index, queries, **options)
-    if precursor_da is not None:
-        options["precursor_ppm"] = None
+    results = find_results(index, queries, options)
     return write(results, out, chosen, SearchRun.of(index, queries, options))
 
 
 def formatted_search(
     index: Index | StructureIndex | MilvusIndex,
     queries: str | os.PathLike[str],
-    *,
-    k: int = 10,
-    precursor_ppm: float | None = 10.0,
-    formula: str | None = None,
-    score: StructureScoreName | None = None,
-    precursor_da: float | None = None,
-    filters: Filters | None = None,
+    options: SearchOptions = DEFAULT_SEARCH,
 ) -> RenderableType:
     """Search every spectrum of ``queries`` and return the hits for a terminal.
 
@@ -335,10 +317,7 @@ def formatted_search(
     InputError
         As of `search`.
     """
-    results = find_results(
-        index, queries, k=k, precursor_ppm=precursor_ppm, formula=formula, score=score, precursor_da=precursor_da,
-        filters=filters,
-    )  # fmt: skip
+    results = find_results(index, queries, options)
     rows = itertools.chain.from_iterable(result.rows for result in results)
     return (structure_search if isinstance(index, StructureIndex) else spectrum_search).format_hits(rows)
 
@@ -346,49 +325,22 @@ def formatted_search(
 def find_results(
     index: Index | StructureIndex | MilvusIndex,
     queries: str | os.PathLike[str],
-    *,
-    k: int = 10,
-    precursor_ppm: float | None = 10.0,
-    formula: str | None = None,
-    score: StructureScoreName | None = None,
-    precursor_da: float | None = None,
-    filters: Filters | None = None,
+    options: SearchOptions = DEFAULT_SEARCH,
 ) -> Iterator[Results]:
     """Search every spectrum of ``queries`` and yield each with its lines, in an index of whichever kind.
-
-    Parameters
-    ----------
-    formula : str, optional
-        Of structures: see `StructureIndex.search`. Of spectra: one more formula that the filters allow.
-    precursor_da, filters
-        Of an index of spectra; see `Index.search`.
 
     Raises
     ------
     InputError
         As of `search`.
     """
-    if isinstance(index, StructureIndex):
-        if precursor_da is not None or filters:
-            raise InputError(
-                f"{index.folder}: is an index of structures, which is searched within a window in ppm, by --formula, "
-                "or openly; leave --precursor-da and the filters of spectra out"
-            )
-        return structure_search.find_results(
-            index, queries, k=k, precursor_ppm=precursor_ppm, formula=formula, score=score
+    if not isinstance(index, StructureIndex):
+        return spectrum_search.find_results(index, queries, options)
+    if options.precursor_da is not None or options.filters:
+        raise InputError(
+            f"{index.folder}: is an index of structures, which is searched within a window in ppm, by --formula, "
+            "or openly; leave --precursor-da and the filters of spectra out"
         )
-    name = _spectrum_score(index, score)
-    if formula == "query":
-        raise InputError(f"{index.folder}: is an index of spectra; name a formula, or leave --formula out")
-    if formula is not None:
-        chosen = filters or Filters()
-        filters = dataclasses.replace(chosen, formulas=(*chosen.formulas, formula))
-    return spectrum_search.find_results(
-        index, queries, k=k, precursor_ppm=precursor_ppm, score=name, precursor_da=precursor_da, filters=filters
+    return structure_search.find_results(
+        index, queries, k=options.k, precursor_ppm=options.precursor_ppm, formula=options.formula, score=options.score
     )
-
-
-def _spectrum_score(index: Index | MilvusIndex, wanted: StructureScoreName | None) -> ScoreName | None:
-    if wanted == "predicted":
-        raise InputError(f"{index.folder}: is an index of spectra, and not of structures; leave --score predicted out")
-    return wanted

@@ -10,15 +10,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..errors import InputError
 from .annotation import NEAR_DA
 from .described_hits import DescribedSearch
 from .filters import Filters
-from .hit_table import QueryResult, SearchSummary, format_queries, refuse_output, shown, write_hits
-from .hits import ScoreName
+from .hit_table import QueryResult, format_queries, shown
 from .index import Index
-from .index_folder import check_search_options
 from .milvus_index import MilvusIndex
 from .queries import Query, queries_of, searched
+from .search_options import DEFAULT_SEARCH, SearchOptions
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -113,43 +113,10 @@ NUMBER_FORMATS = {
 """How numbers are written in that table, by column."""
 
 
-def search(
-    index: Index | MilvusIndex | str | os.PathLike[str],
-    queries: str | os.PathLike[str],
-    out: str | os.PathLike[str],
-    *,
-    k: int = 10,
-    precursor_ppm: float | None = 10.0,
-    score: ScoreName | None = None,
-    precursor_da: float | None = None,
-    filters: Filters | None = None,
-) -> SearchSummary:
-    """Search every spectrum of ``queries`` and write the hits as tab-separated text, whole or not at all.
-
-    The columns are `COLUMNS`. See `find` for the queries.
-
-    Raises
-    ------
-    InputError
-        As `find`, or ``out`` is a folder or would replace the queries or the index.
-    """
-    folder = index if isinstance(index, str | os.PathLike) else index.folder
-    refuse_output(out, queries, folder)
-    rows = find(
-        index, queries, k=k, precursor_ppm=precursor_ppm, score=score, precursor_da=precursor_da, filters=filters
-    )
-    return write_hits(rows, out, COLUMNS, NUMBER_FORMATS)
-
-
 def find(
     index: Index | MilvusIndex | str | os.PathLike[str],
     queries: str | os.PathLike[str],
-    *,
-    k: int = 10,
-    precursor_ppm: float | None = 10.0,
-    score: ScoreName | None = None,
-    precursor_da: float | None = None,
-    filters: Filters | None = None,
+    options: SearchOptions = DEFAULT_SEARCH,
 ) -> Iterator[HitRow]:
     """Search every spectrum of ``queries`` and yield the hits, in the order of the file and by rank.
 
@@ -161,38 +128,21 @@ def find(
     index : Index, or path of a saved one
     queries : path
         A prepared store, or anything that `ionbed.read` reads.
-    k : int
-        Hits per query, at most.
-    precursor_ppm : float or None
-        Largest difference of the precursors, in ppm of the library's; None to search the whole library.
-    score : 'cosine', 'fused' or None
-        By which hits are ranked; None for the best that the model has, see `Index.score_name`.
-    precursor_da : float or None
-        Largest difference of the precursors in Da per charge, in place of ``precursor_ppm``.
-    filters : Filters or None
-        Which library spectra may be hits.
+    options : SearchOptions
 
     Raises
     ------
     InputError
-        At the call: the index or the queries cannot be read, an option is out of range, the model of the index
-        carries no fused score, or a filter asks for what no library spectrum has.
+        At the call: the index or the queries cannot be read, an option is of structures, the model of the index carries
+        no fused score, or a filter asks for what no library spectrum has.
     """
-    results = find_results(
-        index, queries, k=k, precursor_ppm=precursor_ppm, score=score, precursor_da=precursor_da, filters=filters
-    )
-    return itertools.chain.from_iterable(result.rows for result in results)
+    return itertools.chain.from_iterable(result.rows for result in find_results(index, queries, options))
 
 
 def find_results(
     index: Index | MilvusIndex | str | os.PathLike[str],
     queries: str | os.PathLike[str],
-    *,
-    k: int = 10,
-    precursor_ppm: float | None = 10.0,
-    score: ScoreName | None = None,
-    precursor_da: float | None = None,
-    filters: Filters | None = None,
+    options: SearchOptions = DEFAULT_SEARCH,
 ) -> Iterator[QueryResult[HitRow]]:
     """Search every spectrum of ``queries`` and yield each with its lines; see `find`.
 
@@ -201,45 +151,31 @@ def find_results(
     InputError
         As `find`.
     """
-    check_search_options(k, precursor_ppm, precursor_da)
     opened = Index.open(index) if isinstance(index, str | os.PathLike) else index
-    return find_queries(
-        opened, *queries_of(queries), k=k, precursor_ppm=precursor_ppm, score=score, precursor_da=precursor_da,
-        filters=filters,
-    )  # fmt: skip
+    described = described_search(opened, options)
+    return _find(*queries_of(queries), described)
 
 
-def find_queries(
-    index: Index | MilvusIndex,
-    queries: Iterator[Query],
-    total: int | None = None,
-    *,
-    k: int = 10,
-    precursor_ppm: float | None = 10.0,
-    score: ScoreName | None = None,
-    precursor_da: float | None = None,
-    filters: Filters | None = None,
-) -> Iterator[QueryResult[HitRow]]:
-    """Search queries that were read before and yield each with its lines; see `find`.
-
-    Parameters
-    ----------
-    queries : iterator of Query
-    total : int, optional
-        Their number, for the bar of progress.
+def described_search(index: Index | MilvusIndex, options: SearchOptions) -> DescribedSearch:
+    """Return the search of an index with some options.
 
     Raises
     ------
     InputError
-        At the call: an option is out of range, the model of the index carries no fused score, or a filter asks for
-        what no library spectrum has.
+        As `find`, but for the queries.
     """
-    check_search_options(k, precursor_ppm, precursor_da)
-    name = index.score_name(score)
+    if options.score == "predicted":
+        raise InputError(f"{index.folder}: is an index of spectra, and not of structures; leave --score predicted out")
+    if options.formula == "query":
+        raise InputError(f"{index.folder}: is an index of spectra; name a formula, or leave --formula out")
+    score, filters = index.score_name(options.score), options.filters
+    if options.formula is not None:
+        chosen = filters or Filters()
+        filters = dataclasses.replace(chosen, formulas=(*chosen.formulas, options.formula))
     if filters and isinstance(index, Index):  # Milvus does not tell what values there are
         filters.refuse_unknown(index.library.columns(filters.needs()))
-    described = DescribedSearch(index, min(k, len(index)), precursor_ppm, precursor_da, name, filters)
-    return _find(queries, total, described)
+    k = min(options.k, len(index))
+    return DescribedSearch(index, k, options.precursor_ppm, options.precursor_da, score, filters)
 
 
 def format_hits(rows: Iterable[HitRow], *, max_queries: int = 50) -> RenderableType:

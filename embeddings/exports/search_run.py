@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from ...spectra.spectrum import Spectrum
 from ..annotation import LEVEL_3_ANALOGUE, LEVEL_3_ANY_MASS
 from ..hit_table import QueryResult, Row
 from ..index_folder import Kind, is_store, kind_of
+from ..search_options import SearchOptions
 
 if TYPE_CHECKING:
     from ..index import Index
@@ -76,7 +77,7 @@ class SearchRun:
         cls,
         index: Index | StructureIndex | MilvusIndex,
         queries: str | os.PathLike[str] | None,
-        options: Mapping[str, Any],
+        options: SearchOptions,
         *,
         private: bool = False,
     ) -> SearchRun:
@@ -86,8 +87,8 @@ class SearchRun:
         ----------
         index : Index, StructureIndex or MilvusIndex
         queries : path or None
-        options : mapping of str to object
-            Of the search; those that are None are not told.
+        options : SearchOptions
+            Those that are None are not told.
         private : bool
             Tell names only, and no place in the file system.
         """
@@ -95,8 +96,8 @@ class SearchRun:
 
         path = None if queries is None else Path(queries)
         folder = index.folder
-        score = index.score_name(options.get("score"))
-        stated = {**options, "score": score, "model": index.manifest["model_hash"]}
+        score = index.score_name(options.score)  # type: ignore[arg-type]  # an index of spectra refuses that of structures
+        stated = {**options.told(), "score": score, "model": index.manifest["model_hash"]}
         return cls(
             kind=kind_of(index.manifest),
             library="library" if folder is None else folder.resolve().name,

@@ -17,6 +17,7 @@ from ionbed.embeddings.fused_search import FusedSearch, best_of, clearly_highest
 from ionbed.embeddings.fusion import EMBEDDING_COSINE, OPEN_TERMS, WINDOW_TERMS, FusedScore, Fusion, sigmoid
 from ionbed.embeddings.index import Index
 from ionbed.embeddings.search import find
+from ionbed.embeddings.search_options import SearchOptions
 from ionbed.spectra.columns import SpectrumColumns
 from ionbed.spectra.lookups import LookupOptions
 from ionbed.spectra.pair_features import ComparedSpectra
@@ -213,8 +214,8 @@ def test_no_query_and_no_candidate_are_no_error(library, queries) -> None:
 def test_the_table_of_hits_is_ranked_by_the_score(library, queries, tmp_path) -> None:
     write_mgf(queries, tmp_path / "queries.mgf")
     index = Index.build(fused_model(MIXED), library)
-    rows = [row for row in find(index, tmp_path / "queries.mgf", k=2, score="fused") if row.rank]
-    plain = [row for row in find(index, tmp_path / "queries.mgf", k=2, score="cosine") if row.rank]
+    rows = [row for row in find(index, tmp_path / "queries.mgf", SearchOptions(k=2, score="fused")) if row.rank]
+    plain = [row for row in find(index, tmp_path / "queries.mgf", SearchOptions(k=2, score="cosine")) if row.rank]
     assert rows and all(0 < row.score < 1 for row in rows)
     assert {row.score_name for row in rows} == {"fused"} and {row.score_name for row in plain} == {"cosine"}
     assert [row.library_id for row in rows] != [row.library_id for row in plain]
@@ -246,7 +247,7 @@ def test_what_cannot_be_searched_is_refused(library, queries, model, tmp_path) -
         plain.search(queries, score="fused")
     write_mgf(queries, tmp_path / "queries.mgf")
     with pytest.raises(InputError, match="carries no fused score"):
-        find(plain, tmp_path / "queries.mgf", score="fused")
+        find(plain, tmp_path / "queries.mgf", SearchOptions(score="fused"))
     with pytest.raises(InputError, match="the score is 'charm'; it must be one of cosine, fused"):
         index.search(queries, score="charm")
     with pytest.raises(InputError, match="have no peaks, which a fused score needs"):

@@ -17,6 +17,7 @@ from ionbed.embeddings.calibration import TERMS, Calibration
 from ionbed.embeddings.index import Index
 from ionbed.embeddings.index_report import calibration_told, scores_told
 from ionbed.embeddings.search import find
+from ionbed.embeddings.search_options import SearchOptions
 from ionbed.spectra.writers import write_mgf, write_msp
 
 from .conftest import CountSketchModel
@@ -37,14 +38,14 @@ def test_an_index_is_calibrated_when_it_is_built_and_a_search_tells_probabilitie
     calibration = Calibration.from_tree(index.manifest["calibration"])
     assert calibration.record["from"] == "library" and calibration.record["library_spectra"] == 520
     for options in ({}, {"precursor_ppm": None}):
-        rows = list(find(index, folder / "queries.mgf", k=3, **options))
+        rows = list(find(index, folder / "queries.mgf", SearchOptions(k=3, **options)))
         assert len(rows) == 65 * 3 and all(0 <= row.probability <= 1 for row in rows)
         by_molecule = {}
         for row in rows:
             by_molecule.setdefault((row.query_id, row.inchikey), set()).add(row.probability)
         assert all(len(values) == 1 for values in by_molecule.values())
         # Fewer hits shown are no less probable: the next molecule is looked for all the same.
-        first = list(find(index, folder / "queries.mgf", k=1, **options))
+        first = list(find(index, folder / "queries.mgf", SearchOptions(k=1, **options)))
         assert [row.probability for row in first] == [row.probability for row in rows if row.rank == 1]
         assert sum(row.probability for row in first) / len(first) > 0.6
 
@@ -60,7 +61,9 @@ def test_a_probability_that_flatters_gives_no_level_2a(folder):
         for curve in tree["curves"].values():
             curve["record"]["laboratories"] = laboratories
         index.manifest["calibration"] = tree
-        levels[laboratories] = Counter(row.confidence for row in find(index, folder / "queries.mgf", k=1))
+        levels[laboratories] = Counter(
+            row.confidence for row in find(index, folder / "queries.mgf", SearchOptions(k=1))
+        )
     assert levels["other"] == levels["own"] and LEVEL_2A not in levels["any"]
     assert levels["other"][LEVEL_2A] == levels["any"][LEVEL_3_FLATTERED] > 30
 
@@ -71,7 +74,7 @@ def test_a_library_without_probabilities_is_told_of_when_it_is_built(tmp_path, c
     index = kinds.build(tmp_path / "few.msp", tmp_path / "index", CountSketchModel())
     assert "no probability: too few molecules" in caplog.text
     write_mgf(made_library(4)[:1], tmp_path / "queries.mgf")
-    [row] = find(index, tmp_path / "queries.mgf", k=1)
+    [row] = find(index, tmp_path / "queries.mgf", SearchOptions(k=1))
     assert row.probability is None and row.confidence == LEVEL_3_AT_BEST
 
 

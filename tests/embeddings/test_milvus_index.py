@@ -20,6 +20,7 @@ from ionbed.embeddings.milvus import MilvusStore
 from ionbed.embeddings.milvus_connection import TOKEN_VARIABLE, Address
 from ionbed.embeddings.milvus_index import MilvusIndex
 from ionbed.embeddings.search import find
+from ionbed.embeddings.search_options import SearchOptions
 from ionbed.errors import InputError
 from ionbed.spectra.store import Store
 from ionbed.spectra.writers import write_mgf
@@ -54,8 +55,8 @@ def built(store, tmp_path_factory):
 def test_the_file_of_hits_is_that_of_an_index_on_this_machine(built, tmp_path, options):
     there, here, queries = built
     for name in ("hits.tsv", "hits.jsonl", "hits.msp"):
-        kinds.search(there, queries, tmp_path / f"there-{name}", **options)
-        kinds.search(here, queries, tmp_path / f"here-{name}", **options)
+        kinds.search(there, queries, tmp_path / f"there-{name}", SearchOptions(**options))
+        kinds.search(here, queries, tmp_path / f"here-{name}", SearchOptions(**options))
     tables = [(tmp_path / f"{place}-hits.tsv").read_text() for place in ("there", "here")]
     assert tables[0] == tables[1]
     assert tables[0].count("\n") > 20
@@ -66,10 +67,10 @@ def test_the_file_of_hits_is_that_of_an_index_on_this_machine(built, tmp_path, o
 def test_a_query_without_hits_says_why(built):
     there, here, queries = built
     for filters in (None, Filters(energy=(10, 10)), Filters(polarity=-1)):
-        notes = {row.query_id: row.note for row in find(there, queries, k=2, filters=filters)}
+        notes = {row.query_id: row.note for row in find(there, queries, SearchOptions(k=2, filters=filters))}
         assert notes["far"] == "no library spectrum within 10 ppm"
         if filters is None:
-            assert notes == {row.query_id: row.note for row in find(here, queries, k=2)}
+            assert notes == {row.query_id: row.note for row in find(here, queries, SearchOptions(k=2))}
             assert notes["negative"] == "every library spectrum within 10 ppm has the other polarity"
     assert "none has polarity negative" in notes["S00-0"]
 

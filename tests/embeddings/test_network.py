@@ -20,6 +20,7 @@ from ionbed.embeddings.index import Index
 from ionbed.embeddings.mutual_neighbours import exact_scores
 from ionbed.embeddings.network import NetworkOptions, build_network, network
 from ionbed.embeddings.search import find
+from ionbed.embeddings.search_options import SearchOptions
 from ionbed.errors import InputError
 from ionbed.spectra.lookups import LookupOptions
 from ionbed.spectra.pair_features import ComparedSpectra
@@ -198,7 +199,7 @@ def test_library_hits(saved, index, families, tmp_path):
     assert nodes["far"]["hit_library_id"] is None and nodes["far"]["hit_score"] is None
     path = tmp_path / "queries.mgf"
     write_mgf(queries, path)
-    for row in find(library, path, k=1):
+    for row in find(library, path, SearchOptions(k=1)):
         node = nodes[row.query_id]
         assert node["hit_library_id"] == row.library_id and node["hit_confidence"] == (row.confidence or None)
         for name in ("score", "probability", "precursor_error_ppm", "matched_peaks"):

@@ -13,7 +13,9 @@ from ionbed.embeddings import annotation
 from ionbed.embeddings.filters import Filters
 from ionbed.embeddings.hit_table import SearchSummary
 from ionbed.embeddings.index import Index
-from ionbed.embeddings.search import COLUMNS, HitRow, find, format_hits, search
+from ionbed.embeddings.kinds import open_index, search
+from ionbed.embeddings.search import COLUMNS, HitRow, find, format_hits
+from ionbed.embeddings.search_options import SearchOptions
 from ionbed.spectra.spectrum import Spectrum
 
 
@@ -62,7 +64,7 @@ def read_table(path):
 
 
 def test_every_query_has_its_lines_in_the_order_of_the_file(index, queries, tmp_path):
-    summary = search(index, queries, tmp_path / "hits.tsv", k=5)
+    summary = search(index, queries, tmp_path / "hits.tsv", SearchOptions(k=5))
     rows = read_table(tmp_path / "hits.tsv")
     assert tuple(rows[0]) == COLUMNS
     assert [(r["query_id"], r["rank"], r["library_id"]) for r in rows] == [
@@ -79,7 +81,7 @@ def test_every_query_has_its_lines_in_the_order_of_the_file(index, queries, tmp_
 
 
 def test_a_hit_says_what_it_is(index, queries, tmp_path):
-    search(index, queries, tmp_path / "hits.tsv", k=1)
+    search(index, queries, tmp_path / "hits.tsv", SearchOptions(k=1))
     [best] = [r for r in read_table(tmp_path / "hits.tsv") if r["query_id"] == "both"]
     assert best == {
         "query_id": "both",
@@ -109,14 +111,14 @@ def test_a_hit_says_what_it_is(index, queries, tmp_path):
 
 
 def test_tabs_and_line_ends_in_a_name_do_not_break_the_table(index, queries, tmp_path):
-    search(index, queries, tmp_path / "hits.tsv", k=1)
+    search(index, queries, tmp_path / "hits.tsv", SearchOptions(k=1))
     last = read_table(tmp_path / "hits.tsv")[-1]
     assert (last["name"], last["predicted"], last["smiles"]) == ('D-"Fructose" and more', "true", "")
     assert len((tmp_path / "hits.tsv").read_text().splitlines()) == 7
 
 
 def test_a_query_without_a_hit_says_why(index, queries):
-    notes = {row.query_id: row.note for row in find(index, queries, precursor_ppm=12.5)}
+    notes = {row.query_id: row.note for row in find(index, queries, SearchOptions(precursor_ppm=12.5))}
     assert notes["far"] == "no library spectrum within 12.5 ppm"
     assert notes["cation"] == "every library spectrum within 12.5 ppm has the other polarity"
     assert notes["mute"].startswith("no usable peaks")
@@ -125,10 +127,10 @@ def test_a_query_without_a_hit_says_why(index, queries):
 
 
 def test_open_search_finds_any_precursor(index, queries, model):
-    rows = [row for row in find(index, queries, precursor_ppm=None) if row.query_id == "far"]
+    rows = [row for row in find(index, queries, SearchOptions(precursor_ppm=None)) if row.query_id == "far"]
     assert {row.library_id for row in rows} == {"glucose-20", "fructose"}
     only_anion = Index.build(model, [spectrum("anion", 250.1, [(88.04, 1)], polarity=-1)])
-    notes = {row.query_id: row.note for row in find(only_anion, queries, precursor_ppm=None)}
+    notes = {row.query_id: row.note for row in find(only_anion, queries, SearchOptions(precursor_ppm=None))}
     assert notes["far"] == "every library spectrum has the other polarity"
 
 
@@ -150,19 +152,19 @@ def test_a_prepared_store_can_be_the_queries(index, queries, tmp_path):
     from ionbed.spectra.prepare import prepare
 
     prepare([queries], tmp_path / "store", workers=1)
-    rows = list(find(index, tmp_path / "store", k=1))
+    rows = list(find(index, tmp_path / "store", SearchOptions(k=1)))
     assert [row.query_id for row in rows] == ["both", "far", "cation", "both#2"]
 
 
 def test_bad_words_are_told_at_once_and_nothing_is_written(index, queries, tmp_path):
     with pytest.raises(InputError, match="ppm"):
-        find(index, queries, precursor_ppm=-1)
+        find(index, queries, SearchOptions(precursor_ppm=-1))
     with pytest.raises(InputError, match="hits"):
-        find(index, queries, k=0)
+        find(index, queries, SearchOptions(k=0))
     with pytest.raises(InputError, match=r"nowhere\.mgf"):
         search(index, tmp_path / "nowhere.mgf", tmp_path / "hits.tsv")
     with pytest.raises(InputError, match="no such folder"):
-        search(tmp_path / "no-index", queries, tmp_path / "hits.tsv")
+        search(open_index(tmp_path / "no-index"), queries, tmp_path / "hits.tsv")
     with pytest.raises(InputError, match="is a folder"):
         search(index, queries, tmp_path)
     with pytest.raises(InputError, match="is the input itself"):
@@ -231,7 +233,7 @@ def test_the_summary_counts_likely_hits_and_how_many_of_them_may_be_wrong():
 
 def test_filters_leave_nothing_and_say_so(index, queries):
     def notes(filters, **options):
-        return {row.query_id: row.note for row in find(index, queries, filters=filters, **options)}
+        return {row.query_id: row.note for row in find(index, queries, SearchOptions(filters=filters, **options))}
 
     found = notes(Filters(adducts=("[M+H]+",)))
     assert found["both"] == "" and found["far"] == "no library spectrum within 10 ppm"
@@ -241,10 +243,10 @@ def test_filters_leave_nothing_and_say_so(index, queries):
     assert notes(Filters(polarity=-1), precursor_da=0.5)["both"].startswith("of 2 library spectra within 0.5 Da none")
     wide = notes(Filters(polarity=-1), precursor_ppm=None)
     assert wide["far"] == "of 2 library spectra none has polarity negative"
-    rows = list(find(index, queries, filters=Filters(energy=(10.0, 30.0)), precursor_da=1.0))
+    rows = list(find(index, queries, SearchOptions(filters=Filters(energy=(10.0, 30.0)), precursor_da=1.0)))
     assert {row.library_id for row in rows if row.rank} == {"glucose-20"}
     with pytest.raises(InputError, match=r"no library spectrum has the adduct \[M\+K\]\+; it has"):
-        find(index, queries, filters=Filters(adducts=("[M+K]+",)))
+        find(index, queries, SearchOptions(filters=Filters(adducts=("[M+K]+",))))
 
 
 def test_people_see_brackets_and_are_told_what_is_left_out():
@@ -262,6 +264,6 @@ def test_people_see_brackets_and_are_told_what_is_left_out():
 def test_why_an_open_search_finds_nothing_is_worked_out_once_for_all_queries_of_a_polarity(index, queries, monkeypatch):
     asked, once = [], Filters.why_none
     monkeypatch.setattr(Filters, "why_none", lambda self, table: (asked.append(len(table)), once(self, table))[1])
-    told = [row.note for row in find(index, queries, filters=Filters(polarity=-1), precursor_ppm=None)]
+    told = [row.note for row in find(index, queries, SearchOptions(filters=Filters(polarity=-1), precursor_ppm=None))]
     assert sum(note == "of 2 library spectra none has polarity negative" for note in told) > 1
     assert asked == [2]

@@ -15,6 +15,7 @@ from ionbed import InputError, cli
 from ionbed.embeddings import annotation, kinds
 from ionbed.embeddings.filters import Filters
 from ionbed.embeddings.index import Index
+from ionbed.embeddings.search_options import SearchOptions
 from ionbed.embeddings.structure_candidates import USUAL_ADDUCTS
 from ionbed.embeddings.structure_index import StructureIndex
 from ionbed.embeddings.structure_search import COLUMNS, StructureHitRow, find, format_hits, search
@@ -189,8 +190,8 @@ def test_bad_words_are_told_at_once_and_nothing_is_written(index, queries, tmp_p
 def test_the_formula_of_each_query_is_no_option_of_an_index_of_spectra(model, library, queries, tmp_path):
     spectra = Index.build(model, library)
     for wrong in (
-        lambda: kinds.search(spectra, queries, tmp_path / "hits.tsv", formula="query"),
-        lambda: kinds.formatted_search(spectra, queries, formula="query"),
+        lambda: kinds.search(spectra, queries, tmp_path / "hits.tsv", SearchOptions(formula="query")),
+        lambda: kinds.formatted_search(spectra, queries, SearchOptions(formula="query")),
     ):
         with pytest.raises(InputError, match="is an index of spectra"):
             wrong()
@@ -200,7 +201,7 @@ def test_the_formula_of_each_query_is_no_option_of_an_index_of_spectra(model, li
 def test_filters_of_spectra_are_no_options_of_an_index_of_structures(index, queries, tmp_path):
     for wrong in ({"precursor_da": 0.5}, {"filters": Filters(polarity=1)}):
         with pytest.raises(InputError, match="is an index of structures"):
-            kinds.search(index, queries, tmp_path / "hits.tsv", **wrong)
+            kinds.search(index, queries, tmp_path / "hits.tsv", SearchOptions(**wrong))
 
 
 def test_the_commands_build_describe_and_search(queries, tmp_path, capsys):

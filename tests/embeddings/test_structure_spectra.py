@@ -21,6 +21,7 @@ from ionbed.embeddings import structure_predicted, structure_ranking, structure_
 from ionbed.embeddings.kinds import build as build_of_any_kind
 from ionbed.embeddings.kinds import formatted_search
 from ionbed.embeddings.kinds import search as search_of_any_kind
+from ionbed.embeddings.search_options import SearchOptions
 from ionbed.embeddings.structure_fusion import (
     PREDICTED_COSINE,
     PREDICTED_ENTROPY,
@@ -355,7 +356,7 @@ def test_other_refusals(index, plain, weighted, fused, tmp_path):
         build_of_any_kind(library, tmp_path / "out", plain, predict_spectra=True)
     of_spectra = build_of_any_kind(library, tmp_path / "out", plain)
     with pytest.raises(InputError, match="not of structures; leave --score predicted out"):
-        formatted_search(of_spectra, library, score="predicted")
+        formatted_search(of_spectra, library, SearchOptions(score="predicted"))
 
 
 @pytest.mark.parametrize(

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 
 import pytest
 
 from ionbed.embeddings.queries import Query
+from ionbed.embeddings.search_options import SearchOptions
 from ionbed.embeddings.service.batching import Batcher
 from ionbed.embeddings.service.failures import RequestError
+from ionbed.embeddings.service.index_state import IndexState
 from ionbed.embeddings.service.metrics import Metrics
-from ionbed.embeddings.service.searching import SearchOptions, find
+from ionbed.embeddings.service.searching import find
 from ionbed.errors import InputError
 
 SECONDS = 20.0
@@ -36,7 +39,9 @@ class Observed:
 
 
 def batcher(index, **options) -> Batcher:
-    made = Batcher(index, Metrics(), **{"batch_spectra": 64, "batch_seconds": 0.05, "queued_spectra": 100, **options})
+    """One that works, and whose searches are of this index."""
+    made = Batcher(Metrics(), **{"batch_spectra": 64, "batch_seconds": 0.05, "queued_spectra": 100, **options})
+    made.search = functools.partial(made.search, IndexState(index))
     made.start()
     return made
 

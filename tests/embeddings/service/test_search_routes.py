@@ -15,6 +15,7 @@ from fastapi.testclient import TestClient
 from ionbed.embeddings.filters import Filters
 from ionbed.embeddings.index import Index
 from ionbed.embeddings.search import COLUMNS, HitRow, find
+from ionbed.embeddings.search_options import SearchOptions
 from ionbed.embeddings.service import models
 from ionbed.embeddings.service.app import create_app
 from ionbed.embeddings.service.settings import ServiceSettings
@@ -62,7 +63,7 @@ def test_a_file_gives_the_hits_that_a_search_without_http_gives(client, index, t
     answer = client.post("/api/search", files={"file": ("queries.mgf", data)}, data={"k": "5", "mode": "open"})
     assert answer.status_code == 200, answer.text
     expected: dict[str, list[HitRow]] = {}
-    for row in find(index, path, k=5, precursor_ppm=None):
+    for row in find(index, path, SearchOptions(k=5, precursor_ppm=None)):
         expected.setdefault(row.query_id, []).append(row)
     for query in answer.json()["queries"]:
         rows = expected.pop(query["query_id"])
