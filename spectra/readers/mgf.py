@@ -14,16 +14,20 @@ from .text import BadPeakLineError, decode, is_preface, is_wanted, ms_level, par
 
 _BEGIN = re.compile(rb"BEGIN[ \t]+IONS")
 _END = re.compile(rb"END[ \t]+IONS")
-_BEGIN_LINE = re.compile(r"[^\n]*BEGIN[ \t]+IONS[^\n]*", re.IGNORECASE)
+_BEGIN_OR_END = re.compile(rb"[ \t]*(?:BEGIN|END)[ \t]+IONS")
+_BEGIN_LINE = re.compile(r"\s*BEGIN[ \t]+IONS[^\n]*", re.IGNORECASE)
 _END_LINE = re.compile(r"^[ \t]*END[ \t]+IONS", re.MULTILINE | re.IGNORECASE)
 _LINE_OF_PEAK = re.compile(rb"^[ \t]*\d[\d.,]*(?:E[+-]?\d+)?[ \t,;]+[\d.,]", re.MULTILINE)
 _FIRST_PEAK = re.compile(r"\n[ \t]*[+-]?[.,]?\d")
 _PARAMETER = re.compile(r"\s*[A-Za-z_][\w .#/()-]*=")
+_KEY = re.compile(rb"[ \t]*([A-Z_][\w .#/()-]{,60})=")
 _OWN_LINE = re.compile(rb"[ \t]*(?:[#;!/]|[^=]{1,60}=|[-+.,\d]+[ \t,;]|END[ \t]+IONS)", re.IGNORECASE)
 _COMMENTS = ("#", ";", "!", "/")
 _COMMENT_MARKS = b"#;!/ \t"
 _LONGEST_LINE = 10_000
 """Further than this the start of a line is not looked for."""
+_MOST_PARAMETERS = 100
+"""Of a record, that are compared with those of what may be the next one."""
 _ADDUCT_IN_NAME = re.compile(r"\s(\[?\d*M(?:[+-]\d*[A-Z][A-Za-z0-9]*)+\]?\d*[+-]{0,2})$")
 _INCHIKEY = re.compile(r"[A-Z]{14}-[A-Z]{8,10}")
 
@@ -57,8 +61,41 @@ def _begins(upper: bytes) -> Iterator[int]:
         before = upper[line : match.start()]
         if not before or before.isspace():
             yield line
-        elif before.strip(_COMMENT_MARKS) and upper[match.end() : match.end() + 80].lstrip(b" \t")[:1] == b"\n":
+        elif (
+            before.strip(_COMMENT_MARKS)
+            and upper[match.end() : match.end() + 80].lstrip(b" \t")[:1] == b"\n"
+            and not _is_value(upper, line, match)
+        ):
             yield match.start()
+
+
+def _is_value(upper: bytes, line: int, match: re.Match[bytes]) -> bool:
+    """Return whether a BEGIN IONS at the end of a line is the end of its parameter, such as a name.
+
+    It is a record's where the line was cut there, and the next record stands behind it. That one has a parameter that
+    was read before, as records of one file have the same ones; within a record one comes twice only by accident.
+    """
+    if upper[match.start() - 1 : match.start()].isalnum() or not _KEY.match(upper, line, match.start()):
+        return False
+    before, stop = set(), match.start()
+    for _ in range(_MOST_PARAMETERS):
+        if _BEGIN_OR_END.match(upper, line):
+            break
+        if key := _KEY.match(upper, line, stop):
+            before.add(key[1].rstrip())
+        if not line:
+            break
+        stop = line - 1
+        line = upper.rfind(b"\n", 0, stop) + 1
+    place = match.end()
+    for _ in range(_MOST_PARAMETERS):
+        place = upper.find(b"\n", place) + 1
+        key = _KEY.match(upper, place)
+        if not place or (key is None and upper[place : place + 1] != b"\n"):
+            return True
+        if key and key[1].rstrip() in before:
+            return False
+    return True
 
 
 def _ends(upper: bytes, start: int, stop: int) -> Iterator[re.Match[bytes]]:

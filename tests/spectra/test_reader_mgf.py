@@ -145,6 +145,42 @@ def test_a_cut_last_record_is_told_and_the_others_stay(tmp_path):
     assert [p.problem for p in parsed] == [None, "truncated"]
 
 
+@pytest.mark.parametrize("value", ["BEGIN IONS", "Begin Ions", "BEGIN IONS x", "a name: BEGIN IONS", "x BEGIN IONS y"])
+@pytest.mark.parametrize("key", ["TITLE", "NAME"])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_value_that_reads_like_the_start_of_a_record_starts_none(tmp_path, key, value, place):
+    lines = ["PEPMASS=200.1", "CHARGE=1+"]
+    lines.insert(place, f"{key}={value}")
+    first, named, last = records_of(tmp_path, GOOD + record(*lines) + GOOD)
+    for parsed in (first, named, last):
+        assert_good(parsed)
+    assert (named.native_id if key == "TITLE" else named.fields["name"]) == value
+    assert named.fields["precursor_mz"] == "200.1"
+    assert (first.native_id, last.native_id) == ("good", "good")
+
+
+@pytest.mark.parametrize("value", ["BEGIN IONS", "BEGIN IONS x"])
+def test_the_first_value_of_a_file_may_read_like_the_start_of_a_record(tmp_path, value):
+    (only,) = records_of(tmp_path, record(f"TITLE={value}", "PEPMASS=200.1"))
+    assert_good(only)
+    assert only.native_id == value
+    text = record(f"TITLE={value}", "PEPMASS=200.1").removeprefix("BEGIN IONS\n")
+    lost, good = records_of(tmp_path, text + GOOD)
+    assert_good(good)
+    assert (lost.native_id, lost.repairs) == (value, ("record-start",))
+
+
+@pytest.mark.parametrize("cut", range(len("BEGIN IONS\n"), GOOD.index("END")))
+def test_a_record_cut_anywhere_does_not_take_the_next_one_with_it(tmp_path, cut):
+    text = GOOD[:cut].replace("good", "damaged"[: max(0, cut - len("BEGIN IONS\nTITLE="))])
+    parsed = records_of(tmp_path, GOOD + text + GOOD + GOOD)
+    assert [p.native_id for p in parsed if p.problem is None] == ["good"] * 3
+    assert all(p.problem == "truncated" for p in parsed if p.problem)
+    for p in parsed:
+        if p.problem is None:
+            assert_good(p)
+
+
 def test_latin_1_bytes_cost_neither_their_record_nor_the_file(tmp_path):
     bad = record("TITLE=1 \xb5M caf\xe9").encode("latin-1")
     first, second = records_of(tmp_path, bad + GOOD.encode())
