@@ -89,7 +89,7 @@ def main() -> None:
         steps.run("virtual environment", os.environ.get("PYTHON", "python3"), "-m", "venv", "venv")
         torch = next(line for line in (ROOT / "constraints.txt").read_text().splitlines() if line.startswith("torch=="))
         steps.run("pip install torch", pip, "install", "-qq", torch)
-        steps.run("pip install ionbed", pip, "install", "-qq", "-c", ROOT / "constraints.txt", f"{ROOT}[evaluate]")
+        steps.run("pip install ionbed", pip, "install", "-qq", "-c", ROOT / "constraints.txt", f"{ROOT}[serve]")
         library, queries = options.library, options.queries
         if library is None:
             library, queries = folder / "library.msp", folder / "queries.mgf"
