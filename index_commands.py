@@ -53,6 +53,7 @@ def register(app: typer.Typer, panel: str) -> None:
             "ionbed index calibrate library              # by the library's own spectra",
             "ionbed index calibrate library known.mgf    # by yours of known molecules",
             "ionbed index calibrate library known.mgf --split split.json",
+            "ionbed index calibrate structures known.mgf --split split.json",
         ),
     )(calibrate)
     index_app.command("compact", epilog=examples("ionbed index compact library"))(compact)
@@ -212,7 +213,7 @@ def calibrate(
         Path | None,
         typer.Argument(
             metavar="QUERIES",
-            help="Spectra of known molecules (InChIKey); without: the library's own.",
+            help="Spectra of known molecules (InChIKey); without: the library's own. Structures need them.",
             show_default=False,
         ),
     ] = None,
@@ -220,16 +221,21 @@ def calibrate(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="The split that the model was trained with: it says which molecules are new to it.",
+            help="The split that the model was trained with: it says which molecules are new to it. Structures are "
+            "calibrated by these alone.",
             show_default=False,
         ),
     ] = None,
 ) -> None:
     """Fit how probable it is that a hit's molecule is the query's, and keep it in the index."""
-    from .embeddings.index_report import calibration_told
+    from .embeddings import index_report, structure_calibration
+    from .embeddings.index_folder import kind_of, read_index_manifest
     from .embeddings.kinds import calibrate as run
 
-    _print_table(calibration_told({"calibration": run(index, queries, split=split).to_tree()}))
+    run(index, queries, split=split)
+    manifest = read_index_manifest(index)
+    report = structure_calibration if kind_of(manifest) == "structures" else index_report
+    _print_table(report.calibration_told(manifest))
 
 
 def compact(index: IndexArgument) -> None:

@@ -49,6 +49,25 @@ COLUMNS = tuple(dict.fromkeys((*SpectrumColumns.TABLE_COLUMNS, "inchikey")))
 """Of the library spectra that are hits, what a calibration reads."""
 
 
+@dataclass(frozen=True)
+class Terms:
+    """What goes into a logistic function.
+
+    Attributes
+    ----------
+    names : tuple of str
+        In order; first those whose weight is not below 0.
+    num_rising : int
+        How many these are.
+    """
+
+    names: tuple[str, ...]
+    num_rising: int
+
+
+OF_SPECTRA = Terms(TERMS, len(RISING))
+"""Of the hits of an index of spectra."""
+
 NO_PROBABILITIES = (
     "too few molecules with two measured spectra of one ion; ionbed index calibrate takes your own queries"
 )
@@ -57,7 +76,7 @@ NO_PROBABILITIES = (
 
 @dataclass(frozen=True)
 class Curve:
-    """A logistic function of `TERMS`, for one way of searching.
+    """A logistic function of terms, for one way of searching.
 
     Attributes
     ----------
@@ -65,22 +84,25 @@ class Curve:
     intercept : float
     record : mapping
         On how many queries and molecules it was fitted, and how well it held on molecules that were left out.
+    terms : Terms
+        By default those of spectra.
     """
 
     weights: tuple[float, ...]
     intercept: float
     record: Mapping[str, Any] = field(default_factory=dict)
+    terms: Terms = OF_SPECTRA
 
     def __post_init__(self) -> None:
-        if len(self.weights) != len(TERMS):
-            raise ValueError(f"{len(self.weights)} weights for {len(TERMS)} terms")
+        if len(self.weights) != len(self.terms.names):
+            raise ValueError(f"{len(self.weights)} weights for {len(self.terms.names)} terms")
         if not np.isfinite([*self.weights, self.intercept]).all():
             raise ValueError("a weight is not a finite number")
-        if min(self.weights[: len(RISING)]) < 0:
+        if min(self.weights[: self.terms.num_rising]) < 0:
             raise ValueError("a weight is below 0 that must not be")
 
     def __call__(self, terms: np.ndarray) -> np.ndarray:
-        """Return probabilities, float64 of shape (n,), for terms of shape (n, len(TERMS))."""
+        """Return probabilities, float64 of shape (n,), for terms of shape (n, n_terms)."""
         total = np.full(len(terms), self.intercept)
         for weight, column in zip(self.weights, terms.T, strict=True):
             total += weight * column  # each row by itself: a product of matrices may round differently
@@ -104,11 +126,20 @@ class Calibration:
 
     def to_tree(self) -> dict[str, Any]:
         """Return plain values, as they stand in ``manifest.json``."""
-        return {"format": FORMAT, **self.record, "curves": {name: asdict(curve) for name, curve in self.curves.items()}}
+        curves = {name: asdict(curve) for name, curve in self.curves.items()}
+        for of in curves.values():
+            of["terms"] = list(of["terms"]["names"])
+        return {"format": FORMAT, **self.record, "curves": curves}
 
     @classmethod
-    def from_tree(cls, tree: Mapping[str, Any]) -> Calibration:
+    def from_tree(cls, tree: Mapping[str, Any], terms: Terms = OF_SPECTRA) -> Calibration:
         """Return what `to_tree` gave.
+
+        Parameters
+        ----------
+        tree : mapping
+        terms : Terms
+            That the curves are to have; one that does not say has those of spectra.
 
         Raises
         ------
@@ -118,10 +149,12 @@ class Calibration:
         try:
             if tree["format"] != FORMAT:
                 raise ValueError(f"its format is {tree['format']}, this version of ionbed reads {FORMAT}")
-            curves = {
-                str(name): Curve(tuple(map(float, of["weights"])), float(of["intercept"]), dict(of["record"]))
-                for name, of in tree["curves"].items()
-            }
+            curves = {}
+            for name, of in tree["curves"].items():
+                if tuple(of.get("terms", OF_SPECTRA.names)) != terms.names:
+                    raise ValueError("its terms are not those that this version of ionbed works out")
+                weights = tuple(map(float, of["weights"]))
+                curves[str(name)] = Curve(weights, float(of["intercept"]), dict(of["record"]), terms)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InputError(
                 f"the calibration of the index cannot be used ({error!r}); make it anew: ionbed index calibrate"
@@ -199,23 +232,11 @@ def candidates(
     place = np.searchsorted(found, np.maximum(rows, 0)).clip(max=max(len(found) - 1, 0))
     molecules = np.append(_molecules(table), -1)
     molecule = np.where(rows >= 0, molecules[np.where(rows >= 0, place, -1)], -1)
-    is_first = molecule >= 0
-    of_hit = np.full(rows.shape, -1, np.int64)
-    first_place = np.tile(np.arange(rows.shape[1]), (len(rows), 1))
-    for later in range(1, rows.shape[1]):
-        for earlier in range(later):
-            same = (molecule[:, later] == molecule[:, earlier]) & is_first[:, earlier]
-            is_first[:, later] &= ~same
-            first_place[same, later] = earlier
-    query, rank = np.nonzero(is_first)
-    number = np.full(rows.shape, -1, np.int64)
-    number[query, rank] = np.arange(len(query))
-    known = molecule >= 0
-    of_hit[known] = np.take_along_axis(number, first_place, axis=1)[known]
+    query, rank, of_hit = best_of_molecules(molecule)
     pair_place = place[query, rank]
     matched = match_peaks(queries.columns, library, query, pair_place).counts(len(query))
     usable = usable_peaks(queries.columns)[query], usable_peaks(library)[pair_place]
-    lead = _lead(molecule, np.nan_to_num(scores.astype(np.float64)), rows, query, rank)
+    lead = leads(molecule, np.nan_to_num(scores.astype(np.float64)), rows, query, rank)
     score = scores[query, rank].astype(np.float64)
     hit_mz = library.precursor_mz[pair_place]
     is_same = np.abs(queries.precursor_mz[query] - hit_mz) <= same_ppm * 1e-6 * hit_mz
@@ -251,8 +272,13 @@ def probabilities(
     `candidates`; the lead is looked for among the best `DEPTH` hits, so at least as many are to be given.
     """
     of = candidates(queries, hits.rows, hits.scores, num_candidates, found, table, same_ppm)
+    return shared_out(curve, of)
+
+
+def shared_out(curve: Curve, of: Candidates) -> np.ndarray:
+    """Return the probability of each hit, float64 of shape (n_queries, k): those of a query add up to 1 at most."""
     alone = curve(of.terms)
-    together = np.bincount(of.query, weights=alone, minlength=len(hits.rows))
+    together = np.bincount(of.query, weights=alone, minlength=len(of.of_hit))
     shares = alone / np.maximum(together, 1.0)[of.query]
     return np.where(of.of_hit >= 0, np.append(shares, np.nan)[of.of_hit], np.nan)
 
@@ -289,7 +315,37 @@ def _molecules(table: pa.Table) -> np.ndarray:
     return codes.astype(np.int64)
 
 
-def _lead(
+def best_of_molecules(molecule: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the best hit of each molecule: its query (ascending), its rank from 0, and of each hit its place in these.
+
+    Parameters
+    ----------
+    molecule : int64 array of shape (n_queries, k)
+        Of each hit, a number; -1 for none.
+
+    Returns
+    -------
+    query, rank : int64 arrays of shape (n,)
+    of_hit : int64 array of shape (n_queries, k)
+        -1 for none.
+    """
+    is_first = molecule >= 0
+    of_hit = np.full(molecule.shape, -1, np.int64)
+    first_place = np.tile(np.arange(molecule.shape[1]), (len(molecule), 1))
+    for later in range(1, molecule.shape[1]):
+        for earlier in range(later):
+            same = (molecule[:, later] == molecule[:, earlier]) & is_first[:, earlier]
+            is_first[:, later] &= ~same
+            first_place[same, later] = earlier
+    query, rank = np.nonzero(is_first)
+    number = np.full(molecule.shape, -1, np.int64)
+    number[query, rank] = np.arange(len(query))
+    known = molecule >= 0
+    of_hit[known] = np.take_along_axis(number, first_place, axis=1)[known]
+    return query, rank, of_hit
+
+
+def leads(
     molecule: np.ndarray, scores: np.ndarray, rows: np.ndarray, query: np.ndarray, rank: np.ndarray
 ) -> np.ndarray:
     """Return the score of listed hits minus that of the best hit of another molecule, among the first `DEPTH`.

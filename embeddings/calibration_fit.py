@@ -16,11 +16,11 @@ from .annotation import SAME_ION_PPM
 from .calibration import (
     COLUMNS,
     DEPTH,
-    RISING,
-    TERMS,
+    OF_SPECTRA,
     Calibration,
     Candidates,
     Curve,
+    Terms,
     candidates,
     candidates_told,
     way,
@@ -155,13 +155,20 @@ def seen_by(model: object, spectra: Iterable[Spectrum], split: Split) -> str:
     split : Split
         Whose hash is looked for in the model's record of training.
     """
-    training: Sequence[Mapping[str, Any]] = getattr(getattr(model, "config", None), "training", None) or ()
-    if not training or any(stage.get("split") != split.hash for stage in training) or split.unit != "molecule":
+    folds = trained_folds(model, split)
+    if folds is None:
         return "not known"
-    folds = {fold for stage in training for fold in stage["folds"]}
     molecules = {spectrum.inchikey[:14] for spectrum in spectra if spectrum.inchikey}
     seen = sum(split.folds.get(key) in folds for key in molecules)
     return "no" if not seen else f"yes, on {seen:,} of {len(molecules):,} molecules"
+
+
+def trained_folds(model: object, split: Split) -> set[str] | None:
+    """Return the folds of a split of molecules that a model was trained on, None where its record does not name it."""
+    training: Sequence[Mapping[str, Any]] = getattr(getattr(model, "config", None), "training", None) or ()
+    if not training or any(stage.get("split") != split.hash for stage in training) or split.unit != "molecule":
+        return None
+    return {fold for stage in training for fold in stage["folds"]}
 
 
 def _calibration(
@@ -205,22 +212,54 @@ def ways_of(index: Index, *, all_of_them: bool = False) -> list[tuple[ScoreName,
 def fit_curve(index: Index, asked: Asked, score: ScoreName, is_window: bool, rng: np.random.Generator) -> Curve:
     """Return the probabilities of one way of searching, fitted to queries; ``rng`` puts molecules into folds."""
     found, is_right = found_for(index, asked, score, is_window)
-    names, molecule = np.unique(asked.molecule.astype(str), return_inverse=True)
-    weight = _weights(asked.is_present)[found.query]
-    fold = rng.permutation(len(names))[molecule] % FOLDS
-    ridge, held_out = _cross_fitted(found.terms, is_right, weight, fold[found.query])
-    weights, intercept = fit(found.terms, is_right, weight, ridge)
+    record = {"laboratories": asked.laboratories}
+    return fitted_curve(found, is_right, asked.molecule, _weights(asked.is_present), rng, record)
+
+
+def fitted_curve(
+    found: Candidates,
+    is_right: np.ndarray,
+    molecule: np.ndarray,
+    weight: np.ndarray,
+    rng: np.random.Generator,
+    record: Mapping[str, Any],
+    terms: Terms = OF_SPECTRA,
+) -> Curve:
+    """Return a logistic function with the ridge that is best in cross-validation over molecules, and how well it held.
+
+    Parameters
+    ----------
+    found : Candidates
+        The molecules among the hits of queries.
+    is_right : bool array of shape (n,)
+        Whether each is the query's.
+    molecule : object array of str, of shape (n_queries,)
+        Of the queries, by which they are put into folds.
+    weight : float64 array of shape (n_queries,)
+        How much each query counts.
+    rng : numpy.random.Generator
+        Puts molecules into folds.
+    record : mapping
+        What else is to be kept of how it was fitted.
+    terms : Terms
+        Of ``found``.
+    """
+    names, number = np.unique(molecule.astype(str), return_inverse=True)
+    weight = weight[found.query]
+    fold = rng.permutation(len(names))[number] % FOLDS
+    ridge, held_out = _cross_fitted(found.terms, is_right, weight, fold[found.query], terms)
+    weights, intercept = fit(found.terms, is_right, weight, ridge, terms)
     is_best = found.rank == 0
     record = {
-        "queries": len(asked.molecule),
+        "queries": len(molecule),
         "molecules": len(names),
-        "laboratories": asked.laboratories,
+        **record,
         "present": 0.5,
         "ridge": ridge,
         "held_out": quality(held_out, is_right, weight),
         "held_out_best": quality(held_out[is_best], is_right[is_best], weight[is_best]),
     }
-    return Curve(tuple(weights.tolist()), float(intercept), record)
+    return Curve(tuple(weights.tolist()), float(intercept), record, terms)
 
 
 def found_for(index: Index, asked: Asked, score: ScoreName, is_window: bool) -> tuple[Candidates, np.ndarray]:
@@ -266,8 +305,10 @@ def hits_without(
     return rows, scores, num_candidates
 
 
-def fit(terms: np.ndarray, is_right: np.ndarray, weight: np.ndarray, ridge: float) -> tuple[np.ndarray, float]:
-    """Return the weights of a logistic function and its intercept; those of `RISING` are not below 0.
+def fit(
+    terms: np.ndarray, is_right: np.ndarray, weight: np.ndarray, ridge: float, of: Terms = OF_SPECTRA
+) -> tuple[np.ndarray, float]:
+    """Return the weights of a logistic function and its intercept; those of rising terms are not below 0.
 
     Newton's method on standardised terms with a ridge on the weights; where a step would take a weight below 0 that
     must not be, it is held at 0 and the step is taken among the others (Bertsekas, SIAM J. Control Optim. 20 (1982)
@@ -275,19 +316,22 @@ def fit(terms: np.ndarray, is_right: np.ndarray, weight: np.ndarray, ridge: floa
 
     Parameters
     ----------
-    terms : float64 array of shape (n, len(TERMS))
+    terms : float64 array of shape (n, n_terms)
     is_right : bool array of shape (n,)
     weight : float64 array of shape (n,)
         How much each counts.
     ridge : float
         Above 0.
+    of : Terms
+        Their names, and which of them rise.
     """
     centre, spread = terms.mean(axis=0), terms.std(axis=0)
     is_constant = spread < 1e-9
     spread = np.where(is_constant, 1.0, spread)
     design = np.column_stack([np.ones(len(terms)), np.where(is_constant, 0.0, (terms - centre) / spread)])
     share = weight / weight.sum()
-    bounded = np.array([False, *(name in RISING for name in TERMS)])
+    bounded = np.arange(len(of.names) + 1) <= of.num_rising
+    bounded[0] = False
     penalty = np.array([0.0, *np.full(terms.shape[1], 2 * ridge)])
     penalty[0] = 1e-9
 
@@ -319,7 +363,7 @@ def fit(terms: np.ndarray, is_right: np.ndarray, weight: np.ndarray, ridge: floa
 
 
 def _cross_fitted(
-    terms: np.ndarray, is_right: np.ndarray, weight: np.ndarray, fold: np.ndarray
+    terms: np.ndarray, is_right: np.ndarray, weight: np.ndarray, fold: np.ndarray, of: Terms
 ) -> tuple[float, np.ndarray]:
     """Return the ridge that is best in cross-validation, and the probabilities of the folds that were left out."""
     results = []
@@ -327,8 +371,8 @@ def _cross_fitted(
         held_out = np.empty(len(terms))
         for number in np.unique(fold):
             here = fold == number
-            weights, intercept = fit(terms[~here], is_right[~here], weight[~here], ridge)
-            held_out[here] = Curve(tuple(weights.tolist()), intercept)(terms[here])
+            weights, intercept = fit(terms[~here], is_right[~here], weight[~here], ridge, of)
+            held_out[here] = Curve(tuple(weights.tolist()), intercept, terms=of)(terms[here])
         results.append((_log_loss(held_out, is_right, weight), ridge, held_out))
     _, ridge, held_out = min(results, key=lambda result: result[0])
     return ridge, held_out

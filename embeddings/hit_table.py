@@ -84,6 +84,8 @@ class SearchSummary:
         Queries whose first hit is a probable structure (level 2a); None where no first hit has a probability.
     expected_wrong : float
         How many of these are wrong, by their probabilities.
+    expected_right : float or None
+        Of structures: how many first hits are right, by their probabilities; None where none has one.
     """
 
     queries: int = 0
@@ -91,6 +93,7 @@ class SearchSummary:
     without_hits: Counter[str] = field(default_factory=Counter)
     likely: int | None = None
     expected_wrong: float = 0.0
+    expected_right: float | None = None
 
     def count(self, row: Row) -> None:
         """Count the query of ``row``, if it is the query's first."""
@@ -98,7 +101,11 @@ class SearchSummary:
             self.without_hits[row.note] += 1
         elif row.rank == 1:
             self.with_hits += 1
-            self._count_probability(getattr(row, "probability", None), getattr(row, "confidence", ""))
+            probability = getattr(row, "probability", None)
+            if probability is not None and getattr(row, "of_database", False):
+                self.expected_right = (self.expected_right or 0.0) + probability
+            else:
+                self._count_probability(probability, getattr(row, "confidence", ""))
         else:
             return
         self.queries += 1
@@ -129,6 +136,9 @@ class SearchSummary:
                 wrong = f"{self.expected_wrong / self.likely:.0%}"
                 likely += f", {wrong} of them wrong if the library has half of the queries' molecules"
             likely += ")"
+        elif self.expected_right is not None:
+            right = f"{self.expected_right:,.0f}"
+            likely = f" (about {right} first hits right if the database has half of the queries' molecules)"
         return f"{self.queries:,} queries: {self.with_hits:,} with hits{likely}{notes}"
 
 

@@ -5,20 +5,22 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..artifacts import describe_input, refuse_existing, refuse_input_as_output
 from ..errors import InputError
-from ..spectra.columns import SpectrumColumns
+from ..spectra.columns import SpectrumColumns, text_codes
 from ..spectra.molecule_files import NamedStructure, read_molecules
 from ..spectra.spectrum import Spectrum
+from .calibration import DEPTH
 from .index_folder import (
     COMMAND,
     METADATA,
@@ -37,8 +39,9 @@ from .index_folder import (
     refuse_other_kind,
     refuse_other_model,
 )
-from .nearest import Nearest, nearest_among, nearest_of_all
+from .nearest import nearest_among, nearest_of_all
 from .queries import embed_queries, refuse_without_peaks
+from .structure_calibration import calibration_told, probabilities, structure_curve
 from .structure_candidates import (
     Candidates,
     FormulaKey,
@@ -51,7 +54,7 @@ from .structure_candidates import (
     without_window,
 )
 from .structure_fusion import StructureFusion, structure_fusion_of
-from .structure_hits import StructureHits, StructureScoreName
+from .structure_hits import Ranked, StructureHits, StructureScoreName, gathered
 from .structure_ranking import PredictedRanking
 from .structure_rows import STRUCTURE_SCHEMA, read_dropped, structure_rows, write_dropped
 from .structure_spectra import StructureSpectra
@@ -60,17 +63,6 @@ if TYPE_CHECKING:
     import faiss
 
 DROPPED = "dropped.tsv"
-
-
-@dataclass(frozen=True, eq=False)
-class _Ranked:
-    """The best candidates of one query, and what is told of them."""
-
-    candidates: Candidates
-    rows: np.ndarray
-    scores: np.ndarray
-    num_candidates: int
-    note: str
 
 
 class StructureIndex(SavedIndex):
@@ -289,31 +281,27 @@ class StructureIndex(SavedIndex):
         """
         check_structure_search(k, precursor_ppm, formula)
         name = self.score_name(score)
+        fusion = self.fusion if name == "fused" else None
+        curve = structure_curve(self.manifest, name, precursor_ppm, formula, fusion)
+        # A probability is of the lead over the next structure, too, which may not be among few hits.
+        depth = k if curve is None else max(k, DEPTH)
         queries = list(queries)
         refuse_without_peaks(queries)
         dim = self.vectors.shape[1]
         is_asked = name != "predicted"  # which needs no embeddings, and so no model
         vectors = embed_queries(self.model, queries, dim) if is_asked else np.empty((0, dim), np.float32)
         if name != "cosine":
-            ranked = self._ranked_by_spectra(name, queries, vectors, k, precursor_ppm, formula)
+            ranked = self._ranked_by_spectra(name, queries, vectors, depth, precursor_ppm, formula)
         elif formula is None and precursor_ppm is None:
             ranked = self._ranked_openly(queries, vectors, min(k, len(self)))
         else:
-            ranked = self._ranked_among(queries, vectors, k, precursor_ppm, formula)
-        found = Nearest.empty(len(queries), k)
-        errors, adducts = np.full(found.rows.shape, np.nan), np.full(found.rows.shape, None, object)
-        num_candidates, notes = np.zeros(len(queries), np.int64), []
-        for query, one in enumerate(ranked):
-            place, num_hits = np.searchsorted(one.candidates.rows, one.rows), len(one.rows)
-            names = [adduct.name for adduct in one.candidates.tried.adducts]
-            found.rows[query, :num_hits], found.scores[query, :num_hits] = one.rows, one.scores
-            errors[query, :num_hits] = one.candidates.error_ppm[place]
-            adducts[query, :num_hits] = [None if n < 0 else names[n] for n in one.candidates.adduct[place].tolist()]
-            num_candidates[query] = one.num_candidates
-            notes.append(one.note)
-        return StructureHits(
-            found.rows, found.scores, errors, adducts, num_candidates, tuple(notes), name, structures=self.metadata
-        )
+            ranked = self._ranked_among(queries, vectors, depth, precursor_ppm, formula)
+        hits = gathered(ranked, len(queries), depth, name, self.metadata)
+        if curve is None:
+            return hits
+        num_peaks = np.array([len(query) for query in queries], np.int64)
+        chances = probabilities(curve, self.molecule, hits.rows, hits.scores, hits.num_candidates, num_peaks, name)
+        return replace(hits, probability=chances).first(k)
 
     def score_name(self, wanted: StructureScoreName | None = None) -> StructureScoreName:
         """Return by what structures are ranked: as wanted, or the first that the index can: fused, cosine, predicted.
@@ -337,7 +325,7 @@ class StructureIndex(SavedIndex):
             )
         if wanted in ("cosine", "predicted"):
             return wanted
-        if self.spectra is not None and self._fusion is not None:
+        if self.spectra is not None and self.fusion is not None:
             return "fused"
         if wanted == "fused":
             raise InputError(
@@ -359,10 +347,22 @@ class StructureIndex(SavedIndex):
             "highest_mass": float(self.mass[-1]),
             **({"predicted_spectra": self.manifest["predicted"]} if self.spectra is not None else {}),
             **self._origin(),
+            **calibration_told(self.manifest),
         }
 
     @cached_property
-    def _fusion(self) -> StructureFusion | None:
+    def blocks(self) -> pa.ChunkedArray:
+        """The first InChIKey block of every row: its molecule."""
+        return pc.utf8_slice_codeunits(self._columns(["inchikey"])["inchikey"], 0, 14)
+
+    @cached_property
+    def molecule(self) -> np.ndarray:
+        """A number for each row, int64 of shape (n_structures,), that rows of one first InChIKey block share."""
+        return text_codes(self.blocks)[0].astype(np.int64)
+
+    @cached_property
+    def fusion(self) -> StructureFusion | None:
+        """The weights of the fused score that the model carries."""
         # Kept: to compare it with the model, all weights of the model are hashed.
         return structure_fusion_of(self.model, f"the model of {self.folder or 'the index'}")
 
@@ -374,11 +374,11 @@ class StructureIndex(SavedIndex):
     def _rows_of_formula(self) -> dict[FormulaKey, np.ndarray]:
         return rows_by_formula(self._columns(["formula"])["formula"])
 
-    def _ranked_openly(self, queries: Sequence[Spectrum], vectors: np.ndarray, k: int) -> Iterator[_Ranked]:
+    def _ranked_openly(self, queries: Sequence[Spectrum], vectors: np.ndarray, k: int) -> Iterator[Ranked]:
         nobody, unknown = np.zeros(len(self), np.int8), np.zeros(len(vectors), np.int8)  # structures have no polarity
         found = nearest_of_all(self.vectors, nobody, vectors, unknown, k)
         for query, rows, scores in zip(queries, found.rows, found.scores, strict=True):
-            yield _Ranked(
+            yield Ranked(
                 without_window(query, np.sort(rows), self.mass, self.charge, self._anions), rows, scores, len(self), ""
             )
 
@@ -390,18 +390,18 @@ class StructureIndex(SavedIndex):
         k: int,
         precursor_ppm: float | None,
         formula: str | None,
-    ) -> Iterator[_Ranked]:
+    ) -> Iterator[Ranked]:
         if name not in self._by_spectra:
             assert self.spectra is not None, "a score that needs predicted spectra is refused where there are none"
             self._by_spectra[name] = PredictedRanking(
-                self.spectra, self.vectors, self._fusion if name == "fused" else None
+                self.spectra, self.vectors, self.fusion if name == "fused" else None
             )
-        compared = self._candidates(queries, precursor_ppm, formula)
+        compared = self.candidates(queries, precursor_ppm, formula)
         columns = SpectrumColumns.from_spectra(queries)
         ranked = self._by_spectra[name].ranked(columns, vectors, compared, k)
         for query, (candidates, rows, scores) in zip(queries, ranked, strict=True):
             note = note_of(query, candidates, precursor_ppm, formula)
-            yield _Ranked(candidates, rows, scores, len(candidates.rows), note)
+            yield Ranked(candidates, rows, scores, len(candidates.rows), note)
 
     def _ranked_among(
         self,
@@ -410,17 +410,18 @@ class StructureIndex(SavedIndex):
         k: int,
         precursor_ppm: float | None,
         formula: str | None,
-    ) -> Iterator[_Ranked]:
-        compared = self._candidates(queries, precursor_ppm, formula)
+    ) -> Iterator[Ranked]:
+        compared = self.candidates(queries, precursor_ppm, formula)
         # One query after the other: the candidates of wide windows, all at once, would not fit in memory.
         for query, vector, candidates in zip(queries, vectors, compared, strict=True):
             rows, scores = nearest_among(self.vectors, vector, candidates.rows, k)
             note = note_of(query, candidates, precursor_ppm, formula)
-            yield _Ranked(candidates, rows, scores, len(candidates.rows), note)
+            yield Ranked(candidates, rows, scores, len(candidates.rows), note)
 
-    def _candidates(
+    def candidates(
         self, queries: Sequence[Spectrum], precursor_ppm: float | None, formula: str | None
     ) -> Iterator[Candidates]:
+        """Yield the structures that each query is compared with; parameters are those of `search`."""
         if formula is not None:
             formulas = [formula_of(query, formula) for query in queries]
             return candidates_by_formula(self._rows_of_formula, self.mass, self.charge, self._anions, queries, formulas)

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ..spectra.columns import SpectrumColumns
 from ..spectra.spectrum import Spectrum
-from .annotation import LEVEL_3_ANALOGUE, LEVEL_3_ANY_MASS, LEVEL_3_STRUCTURE, NEAR_DA, SAME_ION_PPM, warnings_of
+from .annotation import (
+    LEVEL_3_ANALOGUE,
+    LEVEL_3_ANY_MASS,
+    LEVEL_3_STRUCTURE,
+    LEVEL_5,
+    NEAR_DA,
+    SAME_ION_PPM,
+    UNLIKELY,
+    warnings_of,
+)
 from .hit_table import QueryResult, SearchSummary, format_queries, refuse_output, shown, write_hits
 from .queries import Query, queries_of, searched
+from .structure_calibration import structure_curve, why_no_probability
 from .structure_candidates import check_structure_search
 from .structure_hits import StructureHit, StructureScoreName
 from .structure_index import StructureIndex
@@ -21,6 +32,9 @@ from .structure_index import StructureIndex
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
+
+
+logger = logging.getLogger("ionbed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +64,7 @@ class StructureHitRow:
     score_name : str
         What the score is; see `ionbed.embeddings.structure_hits.StructureScoreName`.
     probability : float or None
-        None: indexes of structures carry no calibration.
+        That the structure is the query's molecule, by the calibration that the index carries; None where it has none.
     confidence : str
         What the hit may be taken for, in the levels of Schymanski et al. (2014).
     warnings : str
@@ -77,6 +91,9 @@ class StructureHitRow:
     confidence: str = ""
     warnings: str = ""
     row: int | None = None
+
+    of_database: ClassVar[bool] = True
+    """Not of a library of spectra: no hit is a probable structure (level 2a)."""
 
     @property
     def library_id(self) -> str | None:
@@ -172,7 +189,11 @@ def find_results(
     """
     check_structure_search(k, precursor_ppm, formula)
     opened = index if isinstance(index, StructureIndex) else StructureIndex.open(index)
-    return _find(opened, *queries_of(queries), min(k, len(opened)), precursor_ppm, formula, opened.score_name(score))
+    name, read = opened.score_name(score), queries_of(queries)
+    fusion = opened.fusion if name == "fused" else None
+    if structure_curve(opened.manifest, name, precursor_ppm, formula, fusion) is None:
+        logger.info("%s", why_no_probability(opened.folder or "the index", precursor_ppm, formula))
+    return _find(opened, *read, min(k, len(opened)), precursor_ppm, formula, name)
 
 
 def format_hits(rows: Iterable[StructureHitRow], *, max_queries: int = 50) -> RenderableType:
@@ -243,7 +264,8 @@ def rows_of(
             candidates=num_candidates,
             note=note,
             score_name=score,
-            confidence=_confidence(hit.mass_error_ppm, query.precursor_mz, is_open=is_open),
+            probability=hit.probability,
+            confidence=_confidence(hit.mass_error_ppm, query.precursor_mz, hit.probability, is_open=is_open),
             warnings=warnings,
             row=hit.row,
             **{name: hit.metadata[name] for name in _FROM_METADATA},
@@ -252,15 +274,22 @@ def rows_of(
     ]
 
 
-def _confidence(mass_error_ppm: float | None, query_mz: float, *, is_open: bool) -> str:
-    """Return how far a structure may be trusted: by its mass, also where it was asked for by a formula."""
+def _confidence(mass_error_ppm: float | None, query_mz: float, probability: float | None, *, is_open: bool) -> str:
+    """Return how far a structure may be trusted: by its mass, also where it was asked for by a formula, and how likely.
+
+    No structure of a database is above level 3, however probable: level 2 asks for a measured spectrum of it.
+    """
+    if mass_error_ppm is None and is_open:
+        return LEVEL_3_ANY_MASS
     if mass_error_ppm is None:
-        return LEVEL_3_ANY_MASS if is_open else LEVEL_3_STRUCTURE
-    if is_open:
+        is_same = True
+    elif is_open:
         is_same = abs(mass_error_ppm) <= SAME_ION_PPM
     else:
         is_same = abs(query_mz - query_mz / (1 + mass_error_ppm * 1e-6)) <= NEAR_DA
-    return LEVEL_3_STRUCTURE if is_same else LEVEL_3_ANALOGUE
+    if not is_same:
+        return LEVEL_3_ANALOGUE
+    return LEVEL_5 if probability is not None and probability < UNLIKELY else LEVEL_3_STRUCTURE
 
 
 _BY = {"cosine": "", "predicted": ", by predicted spectra", "fused": ", by the fused score"}
@@ -286,6 +315,7 @@ def _table_of(hits: Sequence[StructureHitRow]) -> Table:
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", expand=True)
     table.add_column("   #", justify="right", width=4)
+    table.add_column("prob.", justify="right", width=5)
     table.add_column("score", justify="right", width=7)  # a fused one has no fixed range
     table.add_column("ppm", justify="right", width=9)
     table.add_column("adduct", width=10, overflow="fold")
@@ -295,6 +325,7 @@ def _table_of(hits: Sequence[StructureHitRow]) -> Table:
     for hit in hits:
         table.add_row(
             str(hit.rank),
+            shown(hit.probability, ".2f"),
             shown(hit.score, ".3f"),
             _error(hit.mass_error_ppm),
             Text(hit.adduct or ""),

@@ -1,0 +1,232 @@
+"""Fitting the probabilities of structures to a user's spectra of known molecules."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..errors import InputError
+from ..spectra.spectrum import Spectrum
+from ..spectra.split import Split
+from .calibration import DEPTH, Calibration, Candidates, Curve
+from .calibration_fit import fitted_curve, seen_by, trained_folds
+from .calibration_queries import FEWEST_MOLECULES, MOST_QUERIES, WINDOW_PPM
+from .queries import queries_of
+from .structure_calibration import TERMS, candidates_of, ranked_as, way_of
+from .structure_candidates import OWN_FORMULA
+from .structure_hits import StructureScoreName
+from .structure_index import StructureIndex
+
+MOST_OF_A_MOLECULE = 4
+"""Spectra of one molecule that are asked, so that no molecule is all that is fitted to."""
+
+
+@dataclass(frozen=True, eq=False)
+class AskedStructures:
+    """Queries of known molecules, as they are asked of an index of structures.
+
+    Attributes
+    ----------
+    spectra : sequence of Spectrum
+    molecule : object array of str, of shape (n,)
+        First InChIKey block.
+    left_out : list of int64 arrays
+        Rows of the index that are taken not to be in it, ascending.
+    is_present : bool array of shape (n,)
+        Whether the index has the molecule then.
+    """
+
+    spectra: Sequence[Spectrum]
+    molecule: np.ndarray
+    left_out: list[np.ndarray]
+    is_present: np.ndarray
+
+    @property
+    def weight(self) -> np.ndarray:
+        """How much each counts, float64 of shape (n,): present molecules as much as absent ones, and each for as much.
+
+        Half of an unknown's molecules are taken to be in the database: the convention for libraries of spectra too.
+        """
+        weight = np.empty(len(self.molecule))
+        for is_present in (True, False):
+            here = self.is_present == is_present
+            names, of, counts = np.unique(self.molecule[here].astype(str), return_inverse=True, return_counts=True)
+            weight[here] = 0.5 / (max(len(names), 1) * counts[of])
+        return weight
+
+
+def calibrate(
+    folder: str | os.PathLike[str],
+    queries: str | os.PathLike[str] | None,
+    *,
+    split: str | os.PathLike[str] | None = None,
+) -> Calibration:
+    """Fit the probabilities of a saved index of structures, and keep them in it; see `calibrate_structures`.
+
+    Raises
+    ------
+    InputError
+        No queries are named, or they, the index or the split cannot be read, or as that does.
+    """
+    if queries is None:
+        raise InputError(
+            f"{folder}: holds structures, and no spectra to be calibrated by; name a file of spectra of known molecules"
+        )
+    index, trained_with = StructureIndex.open(folder), None if split is None else Split.load(split)
+    spectra = [query.spectrum for query in queries_of(queries)[0] if query.spectrum is not None]
+    found = calibrate_structures(index, spectra, source=Path(queries).name, split=trained_with)
+    index.write_entry("calibration", found.to_tree())
+    return found
+
+
+def calibrate_structures(
+    index: StructureIndex,
+    spectra: Iterable[Spectrum],
+    *,
+    source: str = "queries",
+    split: Split | None = None,
+    seed: int = 0,
+) -> Calibration:
+    """Return the probabilities of an index of structures, fitted to spectra of known molecules.
+
+    Every query whose molecule the index has is asked as it is, and once more with the molecule left out of the index;
+    any other is asked as it is, as one of an absent molecule. Both kinds count for as much in the fit.
+
+    Parameters
+    ----------
+    index : StructureIndex
+    spectra : iterable of Spectrum
+        Those without peaks or InChIKey, and predicted ones, are left out.
+    source : str
+        Of the queries, for the record.
+    split : Split, optional
+        That the model was trained with: molecules that it was trained on are then left out.
+    seed : int
+        Of the draw of queries and of the folds.
+
+    Raises
+    ------
+    InputError
+        Too few of their molecules are in the index, or the model was trained on too many of them.
+    """
+    rng = np.random.default_rng(seed)
+    known = [s for s in spectra if s.inchikey and len(s) and not s.predicted]
+    folds = None if split is None else trained_folds(index.model, split)
+    unseen = known
+    if split is not None and folds is not None:
+        unseen = [s for s in known if split.folds.get((s.inchikey or "")[:14]) not in folds]
+    rows_of = _rows_of(index, {(s.inchikey or "")[:14] for s in unseen})
+    if len(rows_of) < FEWEST_MOLECULES:
+        trained = len(known) - len(unseen)
+        seen = f" (besides {trained:,} spectra of molecules that the model was trained on)" if trained else ""
+        raise InputError(
+            f"{source}: holds {len(rows_of):,} molecules that the index has, by InChIKey{seen}; {FEWEST_MOLECULES} are "
+            "needed to calibrate, so give more spectra of known molecules"
+        )
+    drawn = _drawn(unseen, rng)
+    asked = asked_of(index, drawn)
+    molecules = {(s.inchikey or "")[:14] for s in drawn}
+    curves = {}
+    for score in scores_of(index):
+        for ppm, formula in ((WINDOW_PPM, None), (None, OWN_FORMULA)):
+            curve = fit_structure_curve(index, asked, score, ppm, formula, rng)
+            name = way_of(score, ppm, formula)
+            if curve is not None and name is not None:
+                curves[name] = curve
+    record = {
+        "from": source,
+        "trained_on": "not known" if split is None else seen_by(index.model, drawn, split),
+        "held": len(molecules & rows_of.keys()) / len(molecules),
+        "made": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "model_hash": index.manifest["model_hash"],
+        "structures": len(index),
+    }
+    return Calibration(curves, record)
+
+
+def scores_of(index: StructureIndex) -> list[StructureScoreName]:
+    """Return the scores by which an index can rank."""
+    found: list[StructureScoreName] = []
+    for name in get_args(StructureScoreName):
+        try:
+            found.append(index.score_name(name))
+        except InputError:
+            continue
+    return found
+
+
+def asked_of(index: StructureIndex, spectra: Sequence[Spectrum]) -> AskedStructures:
+    """Return queries of known molecules as they are asked: all, and before them those whose molecule the index has.
+
+    The former are asked without the rows of their molecule, the latter as they are.
+    """
+    molecule = np.array([(s.inchikey or "")[:14] for s in spectra], object)
+    rows_of = _rows_of(index, set(molecule.tolist()))
+    present = np.flatnonzero([key in rows_of for key in molecule.tolist()])
+    nothing = np.empty(0, np.int64)
+    places = np.concatenate([present, np.arange(len(spectra))])
+    left_out = [nothing] * len(present) + [rows_of.get(key, nothing) for key in molecule.tolist()]
+    return AskedStructures(
+        [spectra[place] for place in places.tolist()], molecule[places], left_out, np.arange(len(places)) < len(present)
+    )
+
+
+def found_structures(
+    index: StructureIndex, asked: AskedStructures, score: StructureScoreName, ppm: float | None, formula: str | None
+) -> tuple[Candidates, np.ndarray]:
+    """Return the molecules found without what is left out, and which are the query's, bool of their number."""
+    depth = DEPTH + max((len(rows) for rows in asked.left_out), default=0)
+    hits = index.search(asked.spectra, depth, ppm, formula=formula, score=score)
+    rows, scores = np.full((len(hits), DEPTH), -1, np.int64), np.full((len(hits), DEPTH), np.nan)
+    num_candidates = hits.num_candidates.copy()
+    compared = index.candidates(asked.spectra, ppm, formula)
+    for query, (without, candidates) in enumerate(zip(asked.left_out, compared, strict=True)):
+        places = np.flatnonzero((hits.rows[query] >= 0) & ~np.isin(hits.rows[query], without))[:DEPTH]
+        rows[query, : len(places)], scores[query, : len(places)] = hits.rows[query, places], hits.scores[query, places]
+        num_candidates[query] -= np.isin(without, candidates.rows).sum()
+    num_peaks = np.array([len(spectrum) for spectrum in asked.spectra], np.int64)
+    found = candidates_of(index.molecule, rows, scores, num_candidates, num_peaks, score)
+    blocks = index.blocks.take(rows[found.query, found.rank]).to_pylist()
+    return found, np.array(blocks, object) == asked.molecule[found.query]
+
+
+def fit_structure_curve(
+    index: StructureIndex,
+    asked: AskedStructures,
+    score: StructureScoreName,
+    ppm: float | None,
+    formula: str | None,
+    rng: np.random.Generator,
+) -> Curve | None:
+    """Return the probabilities of one way of searching, fitted to queries; None where too few molecules are found."""
+    found, is_right = found_structures(index, asked, score, ppm, formula)
+    if len(set(asked.molecule[found.query[is_right]].tolist())) < FEWEST_MOLECULES:
+        return None
+    record = {"ranked_as": ranked_as(score, index.fusion)}
+    return fitted_curve(found, is_right, asked.molecule, asked.weight, rng, record, TERMS)
+
+
+def _rows_of(index: StructureIndex, molecules: set[str]) -> dict[str, np.ndarray]:
+    """Return the rows of those molecules that the index has, ascending."""
+    wanted = pc.is_in(index.blocks, value_set=pa.array(sorted(molecules), pa.string())).to_numpy(zero_copy_only=False)
+    found: dict[str, list[int]] = {}
+    for row in np.flatnonzero(wanted).tolist():
+        found.setdefault(index.blocks[row].as_py(), []).append(row)
+    return {key: np.array(rows, np.int64) for key, rows in found.items()}
+
+
+def _drawn(spectra: Sequence[Spectrum], rng: np.random.Generator) -> list[Spectrum]:
+    """Return `MOST_OF_A_MOLECULE` spectra of each molecule at most, `MOST_QUERIES` in all, by chance."""
+    of_molecule: dict[str, list[Spectrum]] = {}
+    for place in rng.permutation(len(spectra)).tolist():
+        of_molecule.setdefault((spectra[place].inchikey or "")[:14], []).append(spectra[place])
+    rounds = (of[number] for number in range(MOST_OF_A_MOLECULE) for of in of_molecule.values() if number < len(of))
+    return [spectrum for spectrum, _ in zip(rounds, range(MOST_QUERIES), strict=False)]
