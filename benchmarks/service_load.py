@@ -1,7 +1,8 @@
 """Asks a service on this machine with many clients at once: statuses, throughput, and how long answers take.
 
-Each client asks for one spectrum after the other, some as peak lists, some as small files. Without INDEX a library is
-made up and the model that ships embeds it. Clients and service run on the same cores. Usage:
+Each client asks for one spectrum after the other, some as peak lists, some as small files, in requests that were written
+before the clock began. Clients and service run on the same cores: what each of them took of these is told. Without INDEX
+a library is made up and the model that ships embeds it. Usage:
 python benchmarks/service_load.py [INDEX] [--clients 200] [--seconds 60] [--files 0.05] [--requests 256]
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 import platform
 import re
@@ -20,15 +22,19 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
+from urllib.parse import urlsplit
 
 import numpy as np
+import psutil
 
 from ionbed.embeddings.index import Index
 from ionbed.spectra.spectrum import Spectrum
 
 START_SECONDS = 120
+ANSWER_SECONDS = 120
 
 
 def made_up(number: int, seed: int = 0) -> list[Spectrum]:
@@ -55,14 +61,36 @@ def made_up_index(number: int) -> Iterator[Path]:
         yield Path(folder) / "library"
 
 
+@dataclass(frozen=True)
+class Served:
+    """A service that runs.
+
+    Attributes
+    ----------
+    url : str
+    folder : Path
+        Of the index.
+    process : psutil.Process
+    """
+
+    url: str
+    folder: Path
+    process: psutil.Process
+
+    def cpu_seconds(self) -> float:
+        """Return what the service and its processes have computed."""
+        own = [self.process, *self.process.children(recursive=True)]
+        return sum(times.user + times.system for times in (one.cpu_times() for one in own))
+
+
 @contextmanager
-def running(index: Path | AbstractContextManager[Path], *words: str) -> Iterator[tuple[str, Path]]:
-    """Serve an index in a process of its own; yield the address and the folder of the index."""
+def running(index: Path | AbstractContextManager[Path], *words: str) -> Iterator[Served]:
+    """Serve an index in a process of its own."""
     with _given(index) if isinstance(index, Path) else index as folder, tempfile.TemporaryFile("w+") as log:
         command = [sys.executable, "-m", "ionbed", "serve", str(folder), "--port", "0", "--no-access-log", *words]
         process = subprocess.Popen(command, stderr=log)
         try:
-            yield _address(process, log), folder
+            yield Served(_address(process, log), folder, psutil.Process(process.pid))
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(90)
@@ -118,40 +146,78 @@ def as_mgf(body: dict) -> bytes:
     return f"BEGIN IONS\nTITLE=q\nPEPMASS={body['precursor_mz']}\n{peaks}END IONS\n".encode()
 
 
-async def ask(
-    url: str, asked: list[dict], clients: int, seconds: float, share: float
-) -> tuple[Counter[str], list[tuple[float, str]]]:
-    """Ask with so many clients for so long; return the statuses and how long each answer took, in s, by kind."""
-    import httpx
+def _post(host: str, path: str, kind: str, content: bytes) -> bytes:
+    head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: {kind}\r\nContent-Length: {len(content)}\r\n\r\n"
+    return head.encode() + content
 
-    statuses: Counter[str] = Counter()
-    took: list[tuple[float, str]] = []
+
+def as_requests(url: str, asked: list[dict], options: dict) -> dict[str, list[bytes]]:
+    """Return every request as it is sent, as a peak list and as a file."""
+    host, boundary = urlsplit(url).netloc, "-" * 20 + "service-load"
+    peaks, files = [], []
+    for body in asked:
+        peaks.append(_post(host, "/api/search/peaks", "application/json", json.dumps({**body, **options}).encode()))
+        parts = "".join(
+            f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
+            for name, value in options.items()
+        ) + (
+            f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="q.mgf"\r\n'
+            "Content-Type: application/octet-stream\r\n\r\n"
+        )
+        content = parts.encode() + as_mgf(body) + f"\r\n--{boundary}--\r\n".encode()
+        files.append(_post(host, "/api/search", f"multipart/form-data; boundary={boundary}", content))
+    return {"peaks": peaks, "file": files}
+
+
+@dataclass
+class Told:
+    """What the clients were told: how often which status, and how long answers took, in s, by kind."""
+
+    statuses: Counter[str] = field(default_factory=Counter)
+    took: dict[str, list[float]] = field(default_factory=lambda: {"peaks": [], "file": []})
+
+
+async def _answer(reader: asyncio.StreamReader) -> tuple[str, float]:
+    """Read an answer; return its status and the seconds to wait before asking again."""
+    head = (await reader.readuntil(b"\r\n\r\n")).lower()
+    length = int(head.split(b"content-length:", 1)[1].split(b"\r\n", 1)[0])
+    await reader.readexactly(length)
+    wait = float(head.split(b"retry-after:", 1)[1].split(b"\r\n", 1)[0]) if b"retry-after:" in head else 1.0
+    return head[9:12].decode(), wait
+
+
+async def ask(url: str, requests: dict[str, list[bytes]], clients: int, seconds: float, share: float) -> Told:
+    """Ask with so many clients for so long, on a connection each."""
+    told, address = Told(), urlsplit(url)
     ends = time.monotonic() + seconds
-    limits = httpx.Limits(max_connections=clients, max_keepalive_connections=clients)
 
-    async def client(number: int, connection: httpx.AsyncClient) -> None:
+    async def client(number: int) -> None:
         rng = np.random.default_rng(number)
+        reader = writer = None
         while time.monotonic() < ends:
-            body = asked[int(rng.integers(len(asked)))]
-            is_file = rng.random() < share
+            kind = "file" if rng.random() < share else "peaks"
+            request = requests[kind][int(rng.integers(len(requests[kind])))]
             started = time.monotonic()
             try:
-                if is_file:
-                    answer = await connection.post(f"{url}/api/search", files={"file": ("q.mgf", as_mgf(body))})
-                else:
-                    answer = await connection.post(f"{url}/api/search/peaks", json=body)
-                status = str(answer.status_code)
-            except httpx.HTTPError as error:
-                answer, status = None, type(error).__name__
-            statuses[status] += 1
+                if writer is None:
+                    reader, writer = await asyncio.open_connection(address.hostname, address.port, limit=1 << 20)
+                writer.write(request)
+                status, wait = await asyncio.wait_for(_answer(reader), ANSWER_SECONDS)
+            except (OSError, EOFError, ValueError, IndexError, TimeoutError) as error:
+                status, wait = type(error).__name__, 1.0
+                if writer is not None:
+                    writer.close()
+                reader = writer = None
+            told.statuses[status] += 1
             if status == "200":
-                took.append((time.monotonic() - started, "file" if is_file else "peaks"))
+                told.took[kind].append(time.monotonic() - started)
             else:
-                await asyncio.sleep(float(answer.headers.get("retry-after", 1)) if answer is not None else 1)
+                await asyncio.sleep(wait)
+        if writer is not None:
+            writer.close()
 
-    async with httpx.AsyncClient(timeout=120, limits=limits) as connection:
-        await asyncio.gather(*(client(number, connection) for number in range(clients)))
-    return statuses, took
+    await asyncio.gather(*(client(number) for number in range(clients)))
+    return told
 
 
 def main() -> int:
@@ -162,26 +228,34 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--files", type=float, default=0.05, help="share of the requests that send a file")
     parser.add_argument("--requests", type=int, default=256, help="that the service works on at one time")
+    parser.add_argument("--score", help="by which hits are ranked; default: the service's own choice")
     words = parser.parse_args()
     index = words.index if words.index is not None else made_up_index(2000)
-    with running(index, "--limit", f"requests={words.requests}") as (url, folder):
-        asked = bodies(folder)
-        asyncio.run(ask(url, asked, 4, 2.0, words.files))  # what only the first requests wait for
-        started = time.monotonic()
-        statuses, took = asyncio.run(ask(url, asked, words.clients, words.seconds, words.files))
+    with running(index, "--limit", f"requests={words.requests}") as served:
+        options = {} if words.score is None else {"score": words.score}
+        requests = as_requests(served.url, bodies(served.folder), options)
+        asyncio.run(ask(served.url, requests, 4, 2.0, words.files))  # what only the first requests wait for
+        of_service, of_clients, started = served.cpu_seconds(), time.process_time(), time.monotonic()
+        told = asyncio.run(ask(served.url, requests, words.clients, words.seconds, words.files))
         seconds = time.monotonic() - started
-        metrics = _metrics(url)
-        num_rows = Index.open(folder).num_rows
-    told = ", ".join(f"{count:,} x {status}" for status, count in sorted(statuses.items()))
+        of_service, of_clients = served.cpu_seconds() - of_service, time.process_time() - of_clients
+        metrics = _metrics(served.url)
+        num_rows = Index.open(served.folder).num_rows
+    statuses = ", ".join(f"{count:,} x {status}" for status, count in sorted(told.statuses.items()))
+    number = max(sum(map(len, told.took.values())), 1)
     print(f"{platform.machine()}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}; {num_rows:,} rows")
-    print(f"{words.clients} clients, {seconds:.0f} s: {told}; {len(took) / seconds:.0f} answers/s; {metrics}")
-    for kind in ("peaks", "file"):
-        times = np.array([time for time, of in took if of == kind])
+    print(f"{words.clients} clients, {seconds:.0f} s: {statuses}; {number / seconds:.0f} answers/s; {metrics}")
+    print(
+        f"of a core: service {of_service / seconds:.0%}, clients {of_clients / seconds:.0%}; "
+        f"an answer took the service {1000 * of_service / number:.2f} ms, the client {1000 * of_clients / number:.2f} ms"
+    )
+    for kind, of_kind in told.took.items():
+        times = np.array(of_kind)
         if len(times):
             p50, p95, p99 = np.percentile(times, [50, 95, 99])
-            told = f"p50 {p50:.3f} s, p95 {p95:.3f} s, p99 {p99:.3f} s, most {times.max():.3f} s"
-            print(f"{kind:<5} {len(times):>7,} answers: {told}")
-    return int(any(status not in ("200", "429", "503") for status in statuses))
+            text = f"p50 {p50:.3f} s, p95 {p95:.3f} s, p99 {p99:.3f} s, most {times.max():.3f} s"
+            print(f"{kind:<5} {len(times):>7,} answers: {text}")
+    return int(any(status not in ("200", "429", "503") for status in told.statuses))
 
 
 def _metrics(url: str) -> str:

@@ -7,6 +7,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, TextIO
 
 from anyio import to_thread
@@ -14,10 +15,11 @@ from starlette.background import BackgroundTask
 from starlette.responses import FileResponse, Response
 
 from ..hit_table import SearchSummary
+from ..search_options import SearchOptions
 from .exporting import FILE_NAMES, MEDIA_TYPES, write_exported
+from .index_state import IndexState
 from .models import ErrorModel, Format
-from .searching import Answer, SearchOptions, as_json
-from .state import Service
+from .searching import Answer, as_json
 
 _WRITTEN_AT_ONCE = 100
 """Lines of hits: a millisecond's work, less than the change to a thread may take while the model is at work."""
@@ -25,6 +27,7 @@ _RETRY_HEADER = {"Retry-After": {"description": "In s.", "schema": {"type": "int
 _WHY = {
     400: "The request is no HTTP or no form that can be read.",
     401: "The API key is missing or wrong.",
+    403: "Another site sent the request, or it names a host that is none of the service.",
     404: "There is nothing at this address.",
     405: "The address does not take this method.",
     408: "The request did not arrive in time.",
@@ -47,10 +50,10 @@ FORMAT_RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 
 
-def write_json(answers: Iterable[Answer], stream: TextIO, service: Service, seconds: float) -> None:
+def write_json(answers: Iterable[Answer], stream: TextIO, state: IndexState, seconds: float) -> None:
     """Write a `SearchAnswer`, one query after the other."""
     summary = SearchSummary()
-    stream.write('{"index":' + _compact(service.index_model().model_dump()) + ',"queries":[')
+    stream.write('{"index":' + _compact(state.model.model_dump()) + ',"queries":[')
     for number, answer in enumerate(answers):
         summary.count_query(answer.rows)
         stream.write(("," if number else "") + _compact(as_json(answer)))
@@ -70,15 +73,15 @@ def _compact(value: Any) -> str:
 def _write(
     answers: Iterable[Answer],
     stream: TextIO,
-    service: Service,
+    state: IndexState,
     options: SearchOptions,
     format: Format,
     seconds: float,
 ) -> None:
     if format == "json":
-        write_json(answers, stream, service, seconds)
+        write_json(answers, stream, state, seconds)
     else:
-        write_exported(answers, stream, format, service, options)
+        write_exported(answers, stream, format, state, options)
 
 
 def _headers(format: Format) -> tuple[str, dict[str, str]]:
@@ -89,27 +92,27 @@ def _headers(format: Format) -> tuple[str, dict[str, str]]:
 
 
 async def answer_response(
-    service: Service, answers: Sequence[Answer], options: SearchOptions, format: Format, seconds: float
+    state: IndexState, answers: Sequence[Answer], options: SearchOptions, format: Format, seconds: float
 ) -> Response:
     """Return hits that are in memory; where there are many, they are written in a thread."""
     text = io.StringIO()
     if sum(len(answer.rows) for answer in answers) <= _WRITTEN_AT_ONCE and format == "json":
-        write_json(answers, text, service, seconds)
+        write_json(answers, text, state, seconds)
     else:
-        await to_thread.run_sync(_write, answers, text, service, options, format, seconds)
+        await to_thread.run_sync(_write, answers, text, state, options, format, seconds)
     media_type, headers = _headers(format)
     return Response(text.getvalue().encode("utf-8", "replace"), headers=headers, media_type=media_type)
 
 
 async def file_response(
-    service: Service, answers: Iterable[Answer], options: SearchOptions, format: Format, seconds: float
+    state: IndexState, answers: Iterable[Answer], options: SearchOptions, format: Format, seconds: float, folder: Path
 ) -> Response:
-    """Return hits that are read as they are written, to a file that is removed when it was sent."""
-    handle, name = tempfile.mkstemp(dir=service.folder)
+    """Return hits that are read as they are written, to a file in ``folder`` that is removed when it was sent."""
+    handle, name = tempfile.mkstemp(dir=folder)
 
     def write() -> None:
         with open(handle, "w", encoding="utf-8", errors="replace", newline="") as stream:
-            _write(answers, stream, service, options, format, seconds)
+            _write(answers, stream, state, options, format, seconds)
 
     try:
         await to_thread.run_sync(write)

@@ -14,13 +14,13 @@ from fastapi import FastAPI
 
 from ... import __version__
 from ..queries import Query
-from ..search import HitRow
-from ..structure_index import StructureIndex
-from ..structure_search import StructureHitRow
+from ..search_options import SearchOptions
 from . import routes_jobs, routes_library, routes_search
 from .batching import Batcher
 from .documentation import read_assets
 from .failures import RequestError, add_handlers
+from .index_state import IndexState
+from .index_watch import IndexWatch
 from .jobs import Jobs
 from .metrics import Metrics
 from .middleware import Gate
@@ -28,7 +28,7 @@ from .openapi import document
 from .page_routes import page_router
 from .readers import Readers
 from .routes_about import about, health, plain
-from .searching import Answer, AnyIndex, SearchOptions, warm_up
+from .searching import Answer, AnyIndex, first_query, warm_up
 from .settings import ServiceSettings
 from .state import Service
 
@@ -54,15 +54,16 @@ def create_app(index: AnyIndex, settings: ServiceSettings | None = None) -> Fast
             await service.readers.start(service.folder, warm=service.settings.warm)
             if service.settings.warm:
                 await to_thread.run_sync(warm_up, index)
-            jobs = asyncio.create_task(service.jobs.work())
+            work = [asyncio.create_task(service.jobs.work()), asyncio.create_task(service.watch.watch())]
             service.is_ready = True
             try:
                 yield
             finally:
                 service.is_ready = False
-                jobs.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await jobs
+                for task in work:
+                    task.cancel()
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await task
                 await to_thread.run_sync(service.batcher.stop, service.limits.seconds)
                 await service.readers.stop()
 
@@ -99,7 +100,6 @@ def _service(index: AnyIndex, settings: ServiceSettings) -> Service:
     metrics = Metrics()
     readers = Readers(settings.readers, settings.limits)
     batcher = Batcher(
-        index,
         metrics,
         batch_spectra=settings.batch_spectra,
         batch_seconds=settings.batch_seconds,
@@ -109,15 +109,18 @@ def _service(index: AnyIndex, settings: ServiceSettings) -> Service:
     async def read(path: Path, most: int) -> list[Query]:
         return await readers.read(path, most, seconds=settings.limits.job_seconds)
 
-    async def search(queries: list[Query], options: SearchOptions) -> list[Answer]:
+    async def search(state: IndexState, queries: list[Query], options: SearchOptions) -> list[Answer]:
         while True:
             try:
-                return await batcher.search(queries, options, seconds=settings.limits.job_seconds)
+                return await batcher.search(state, queries, options, seconds=settings.limits.job_seconds)
             except RequestError as error:
                 if error.status_code != 503:
                     raise
                 await asyncio.sleep(_BUSY_SECONDS)  # requests go first
 
-    row_type = StructureHitRow if isinstance(index, StructureIndex) else HitRow
-    jobs = Jobs(settings.limits, read, search, metrics, row_type)
-    return Service(index, settings, metrics, batcher, readers, jobs, Path())
+    async def try_out(state: IndexState) -> None:
+        await batcher.search(state, [first_query(state.index)], SearchOptions(k=1), seconds=settings.limits.seconds)
+
+    watch = IndexWatch(index, metrics, try_out)
+    jobs = Jobs(settings.limits, read, search, metrics)
+    return Service(watch, settings, metrics, batcher, readers, jobs, Path())

@@ -14,10 +14,12 @@ from dataclasses import dataclass, field
 
 from ...errors import InputError
 from ..queries import Query
+from ..search_options import SearchOptions
 from ..segments.damage import DamagedError
 from .failures import RequestError, of_damage
+from .index_state import IndexState
 from .metrics import Metrics
-from .searching import Answer, AnyIndex, SearchOptions, find
+from .searching import Answer, find
 
 logger = logging.getLogger("ionbed")
 
@@ -26,6 +28,7 @@ logger = logging.getLogger("ionbed")
 class _Waiting:
     """Queries that wait for the model, and where their answers go."""
 
+    state: IndexState
     queries: Sequence[Query]
     options: SearchOptions
     future: Future[list[Answer]] = field(default_factory=Future)
@@ -35,12 +38,11 @@ class Batcher:
     """Searches for many requests, one batch after the other, in a thread of its own.
 
     The first of the queries that wait opens a batch; others join it for ``batch_seconds`` or until there are
-    ``batch_spectra``. Queries with equal options are embedded and searched in one go; the answers do not depend on
-    which other queries were in the batch.
+    ``batch_spectra``. Queries of one state of the index with equal options are embedded and searched in one go; the
+    answers do not depend on which other queries were in the batch.
 
     Parameters
     ----------
-    index : Index or StructureIndex
     metrics : Metrics
     batch_spectra : int
     batch_seconds : float
@@ -48,10 +50,8 @@ class Batcher:
         That may wait; more are refused.
     """
 
-    def __init__(
-        self, index: AnyIndex, metrics: Metrics, *, batch_spectra: int, batch_seconds: float, queued_spectra: int
-    ) -> None:
-        self._index, self._metrics = index, metrics
+    def __init__(self, metrics: Metrics, *, batch_spectra: int, batch_seconds: float, queued_spectra: int) -> None:
+        self._metrics = metrics
         self._batch_spectra, self._batch_seconds, self._queued_spectra = batch_spectra, batch_seconds, queued_spectra
         self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._num_waiting = 0
@@ -72,8 +72,10 @@ class Batcher:
         """Whether the thread works."""
         return self._thread.is_alive()
 
-    async def search(self, queries: Sequence[Query], options: SearchOptions, *, seconds: float) -> list[Answer]:
-        """Return the answers to queries; they wait their turn.
+    async def search(
+        self, state: IndexState, queries: Sequence[Query], options: SearchOptions, *, seconds: float
+    ) -> list[Answer]:
+        """Return the answers to queries in a state of the index; they wait their turn.
 
         Raises
         ------
@@ -87,7 +89,7 @@ class Batcher:
                 raise RequestError(503, f"{self._num_waiting} spectra wait already; try again later", retry_after=2)
             self._num_waiting += len(queries)
             self._metrics.waiting.set(self._num_waiting)
-        waiting = _Waiting(queries, options)
+        waiting = _Waiting(state, queries, options)
         self._queue.put(waiting)
         try:
             return await asyncio.wait_for(asyncio.wrap_future(waiting.future), seconds)
@@ -98,11 +100,15 @@ class Batcher:
 
     def _work(self) -> None:
         while batch := self._next_batch():
-            by_options: dict[SearchOptions, list[_Waiting]] = defaultdict(list)
+            by_options: dict[tuple[IndexState, SearchOptions], list[_Waiting]] = defaultdict(list)
             for waiting in batch:
                 if waiting.future.set_running_or_notify_cancel():  # nobody waits any more for one that was cancelled
-                    by_options[waiting.options].append(waiting)
-            told = [one for options, together in by_options.items() for one in self._searched(options, together)]
+                    by_options[waiting.state, waiting.options].append(waiting)
+            told = [
+                one
+                for (state, options), together in by_options.items()
+                for one in self._searched(state, options, together)
+            ]
             with self._lock:  # before who waits is told, and may ask for more
                 self._num_waiting -= sum(len(waiting.queries) for waiting in batch)
                 self._metrics.waiting.set(self._num_waiting)
@@ -132,16 +138,16 @@ class Batcher:
         return batch
 
     def _searched(
-        self, options: SearchOptions, together: Sequence[_Waiting]
+        self, state: IndexState, options: SearchOptions, together: Sequence[_Waiting]
     ) -> list[tuple[_Waiting, list[Answer] | BaseException]]:
         """Search queries of equal options and return what becomes of each request."""
         queries = [query for waiting in together for query in waiting.queries]
         started = time.monotonic()
         try:
-            answers = iter(find(self._index, queries, options))
+            answers = iter(find(state.index, queries, options))
         except Exception as error:
             if len(together) > 1:  # the fault of one of them is not that of the others
-                return [outcome for waiting in together for outcome in self._searched(options, [waiting])]
+                return [outcome for waiting in together for outcome in self._searched(state, options, [waiting])]
             if isinstance(error, DamagedError):
                 return [(together[0], of_damage(error))]
             if not isinstance(error, InputError):

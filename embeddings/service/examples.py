@@ -13,13 +13,13 @@ from .models import ExampleModel, finite
 from .searching import peak_pairs
 
 if TYPE_CHECKING:
-    from .state import Service
+    from .index_state import IndexState
 
 _LOOKED_AT = 64
 _FEW_PEAKS, _MANY_PEAKS = 8, 60
 
 
-def example_query(service: Service) -> ExampleModel:
+def example_query(state: IndexState) -> ExampleModel:
     """Return the spectrum of the index, among some over all of it, that makes the best picture: named, neither bare
     nor crowded. Of an index of structures the spectrum that is predicted of one of them.
 
@@ -28,16 +28,16 @@ def example_query(service: Service) -> ExampleModel:
     RequestError
         None of the structures can be predicted.
     """  # noqa: D205
-    rows = some_rows(service.index, _LOOKED_AT)
-    if isinstance(service.index, StructureIndex):
-        table = service.index.metadata.take(rows)
+    rows = some_rows(state.index, _LOOKED_AT)
+    if isinstance(state.index, StructureIndex):
+        table = state.index.metadata.take(rows)
         named = zip(table["name"].to_pylist(), table["smiles"].to_pylist(), strict=True)
         spectra = simulate_spectra([(name or smiles, smiles) for name, smiles in named], energies=(20.0,))
         found = next(iter(spectra), None)
         if found is None:
             raise RequestError(404, "this index has no structure whose spectrum can be predicted")
         return _model(found)
-    return _model(max(service.index.spectra(rows), key=_fitness))
+    return _model(max(state.index.spectra(rows), key=_fitness))
 
 
 def _fitness(spectrum: Spectrum) -> tuple[bool, bool, bool, int]:

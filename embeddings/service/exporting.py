@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from ..exports.formats import MEDIA_TYPES, SUFFIXES, Format, write_stream
 from ..exports.search_run import SearchRun
-from .searching import Answer, SearchOptions
+from ..search_options import SearchOptions
+from .searching import Answer
 
 if TYPE_CHECKING:
-    from .state import Service
+    from .index_state import IndexState
 
 FILE_NAMES: dict[Format, str] = {
     name: f"hits.{name}{suffix}" if name == "gnps" else f"hits{suffix}" for name, suffix in SUFFIXES.items()
@@ -22,11 +22,8 @@ __all__ = ["FILE_NAMES", "MEDIA_TYPES", "Format", "write_exported"]
 
 
 def write_exported(
-    answers: Iterable[Answer], stream: TextIO, format: Format, service: Service, options: SearchOptions
+    answers: Iterable[Answer], stream: TextIO, format: Format, state: IndexState, options: SearchOptions
 ) -> None:
     """Write what 'ionbed search' would write of these answers; it names no place of this machine."""
-    stated: dict[str, Any] = dataclasses.asdict(options)
-    if options.filters is not None:
-        stated["filters"] = str(options.filters)
-    run = SearchRun.of(service.index, None, stated, private=True)
+    run = SearchRun.of(state.index, None, options, private=True)
     write_stream(answers, stream, format, run)

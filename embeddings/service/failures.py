@@ -86,6 +86,6 @@ async def _of_input(request: Request, error: Exception) -> Response:
     if isinstance(error, DamagedError):
         refusal = of_damage(error)
         return error_response(refusal.status_code, str(refusal.detail))
-    folder = request.app.state.service.index.folder
+    folder = request.app.state.service.now.index.folder
     # An index calls itself by its path, which says nothing to a client that it should know.
     return error_response(422, str(error) if folder is None else str(error).replace(str(folder), "the index"))

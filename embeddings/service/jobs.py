@@ -17,12 +17,14 @@ from anyio import to_thread
 from ...errors import InputError
 from ..queries import Query
 from ..search import HitRow
+from ..search_options import SearchOptions
 from ..structure_search import StructureHitRow
 from .failures import RequestError
+from .index_state import IndexState
 from .job_hits import JobHits
 from .metrics import Metrics
 from .models import JobModel, JobState
-from .searching import Answer, SearchOptions
+from .searching import Answer
 from .settings import ServiceLimits
 
 logger = logging.getLogger("ionbed")
@@ -32,7 +34,7 @@ QUERIES_AT_ONCE = 32
 """Of one job; requests that come meanwhile have their turn in between."""
 
 ReadQueries = Callable[[Path, int], Awaitable[list[Query]]]
-SearchQueries = Callable[[list[Query], SearchOptions], Awaitable[list[Answer]]]
+SearchQueries = Callable[[IndexState, list[Query], SearchOptions], Awaitable[list[Answer]]]
 
 
 @dataclass
@@ -47,6 +49,8 @@ class Job:
         The upload, in a folder of its own.
     options : SearchOptions
     hits : JobHits
+    index : IndexState
+        As it was when the job was taken: what is committed meanwhile is not for it.
     state : str
     num_queries : int or None
         Known once the file was read.
@@ -57,6 +61,7 @@ class Job:
     path: Path
     options: SearchOptions
     hits: JobHits
+    index: IndexState
     state: JobState = "queued"
     num_queries: int | None = None
     num_done: int = 0
@@ -89,8 +94,6 @@ class Jobs:
     search : callable
         Searches some of them.
     metrics : Metrics
-    row_type : type
-        Of the lines of hits: `HitRow` or `StructureHitRow`.
     """
 
     def __init__(
@@ -99,10 +102,8 @@ class Jobs:
         read: ReadQueries,
         search: SearchQueries,
         metrics: Metrics,
-        row_type: type[HitRow | StructureHitRow],
     ) -> None:
         self._limits, self._read, self._search, self._metrics = limits, read, search, metrics
-        self._row_type = row_type
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._waiting: asyncio.Queue[Job] = asyncio.Queue()
         self._running: asyncio.Task[None] | None = None
@@ -115,7 +116,7 @@ class Jobs:
                 429, f"{len(self._jobs)} jobs are kept already; delete one, or come back", retry_after=60
             )
 
-    def add(self, path: Path, options: SearchOptions) -> Job:
+    def add(self, path: Path, options: SearchOptions, index: IndexState) -> Job:
         """Take a job; the folder of ``path`` is the job's from now on.
 
         Raises
@@ -124,7 +125,8 @@ class Jobs:
             There are too many.
         """
         self.refuse_too_many()
-        job = Job(secrets.token_urlsafe(16), path, options, JobHits(path.parent, self._row_type))
+        row_type = StructureHitRow if index.kind == "structures" else HitRow
+        job = Job(secrets.token_urlsafe(16), path, options, JobHits(path.parent, row_type), index)
         self._jobs[job.id] = job
         self._waiting.put_nowait(job)
         self._count()
@@ -204,7 +206,7 @@ class Jobs:
                         f"{num_hits:,} hits are more than the {self._limits.job_hits:,} of one job; ask for a lower k",
                     )
                 for start in range(0, len(queries), QUERIES_AT_ONCE):
-                    answers = await self._search(queries[start : start + QUERIES_AT_ONCE], job.options)
+                    answers = await self._search(job.index, queries[start : start + QUERIES_AT_ONCE], job.options)
                     await to_thread.run_sync(job.hits.append, answers)
                     job.num_done += len(answers)
             job.state = "done"

@@ -42,6 +42,17 @@ class Metrics:
         self.waiting = Gauge("ionbed_waiting_spectra", "Queries that wait for the model.", registry=registry)
         self.running = Gauge("ionbed_running_requests", "Requests that are worked on.", registry=registry)
         self.jobs = Gauge("ionbed_jobs", "Batch jobs that are kept.", ["state"], registry=registry)
+        self._generation = Gauge(
+            "ionbed_index_generation", "1 for the numbering of rows that is served.", ["generation"], registry=registry
+        )
+        self._rows = Gauge("ionbed_index_rows", "Rows that can be hits.", registry=registry)
+        self._changes = Counter(
+            "ionbed_index_changes", "States of the index taken over since the start.", registry=registry
+        )
+        self._outdated = Gauge(
+            "ionbed_index_outdated", "1 where the index was changed and its new state cannot be served.",
+            registry=registry,
+        )  # fmt: skip
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count a request; ``route`` is the template of its path, so that no client makes up labels."""
@@ -52,6 +63,14 @@ class Metrics:
         """Count a batch."""
         self._batch_spectra.observe(num_spectra)
         self._batch_seconds.observe(seconds)
+
+    def index(self, generation: str, num_rows: int, *, is_new: bool, is_outdated: bool) -> None:
+        """Tell which state of the index is served."""
+        self._generation.clear()
+        self._generation.labels(generation).set(1)
+        self._rows.set(num_rows)
+        self._changes.inc(is_new)
+        self._outdated.set(is_outdated)
 
     def exposition(self) -> bytes:
         """Return all of it in Prometheus' text format."""

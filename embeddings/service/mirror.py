@@ -16,6 +16,7 @@ from .searching import peak_pairs
 from .uploads import query_of_peaks
 
 if TYPE_CHECKING:
+    from .index_state import IndexState
     from .state import Service
 
 
@@ -25,17 +26,19 @@ async def mirror(service: Service, request: MirrorRequest) -> MirrorAnswer:
     Raises
     ------
     RequestError
-        There is no such row, or the index holds structures, or the peaks cannot be used.
+        There is no such row (any more), or the index holds structures, or the peaks cannot be used.
     """
     query = query_of_peaks(
         SpectrumModel(precursor_mz=request.precursor_mz, charge=request.charge, peaks=request.peaks), service.limits
     )
     assert query.spectrum is not None, "a query of peaks that cannot be used is refused"
-    library = await to_thread.run_sync(library_spectrum, service, request.row)
+    state = service.now
+    state.refuse_other_generation(request.row, request.generation)
+    library = await to_thread.run_sync(library_spectrum, state, request.row)
     return _compared(query.spectrum, library, request.tolerance_da)
 
 
-def library_spectrum(service: Service, row: int) -> Spectrum:
+def library_spectrum(state: IndexState, row: int) -> Spectrum:
     """Return the spectrum of a row.
 
     Raises
@@ -43,7 +46,7 @@ def library_spectrum(service: Service, row: int) -> Spectrum:
     RequestError
         There is no such row, or the index holds structures.
     """
-    index = service.index
+    index = state.index
     if not isinstance(index, Index):
         raise RequestError(422, "this index holds structures, and no spectra of them")
     refuse_missing_row(index, row)

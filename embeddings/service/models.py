@@ -22,7 +22,14 @@ Polarity = Literal[-1, 1]
 Format = Literal["json", "tsv", "gnps", "mztab", "jsonl", "mgf", "msp"]
 JobState = Literal["queued", "running", "done", "failed", "cancelled"]
 
-DEFAULT_PPM = 10.0
+GENERATION_DIGITS = 16
+Generation = Annotated[
+    str,
+    Field(
+        pattern=f"^[0-9a-f]{{{GENERATION_DIGITS}}}$",
+        description="The index.generation of the answer that the row is of; of a row with another number now: 410.",
+    ),
+]
 
 
 class _Request(BaseModel):
@@ -118,6 +125,7 @@ class MirrorRequest(_Request):
     charge: Annotated[int, Field(ge=-100, le=100)] | None = None
     peaks: list[Peak] = Field(min_length=1, max_length=1_000_000)
     row: int = Field(ge=0, le=2**53)
+    generation: Generation | None = None
     tolerance_da: float = Field(
         default=TOLERANCE_DA, gt=0, le=1, allow_inf_nan=False, description="Of two peaks that match, in Da."
     )
@@ -209,6 +217,7 @@ class IndexModel(BaseModel):
 
     kind: Literal["spectra", "structures"]
     size: int
+    generation: str = Field(description="Of the numbers of its rows: other rows may have them in another generation.")
     model_hash: str
     ionbed_version: str | None = None
 
@@ -325,6 +334,14 @@ class HealthModel(BaseModel):
     """Whether the service is alive, or ready for requests."""
 
     status: Literal["live", "ready"]
+
+
+class ReadyModel(HealthModel):
+    """Whether the service is ready, and with which state of its index."""
+
+    index: Literal["current", "outdated"] = Field(
+        description="'outdated': the index was changed, and its new state cannot be served; the log says why."
+    )
 
 
 def finite(value: float | None) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, get_args
 
 from anyio import to_thread
@@ -14,7 +15,8 @@ from .documentation import Asset
 from .examples import example_query
 from .failures import RequestError
 from .index_facts import calibrated, default_score, filter_values, scores
-from .models import ExampleModel, Format, HealthModel, InfoModel, Limits
+from .index_state import IndexState
+from .models import ExampleModel, Format, HealthModel, InfoModel, Limits, ReadyModel
 from .state import Service, ServiceOfRequest
 
 about = APIRouter(prefix="/api", tags=["about"], responses=ERRORS)
@@ -25,13 +27,13 @@ plain = APIRouter(include_in_schema=False)
 @about.get("/info", response_model=InfoModel)
 async def info(service: ServiceOfRequest) -> InfoModel:
     """Say what the index holds and what may be asked."""
-    return await _once(service, "info", _info)
+    return await _once(service.now, "info", lambda state: _info(service, state))
 
 
 @about.get("/example", response_model=ExampleModel)
 async def example(service: ServiceOfRequest) -> ExampleModel:
     """Return a query that the index itself holds, to try the search with."""
-    return await _once(service, "example", example_query)
+    return await _once(service.now, "example", example_query)
 
 
 @health.get("/health/live", response_model=HealthModel)
@@ -40,12 +42,12 @@ async def live() -> HealthModel:
     return HealthModel(status="live")
 
 
-@health.get("/health/ready", response_model=HealthModel, responses={503: ERRORS[503]})
-async def ready(service: ServiceOfRequest) -> HealthModel:
+@health.get("/health/ready", response_model=ReadyModel, responses={503: ERRORS[503]})
+async def ready(service: ServiceOfRequest) -> ReadyModel:
     """Say whether requests are welcome: the model is loaded, and the service was not told to end."""
     if not (service.is_ready and service.batcher.is_alive):
         raise RequestError(503, "the service is starting or ending", retry_after=5)
-    return HealthModel(status="ready")
+    return ReadyModel(status="ready", index="current" if service.watch.error is None else "outdated")
 
 
 @health.get("/metrics", response_class=PlainTextResponse, responses=ERRORS)
@@ -73,22 +75,22 @@ def _asset(request: Request, name: str) -> Response:
     return found.response(request)
 
 
-async def _once(service: Service, name: str, work_out: Any) -> Any:
-    if name not in service.told:
-        service.told[name] = await to_thread.run_sync(work_out, service)
-    return service.told[name]
+async def _once(state: IndexState, name: str, work_out: Callable[[IndexState], Any]) -> Any:
+    if name not in state.told:
+        state.told[name] = await to_thread.run_sync(work_out, state)
+    return state.told[name]
 
 
-def _info(service: Service) -> InfoModel:
+def _info(service: Service, state: IndexState) -> InfoModel:
     limits = {name: getattr(service.limits, name) for name in Limits.model_fields}
     return InfoModel(
         version=__version__,
-        index=service.index_model(),
-        scores=scores(service.index),
-        default_score=default_score(service.index),
-        filters=service.kind == "spectra",
-        filter_values=filter_values(service.index),
-        calibrated=calibrated(service.index),
+        index=state.model,
+        scores=scores(state.index),
+        default_score=default_score(state.index),
+        filters=state.kind == "spectra",
+        filter_values=filter_values(state.index),
+        calibrated=calibrated(state.index),
         usi=service.settings.usi_resolver is not None,
         formats=list(get_args(Format)),
         limits=Limits(**limits),

@@ -30,11 +30,12 @@ NOT_DONE: dict[int | str, dict[str, Any]] = {409: {"model": ErrorModel, "descrip
 @router.post("", status_code=202, response_model=JobModel)
 async def create_job(service: ServiceOfRequest, file: SpectraFile, options: FormOptions) -> JobModel:
     """Take a file that is searched in the background."""
-    wanted = await checked_options(service, options)
+    state = service.now
+    wanted = await checked_options(service, state, options)
     service.jobs.refuse_too_many()
     folder = Path(tempfile.mkdtemp(dir=service.folder))
     try:
-        job = service.jobs.add(await to_thread.run_sync(copy_upload, file, folder), wanted)
+        job = service.jobs.add(await to_thread.run_sync(copy_upload, file, folder), wanted, state)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -57,7 +58,7 @@ async def job_hits(
         raise RequestError(409, f"the job is {job.state}; its hits can be had once it is done")
     seconds = (job.ended or 0.0) - (job.began or 0.0)
     try:
-        return await file_response(service, job.hits, job.options, format, seconds)
+        return await file_response(job.index, job.hits, job.options, format, seconds, service.folder)
     except FileNotFoundError:
         raise RequestError(404, "the job was deleted meanwhile") from None
 

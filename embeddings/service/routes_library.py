@@ -13,29 +13,34 @@ from ..structure_index import StructureIndex
 from .answers import ERRORS
 from .failures import RequestError
 from .index_facts import refuse_missing_row
+from .index_state import IndexState
 from .mirror import library_spectrum
-from .models import LibraryEntry, finite
+from .models import ErrorModel, Generation, LibraryEntry, finite
 from .searching import peak_pairs
 from .state import Service, ServiceOfRequest
 
 router = APIRouter(prefix="/api", tags=["library"], responses=ERRORS)
 
 Row = Annotated[int, PathParameter(ge=0, le=2**53)]
+GenerationOption = Annotated[Generation | None, Query()]
+MOVED: dict[int | str, dict[str, Any]] = {
+    410: {"model": ErrorModel, "description": "The rows of the index had other numbers in that generation."}
+}
 _SVG: dict[int | str, dict[str, Any]] = {
     200: {"description": "The drawing.", "content": {"image/svg+xml": {"schema": {"type": "string"}}}}
 }
 
 
-@router.get("/library/{row}", response_model=LibraryEntry)
-async def library_entry(service: ServiceOfRequest, row: Row) -> LibraryEntry:
+@router.get("/library/{row}", response_model=LibraryEntry, responses=MOVED)
+async def library_entry(service: ServiceOfRequest, row: Row, generation: GenerationOption = None) -> LibraryEntry:
     """Return the peaks and metadata of a row of the index."""
-    return await to_thread.run_sync(_entry, service, row)
+    return await _entry(service.now, row, generation)
 
 
-@router.get("/library/{row}/structure.svg", response_class=Response, responses=_SVG)
-async def library_structure(service: ServiceOfRequest, row: Row) -> Response:
+@router.get("/library/{row}/structure.svg", response_class=Response, responses={**_SVG, **MOVED})
+async def library_structure(service: ServiceOfRequest, row: Row, generation: GenerationOption = None) -> Response:
     """Draw the structure of a row of the index."""
-    smiles = (await to_thread.run_sync(_entry, service, row)).metadata.get("smiles")
+    smiles = (await _entry(service.now, row, generation)).metadata.get("smiles")
     if not smiles:
         raise RequestError(404, f"the structure of row {row} is not known")
     return await _drawing(service, smiles)
@@ -63,13 +68,18 @@ async def _drawing(service: Service, smiles: str) -> Response:
     return Response(svg, headers=headers, media_type="image/svg+xml")
 
 
-def _entry(service: Service, row: int) -> LibraryEntry:
-    index = service.index
+async def _entry(state: IndexState, row: int, generation: str | None) -> LibraryEntry:
+    state.refuse_other_generation(row, generation)
+    return await to_thread.run_sync(_read_entry, state, row)
+
+
+def _read_entry(state: IndexState, row: int) -> LibraryEntry:
+    index = state.index
     if isinstance(index, StructureIndex):
         refuse_missing_row(index, row)
         known = index.metadata.slice(row, 1).to_pylist()[0]
         return LibraryEntry(row=row, kind="structures", peaks=[], metadata=_known(known))
-    spectrum = library_spectrum(service, row)
+    spectrum = library_spectrum(state, row)
     known = {name: getattr(spectrum, name) for name in _METADATA}
     return LibraryEntry(
         row=row,

@@ -10,8 +10,10 @@ from pydantic import ValidationError
 from starlette.responses import Response
 
 from ..queries import Query as SpectrumQuery
+from ..search_options import SearchOptions
 from .answers import ERRORS, FORMAT_RESPONSES, answer_response
 from .failures import RequestError, validation_message
+from .index_state import IndexState
 from .mirror import mirror
 from .models import (
     ErrorModel,
@@ -26,7 +28,8 @@ from .models import (
     SearchAnswer,
     UsiRequest,
 )
-from .searching import SearchOptions
+from .routes_library import MOVED
+from .searching import options_of
 from .state import Service, ServiceOfRequest
 from .uploads import kept_upload, query_of_peaks
 from .usi import query_of_usi
@@ -85,35 +88,38 @@ async def search_file(
 ) -> Response:
     """Search every spectrum of a file."""
     started = time.monotonic()
-    wanted = await checked_options(service, options)
+    state = service.now
+    wanted = await checked_options(service, state, options)
     async with kept_upload(file, service.folder) as path:
         queries = await service.readers.read(path, service.limits.spectra, seconds=service.limits.seconds / 2)
-    return await _answer(service, queries, wanted, format, started)
+    return await _answer(service, state, queries, wanted, format, started)
 
 
 @router.post("/search/peaks", response_model=SearchAnswer, responses=FORMAT_RESPONSES)
 async def search_peaks(service: ServiceOfRequest, request: PeaksRequest, format: FormatOption = "json") -> Response:
     """Search one spectrum, given as a peak list."""
     started = time.monotonic()
-    wanted = await checked_options(service, request)
-    return await _answer(service, [query_of_peaks(request, service.limits)], wanted, format, started)
+    state = service.now
+    wanted = await checked_options(service, state, request)
+    return await _answer(service, state, [query_of_peaks(request, service.limits)], wanted, format, started)
 
 
 @router.post("/search/usi", response_model=SearchAnswer, responses={**FORMAT_RESPONSES, **NO_USI})
 async def search_usi(service: ServiceOfRequest, request: UsiRequest, format: FormatOption = "json") -> Response:
     """Search the spectrum of a Universal Spectrum Identifier, where the service fetches such."""
     started = time.monotonic()
-    wanted = await checked_options(service, request)
-    return await _answer(service, [await query_of_usi(request.usi, service)], wanted, format, started)
+    state = service.now
+    wanted = await checked_options(service, state, request)
+    return await _answer(service, state, [await query_of_usi(request.usi, service)], wanted, format, started)
 
 
-@router.post("/mirror", response_model=MirrorAnswer)
+@router.post("/mirror", response_model=MirrorAnswer, responses=MOVED)
 async def compare(service: ServiceOfRequest, request: MirrorRequest) -> MirrorAnswer:
     """Say which peaks of a query go with which of a library spectrum, by m/z or by neutral loss."""
     return await mirror(service, request)
 
 
-async def checked_options(service: Service, model: OptionsModel) -> SearchOptions:
+async def checked_options(service: Service, state: IndexState, model: OptionsModel) -> SearchOptions:
     """Return the options of a request.
 
     Raises
@@ -123,14 +129,19 @@ async def checked_options(service: Service, model: OptionsModel) -> SearchOption
     """
     if model.k > service.limits.k:
         raise RequestError(422, f"k: {model.k} is more than the {service.limits.k} hits that are given")
-    options = SearchOptions.of_model(model)
-    await service.check(options)
+    options = options_of(model)
+    await state.check(options)
     return options
 
 
 async def _answer(
-    service: Service, queries: list[SpectrumQuery], options: SearchOptions, format: Format, started: float
+    service: Service,
+    state: IndexState,
+    queries: list[SpectrumQuery],
+    options: SearchOptions,
+    format: Format,
+    started: float,
 ) -> Response:
     left = service.limits.seconds - (time.monotonic() - started)
-    answers = await service.batcher.search(queries, options, seconds=max(left, 0.1))
-    return await answer_response(service, answers, options, format, time.monotonic() - started)
+    answers = await service.batcher.search(state, queries, options, seconds=max(left, 0.1))
+    return await answer_response(state, answers, options, format, time.monotonic() - started)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, cast
 
@@ -18,15 +17,15 @@ from ..filters import Filters
 from ..hit_table import QueryResult
 from ..hits import ScoreName
 from ..index import Index
-from ..index_folder import check_search_options
 from ..queries import Query
 from ..search import HitRow
+from ..search_options import DEFAULT_PPM, SearchOptions
 from ..segments.library import Library
 from ..structure_candidates import check_structure_search
 from ..structure_hits import StructureScoreName
 from ..structure_index import StructureIndex
 from ..structure_search import StructureHitRow, rows_of
-from .models import DEFAULT_PPM, OptionsModel, finite
+from .models import OptionsModel, finite
 
 AnyIndex = Index | StructureIndex
 Row = HitRow | StructureHitRow
@@ -34,50 +33,25 @@ Answer = QueryResult[Any]
 """A query and its lines of the table of hits."""
 
 
-@dataclass(frozen=True)
-class SearchOptions:
-    """How queries are searched; requests with equal options share a batch.
+def options_of(model: OptionsModel) -> SearchOptions:
+    """Return the options that a request states.
 
-    Attributes
-    ----------
-    k : int
-    precursor_ppm, precursor_da : float or None
-        Half-width of the window, one of the two; both None for an open search.
-    score : str or None
-        None for the index's own choice.
-    formula : str or None
-        Of an index of structures.
-    filters : Filters or None
-        Of an index of spectra.
+    Raises
+    ------
+    InputError
+        A filter is none.
     """
-
-    k: int = 10
-    precursor_ppm: float | None = DEFAULT_PPM
-    precursor_da: float | None = None
-    score: str | None = None
-    formula: str | None = None
-    filters: Filters | None = None
-
-    @classmethod
-    def of_model(cls, model: OptionsModel) -> SearchOptions:
-        """Return the options that a request states.
-
-        Raises
-        ------
-        InputError
-            A filter is none.
-        """
-        is_ppm = model.mode == "identity" and model.precursor_da is None
-        default = DEFAULT_PPM if model.precursor_ppm is None else model.precursor_ppm
-        filters = Filters.from_words(**model.filters.model_dump())
-        return cls(
-            model.k,
-            default if is_ppm else None,
-            model.precursor_da,
-            model.score,
-            model.formula,
-            filters if filters != Filters() else None,
-        )
+    is_ppm = model.mode == "identity" and model.precursor_da is None
+    default = DEFAULT_PPM if model.precursor_ppm is None else model.precursor_ppm
+    filters = Filters.from_words(**model.filters.model_dump())
+    return SearchOptions(
+        model.k,
+        default if is_ppm else None,
+        model.precursor_da,
+        model.score,
+        model.formula,
+        filters if filters != Filters() else None,
+    )
 
 
 def find(index: AnyIndex, queries: Sequence[Query], options: SearchOptions) -> list[Answer]:
@@ -109,7 +83,6 @@ def find(index: AnyIndex, queries: Sequence[Query], options: SearchOptions) -> l
 
 
 def _of_library(index: Index, usable: Sequence[tuple[str, Spectrum]], options: SearchOptions) -> Iterator[list[HitRow]]:
-    check_search_options(options.k, options.precursor_ppm, options.precursor_da)
     score = index.score_name(cast(ScoreName | None, options.score))
     if options.filters is not None:
         _refuse_unknown(index.library, options.filters)
@@ -182,9 +155,13 @@ def _row_as_json(row: Row) -> dict[str, Any]:
 
 def warm_up(index: AnyIndex) -> None:
     """Load what the first search would wait for: the model, and what describes the hits."""
+    find(index, [first_query(index)], SearchOptions(k=1))
+
+
+def first_query(index: AnyIndex) -> Query:
+    """Return a query with which an index can be searched for the first time; of spectra it has a hit: itself."""
     if isinstance(index, StructureIndex):
         mz, intensity = np.array([50.0, 100.0], np.float32), np.array([0.5, 1.0], np.float32)
-        spectrum = Spectrum("warm-up", 200.0, mz, intensity, adduct="[M+H]+")
-    else:
-        (spectrum,) = index.spectra([0])  # it has a hit: itself
-    find(index, [Query("warm-up", spectrum)], SearchOptions(k=1))
+        return Query("warm-up", Spectrum("warm-up", 200.0, mz, intensity, adduct="[M+H]+"))
+    row = 0 if index.library.live is None else int(np.argmax(index.library.live))
+    return Query("warm-up", index.spectra([row])[0])

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated
 
-from anyio import to_thread
 from fastapi import Depends, Request
 
-from ...errors import InputError
-from ..structure_index import StructureIndex
 from .batching import Batcher
+from .index_state import IndexState
+from .index_watch import IndexWatch
 from .jobs import Jobs
 from .metrics import Metrics
-from .models import IndexModel
 from .readers import Readers
-from .searching import AnyIndex, SearchOptions
 from .settings import ServiceLimits, ServiceSettings
 
 
@@ -26,7 +23,8 @@ class Service:
 
     Attributes
     ----------
-    index : Index or StructureIndex
+    watch : IndexWatch
+        Has the state of the index for what begins now.
     settings : ServiceSettings
     metrics : Metrics
     batcher : Batcher
@@ -36,11 +34,9 @@ class Service:
         Where uploads lie while they are read; of this process alone.
     is_ready : bool
         Whether requests are welcome: not before the model is loaded, nor once the service is told to end.
-    told : dict
-        What was worked out once: the answers of /api/info and /api/example.
     """
 
-    index: AnyIndex
+    watch: IndexWatch
     settings: ServiceSettings
     metrics: Metrics
     batcher: Batcher
@@ -48,42 +44,16 @@ class Service:
     jobs: Jobs
     folder: Path
     is_ready: bool = False
-    told: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def now(self) -> IndexState:
+        """The index as it is now: asked for once by a request, which goes on with it."""
+        return self.watch.state
 
     @property
     def limits(self) -> ServiceLimits:
         """Of the settings."""
         return self.settings.limits
-
-    @property
-    def kind(self) -> Literal["spectra", "structures"]:
-        """What the index holds."""
-        return "structures" if isinstance(self.index, StructureIndex) else "spectra"
-
-    async def check(self, options: SearchOptions) -> None:
-        """Raise `InputError` if the index cannot be searched with these options, before a file is read for nothing."""
-        await to_thread.run_sync(self._check, options)  # what a score needs may first have to be loaded
-
-    def _check(self, options: SearchOptions) -> None:
-        if isinstance(self.index, StructureIndex):
-            self.index.score_name(cast(Any, options.score))
-            if options.precursor_da is not None or options.filters is not None:
-                name = "filters" if options.precursor_da is None else "precursor_da"
-                raise InputError(f"{name}: this index holds structures, which are found by mass in ppm; leave it out")
-            return
-        if options.formula is not None:
-            raise InputError("formula: this index holds spectra, which are searched by precursor m/z; leave it out")
-        self.index.score_name(cast(Any, options.score))
-
-    def index_model(self) -> IndexModel:
-        """Return what answers say of the index."""
-        manifest = self.index.manifest
-        return IndexModel(
-            kind=self.kind,
-            size=len(self.index),
-            model_hash=manifest["model_hash"],
-            ionbed_version=manifest.get("ionbed_version"),
-        )
 
 
 async def _service_of(request: Request) -> Service:  # not async it would wait for a thread, for each request

@@ -12,6 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from ionbed.embeddings.service.app import create_app
+from ionbed.embeddings.service.index_state import IndexState
 from ionbed.embeddings.service.settings import ServiceLimits, ServiceSettings
 
 from .conftest import as_peaks, mgf
@@ -91,7 +92,7 @@ def test_progress_cancel_number_and_a_request_in_between(index, body):
                 assert go_on.acquire(timeout=10)
             return index.embed(spectra, **options)
 
-        service.batcher._index = _With(index, embed=slow)
+        service.watch.state = IndexState(_With(index, embed=slow))
         data = many(index, 100)
         first, second = begin(client, data), begin(client, data)
         assert "jobs are kept" in refused(client.post("/api/jobs", files={"file": ("q.mgf", data)}), 429)
@@ -150,6 +151,6 @@ def test_a_job_of_too_many_hits_or_too_much_time(index):
     with TestClient(app) as client:
         assert "100 hits are more than the 99" in ended(client, begin(client, many(index, 10), k="10"))["error"]
         go_on = threading.Event()
-        app.state.service.batcher._index = _With(index, embed=lambda *words, **options: go_on.wait(10))
+        app.state.service.watch.state = IndexState(_With(index, embed=lambda *words, **options: go_on.wait(10)))
         assert "longer than 3 s" in ended(client, begin(client, many(index, 3)))["error"]
         go_on.set()

@@ -15,6 +15,7 @@ from fastapi.testclient import TestClient
 
 from ionbed.embeddings.index import Index
 from ionbed.embeddings.service.app import create_app
+from ionbed.embeddings.service.index_state import IndexState
 from ionbed.embeddings.service.settings import ServiceLimits, ServiceSettings
 from ionbed.embeddings.structure_index import StructureIndex
 from ionbed.errors import InputError
@@ -187,7 +188,7 @@ def test_more_at_once_than_is_taken(index, body):
             go_on.wait(10)
             return search(*words, **options)
 
-        app.state.service.batcher._index = _With(index, search=slow)
+        app.state.service.watch.state = IndexState(_With(index, search=slow))
         first = []
         thread = threading.Thread(target=lambda: first.append(client.post("/api/search/peaks", json=body)))
         thread.start()
@@ -205,7 +206,7 @@ def test_more_at_once_than_is_taken(index, body):
 def test_a_search_that_takes_too_long(index, body):
     app = create_app(index, ServiceSettings(limits=ServiceLimits(seconds=0.3), readers=1, warm=False))
     with TestClient(app) as client:
-        app.state.service.batcher._index = _With(index, search=lambda *words, **options: time.sleep(0.8))
+        app.state.service.watch.state = IndexState(_With(index, search=lambda *words, **options: time.sleep(0.8)))
         answer = client.post("/api/search/peaks", json=body)
         assert "longer than" in refused(answer, 503)
         assert int(answer.headers["retry-after"]) >= 1
@@ -214,10 +215,10 @@ def test_a_search_that_takes_too_long(index, body):
 def test_a_fault_of_the_service_tells_nothing_of_it(index, body, caplog):
     app = create_app(index, ServiceSettings(readers=1, warm=False))
     with TestClient(app, raise_server_exceptions=False) as client:
-        app.state.service.batcher._index = _With(index, search=lambda *words, **options: 1 / 0)
+        app.state.service.watch.state = IndexState(_With(index, search=lambda *words, **options: 1 / 0))
         assert refused(client.post("/api/search/peaks", json=body), 500) == "the service failed; its log says why"
         assert "ZeroDivisionError" in caplog.text
-        app.state.service.batcher._index = index
+        app.state.service.watch.state = IndexState(index)
         assert client.post("/api/search/peaks", json=body).status_code == 200, "the thread of the model has died"
 
 
