@@ -106,9 +106,13 @@ class PeakCleaner:
             m/z ascending, and intensity with sum 1; no row where nothing is left.
         """
         results = [np.empty((0, 2), np.float32)] * len(columns)
+        offsets, precursors = columns.offsets.tolist(), columns.precursor_mz
         for row in range(len(columns)) if rows is None else np.unique(rows).tolist():
-            span = slice(columns.offsets[row], columns.offsets[row + 1])
-            mz, intensity, precursor_mz = columns.mz[span], columns.intensity[span], columns.precursor_mz[row]
+            span = slice(offsets[row], offsets[row + 1])
+            mz, intensity, precursor_mz = columns.mz[span], columns.intensity[span], precursors[row]
+            if self._most == 0:
+                results[row] = self._clean(mz, intensity, float(precursor_mz))
+                continue
             key = hashlib.blake2b(mz.tobytes(), digest_size=16)
             key.update(intensity.tobytes())
             key.update(precursor_mz.tobytes())

@@ -6,7 +6,10 @@ all are the same whichever of the two spectra is the query.
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,6 +25,9 @@ from .lookups import (
     weighted_peaks,
 )
 from .preparation.workers import usable_cores
+
+if TYPE_CHECKING:
+    from .peak_matching import PeakLists
 
 LARGEST_ENERGY_DIFFERENCE = 100.0
 """In eV; greater ones are as this."""
@@ -71,12 +77,59 @@ difference' is 1 where the precursors differ by the mass of one of `COMMON_DIFFE
 """
 
 
+SHIFTED = frozenset(
+    {
+        "hybrid entropy",
+        "modified cosine",
+        "shifted matches",
+        "lower shifted weight",
+        "higher shifted weight",
+    }
+)
+"""Features for which fragments are matched shifted by the difference of the precursors, too."""
+
+
+@dataclass(frozen=True, eq=False)
+class WeightedSpectra:
+    """Spectra whose peaks are cleaned and weighted, as arrays.
+
+    Attributes
+    ----------
+    entropy_peaks, cosine_peaks : PeakLists
+        The same peaks with the weights of either.
+    entropy : float64 array of shape (n,)
+        From `spectral_entropies`.
+    energy : float64 array of shape (n,)
+        Collision energy in eV, NaN where unknown.
+    """
+
+    entropy_peaks: PeakLists
+    cosine_peaks: PeakLists
+    entropy: np.ndarray
+    energy: np.ndarray
+
+    def __len__(self) -> int:
+        """Return the number of spectra."""
+        return len(self.energy)
+
+    @classmethod
+    def of(cls, columns: SpectrumColumns, cleaned: list[np.ndarray], options: LookupOptions) -> WeightedSpectra:
+        """Weight peaks that `PeakCleaner` gave."""
+        return cls(
+            weighted_peaks(HYBRID_ENTROPY, cleaned, columns.precursor_mz, options),
+            weighted_peaks(COSINE, cleaned, columns.precursor_mz, options),
+            spectral_entropies(cleaned),
+            np.asarray(columns.collision_energy, np.float64),
+        )
+
+
 class ComparedSpectra:
     """Spectra whose peaks are cleaned and weighted, to be compared pair by pair.
 
     Parameters
     ----------
-    columns : SpectrumColumns of n spectra
+    columns : SpectrumColumns of n spectra, or WeightedSpectra
+        Cleaned already in the second case, with the same options.
     options : LookupOptions
     rows : int array, optional
         The spectra to clean; default all. To compare another raises ValueError.
@@ -84,16 +137,11 @@ class ComparedSpectra:
         One made with the same options, where spectra may have been cleaned before.
     workers : int, optional
         Threads; default all cores. The numbers do not depend on it.
-
-    Attributes
-    ----------
-    hybrid_entropy : Lookup
-        The look-up by which candidates are proposed in an open search.
     """
 
     def __init__(
         self,
-        columns: SpectrumColumns,
+        columns: SpectrumColumns | WeightedSpectra,
         options: LookupOptions,
         *,
         rows: np.ndarray | None = None,
@@ -101,21 +149,33 @@ class ComparedSpectra:
         workers: int | None = None,
     ) -> None:
         self._options, self._workers = options, usable_cores() if workers is None else workers
-        cleaned = (PeakCleaner(options) if cleaner is None else cleaner)(columns, rows)
-        self._entropy_peaks = weighted_peaks(HYBRID_ENTROPY, cleaned, columns.precursor_mz, options)
-        self._cosine_peaks = weighted_peaks(COSINE, cleaned, columns.precursor_mz, options)
-        self.hybrid_entropy = Lookup(HYBRID_ENTROPY, self._entropy_peaks, options, rows=rows, workers=self._workers)
-        self._entropy = spectral_entropies(cleaned)
-        self._energy = np.asarray(columns.collision_energy, np.float64)
-        self._is_cleaned = np.full(len(columns), rows is None)
+        if isinstance(columns, SpectrumColumns):
+            cleaned = (PeakCleaner(options) if cleaner is None else cleaner)(columns, rows)
+            columns = WeightedSpectra.of(columns, cleaned, options)
+        self.weighted, self._rows = columns, rows
+        self._is_cleaned: np.ndarray | None = None
         if rows is not None:
+            self._is_cleaned = np.zeros(len(columns), bool)
             self._is_cleaned[rows] = True
 
     def __len__(self) -> int:
         """Return the number of spectra."""
-        return len(self._energy)
+        return len(self.weighted)
 
-    def features(self, first: np.ndarray, second: np.ndarray, *, of: ComparedSpectra | None = None) -> np.ndarray:
+    @cached_property
+    def hybrid_entropy(self) -> Lookup:
+        """The look-up by which candidates are proposed in an open search."""
+        peaks = self.weighted.entropy_peaks
+        return Lookup(HYBRID_ENTROPY, peaks, self._options, rows=self._rows, workers=self._workers)
+
+    def features(
+        self,
+        first: np.ndarray,
+        second: np.ndarray,
+        *,
+        of: ComparedSpectra | None = None,
+        names: Collection[str] = FEATURES,
+    ) -> np.ndarray:
         """Return the `FEATURES` of listed pairs.
 
         Parameters
@@ -125,61 +185,68 @@ class ComparedSpectra:
         of : ComparedSpectra, optional
             Made with the same options, where the first of each pair is one of those: queries need not be copied to a
             library.
+        names : collection of str
+            Features that are needed; the columns of others are NaN.
 
         Returns
         -------
         float64 array of shape (n_pairs, 19)
         """
-        from .peak_matching import match_counts, score_listed
+        from .peak_matching import compare_listed
 
         asked = self if of is None else of
-        first, second = np.asarray(first, np.int64), np.asarray(second, np.int64)
-        if not (asked._is_cleaned[first].all() and self._is_cleaned[second].all()):
+        first, second = np.ascontiguousarray(first, np.int64), np.ascontiguousarray(second, np.int64)
+        if not (asked._are_cleaned(first) and self._are_cleaned(second)):
             raise ValueError("a spectrum is compared whose peaks were not cleaned; it would be taken for an empty one")
-        tolerance = self._options.tolerance_da
-        peaks = {
-            True: (asked._entropy_peaks, self._entropy_peaks),
-            False: (asked._cosine_peaks, self._cosine_peaks),
-        }
-        scores = np.empty((4, len(first)), np.float32)
-        counts = np.empty((len(first), 6), np.float64)
+        tolerance, own, other = self._options.tolerance_da, asked.weighted, self.weighted
+        with_shifted = not SHIFTED.isdisjoint(names)
+        scores = np.full((4, len(first)), np.nan, np.float32)
+        counts = np.full((6, len(first)), np.nan)
 
         def part(begin: int, end: int) -> None:
-            pairs = first[begin:end], second[begin:end]
-            for place, (is_entropy, is_shifted) in enumerate(
-                ((True, False), (True, True), (False, False), (False, True))
-            ):
-                score_listed(is_entropy, is_shifted, *peaks[is_entropy], *pairs, tolerance, scores[place, begin:end])
-            match_counts(*peaks[True], *pairs, tolerance, counts[begin:end])
+            compare_listed(
+                own.entropy_peaks, other.entropy_peaks, own.cosine_peaks, other.cosine_peaks, first, second, begin, end,
+                tolerance, with_shifted, scores, counts,
+            )  # fmt: skip
 
         run_in_threads(part, len(first), PAIRS_PER_PART, self._workers)
         num_peaks = [
-            of.offsets[rows + 1] - of.offsets[rows] for of, rows in zip(peaks[True], (first, second), strict=True)
+            peaks.offsets[rows + 1] - peaks.offsets[rows]
+            for peaks, rows in ((own.entropy_peaks, first), (other.entropy_peaks, second))
         ]
-        entropy = asked._entropy[first], self._entropy[second]
-        energy_difference = np.abs(asked._energy[first] - self._energy[second])
-        precursor_mz = asked._entropy_peaks.precursor_mz[first], self._entropy_peaks.precursor_mz[second]
-        precursor_difference = np.abs(precursor_mz[0] - precursor_mz[1])
-        return np.column_stack(
-            [
-                *scores.astype(np.float64),
-                np.log1p(counts[:, 0]),
-                np.log1p(counts[:, 3]),
-                np.minimum(counts[:, 1], counts[:, 2]),
-                np.maximum(counts[:, 1], counts[:, 2]),
-                np.minimum(counts[:, 4], counts[:, 5]),
-                np.maximum(counts[:, 4], counts[:, 5]),
-                np.minimum(*entropy),
-                np.abs(entropy[0] - entropy[1]),
-                np.log1p(np.minimum(*num_peaks)),
-                np.log1p(np.minimum(np.nan_to_num(energy_difference, nan=0.0), LARGEST_ENERGY_DIFFERENCE)),
-                np.isnan(energy_difference),
-                np.log1p(precursor_difference),
-                precursor_difference <= tolerance,
-                1.0 - scores[0].astype(np.float64) ** 2,
-                is_common_difference(precursor_difference),
-            ]
-        )
+        entropy = own.entropy[first], other.entropy[second]
+        energy_difference = np.abs(own.energy[first] - other.energy[second])
+        precursor_difference = np.abs(own.entropy_peaks.precursor_mz[first] - other.entropy_peaks.precursor_mz[second])
+        values: dict[str, Callable[[], np.ndarray]] = {
+            "spectral entropy": lambda: scores[0],
+            "hybrid entropy": lambda: scores[1],
+            "cosine": lambda: scores[2],
+            "modified cosine": lambda: scores[3],
+            "matched peaks": lambda: np.log1p(counts[0]),
+            "shifted matches": lambda: np.log1p(counts[3]),
+            "lower matched weight": lambda: np.minimum(counts[1], counts[2]),
+            "higher matched weight": lambda: np.maximum(counts[1], counts[2]),
+            "lower shifted weight": lambda: np.minimum(counts[4], counts[5]),
+            "higher shifted weight": lambda: np.maximum(counts[4], counts[5]),
+            "lower entropy": lambda: np.minimum(*entropy),
+            "entropy difference": lambda: np.abs(entropy[0] - entropy[1]),
+            "fewer peaks": lambda: np.log1p(np.minimum(*num_peaks)),
+            "energy difference": lambda: np.log1p(
+                np.minimum(np.nan_to_num(energy_difference, nan=0.0), LARGEST_ENERGY_DIFFERENCE)
+            ),
+            "energy unknown": lambda: np.isnan(energy_difference),
+            "precursor difference": lambda: np.log1p(precursor_difference),
+            "same precursor": lambda: precursor_difference <= tolerance,
+            "dissimilarity": lambda: 1.0 - scores[0].astype(np.float64) ** 2,
+            "common difference": lambda: is_common_difference(precursor_difference),
+        }
+        columns = np.empty((len(FEATURES), len(first)))  # each column in one piece, as it is written and read
+        for place, name in enumerate(FEATURES):
+            columns[place] = values[name]() if name in names else np.nan
+        return columns.T
+
+    def _are_cleaned(self, rows: np.ndarray) -> bool:
+        return self._is_cleaned is None or bool(self._is_cleaned[rows].all())
 
 
 def is_common_difference(precursor_difference: np.ndarray) -> np.ndarray:

@@ -140,6 +140,45 @@ def _fragment_total(is_entropy: bool, own: PeakLists, other: PeakLists, a: int, 
 
 
 @compiled
+def _descending(products: np.ndarray, count: int, order: np.ndarray) -> None:
+    """Write the places of the first ``count`` products, the largest first and of equals the last, to ``order``.
+
+    As ``np.argsort(products[:count], kind="mergesort")[::-1]``, which is slower for the few that there are.
+    """
+    if count > 64:
+        order[:count] = np.argsort(products[:count], kind="mergesort")[::-1]
+        return
+    for place in range(count):
+        hole = place
+        while hole > 0 and products[order[hole - 1]] <= products[place]:
+            order[hole] = order[hole - 1]
+            hole -= 1
+        order[hole] = place
+
+
+@compiled
+def _greedy_total(
+    own: PeakLists, other: PeakLists, begin_a: int, begin_b: int, own_match: np.ndarray, other_match: np.ndarray,
+    count: int, products: np.ndarray, order: np.ndarray, is_used_own: np.ndarray, is_used_other: np.ndarray,
+) -> float:  # fmt: skip
+    """Return the sum of products of matches, the largest first, each peak in one of them; the last four are room."""
+    for match in range(count):
+        products[match] = own.weight[own_match[match]] * other.weight[other_match[match]]
+    _descending(products, count, order)
+    total = 0.0
+    for match in order[:count]:
+        i, j = own_match[match] - begin_a, other_match[match] - begin_b
+        if not is_used_own[i] and not is_used_other[j]:
+            is_used_own[i] = True
+            is_used_other[j] = True
+            total += products[match]
+    for match in range(count):
+        is_used_own[own_match[match] - begin_a] = False
+        is_used_other[other_match[match] - begin_b] = False
+    return total
+
+
+@compiled
 def _modified_cosine_total(own: PeakLists, other: PeakLists, a: int, b: int, tolerance: float) -> float:
     """Match fragments and shifted fragments greedily, the largest product first, as matchms' ModifiedCosineGreedy."""
     shift = own.precursor_mz[a] - other.precursor_mz[b]
@@ -150,18 +189,10 @@ def _modified_cosine_total(own: PeakLists, other: PeakLists, a: int, b: int, tol
     own_match, other_match = np.empty(room, np.int64), np.empty(room, np.int64)
     count = _matches(own, other, a, b, 0.0, tolerance, own_match, other_match, 0)
     count = _matches(own, other, a, b, shift, tolerance, own_match, other_match, count)
-    products = np.empty(count)
-    for match in range(count):
-        products[match] = own.weight[own_match[match]] * other.weight[other_match[match]]
+    products, order = np.empty(count), np.empty(count, np.int64)
     is_used_own, is_used_other = np.zeros(num_a, np.bool_), np.zeros(num_b, np.bool_)
-    total = 0.0
-    for match in np.argsort(products, kind="mergesort")[::-1]:
-        i, j = own_match[match] - own.offsets[a], other_match[match] - other.offsets[b]
-        if not is_used_own[i] and not is_used_other[j]:
-            is_used_own[i] = True
-            is_used_other[j] = True
-            total += products[match]
-    return total
+    return _greedy_total(own, other, own.offsets[a], other.offsets[b], own_match, other_match, count, products, order,
+                         is_used_own, is_used_other)  # fmt: skip
 
 
 @compiled
@@ -221,29 +252,81 @@ def score_listed(
 
 
 @compiled
-def match_counts(
-    own: PeakLists, other: PeakLists, first: np.ndarray, second: np.ndarray, tolerance: float, counts: np.ndarray
-) -> None:
-    """Count the matches of listed pairs of spectra, and the weight of the matched peaks in either.
+def compare_listed(
+    own: PeakLists, other: PeakLists, own_cosine: PeakLists, other_cosine: PeakLists, first: np.ndarray,
+    second: np.ndarray, begin: int, end: int, tolerance: float, with_shifted: bool, scores: np.ndarray,
+    counts: np.ndarray,
+) -> None:  # fmt: skip
+    """Compare listed pairs of spectra in every way at once: the matches, which take the time, are looked for once.
 
-    Parameters are those of `score_listed`, and ``counts``, float64 of shape (n_pairs, 6), written to: matching
-    fragments, their weight in the first and in the second spectrum, and the same three for fragments shifted by the
-    difference of the precursors.
+    Parameters
+    ----------
+    own, other : PeakLists
+        Weighted for the entropy.
+    own_cosine, other_cosine : PeakLists
+        The same peaks, weighted for the cosine.
+    first, second : int64 arrays of shape (n_pairs,)
+        Spectra of ``own`` and of ``other``.
+    begin, end : int
+        Of the pairs to compare. Not as slices: the code would be compiled once more for arrays that have gaps.
+    tolerance : float
+        In Da.
+    with_shifted : bool
+        Whether to match fragments shifted by the difference of the precursors as well.
+    scores : float32 array of shape (4, n_pairs)
+        Written to, as `score_listed` scores: spectral entropy, hybrid entropy, cosine, modified cosine. The second and
+        the fourth are left as they are where nothing is shifted.
+    counts : float64 array of shape (6, n_pairs)
+        Written to: number of matching fragments, their weight (of the entropy) in the first and in the second
+        spectrum, and the same three for shifted fragments, left as they are where nothing is shifted.
     """
-    for pair in range(len(first)):
+    most_own = most_other = 0
+    for pair in range(begin, end):
+        most_own = max(most_own, own.offsets[first[pair] + 1] - own.offsets[first[pair]])
+        most_other = max(most_other, other.offsets[second[pair] + 1] - other.offsets[second[pair]])
+    room = 2 * min(most_own, most_other)
+    own_match, other_match, order = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, np.int64)
+    products = np.empty(room)
+    is_used_own, is_used_other = np.zeros(most_own, np.bool_), np.zeros(most_other, np.bool_)
+    for pair in range(begin, end):
         a, b = first[pair], second[pair]
-        room = min(own.offsets[a + 1] - own.offsets[a], other.offsets[b + 1] - other.offsets[b])
-        own_match, other_match = np.empty(room, np.int64), np.empty(room, np.int64)
-        for kind in range(2):
-            shift = kind * (own.precursor_mz[a] - other.precursor_mz[b])
-            count = _matches(own, other, a, b, shift, tolerance, own_match, other_match, 0)
-            weight_own = weight_other = 0.0
-            for match in range(count):
-                weight_own += own.weight[own_match[match]]
-                weight_other += other.weight[other_match[match]]
-            counts[pair, 3 * kind] = count
-            counts[pair, 3 * kind + 1] = weight_own
-            counts[pair, 3 * kind + 2] = weight_other
+        begin_a, begin_b = own.offsets[a], other.offsets[b]
+        is_empty = begin_a == own.offsets[a + 1] or begin_b == other.offsets[b + 1]
+        num_plain = _matches(own, other, a, b, 0.0, tolerance, own_match, other_match, 0)
+        entropy = cosine = weight_own = weight_other = 0.0
+        for match in range(num_plain):
+            i, j = own_match[match], other_match[match]
+            entropy += _term(True, own, other, i, j)
+            cosine += _term(False, own_cosine, other_cosine, i, j)
+            weight_own += own.weight[i]
+            weight_other += other.weight[j]
+        scores[0, pair] = 0.0 if is_empty else _normalised(True, own, other, a, b, entropy)
+        scores[2, pair] = 0.0 if is_empty else _normalised(False, own_cosine, other_cosine, a, b, cosine)
+        counts[0, pair], counts[1, pair], counts[2, pair] = num_plain, weight_own, weight_other
+        if not with_shifted:
+            continue
+        shift = own.precursor_mz[a] - other.precursor_mz[b]
+        num_matches = _matches(own, other, a, b, shift, tolerance, own_match, other_match, num_plain)
+        for match in range(num_plain):
+            is_used_own[own_match[match] - begin_a] = True
+            is_used_other[other_match[match] - begin_b] = True
+        weight_own = weight_other = 0.0
+        for match in range(num_plain, num_matches):
+            i, j = own_match[match], other_match[match]
+            # Of what is matched as a fragment no neutral loss counts (Li and Fiehn 2023, hybrid search).
+            if not is_used_own[i - begin_a] and not is_used_other[j - begin_b]:
+                entropy += _term(True, own, other, i, j)
+            weight_own += own.weight[i]
+            weight_other += other.weight[j]
+        for match in range(num_plain):
+            is_used_own[own_match[match] - begin_a] = False
+            is_used_other[other_match[match] - begin_b] = False
+        counts[3, pair], counts[4, pair], counts[5, pair] = num_matches - num_plain, weight_own, weight_other
+        if abs(shift) > tolerance:
+            cosine = _greedy_total(own_cosine, other_cosine, begin_a, begin_b, own_match, other_match, num_matches,
+                                   products, order, is_used_own, is_used_other)  # fmt: skip
+        scores[1, pair] = 0.0 if is_empty else _normalised(True, own, other, a, b, entropy)
+        scores[3, pair] = 0.0 if is_empty else _normalised(False, own_cosine, other_cosine, a, b, cosine)
 
 
 @compiled

@@ -13,7 +13,15 @@ from ionbed.embeddings import fused_search
 from ionbed.embeddings import index as index_module
 from ionbed.embeddings.consensus import Consensus, agreed, library_structures
 from ionbed.embeddings.filters import Filters
-from ionbed.embeddings.fused_search import FusedSearch, best_of, clearly_highest, highest, pairs_of
+from ionbed.embeddings.fused_search import (
+    FusedSearch,
+    _pieces,
+    _rows_of,
+    best_of,
+    clearly_highest,
+    highest,
+    pairs_of,
+)
 from ionbed.embeddings.fusion import EMBEDDING_COSINE, OPEN_TERMS, WINDOW_TERMS, FusedScore, Fusion, sigmoid
 from ionbed.embeddings.index import Index
 from ionbed.embeddings.search import find
@@ -294,17 +302,47 @@ def test_scores_that_are_certain_have_an_order_all_the_same(library, queries) ->
     np.testing.assert_array_equal(top, best.argmax(axis=1))
 
 
-def test_wide_windows_are_searched_a_few_queries_at_a_time(library, queries, monkeypatch) -> None:
-    index = Index.build(fused_model(MIXED), library)
-    expected = index.search(queries, k=5, precursor_ppm=9e5, score="fused")
-    asked = []
-    plain = FusedSearch._in_windows
-    monkeypatch.setattr(FusedSearch, "_in_windows", lambda *a: asked.append(len(a[1])) or plain(*a))
-    monkeypatch.setattr(fused_search, "CANDIDATES_AT_ONCE", 2 * len(library))
-    found = index.search(queries, k=5, precursor_ppm=9e5, score="fused")
-    assert max(asked) <= 3 and sum(asked) == len(queries)
-    np.testing.assert_array_equal(found.rows, expected.rows)
-    np.testing.assert_array_equal(found.scores, expected.scores)
+@pytest.mark.parametrize("num_segments", [1, 3])
+@pytest.mark.parametrize("precursor_ppm", [10.0, 2e5, 9e5])
+def test_windows_are_searched_some_rows_at_a_time(library, queries, monkeypatch, num_segments, precursor_ppm) -> None:
+    index = Index.build(fused_model(MIXED), library[::num_segments])
+    for number in range(1, num_segments):
+        index.append(library[number::num_segments])
+    index.delete(["lib-0-0", "lib-3-2"])
+    asked = [*queries, replace(queries[0], precursor_mz=5000.0)]
+    sizes, plain = [], FusedSearch._total
+
+    def total(*of):
+        sizes.append((len(of[4]), len(np.unique(of[5]))))
+        return plain(*of)
+
+    for filters in (None, Filters(polarity=1)):
+        expected = index.search(asked, 5, precursor_ppm, "fused", filters=filters)
+        with monkeypatch.context() as patch:
+            patch.setattr(FusedSearch, "_total", total)
+            patch.setattr(fused_search, "PAIRS_AT_ONCE", 20)
+            patch.setattr(fused_search, "ROWS_AT_ONCE", 9)
+            found = index.search(asked, 5, precursor_ppm, "fused", filters=filters)
+        most_pairs, most_rows = np.max(sizes, axis=0)
+        assert most_pairs <= 20 and most_rows <= 9 and len(sizes) > 3
+        np.testing.assert_array_equal(found.rows, expected.rows)
+        np.testing.assert_array_equal(found.scores, expected.scores)
+
+
+def test_pieces_hold_all_pairs_once(monkeypatch) -> None:
+    monkeypatch.setattr(fused_search, "PAIRS_AT_ONCE", 12)
+    monkeypatch.setattr(fused_search, "ROWS_AT_ONCE", 5)
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        start = rng.integers(0, 40, rng.integers(0, 9))
+        stop = np.where(rng.random(len(start)) < 0.2, start - 1, start + rng.integers(0, 30, len(start)))
+        pairs, last = [], 0
+        for first, end in _pieces(start, stop):
+            query, row = _rows_of(start.clip(first), stop.clip(max=end))
+            assert last <= first < end and 0 < len(query) <= max(12, len(start)) and len(np.unique(row)) <= 5
+            pairs += zip(query.tolist(), row.tolist(), strict=True)
+            last = end
+        assert sorted(pairs) == [(q, r) for q in range(len(start)) for r in range(start[q], stop[q])]
 
 
 @pytest.mark.parametrize("fusion", [MIXED, AGREED])

@@ -79,8 +79,8 @@ def test_fragments_and_neutral_losses_of_an_analogue():
 
 
 def test_the_loops_of_the_look_ups_count_the_same_where_no_peak_can_match_twice():
-    from ionbed.spectra.lookups import ENTROPY, LookupOptions, clean_peaks, weighted_peaks
-    from ionbed.spectra.peak_matching import match_counts
+    from ionbed.spectra.lookups import LookupOptions
+    from ionbed.spectra.pair_features import FEATURES, ComparedSpectra
 
     rng = np.random.default_rng(3)
     made = []
@@ -88,13 +88,12 @@ def test_the_loops_of_the_look_ups_count_the_same_where_no_peak_can_match_twice(
         mz = np.unique(rng.choice(np.arange(50, 90, 0.5), 20) + rng.uniform(-0.03, 0.03))
         mz = mz[np.diff(mz, prepend=0) > 0.2]
         made.append(spectrum(100.0, dict(zip(mz.tolist(), rng.uniform(0.1, 1, len(mz)).tolist(), strict=True))))
-    columns, options = SpectrumColumns.from_spectra(made), LookupOptions()
-    peaks = weighted_peaks(ENTROPY, clean_peaks(columns, options), columns.precursor_mz, options)
+    columns = SpectrumColumns.from_spectra(made)
     first, second = np.triu_indices(len(made), 1)
-    counts = np.empty((len(first), 6))
-    match_counts(peaks, peaks, first, second, TOLERANCE_DA, counts)
-    assert match_peaks(columns, columns, first, second).counts(len(first)).tolist() == counts[:, 0].tolist()
-    assert counts[:, 0].max() > 3
+    features = ComparedSpectra(columns, LookupOptions(tolerance_da=TOLERANCE_DA)).features(first, second)
+    counts = np.expm1(features[:, FEATURES.index("matched peaks")]).round().astype(int)
+    assert match_peaks(columns, columns, first, second).counts(len(first)).tolist() == counts.tolist()
+    assert counts.max() > 3
 
 
 @pytest.mark.parametrize("peaks", [{}, {55.0: 1.0}])
