@@ -34,6 +34,7 @@ _CHARGE_SIGNS = str.maketrans({"⁺": "+", "⁻": "-", "−": "-", "–": "-", "
 _BRACKETED = re.compile(r"[\[(](?P<body>[^\[\]()]+)[\])](?P<charge>[-+.*\d]*)$")
 _BARE = re.compile(r"(?P<body>\d*M(?:[-+]\d*[A-Za-z][A-Za-z0-9]*)*)(?P<charge>(?:\d*[-+][-+]*|[-+]\d+)?[.*]?)$")
 _BODY = re.compile(r"(?P<count>\d*)M(?P<terms>(?:[-+]\d*[A-Za-z][A-Za-z0-9]*)*)$")
+_BEHIND_BRACKET = re.compile(r"[\])]\s*(\d{0,3}[-+]+|[-+]\d{1,3})[.*]?(?=$|[\s/,;|])")
 _UNCLEAR_CHARGE = re.compile(r"[-+]\d*H\d[-+]+$")  # M+2H2+: is the 2 a count or a charge?
 _TERM = re.compile(r"(?P<sign>[-+])(?P<count>\d*)(?P<part>[A-Za-z][A-Za-z0-9]*)")
 _ATOMS = re.compile(r"([A-Z][a-z]?)(\d*)")
@@ -163,6 +164,18 @@ def parse_charge(text: str | None) -> int | None:
     (``2+ and 3+``) are not known to be one of them: None.
     """
     return _parse_charge(re.sub(r"\s+", "", (text or "").translate(_CHARGE_SIGNS)))
+
+
+def charges_behind_brackets(text: str) -> frozenset[int]:
+    """Return the signed charges that a text states behind its brackets, whatever ion stands in them.
+
+    ``[M+Foo]2+`` has {2}, ``[M-H]-/[M-Ser]-`` {-1}; none where the text does not end with one.
+    """
+    text = text.translate(_CHARGE_SIGNS).strip()
+    found = list(_BEHIND_BRACKET.finditer(text))
+    if not found or found[-1].end() != len(text):
+        return frozenset()
+    return frozenset(charge for match in found if (charge := _parse_charge(match[1])))
 
 
 def _parse_charge(text: str) -> int | None:

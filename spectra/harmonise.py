@@ -7,6 +7,8 @@ adduct-from-mass                the adduct was missing, or did not fit the mass,
 centroided                      the peaks were points of a profile
 charge-from-adduct              the charge was another than the adduct's: 1, as many write for any ion, or refuted by
                                 the mass
+charge-from-adduct-sign         the adduct names no ion; polarity and charge, as far as nothing else stated them, are
+                                those of the charge written behind its bracket
 charge-sign                     the charge had the other sign than the polarity
 counter-ion-removed             the structure was a salt or hydrate, of which the ion is one part
 decimal-comma                   numbers were written with one

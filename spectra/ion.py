@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from .adducts import Adduct, normalise_adduct, parse_charge
+from .adducts import Adduct, charges_behind_brackets, normalise_adduct, parse_charge
 
 _POLARITIES = {
     "positive": 1,
@@ -71,14 +71,16 @@ def read_ion(fields: Mapping[str, str]) -> Ion:
 
     The polarity is that of the ion mode; where none is stated that of the adduct, of a charge with a sign, or of a
     text that leaves no doubt (``ESI+``, a scan filter, ``positive ion mode``) in the instrument or the comment. The
-    number of charges is that of the adduct, else the charge field's; its sign follows the polarity.
+    number of charges is that of the adduct, else the charge field's; its sign follows the polarity. Of an adduct that
+    cannot be read, the charge behind its bracket counts where nothing else states polarity or charge.
     """
     adduct, charge, polarity = fields.get("adduct"), fields.get("charge"), fields.get("polarity")
     ion = _combine(adduct, charge, polarity, None)
-    if ion.polarity is not None:
-        return ion
-    in_text = _polarity_in_text(fields)
-    return ion if in_text is None else _combine(adduct, charge, polarity, in_text)
+    if ion.polarity is None and (in_text := _polarity_in_text(fields)) is not None:
+        ion = _combine(adduct, charge, polarity, in_text)
+    if ion.charge is None and adduct is not None and "adduct-unreadable" in ion.flags:
+        return _with_written_charge(ion, adduct)
+    return ion
 
 
 @lru_cache(maxsize=4096)
@@ -112,6 +114,21 @@ def _combine(adduct_text: str | None, charge_text: str | None, polarity_text: st
     size = abs(adduct.charge) if adduct else abs(stated) if stated else None
     charge = polarity * size if polarity and size else None
     return Ion(adduct, polarity, charge, stated, conflict, frozenset(repairs), frozenset(flags))
+
+
+@lru_cache(maxsize=4096)
+def _with_written_charge(ion: Ion, adduct_text: str) -> Ion:
+    """Return the ion with the polarity and the charge that its unreadable adduct states, as far as they are missing."""
+    charges = {charge for charge in charges_behind_brackets(adduct_text) if abs(charge) <= _LARGEST_CHARGE}
+    polarities = {1 if charge > 0 else -1 for charge in charges}
+    if len(polarities) != 1 or ion.polarity not in (None, *polarities):
+        return ion
+    (polarity,) = polarities
+    sizes = {abs(ion.stated_charge)} if ion.stated_charge else {abs(charge) for charge in charges}
+    charge = polarity * sizes.pop() if len(sizes) == 1 else None
+    if (polarity, charge) == (ion.polarity, ion.charge):
+        return ion
+    return replace(ion, polarity=polarity, charge=charge, repairs=ion.repairs | {"charge-from-adduct-sign"})
 
 
 def _polarity(text: str | None) -> int | None:

@@ -255,7 +255,7 @@ def _common_adducts(charge: int, polarity: int) -> tuple[Adduct, ...]:
 
 def _verified(ion: Ion, adduct: Adduct) -> Ion:
     """Return the ion with what the adduct says of polarity and charge, which the mass has confirmed."""
-    repairs, flags = set(ion.repairs), set(ion.flags) - {"adduct-unreadable"}
+    repairs, flags = set(ion.repairs) - {"charge-from-adduct-sign"}, set(ion.flags) - {"adduct-unreadable"}
     if ion.conflict:
         repairs.add("polarity-from-adduct")
         flags.discard("polarity-conflict")

@@ -106,6 +106,21 @@ def test_levels_are_a_choice_and_a_missing_one_is_taken() -> None:
         ({"charge": "999+"}, None, None, None, None),
         ({"polarity": "+"}, None, 1, None, None),
         ({"polarity": "-"}, None, -1, None, None),
+        ({"adduct": "[M+Foo]+"}, None, 1, 1, "charge-from-adduct-sign"),
+        ({"adduct": "[M+Foo]2−"}, None, -1, -2, "charge-from-adduct-sign"),
+        ({"adduct": "[M+Foo] +2"}, None, 1, 2, "charge-from-adduct-sign"),
+        ({"adduct": "[M+Foo]+*"}, None, 1, 1, "charge-from-adduct-sign"),
+        ({"adduct": "[M-H]-/[M-Ser]-"}, None, -1, -1, "charge-from-adduct-sign"),
+        ({"adduct": "[M+H]+/[M+Foo]2+"}, None, 1, None, "charge-from-adduct-sign"),  # one of two charges
+        ({"adduct": "[M+H]+ or [M-H]-"}, None, None, None, None),
+        ({"adduct": "[M+(Foo)-2H]"}, None, None, None, None),
+        ({"adduct": "[M+Foo]101+"}, None, None, None, None),
+        ({"adduct": "[M+Foo]1"}, None, None, None, None),
+        ({"adduct": "[M+Foo]+", "charge": "2"}, None, 1, 2, "charge-from-adduct-sign"),
+        ({"adduct": "[M+Foo]2+", "polarity": "positive"}, None, 1, 2, "charge-from-adduct-sign"),
+        ({"adduct": "[M+Foo]+", "polarity": "negative"}, None, -1, None, None),  # what was set is believed
+        ({"adduct": "[M+Foo]+", "charge": "2-"}, None, -1, -2, None),
+        ({"adduct": "[M+Foo]-", "instrument_type": "ESI+"}, None, 1, None, None),
     ],
 )
 def test_ion(
@@ -288,7 +303,7 @@ def test_the_first_block_of_an_inchikey() -> None:
 def test_what_cannot_be_read_is_flagged() -> None:
     spectrum, repaired = spectrum_of(adduct="[M-H]-/[M-Ser]-", polarity="N")
     assert (spectrum.adduct, spectrum.polarity, spectrum.flags) == (None, -1, ("adduct-unreadable",))
-    assert not repaired
+    assert dict(repaired) == {"charge-from-adduct-sign": 1}
 
 
 @given(st.dictionaries(st.sampled_from(FIELDS), st.text(max_size=20)))
