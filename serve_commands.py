@@ -18,6 +18,7 @@ def register(app: typer.Typer, panel: str) -> None:
         epilog=examples(
             "ionbed serve library               # the page at http://127.0.0.1:8000",
             "ionbed serve library --host 0.0.0.0 --api-key-file key.txt",
+            "ionbed serve library --allowed-host spectra.example.org    # behind a proxy of this name",
             "ionbed serve library --usi gnps    # also spectra of GNPS by their USI",
             "ionbed serve library --limit spectra=100 --limit seconds=20",
         ),
@@ -44,6 +45,14 @@ def serve(
             show_default="none are fetched",
         ),
     ] = None,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A name by which it is called, besides localhost and addresses; may be repeated; *: any.",
+            show_default="none",
+        ),
+    ] = None,
     limit: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=NUMBER", help="What one may ask, see docs/service.md; may be repeated."),
@@ -60,4 +69,5 @@ def serve(
     from .embeddings.service.serving import run
 
     words: dict[str, Any] = {"limits": limits_of(limit or ()), "access_log": not no_access_log}
+    words["allowed_hosts"] = allowed_host or ()
     run(index, host=host, port=port, api_key_file=api_key_file, usi=usi, **words)

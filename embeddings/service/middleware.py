@@ -12,6 +12,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from .callers import refusal
 from .failures import RequestError, error_response
 from .state import Service
 
@@ -87,16 +88,16 @@ class Gate:
             logger.info("%s %s %d %.0f ms", _method_of(scope), route, status, 1000 * seconds)
 
     def _refusal(self, scope: Scope) -> RequestError | None:
-        key = self._service.settings.api_key
-        path = scope["path"]
+        path, settings = scope["path"], self._service.settings
+        # Browsers send a form of another site without asking whether they may, and its jobs would take all places.
+        foreign = refusal(scope["headers"], settings.allowed_hosts, changes=scope["method"] not in ("GET", "HEAD"))
+        if foreign is not None:
+            return RequestError(403, foreign)
+        key = settings.api_key
         if key is not None and path not in _OPEN and not path.startswith(_OPEN_FOLDERS) and not _has_key(scope, key):
             return RequestError(401, "an API key is needed, in the header X-API-Key or as a Bearer token")
         if not path.startswith("/api/"):
             return None
-        is_foreign = dict(scope["headers"]).get(b"sec-fetch-site") in (b"cross-site", b"same-site")
-        if is_foreign and scope["method"] not in ("GET", "HEAD"):
-            # Browsers send a form of another site without asking whether they may, and its jobs would take all places.
-            return RequestError(403, "another site called this from a browser; open the page of the service instead")
         if not self._service.is_ready:
             return RequestError(503, "the service is starting or ending", retry_after=5)
         if self._num_requests >= self._service.limits.requests:

@@ -6,13 +6,14 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from ...errors import InputError
 from ..kinds import open_index
 from ..milvus_index import MilvusIndex
+from .callers import allowed_names
 from .settings import ServiceLimits, ServiceSettings
 from .usi import GNPS_RESOLVER
 
@@ -32,6 +33,7 @@ def run(
     port: int = 8000,
     api_key_file: Path | None = None,
     usi: str | None = None,
+    allowed_hosts: Sequence[str] = (),
     limits: ServiceLimits | None = None,
     access_log: bool = True,
 ) -> None:
@@ -46,6 +48,9 @@ def run(
         Holds the key that requests must carry; else the variable `KEY_VARIABLE` does, if it is set.
     usi : str, optional
         Address of the service that gives the spectrum of a USI, with ``{usi}`` in it; ``gnps`` for that of GNPS.
+    allowed_hosts : sequence of str
+        Names by which it may be called, besides ``host``, the name of this machine, localhost and addresses; '*' for
+        any.
     limits : ServiceLimits, optional
     access_log : bool
         Log a line for each request, without what was asked.
@@ -64,6 +69,7 @@ def run(
         limits=limits or ServiceLimits(),
         api_key=read_key(api_key_file),
         usi_resolver=GNPS_RESOLVER if usi == "gnps" else usi,
+        allowed_hosts=own_names(host, allowed_hosts),
     )
     opened = open_index(index.absolute())  # so that messages name it by what clients can be spared
     if isinstance(opened, MilvusIndex):
@@ -74,6 +80,7 @@ def run(
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # nothing depends on them
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         # What is being answered is finished, for as long as a request may take; no longer.
         timeout_graceful_shutdown=int(settings.limits.seconds) + 1,
@@ -101,6 +108,19 @@ def _ended_by_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def own_names(host: str, further: Sequence[str]) -> frozenset[str] | None:
+    """Return the names by which a service that listens at ``host`` may be called; None if any will do.
+
+    Raises
+    ------
+    InputError
+        One of the further ones is no name.
+    """
+    given = allowed_names(further)
+    named = (name.lower().rstrip(".") for name in (host, socket.gethostname()))
+    return None if given is None else given | frozenset(named)
 
 
 def read_key(file: Path | None) -> str | None:

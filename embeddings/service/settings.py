@@ -126,6 +126,9 @@ class ServiceSettings:
         Queries that are embedded together, at most (a request with more is one batch of its own).
     batch_seconds : float
         How long the first query of a batch waits for others.
+    allowed_hosts : frozenset of str or None
+        Names by which it may be called besides localhost and addresses (`ionbed.embeddings.service.callers`); None for
+        any, where what stands before it looks after that.
     readers : int
         Processes that read uploads and draw structures.
     warm : bool
@@ -139,6 +142,7 @@ class ServiceSettings:
     usi_bytes: int = 4 * MEBIBYTE
     batch_spectra: int = 64
     batch_seconds: float = 0.004
+    allowed_hosts: frozenset[str] | None = None
     readers: int = 2
     warm: bool = True
 

@@ -60,18 +60,23 @@ def test_it_serves_and_finishes_what_runs(folder, tmp_path):
     body = json.dumps(
         {"precursor_mz": spectrum.precursor_mz, "polarity": 1, "peaks": as_peaks(spectrum), "k": 3}
     ).encode()
-    with served(folder, tmp_path, "--limit", "upload_bytes=1000000") as (process, port):
+    with served(folder, tmp_path, "--limit", "upload_bytes=1000000", "--allowed-host", "spectra.example.org") as (
+        process,
+        port,
+    ):
         wait_until_ready(port)
         url = f"http://127.0.0.1:{port}"
         hits = httpx.post(f"{url}/api/search/peaks", content=body, headers={"Content-Type": "application/json"}).json()
         assert hits["queries"][0]["hits"][0]["library_id"] == spectrum.spectrum_id
+        for name, status in (("evil.example", 403), ("spectra.example.org", 200), (f"localhost:{port}", 200)):
+            assert httpx.get(f"{url}/api/info", headers={"Host": name}).status_code == status
         data = mgf(("a", spectrum.precursor_mz, as_peaks(spectrum)))
         answer = httpx.post(f"{url}/api/search", files={"file": ("a.mgf", data)}, timeout=60)
         assert answer.json()["queries"][0]["hits"][0]["library_id"] == spectrum.spectrum_id
 
         # A body larger than is taken is refused while it comes: not a tenth of it can be sent.
         with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
-            head = "POST /api/search HTTP/1.1\r\nHost: a\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+            head = "POST /api/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=b\r\n"
             client.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode())
             part = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
             sent = 0
@@ -88,7 +93,7 @@ def test_it_serves_and_finishes_what_runs(folder, tmp_path):
 
         # The signal comes while a request is half sent; it is answered, and then the process ends.
         with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
-            head = "POST /api/search/peaks HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+            head = "POST /api/search/peaks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[:50])
             time.sleep(0.3)
             process.send_signal(signal.SIGTERM)
