@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from ..artifacts import MANIFEST, read_object_or_empty
 from ..configs.loading import dotted
@@ -25,10 +25,13 @@ REPORT = Path("report", "results.json")
 """What ``ionbed finetune`` writes of a model of labels."""
 LATEST_LINES = 10
 """Lines over which the middle rate is taken."""
+FIGURES = ("loss", "time", "seconds", "tokens", "tokens_per_second", "mfu")
+"""Names in a line of a log that are shown or drawn as numbers, but for the losses of the validation."""
 NO_DIFFERENCE = ("output", "training.trackers")
 """Options that say where a run is written and shown."""
 
 State = Literal["running", "finished", "stopped", "failed", "silent", "damaged"]
+T = TypeVar("T", str, int)
 Order = Literal["latest", "name", "loss", "validation"]
 
 
@@ -138,14 +141,15 @@ def find_runs(folder: Path) -> list[Path]:
 
 def read_run(path: Path, name: str, now: float) -> Run:
     """Return the run in a folder; ``now`` in Unix seconds decides whether it is silent."""
-    remarks = []
+    remarks: list[str] = []
     manifest = _manifest(path)
     if is_fit := _is_of_a_fit(manifest) and not (path / LOG).exists():
-        lines, last_line = [_validated(manifest)], (path / MANIFEST).stat().st_mtime
+        lines, last_line = _numbered([_validated(manifest)], MANIFEST, remarks), (path / MANIFEST).stat().st_mtime
     else:
         lines, last_line, remark = _read_log(path / LOG)
         if remark:
             remarks.append(remark)
+        lines = _numbered(lines, LOG, remarks)
     try:
         record = read_record(path)
     except InputError as error:
@@ -154,16 +158,17 @@ def read_run(path: Path, name: str, now: float) -> Run:
     state = _latest_state(path)
     config = (record or {}).get("config") or manifest.get("config") or state.get("identity") or {}
     config = dotted(config) if isinstance(config, Mapping) else {}
-    attempts = (record or {}).get("attempts") or [{}]
+    attempts = [attempt for attempt in (record or {}).get("attempts", []) if isinstance(attempt, dict)] or [{}]
+    tell = {RECORD: (record or {}) | {"processes": attempts[-1].get("processes")}, MANIFEST: manifest}
     training = [line for line in lines if line.get("loss") is not None]
     validated = [line for line in lines if line.get("validation_loss") is not None]
     steps = 0 if is_fit else config.get("training.steps")
     run = Run(
         path=path,
         name=name,
-        stage=(record or {}).get("command") or manifest.get("command") or _stage(config),
-        parameters=(record or {}).get("parameters") or _num_parameters(path / "model" / "model.safetensors"),
-        remarks=tuple(remarks),
+        stage=_told("command", str, tell, remarks) or _stage(config),
+        parameters=_told("parameters", int, {RECORD: tell[RECORD]}, remarks)
+        or _num_parameters(path / "model" / "model.safetensors"),
         step=_step(lines, path),
         steps=steps if isinstance(steps, int) else None,
         loss=training[-1]["loss"] if training else None,
@@ -172,12 +177,13 @@ def read_run(path: Path, name: str, now: float) -> Run:
         tokens_per_second=_middle(training, "tokens_per_second"),
         mfu=_middle(training, "mfu"),
         hours=_hours(training, manifest, state),
-        processes=attempts[-1].get("processes") or manifest.get("processes"),
+        processes=_told("processes", int, tell, remarks),
         attempts=len(attempts) if record else None,
         last_line=last_line,
         config=config,
         lines=tuple(lines),
     )
+    run = replace(run, remarks=tuple(remarks))
     return _with_state(run, attempts[-1], has_manifest=bool(manifest), now=now)
 
 
@@ -242,6 +248,36 @@ def _read_log(path: Path) -> tuple[list[dict[str, Any]], float, str]:
     except OSError as error:
         return [], 0.0, f"{LOG}: {error.strerror}"
     return lines, written, f"{LOG}: {unreadable} of its lines cannot be read" if unreadable else ""
+
+
+def _numbered(lines: Iterable[Mapping[str, Any]], file: str, remarks: list[str]) -> list[dict[str, Any]]:
+    """Return lines of a log without the figures that are no numbers, of which the first is told."""
+    kept, wrong = [], []
+    for line in lines:
+        figures = {name for name in line if name in FIGURES or name.startswith("validation_")}
+        bad = {name for name in figures if line[name] is not None and not _is_number(line[name])}
+        wrong += [f"{name} is {json.dumps(line[name])[:40]}" for name in sorted(bad)]
+        kept.append({name: value for name, value in line.items() if name not in bad})
+    if wrong:
+        remarks.append(f"{file}: {wrong[0]}, which is no number" + (f", and {len(wrong) - 1} more" * (len(wrong) > 1)))
+    return kept
+
+
+def _told(name: str, kind: type[T], files: Mapping[str, Mapping[str, Any]], remarks: list[str]) -> T | None:
+    """Return what the first of some files says under ``name``; one that says it as something else is told."""
+    for file, content in files.items():
+        value = content.get(name)
+        if isinstance(value, kind) and not isinstance(value, bool):
+            if value:
+                return value
+        elif value is not None:
+            what = "number" if kind is int else "text"
+            remarks.append(f"{file}: {name} is {json.dumps(value)[:40]}, which is no {what}")
+    return None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _step(lines: Sequence[Mapping[str, Any]], path: Path) -> int:

@@ -221,6 +221,76 @@ def test_a_head_that_was_fitted_is_a_run_without_steps(tmp_path):
         write_figure([runs["frozen"]], tmp_path / "x.svg", FigureOptions())
 
 
+def fitted(folder, **manifest):
+    folder.mkdir(parents=True)
+    whole = {"command": "finetune", "steps": 0, "model_hash": "0", "seconds": 3600.0, "processes": 1,
+             "validation": {"loss": 0.5, "activity": 0.25}, **manifest}  # fmt: skip
+    (folder / "manifest.json").write_text(json.dumps(whole))
+    return folder
+
+
+def test_a_manifest_whose_losses_are_text_is_a_row_with_what_is_known_and_a_remark(tmp_path, capsys):
+    fitted(tmp_path / "runs" / "bad", validation={"loss": "0.5", "activity": "low"})
+    fitted(tmp_path / "runs" / "good")
+    bad, good = read_runs([tmp_path / "runs"], order="validation", now=NOW)[::-1]
+    assert (good.name, good.validation, good.remarks) == ("good", 0.5, ())
+    assert (bad.name, bad.stage, bad.state, bad.validation, bad.hours) == ("bad", "finetune", "finished", None, 1.0)
+    assert bad.remarks == ('manifest.json: validation_activity is "low", which is no number, and 1 more',)
+    cli.main(["runs", str(tmp_path / "runs")])
+    shown = capsys.readouterr().out
+    assert "0.500" in shown
+    assert 'bad: manifest.json: validation_activity is "low", which is no number, and 1 more' in shown
+
+
+@pytest.mark.parametrize("value", ["1.5", [1.0], {"a": 1}, True, None, -1])
+@pytest.mark.parametrize("file", ["log.jsonl", "run.json", "manifest.json", "stopped.json", "report/results.json"])
+def test_a_value_of_another_kind_anywhere_costs_no_row(tmp_path, file, value):
+    for number, tree in enumerate(_changed(file, value)):
+        folder = make_run(tmp_path / file.replace("/", "-") / f"r{number}") if file != "manifest.json" else None
+        folder = folder or fitted(tmp_path / file / f"r{number}")
+        (folder / file).parent.mkdir(exist_ok=True)
+        (folder / file).write_text(json.dumps(tree) + "\n")
+    for order in ("latest", "name", "loss", "validation"):
+        runs = read_runs([tmp_path], order=order, now=NOW)
+        assert len(runs) == number + 1
+        assert all(len(run_cells(run)) == len(COLUMNS) for run in runs)
+        json.loads(to_json(runs))
+        unlike_terms(runs)
+
+
+def _changed(file, value):
+    """Yield the content of a file of a run with each of its values, at any depth, replaced in turn."""
+    whole = {
+        "log.jsonl": {"step": 2, "time": NOW, "loss": 1.0, "validation_loss": 1.0, "tokens_per_second": 1.0, "mfu": 0.5,
+                      "tokens": 10, "seconds": 1.0},
+        "run.json": {"id": "x", "name": "x", "command": "pretrain", "parameters": 5,
+                     "config": {"training": {"steps": 4}},
+                     "attempts": [{"began": "x", "processes": 2, "outcome": "finished"}]},
+        "manifest.json": {"command": "finetune", "steps": 0, "model_hash": "0", "seconds": 1.0, "processes": 1,
+                          "parameters": 5, "config": {"a": 1}, "validation": {"loss": 0.5}},
+        "stopped.json": {"step": 2, "signal": "SIGINT"},
+        "report/results.json": {"main": "auc", "rows": [{"label": "model", "metrics": {"auc": {"value": 0.5}}}]},
+    }[file]  # fmt: skip
+    keep = {"manifest.json": {"command", "steps", "model_hash"}}.get(file, set())  # by these it is known as a run
+
+    def walk(tree, rebuild):
+        if isinstance(tree, (dict, list)):
+            for key, item in list(tree.items() if isinstance(tree, dict) else enumerate(tree)):
+                if key in keep:
+                    continue
+                copy = dict(tree) if isinstance(tree, dict) else list(tree)
+
+                def place(new, key=key, copy=copy):
+                    changed = dict(copy) if isinstance(copy, dict) else list(copy)
+                    changed[key] = new
+                    return rebuild(changed)
+
+                yield place(value)
+                yield from walk(item, place)
+
+    yield from walk(whole, lambda tree: tree)
+
+
 def test_runs_are_found_once_and_not_inside_each_other(tmp_path):
     make_run(tmp_path / "group" / "a")
     (tmp_path / "group" / "a" / "wandb").mkdir()
