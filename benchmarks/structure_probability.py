@@ -17,10 +17,8 @@ import numpy as np
 
 from ionbed.embeddings import calibration_fit, structure_calibration_fit
 from ionbed.embeddings.calibration import shared_out
-from ionbed.embeddings.calibration_queries import WINDOW_PPM
 from ionbed.embeddings.queries import queries_of
 from ionbed.embeddings.structure_calibration import structure_curve
-from ionbed.embeddings.structure_candidates import OWN_FORMULA
 from ionbed.embeddings.structure_index import StructureIndex
 
 
@@ -36,11 +34,10 @@ def main() -> None:
     is_half = np.arange(len(asked.molecule)) >= asked.is_present.sum()  # the second asking: the molecule is left out
     has_molecule = np.isin(asked.molecule, asked.molecule[asked.is_present])
     is_asked = asked.is_present | (is_half & ~has_molecule)
-    print(
-        f"{len(spectra)} spectra, {len(set(asked.molecule))} molecules; the index has {len(set(asked.molecule[asked.is_present]))}"
-    )
+    held = len(set(asked.molecule[asked.is_present]))
+    print(f"{len(spectra)} spectra, {len(set(asked.molecule))} molecules; the index has {held}")
     for score in structure_calibration_fit.scores_of(index):
-        for ppm, formula in ((WINDOW_PPM, None), (None, OWN_FORMULA)):
+        for ppm, formula in structure_calibration_fit.WAYS:
             curve = structure_curve(index.manifest, score, ppm, formula, index.fusion if score == "fused" else None)
             if curve is None:
                 print(f"\n{score}: not calibrated")
@@ -55,9 +52,10 @@ def main() -> None:
 
 def _print(name: str, said: np.ndarray, is_right: np.ndarray, weight: np.ndarray) -> None:
     quality = calibration_fit.quality(said, is_right, weight)
+    brier, of_base_rate = quality["brier"], quality["brier_of_base_rate"]
     print(
-        f"  {name}: {quality['pairs']} first hits, {quality['base_rate']:.2f} right; Brier score {quality['brier']:.3f} "
-        f"(base rate alone {quality['brier_of_base_rate']:.3f}), calibration error {quality['ece']:.3f}"
+        f"  {name}: {quality['pairs']} first hits, {quality['base_rate']:.2f} right; Brier score {brier:.3f} "
+        f"(base rate alone {of_base_rate:.3f}), calibration error {quality['ece']:.3f}"
     )
     for mean, share, count in quality["reliability"]:
         print(f"    said {mean:.2f}  right {share:.2f}  of {count}")

@@ -329,20 +329,16 @@ def best_of_molecules(molecule: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.
     of_hit : int64 array of shape (n_queries, k)
         -1 for none.
     """
-    is_first = molecule >= 0
+    query, rank = np.nonzero(molecule >= 0)
+    value = molecule[query, rank]
+    order = np.lexsort((rank, value, query))
+    is_new = np.ones(len(order), bool)
+    is_new[1:] = (np.diff(query[order]) != 0) | (np.diff(value[order]) != 0)
+    first = np.sort(order[is_new])
+    place = np.searchsorted(first, order[is_new])
     of_hit = np.full(molecule.shape, -1, np.int64)
-    first_place = np.tile(np.arange(molecule.shape[1]), (len(molecule), 1))
-    for later in range(1, molecule.shape[1]):
-        for earlier in range(later):
-            same = (molecule[:, later] == molecule[:, earlier]) & is_first[:, earlier]
-            is_first[:, later] &= ~same
-            first_place[same, later] = earlier
-    query, rank = np.nonzero(is_first)
-    number = np.full(molecule.shape, -1, np.int64)
-    number[query, rank] = np.arange(len(query))
-    known = molecule >= 0
-    of_hit[known] = np.take_along_axis(number, first_place, axis=1)[known]
-    return query, rank, of_hit
+    of_hit[query[order], rank[order]] = place[np.cumsum(is_new) - 1]
+    return query[first], rank[first], of_hit
 
 
 def leads(

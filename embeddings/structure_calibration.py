@@ -182,4 +182,6 @@ def calibration_told(manifest: Mapping[str, Any]) -> dict[str, str]:
             f"Brier score {best['brier']:.3f} (base rate alone: {best['brier_of_base_rate']:.3f}), calibration error "
             f"{best['ece']:.3f}"
         )
+    for name in record["without"]:
+        told[name] = "none: too few of the queries' molecules were found"
     return told | {"open": OPEN}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import logging
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,11 @@ from .structure_calibration import TERMS, candidates_of, ranked_as, way_of
 from .structure_candidates import OWN_FORMULA
 from .structure_hits import StructureScoreName
 from .structure_index import StructureIndex
+
+logger = logging.getLogger("ionbed")
+
+WAYS: tuple[tuple[float | None, str | None], ...] = ((WINDOW_PPM, None), (None, OWN_FORMULA))
+"""Of searching: within how many ppm, and by which formula."""
 
 MOST_OF_A_MOLECULE = 4
 """Spectra of one molecule that are asked, so that no molecule is all that is fitted to."""
@@ -134,16 +140,30 @@ def calibrate_structures(
     drawn = _drawn(unseen, rng)
     asked = asked_of(index, drawn)
     molecules = {(s.inchikey or "")[:14] for s in drawn}
-    curves = {}
+    curves, without = {}, []
     for score in scores_of(index):
-        for ppm, formula in ((WINDOW_PPM, None), (None, OWN_FORMULA)):
-            curve = fit_structure_curve(index, asked, score, ppm, formula, rng)
-            name = way_of(score, ppm, formula)
-            if curve is not None and name is not None:
+        for ppm, formula in WAYS:
+            name, curve = way_of(score, ppm, formula), fit_structure_curve(index, asked, score, ppm, formula, rng)
+            assert name is not None, "neither is an open search"
+            if curve is None:
+                without.append(name)
+            else:
                 curves[name] = curve
+    if not curves:
+        raise InputError(
+            f"{source}: of {len(rows_of):,} molecules that the index has, fewer than {FEWEST_MOLECULES} are found by "
+            "mass or by formula; state adducts and precursor m/z of the spectra, or give more"
+        )
+    trained_on = "not known" if split is None else seen_by(index.model, drawn, split)
+    if trained_on == "not known":
+        logger.warning(
+            "%s: whether the model was trained on these molecules is not known; where it was, the probabilities are "
+            "too high. Name the split of its training: --split", source,
+        )  # fmt: skip
     record = {
         "from": source,
-        "trained_on": "not known" if split is None else seen_by(index.model, drawn, split),
+        "trained_on": trained_on,
+        "without": without,
         "held": len(molecules & rows_of.keys()) / len(molecules),
         "made": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "model_hash": index.manifest["model_hash"],
