@@ -34,7 +34,6 @@ from ionbed.embeddings.approximate import (
     choose_kind,
     memory_needed,
     nearest_approximate,
-    nearest_as_set,
     open_ann,
     write_ann,
 )
@@ -158,7 +157,7 @@ def share_of_rows(
     """Return recall and time where rows drawn at random may be hits, and the time to score every one of them."""
     allowed = np.random.default_rng(2).random(len(vectors)) < share
     exact = nearest_of_all(vectors, polarity, queries, signs, K, allowed)
-    as_tuned = nearest_as_set(index, settings, vectors, polarity, queries, signs, K, allowed)
+    as_tuned = nearest_approximate(index, settings, vectors, polarity, queries, signs, K, allowed, is_as_set=True)
     return {
         "share": share,
         "as_tuned": recall(as_tuned, exact)[0],

@@ -17,7 +17,15 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from ..errors import InputError
-from .nearest import Nearest, nearest_in_windows, nearest_of_all, nearest_of_proposed, usable_rows
+from .nearest import (
+    MAX_SCORES_AT_ONCE,
+    Nearest,
+    highest_set,
+    nearest_in_windows,
+    nearest_of_all,
+    nearest_of_proposed,
+    usable_rows,
+)
 
 if TYPE_CHECKING:
     import faiss
@@ -196,6 +204,8 @@ def nearest_approximate(
     k: int,
     allowed: np.ndarray | None = None,
     windows: tuple[np.ndarray, np.ndarray] | None = None,
+    *,
+    is_as_set: bool = False,
 ) -> Nearest:
     """Return about the best ``k`` rows of each query, leaving out the other polarity.
 
@@ -224,6 +234,9 @@ def nearest_approximate(
         Rows that may be hits; by default all.
     windows : (start, stop), int64 arrays of shape (n_queries,), optional
         Only the rows ``start:stop`` may be hits of a query; by default all.
+    is_as_set : bool
+        Neither to score every row nor to look further, however few may be hits: to measure settings by. Not with
+        ``windows``, and not for more than `MAX_K` hits.
     """
     if k > MAX_K:
         if windows is None:
@@ -234,32 +247,16 @@ def nearest_approximate(
     result = Nearest.empty(len(queries), k)
     for group, usable in usable_rows(polarity, query_polarity, allowed):
         num_usable = int(np.count_nonzero(usable))
-        if _is_few(num_usable, len(vectors)):
+        if not is_as_set and _is_few(num_usable, len(vectors)):
             signs = query_polarity[group]
             found = nearest_of_all(vectors, polarity, queries[group], signs, k, allowed)
         else:
             times = 1.0
-            if allowed is not None:
+            if not is_as_set and allowed is not None:
                 times = _num_compatible(polarity, query_polarity[group[0]]) / num_usable
-            found = _found(index, settings, vectors, queries[group], usable, k, times)
-        result.rows[group], result.scores[group] = found.rows, found.scores
-    return result
-
-
-def nearest_as_set(
-    index: faiss.Index,
-    settings: AnnSettings,
-    vectors: np.ndarray,
-    polarity: np.ndarray,
-    queries: np.ndarray,
-    query_polarity: np.ndarray,
-    k: int,
-    allowed: np.ndarray | None = None,
-) -> Nearest:
-    """Return what `nearest_approximate` finds where it neither scores every row nor looks further: to measure by."""
-    result = Nearest.empty(len(queries), k)
-    for group, usable in usable_rows(polarity, query_polarity, allowed):
-        found = _found(index, settings, vectors, queries[group], usable, k, 1.0)
+            selector = None if num_usable == len(vectors) else _selector(usable)
+            proposed = _propose(index, settings, queries[group], k, selector, times)
+            found = nearest_of_proposed(vectors, queries[group], proposed, k)
         result.rows[group], result.scores[group] = found.rows, found.scores
     return result
 
@@ -338,19 +335,6 @@ def _in_windows(
     return result
 
 
-def _found(
-    index: faiss.Index,
-    settings: AnnSettings,
-    vectors: np.ndarray,
-    queries: np.ndarray,
-    usable: np.ndarray,
-    k: int,
-    times: float,
-) -> Nearest:
-    selector = None if usable.all() else _selector(usable)
-    return nearest_of_proposed(vectors, queries, _propose(index, settings, queries, k, selector, times), k)
-
-
 def _propose(
     index: faiss.Index,
     settings: AnnSettings,
@@ -365,15 +349,44 @@ def _propose(
     depth = math.ceil(settings.depth * more_hits)
     # The further hits lie in the neighbourhood of the first: lists need not grow in proportion.
     effort = math.ceil(settings.effort * times * math.sqrt(more_hits))
+    if settings.kind == "ivf-sq8":
+        return _propose_of_lists(index, queries, depth, min(effort, index.nlist), selector)
     if settings.kind == "hnsw":
         options = faiss.SearchParametersHNSW(sel=selector, efSearch=max(effort, depth))
     else:
-        options = faiss.SearchParametersIVF(sel=selector, nprobe=min(effort, lists_of(index.ntotal)))
+        options = faiss.SearchParametersIVF(sel=selector, nprobe=min(effort, index.nlist))
     at_once = QUERIES_PER_THREAD * faiss.omp_get_max_threads()
     proposed = np.empty((len(queries), depth), np.int64)
     for begin in range(0, len(queries), at_once):
         part = np.ascontiguousarray(queries[begin : begin + at_once])
         proposed[begin : begin + at_once] = index.search(part, depth, params=options)[1]
+    return proposed
+
+
+def _propose_of_lists(
+    index: faiss.IndexIVF, queries: np.ndarray, depth: int, num_lists: int, selector: faiss.IDSelector | None
+) -> np.ndarray:
+    """Return candidates as `_propose` does, of lists whose codes are of the vectors and not of what centres leave.
+
+    The lists are chosen here, by one product for many queries: FAISS takes one query after the other where the choice
+    must not depend on the queries beside it (`QUERIES_PER_THREAD`), four times as long.
+    """
+    faiss = _faiss()
+    centres = faiss.downcast_index(index.quantizer)
+    centres = faiss.rev_swig_ptr(centres.get_xb(), centres.ntotal * centres.d).reshape(centres.ntotal, centres.d)
+    options = faiss.SearchParametersIVF(sel=selector, nprobe=num_lists)
+    proposed = np.empty((len(queries), depth), np.int64)
+    at_once = max(1, MAX_SCORES_AT_ONCE // len(centres))
+    for begin in range(0, len(queries), at_once):
+        part = np.ascontiguousarray(queries[begin : begin + at_once], np.float32)
+        lists = np.ascontiguousarray(highest_set(centres, part, num_lists))
+        unused, scores = np.zeros(lists.shape, np.float32), np.empty((len(part), depth), np.float32)
+        rows = np.empty((len(part), depth), np.int64)
+        asked, chosen, ignored = (faiss.swig_ptr(array) for array in (part, lists, unused))
+        found = faiss.swig_ptr(scores), faiss.swig_ptr(rows)
+        # FAISS's own wrapper takes no selector.
+        index.search_preassigned_c(len(part), asked, depth, chosen, ignored, *found, False, options)
+        proposed[begin : begin + at_once] = rows
     return proposed
 
 

@@ -76,7 +76,11 @@ class DescribedSearch:
 
     def __call__(self, spectra: list[Spectrum]) -> Iterator[DescribedHits]:
         """Yield what was found for each of some spectra."""
-        return self.of_embedded(self._index.embed(spectra))
+        return self.of_embedded(self.embed(spectra))
+
+    def embed(self, spectra: list[Spectrum]) -> EmbeddedQueries:
+        """Embed spectra, for `of_embedded`."""
+        return self._index.embed(spectra)
 
     def of_embedded(self, queries: EmbeddedQueries) -> Iterator[DescribedHits]:
         """Yield what was found for each of some queries that are embedded already, with their peaks."""

@@ -198,6 +198,38 @@ def nearest_of_proposed(vectors: np.ndarray, queries: np.ndarray, proposed: np.n
     return result
 
 
+def highest_set(vectors: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray:
+    """Return the ``k`` rows with the highest inner products with each query, in the order of the rows.
+
+    Those that a single-precision product leaves within its rounding error of the k-th are compared in double
+    precision, and equals by row: a result does not depend on the queries beside it.
+
+    Parameters
+    ----------
+    vectors : float32 array of shape (n_rows, dim)
+        Of unit length at most.
+    queries : float32 array of shape (n_queries, dim)
+        Of unit length.
+    k : int
+        No more than there are rows.
+
+    Returns
+    -------
+    int64 array of shape (n_queries, k)
+    """
+    scores = queries @ vectors.T
+    margin = np.float32(_rounding_margin(vectors.shape[1]))
+    kth = np.partition(scores, -k, axis=1)[:, -k, None]
+    is_chosen = scores >= kth - margin
+    for query in np.flatnonzero(np.count_nonzero(is_chosen, axis=1) > k).tolist():
+        is_settled = scores[query] > kth[query] + margin
+        doubtful = np.flatnonzero(is_chosen[query] & ~is_settled)
+        exact = (vectors[doubtful].astype(np.float64) * queries[query]).sum(axis=1)
+        wanted = k - np.count_nonzero(is_settled)
+        is_chosen[query, doubtful[np.lexsort((doubtful, -exact))[wanted:]]] = False
+    return np.nonzero(is_chosen)[1].reshape(len(queries), k)
+
+
 def merged(parts: Sequence[Nearest], k: int) -> Nearest:
     """Return the best ``k`` of what several searches found, one for each part of a library.
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar, overload
 
 import numpy as np
 
@@ -23,8 +24,10 @@ from .index_folder import Embedder, checked_vectors, is_store
 
 Result = TypeVar("Result")
 Item = TypeVar("Item")
+Embedded = TypeVar("Embedded")
 
-QUERIES_AT_ONCE = 1024
+QUERIES_AT_ONCE = 256
+"""Few enough for a file of a thousand to be read, embedded, searched and written at once; fewer cost more for each."""
 NO_PEAKS = "no usable peaks"
 _NO_PEAKS_REASONS = frozenset({"no-peaks", "too-few-peaks"})
 
@@ -107,17 +110,37 @@ def _vectors_of(model: Embedder, columns: SpectrumColumns, dim: int, *, progress
     return checked_vectors(model.embed(columns, progress=progress), len(columns), dim=dim)
 
 
+@overload
 def searched(
     queries: Iterator[Query], total: int | None, search: Callable[[list[Spectrum]], Iterator[Result]]
+) -> Iterator[tuple[str, Query, Result | None]]: ...
+@overload
+def searched(
+    queries: Iterator[Query],
+    total: int | None,
+    search: Callable[[Embedded], Iterator[Result]],
+    embed: Callable[[list[Spectrum]], Embedded],
+) -> Iterator[tuple[str, Query, Result | None]]: ...
+def searched(
+    queries: Iterator[Query],
+    total: int | None,
+    search: Callable[[Any], Iterator[Result]],
+    embed: Callable[[list[Spectrum]], Any] | None = None,
 ) -> Iterator[tuple[str, Query, Result | None]]:
     """Search queries, `QUERIES_AT_ONCE` at a time, and yield each with an id of its own and what was found for it.
+
+    Reading, embedding, searching, and what the caller does with the results go on at once, each in a thread of its
+    own and a block of queries ahead of the next. An error in any of them is raised here, after what was found before
+    it; by then, and when the caller stops, the threads have ended.
 
     Parameters
     ----------
     queries, total
         As `queries_of` gives them.
     search : callable
-        Called with spectra; yields one result for each.
+        Called with spectra, or with what ``embed`` made of them; yields one result for each.
+    embed : callable, optional
+        Called with spectra.
 
     Yields
     ------
@@ -129,16 +152,20 @@ def searched(
     """
     names = UniqueNames()
 
-    def blocks() -> Iterator[list[Query]]:
+    def blocks() -> Generator[tuple[list[Query], Any], None, None]:
         while block := list(itertools.islice(queries, QUERIES_AT_ONCE)):
-            yield block
+            yield block, [query.spectrum for query in block if query.spectrum is not None]
 
-    def found() -> Iterator[tuple[list[Query], list[Result]]]:
-        for block in _one_ahead(blocks()):
-            yield block, list(search([query.spectrum for query in block if query.spectrum is not None]))
+    def embedded() -> Generator[tuple[list[Query], Any], None, None]:
+        assert embed is not None, "asked only where it is given"
+        for block, spectra in _one_ahead(blocks()):
+            yield block, embed(spectra)
+
+    def found() -> Generator[tuple[list[Query], list[Result]], None, None]:
+        for block, asked in _one_ahead(blocks() if embed is None else embedded()):
+            yield block, list(search(asked))
 
     with show_progress("search", total, unit="queries") as advance:
-        # While hits are written, the next block is searched, and the one after it is read.
         for block, of_block in _one_ahead(found()):
             results = iter(of_block)
             for query in block:
@@ -146,9 +173,9 @@ def searched(
             advance(len(block))
 
 
-def _one_ahead(items: Iterator[Item]) -> Iterator[Item]:
+def _one_ahead(items: Generator[Item, None, None]) -> Generator[Item, None, None]:
     """Yield items, each while the next one is made by a thread."""
-    with ThreadPoolExecutor(1) as thread:
+    with closing(items), ThreadPoolExecutor(1) as thread:
         coming = thread.submit(next, items, None)
         while (item := coming.result()) is not None:
             coming = thread.submit(next, items, None)

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..errors import InputError
-from .approximate import MEASURED_K, AnnKind, AnnSettings, nearest_as_set
+from .approximate import MEASURED_K, AnnKind, AnnSettings, nearest_approximate
 from .nearest import nearest_of_all
 
 if TYPE_CHECKING:
@@ -166,7 +166,9 @@ class _Questions:
     def recall(self, index: faiss.Index, settings: AnnSettings) -> np.ndarray:
         """Return the recall of each query."""
         queries, signs = np.ascontiguousarray(self.vectors[self.rows]), self.polarity[self.rows]
-        found = nearest_as_set(index, settings, self.vectors, self.polarity, queries, signs, MEASURED_K, self.left)
+        found = nearest_approximate(
+            index, settings, self.vectors, self.polarity, queries, signs, MEASURED_K, self.left, is_as_set=True
+        )
         recall: np.ndarray = (found.scores >= self.tenth[:, None]).sum(axis=1) / np.maximum(self.num_hits, 1)
         return np.where(self.num_hits > 0, recall, 1.0)
 

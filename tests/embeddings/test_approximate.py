@@ -17,11 +17,10 @@ from ionbed.embeddings.approximate import (
     lists_of,
     memory_needed,
     nearest_approximate,
-    nearest_as_set,
     open_ann,
     write_ann,
 )
-from ionbed.embeddings.nearest import nearest_in_windows, nearest_of_all
+from ionbed.embeddings.nearest import nearest_in_windows, nearest_of_all, nearest_of_proposed
 from ionbed.embeddings.recall import EFFORTS, MeasuredRecall, measure_recall, molecules_of
 from ionbed.errors import InputError
 
@@ -78,10 +77,23 @@ def plain_recall(vectors, polarity, index, settings, queries, left):
         scores = (vectors.astype(np.float64) * vectors[query].astype(np.float64)).sum(axis=1).astype(np.float32)
         tenth = np.sort(scores[left & (polarity * polarity[query] != -1)])[-10]
         one = slice(query, query + 1)
-        found = nearest_as_set(index, settings, vectors, polarity, vectors[one], polarity[one], 10, left).rows[0]
+        asked = vectors, polarity, vectors[one], polarity[one]
+        found = nearest_approximate(index, settings, *asked, 10, left, is_as_set=True).rows[0]
         assert left[found[found >= 0]].all()
         recalls.append((scores[found[found >= 0]] >= tenth).sum() / 10)
     return recalls
+
+
+def test_the_lists_that_are_visited_are_those_that_faiss_would_visit(rows):
+    vectors, polarity = rows
+    index = build_ann(vectors, "ivf-sq8")
+    effort, queries = 5, vectors[:300]
+    asked = vectors, np.zeros_like(polarity), queries, np.zeros(len(queries), np.int8), 10
+    ours = nearest_approximate(index, AnnSettings("ivf-sq8", effort, 20), *asked)
+    _, proposed = index.search(queries, 20, params=faiss.SearchParametersIVF(nprobe=effort))
+    theirs = nearest_of_proposed(vectors, queries, proposed, 10)
+    assert np.array_equal(ours.scores, theirs.scores)
+    assert index.nlist > 4 * effort
 
 
 def test_the_recall_stated_is_that_of_molecules_left_out_and_not_tuned_with(rows, molecules, ann):

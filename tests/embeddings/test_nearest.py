@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from ionbed.embeddings import nearest
 from ionbed.embeddings.nearest import (
     Nearest,
+    highest_set,
     merged,
     nearest_among,
     nearest_in_windows,
@@ -117,6 +118,18 @@ def test_a_library_searched_in_parts_gives_what_the_whole_gives(problem, cut):
     result = merged(parts, k)
     assert result.rows.tolist() == whole.rows.tolist()
     np.testing.assert_array_equal(result.scores, whole.scores)
+
+
+@settings(deadline=None, max_examples=50)
+@given(problems())
+def test_a_set_of_the_highest_is_exact_with_ties_by_row(problem):
+    vectors, queries, k = problem[0], problem[2], min(problem[6], len(problem[0]))
+    anything, nothing = np.zeros(len(vectors), np.int8), 0
+    found = highest_set(vectors, queries, k)
+    assert found.shape == (len(queries), k)
+    for query, rows in zip(queries, found.tolist(), strict=True):
+        best, _ = plain_search(vectors, anything, query, nothing, 0, len(vectors), k)
+        assert rows == sorted(best)
 
 
 def test_open_search_takes_what_is_proposed_where_it_is_enough_and_only_there(monkeypatch):
