@@ -25,6 +25,7 @@ from .evaluation_commands import register as register_evaluation
 from .index_commands import register as register_index
 from .network_commands import register as register_network
 from .pretrain.ending import end_process
+from .progress import counted
 from .publish_commands import register as register_publish
 from .search_commands import register as register_search
 from .serve_commands import register as register_serve
@@ -206,7 +207,8 @@ def simulate(
 
     given: dict[str, Any] = {"energies": tuple(energy or ()), "adducts": tuple(adduct or ())}
     counts = run(molecules, out, **{name: values for name, values in given.items() if values})
-    logger.info("%s: %s predicted spectra of %s molecules", out, f"{counts['spectra']:,}", f"{counts['predicted']:,}")
+    of = counted(counts["predicted"], "molecules")
+    logger.info("%s: %s of %s", out, counted(counts["spectra"], "predicted spectra"), of)
 
 
 @app.command(

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from .console import examples
+from .progress import counted
 from .search_commands import ModelOption, OverwriteOption
 
 logger = logging.getLogger("ionbed")
@@ -119,7 +120,7 @@ def build(
         in_milvus = build_in_milvus(
             source, out, encoder, milvus, collection, embeddings=embeddings, empty=empty, overwrite=overwrite
         )
-        logger.info("%s: %s spectra in %s", out, f"{len(in_milvus):,}", in_milvus.store.address)
+        logger.info("%s: %s in %s", out, counted(len(in_milvus), "spectra"), in_milvus.store.address)
         return
     if collection is not None or empty:
         raise typer.BadParameter("--collection and --empty go with --milvus only")
@@ -135,8 +136,8 @@ def build(
     logger.info("%s: %s %s%s%s", out, f"{len(index):,}", index.info()["kind"], merged, _told(counts["dropped"]))
     if predicted := index.manifest.get("predicted"):
         logger.info(
-            "%s: %s predicted spectra; %s structures have none", out, f"{predicted['spectra']:,}",
-            f"{predicted['without']:,}",
+            "%s: %s; %s without", out, counted(predicted["spectra"], "predicted spectra"),
+            counted(predicted["without"], "structures"),
         )  # fmt: skip
 
 
@@ -170,13 +171,13 @@ def append(
     wanted = None if part is None else Part.parse(part)
     if has_vectors_in_milvus(index):
         count = append_to_milvus(index, source, part=wanted)
-        logger.info("%s%s: %s spectra appended", index, f" ({part})" if part else "", f"{count:,}")
+        logger.info("%s%s: %s appended", index, f" ({part})" if part else "", counted(count, "spectra"))
         return
     if part is not None:
         raise typer.BadParameter("--part goes with an index in Milvus; one on this machine has one writer at a time")
     done = run(index, source, replace=replace)
     replaced = f", {done.replaced:,} replaced" if done.replaced else ""
-    logger.info("%s: %s spectra appended%s%s", index, f"{done.kept:,}", replaced, _told(done.dropped))
+    logger.info("%s: %s appended%s%s", index, counted(done.kept, "spectra"), replaced, _told(done.dropped))
 
 
 def delete(
@@ -204,7 +205,7 @@ def delete(
             raise typer.BadParameter(f"--where {text}: should be COLUMN=VALUE")
         values[column] = value or None
     count = run(index, ids, where=values, dry_run=dry_run)
-    logger.info("%s: %s spectra %s", index, f"{count:,}", "would be deleted" if dry_run else "deleted")
+    logger.info("%s: %s %s", index, counted(count, "spectra"), "would be deleted" if dry_run else "deleted")
 
 
 def calibrate(
@@ -246,7 +247,8 @@ def compact(index: IndexArgument) -> None:
     before = opened.num_rows
     opened.compact()
     logger.info(
-        "%s: %s spectra in one segment, %s rows dropped", index, f"{len(opened):,}", f"{before - len(opened):,}"
+        "%s: %s in one segment, %s dropped",
+        *(index, counted(len(opened), "spectra"), counted(before - len(opened), "rows")),
     )
 
 
@@ -256,7 +258,7 @@ def verify(index: IndexArgument) -> None:
 
     opened = open_index(index)
     opened.verify()
-    logger.info("%s: %s files as written", index, f"{len(opened.manifest['files']):,}")
+    logger.info("%s: %s as written", index, counted(len(opened.manifest["files"]), "files"))
 
 
 def _told(dropped: dict[str, int] | Any) -> str:

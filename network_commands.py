@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from .console import examples
+from .progress import counted
 from .search_commands import ModelOption
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def spectral_map(
 
     options = MapOptions(method=method, color_by=color_by, sample=sample, seed=seed)
     made = run(source, out, options, load_model=_loader(model), table_out=table)
-    logger.info("%s: %s of %s spectra, by %s", out, f"{len(made.table):,}", f"{made.num_spectra:,}", made.method)
+    logger.info("%s: %s of %s, by %s", out, f"{len(made.table):,}", counted(made.num_spectra, "spectra"), made.method)
 
 
 def _loader(model: str | None) -> Callable[[], IonbedModel] | None:

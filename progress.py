@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("ionbed")
 
+_SINGULAR = {"spectra": "spectrum", "queries": "query"}
+"""Of words whose plural is another than theirs with an s."""
 SECONDS_BETWEEN_LINES = 10.0
 SHORTEST_WORK = 1.0
 """Seconds; of work that took less, no line is written."""
@@ -60,7 +62,8 @@ class _Work:
     def words(self) -> str:
         """Return what there is to say: how much is done, how fast, what is left, and the status."""
         count, rate = self.done + self.new, self.new / self.seconds()
-        share = f"{count:,} of {self.total:,} {self.unit}" if self.total is not None else f"{count:,} {self.unit}"
+        whole = counted(count if self.total is None else self.total, self.unit)
+        share = whole if self.total is None else f"{count:,} of {whole}"
         words = [share, f"{rate:,.0f} {self.unit}/s" if rate >= 10 else f"{rate:.2g} {self.unit}/s"]
         if self.total is not None and rate > 0 and count < self.total:
             words.append(f"{as_clock((self.total - count) / rate)} left")
@@ -101,6 +104,21 @@ def unseen() -> Iterator[Advance]:
         pass
 
     yield advance
+
+
+def counted(count: int, things: str) -> str:
+    """Return a count in words: ``counted(2000, "spectra")`` is '2,000 spectra', one of them '1 spectrum'.
+
+    Parameters
+    ----------
+    count : int
+    things : str
+        In the plural; of several words the last says what is counted.
+    """
+    if count == 1:
+        first, space, last = things.rpartition(" ")
+        things = first + space + (_SINGULAR.get(last) or last.removesuffix("s"))
+    return f"{count:,} {things}"
 
 
 def as_clock(seconds: float) -> str:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from .console import console, examples
+from .progress import counted
 
 logger = logging.getLogger("ionbed")
 
@@ -90,4 +91,4 @@ def predict(
     """Predict labels of spectra: calibrated probabilities, or numbers with their ranges."""
     from .finetune.labelled.predict import predict as run
 
-    logger.info("%s: predictions of %s spectra", out, f"{run(model, source, out):,}")
+    logger.info("%s: predictions of %s", out, counted(run(model, source, out), "spectra"))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..artifacts import MANIFEST, read_object_or_empty, write_manifest
 from ..configs.loading import load_config
 from ..errors import InputError
-from ..progress import progress
+from ..progress import counted, progress
 from ..spectra.molecule_files import read_molecules
 from ..spectra.simulate import simulate_spectra
 from ..spectra.spectrum import Spectrum
@@ -87,7 +87,7 @@ def run_demo(out: Path, *, threads: int | None = None) -> None:
         _finetune(out, threads)
     with stages.run("index build", f"the library of {LIBRARY.name}"):
         index = _build_index(out)
-    stages.say(f"{len(index):,} spectra")
+    stages.say(counted(len(index), "spectra"))
     with stages.run("search", f"spectra of {QUERIES.name}, of molecules that training has not seen"):
         summary, shown = _search(out, index)
     stages.say(summary)

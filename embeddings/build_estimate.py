@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 
 from ..errors import InputError
+from ..progress import counted
 from .approximate import AnnKind, memory_needed
 from .segments.runs import BYTES_PER_RUN, ROWS_PER_RUN
 
@@ -68,7 +69,7 @@ class BuildEstimate:
     def __str__(self) -> str:
         """Return one line."""
         return (
-            f"{self.num_spectra:,} spectra, searched as {self.kind}: {_size(self.disk)} on disk "
+            f"{counted(self.num_spectra, 'spectra')}, searched as {self.kind}: {_size(self.disk)} on disk "
             f"({_size(self.disk_while_built)} while it is built), {_size(self.memory)} of memory while it is built"
         )
 
@@ -78,14 +79,14 @@ class BuildEstimate:
         if ROOM * self.disk_while_built > free:
             raise InputError(
                 f"{folder}: has {_size(free)} free, and the index needs {_size(self.disk_while_built)} while it is "
-                f"built ({self.num_spectra:,} spectra); make room, or choose another disk"
+                f"built ({counted(self.num_spectra, 'spectra')}); make room, or choose another disk"
             )
         available = psutil.virtual_memory().available
         if ROOM * self.memory > available:
             raise InputError(
                 f"{_size(available)} of memory are free, and the build needs {_size(self.memory)} "
-                f"({self.num_spectra:,} spectra, searched as {self.kind}); build on a larger machine, build an index "
-                "of each part, or take another --kind"
+                f"({counted(self.num_spectra, 'spectra')}, searched as {self.kind}); build on a larger machine, build "
+                "an index of each part, or take another --kind"
             )
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TextIO, TypeVar
 
 from ..artifacts import atomic_file, refuse_input_as_output
 from ..errors import InputError
+from ..progress import counted
 from ..spectra.spectrum import Spectrum
 from .annotation import LEVEL_2A
 
@@ -139,7 +140,7 @@ class SearchSummary:
         elif self.expected_right is not None:
             right = f"{self.expected_right:,.0f}"
             likely = f" (about {right} first hits right if the database has half of the queries' molecules)"
-        return f"{self.queries:,} queries: {self.with_hits:,} with hits{likely}{notes}"
+        return f"{counted(self.queries, 'queries')}: {self.with_hits:,} with hits{likely}{notes}"
 
 
 def refuse_output(out: str | os.PathLike[str], *inputs: str | os.PathLike[str] | None) -> None:
@@ -213,7 +214,7 @@ def format_queries(
             parts.append(table_of(hits))
         parts.append(Text(""))
     if num_queries > max_queries:
-        parts.append(Text(f"and {num_queries - max_queries:,} more queries", style="dim"))
+        parts.append(Text(f"and {counted(num_queries - max_queries, 'more queries')}", style="dim"))
     elif not num_queries:
         parts.append(Text("no queries", style="dim"))
     return Group(*parts)

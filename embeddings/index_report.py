@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import InputError
+from ..progress import counted
 from .calibration import NO_PROBABILITIES, Calibration
 from .fusion import FusedScore, fusion_of
 from .milvus_index import is_in_milvus
@@ -46,15 +47,15 @@ def calibration_told(manifest: Mapping[str, Any]) -> dict[str, str]:
     told = {
         "probabilities": f"fitted {record['made']} to {source}; model trained on these molecules: "
         f"{record['trained_on']}; half of the queries' molecules in the library, which then had "
-        f"{record['library_spectra']:,} spectra"
+        f"{counted(record['library_spectra'], 'spectra')}"
     }
     for name, curve in calibration.curves.items():
         of, held_out = curve.record, curve.record["held_out"]
         laboratory = _LABORATORIES[of["laboratories"]]
         told[name] = (
-            f"{of['queries']:,} queries, {of['molecules']:,} molecules, hits {laboratory}; on molecules left out "
-            f"of the fit: Brier score {held_out['brier']:.3f} (base rate alone: {held_out['brier_of_base_rate']:.3f}), "
-            f"calibration error {held_out['ece']:.3f}"
+            f"{counted(of['queries'], 'queries')}, {counted(of['molecules'], 'molecules')}, hits {laboratory}; on "
+            f"molecules left out of the fit: Brier score {held_out['brier']:.3f} "
+            f"(base rate alone: {held_out['brier_of_base_rate']:.3f}), calibration error {held_out['ece']:.3f}"
         )
     return told
 

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from ..artifacts import atomic_file, refuse_input_as_output
 from ..errors import InputError
-from ..progress import Advance, progress
+from ..progress import Advance, counted, progress
 from .component_cap import capped, component_of
 from .embedded_input import EmbeddedSpectra, embedded_spectra
 from .fusion import Fusion, fusion_of, sigmoid
@@ -128,16 +128,17 @@ class Network:
         """Return one line."""
         counts = self.counts
         words = [
-            f"{counts['spectra']:,} spectra, {counts['edges']:,} edges, {counts['components']:,} components of two or "
-            f"more, the largest of {counts['largest']:,}",
-            f"{counts['singletons']:,} spectra without an edge{'' if counts['singletons_kept'] else ' (left out)'}",
+            f"{counted(counts['spectra'], 'spectra')}, {counted(counts['edges'], 'edges')}, "
+            f"{counted(counts['components'], 'components')} of two or more, the largest of {counts['largest']:,}",
+            f"{counted(counts['singletons'], 'spectra')} without an edge"
+            f"{'' if counts['singletons_kept'] else ' (left out)'}",
         ]
         if counts["capped"]:
-            words.append(f"{counts['capped']:,} edges dropped by the cap")
+            words.append(f"{counted(counts['capped'], 'edges')} dropped by the cap")
         if counts["hits"] >= 0:
-            words.append(f"{counts['hits']:,} spectra with a library hit")
+            words.append(f"{counted(counts['hits'], 'spectra')} with a library hit")
         if counts["no_peaks"]:
-            words.append(f"{counts['no_peaks']:,} spectra without peaks left out")
+            words.append(f"{counted(counts['no_peaks'], 'spectra')} without peaks left out")
         return "; ".join(words)
 
 

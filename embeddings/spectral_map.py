@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from ..artifacts import atomic_file, refuse_input_as_output
 from ..errors import InputError
-from ..progress import progress
+from ..progress import counted, progress
 from .embedded_input import EmbeddedSpectra, embedded_spectra
 from .index_folder import Embedder
 from .map_page import MapPage, require_plotly, write_page
@@ -163,7 +163,7 @@ def build_map(spectra: EmbeddedSpectra, options: MapOptions | None = None) -> Sp
         known = ", ".join(name for name in COLOURS if table[name].null_count < len(table))
         raise InputError(f"no spectrum has a {color_by}; choose another column to colour by: {known}")
     logger.info(
-        "map: %s spectra by %s", f"{len(vectors):,}", options.method
+        "map: %s by %s", counted(len(vectors), "spectra"), options.method
     )  # which UMAP does not tell the progress of
     coordinates = project(vectors, options.method, options.seed)
     for place, name in enumerate("xy"):

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from ..progress import counted
 from ..spectra.columns import SpectrumColumns
 from ..spectra.spectrum import Spectrum
 from .annotation import (
@@ -299,7 +300,7 @@ def _about(row: StructureHitRow) -> str:
     """Return how many structures a query was compared with, and by what."""
     if row.candidates is None:
         return ""
-    number = "1 candidate" if row.candidates == 1 else f"{row.candidates:,} candidates"
+    number = counted(row.candidates, "candidates")
     return number + _BY[row.score_name] + (f"; {row.warnings}" if row.warnings else "")
 
 

@@ -9,6 +9,7 @@ from typing import Protocol, TypeGuard
 
 import numpy as np
 
+from ..progress import counted
 from .candidates import Candidates
 from .dataset import EvaluationData
 from .entries import Build
@@ -112,7 +113,7 @@ class MoleculeVectors:
         readable = [text for text in smiles if text]
 
         def make() -> np.ndarray:
-            logger.info("embedding %s structures with '%s'", f"{len(readable):,}", self._label)
+            logger.info("embedding %s with '%s'", counted(len(readable), "structures"), self._label)
             return self._model.embed_molecules(readable, workers=self._workers, progress=True)
 
         found = cached_vectors(self._cache, [_identity(self._model), *readable], len(readable), make)

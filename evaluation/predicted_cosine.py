@@ -10,6 +10,7 @@ from typing import cast
 import numpy as np
 
 from ..embeddings.structure_predicted import best_of_predictions
+from ..progress import counted
 from .baselines.predicted_spectra import VERSION, PredictedLibrary
 from .candidates import Candidates
 from .dataset import EvaluationData
@@ -60,7 +61,7 @@ class PredictedVectors:
             columns, owner = self._library.spectra(new)
 
             def make() -> np.ndarray:
-                logger.info("embedding %s predicted spectra with '%s'", f"{len(columns):,}", self._label)
+                logger.info("embedding %s with '%s'", counted(len(columns), "predicted spectra"), self._label)
                 return self._model.embed(columns, progress=True)
 
             # Without any prediction the number of dimensions is not known, nor needed.

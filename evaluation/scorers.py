@@ -8,7 +8,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
-from ..progress import progress
+from ..progress import counted, progress
 from ..spectra.columns import SpectrumColumns
 from .metrics import comparable
 
@@ -230,7 +230,7 @@ class Embedder:
             self._columns, self._rows, self._vectors = columns, self._rows[kept], self._vectors[kept]
         missing = np.setdiff1d(rows, self._rows)
         if len(missing):
-            logger.info("embedding %s spectra with '%s'", f"{len(missing):,}", self._label)
+            logger.info("embedding %s with '%s'", counted(len(missing), "spectra"), self._label)
             found = np.asarray(self._model.embed(columns.take(missing), progress=True), np.float32)
             if found.ndim != 2 or len(found) != len(missing):
                 raise ValueError(f"{self._label}: embed gave shape {found.shape} for {len(missing)} spectra")

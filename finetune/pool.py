@@ -14,7 +14,7 @@ import numpy as np
 
 from ..artifacts import atomic_file, sha256_of_file
 from ..errors import InputError
-from ..progress import progress
+from ..progress import counted, progress
 from ..spectra.molecule_features import FEATURES_VERSION, MoleculeFeatures
 from ..spectra.molecule_files import read_molecules
 from ..spectra.molecules import parent_molecule, standardise
@@ -108,5 +108,5 @@ def _computed(path: Path) -> Pool:
     if not smiles:
         raise InputError(f"{path}: none of its {len(entries):,} structures can be used; see molecules.pool")
     reasons = ", ".join(f"{reason}: {count:,}" for reason, count in left_out.most_common())
-    logger.info("%s: %s structures for the pool; left out are %s", path, f"{len(smiles):,}", reasons or "none")
+    logger.info("%s: %s for the pool; left out are %s", path, counted(len(smiles), "structures"), reasons or "none")
     return Pool(np.array(list(smiles)), MoleculeFeatures.of(list(smiles.values()), progress=True))

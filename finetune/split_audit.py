@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..errors import InputError
+from ..progress import counted
 from ..spectra.columns import SpectrumColumns
 from ..spectra.molecules import element_formula, morgan_fingerprints, murcko_scaffold, tanimoto_matrix
 from ..spectra.near_duplicates import NearDuplicateOptions, bucket_keys, similarities_of_pairs, unit_vectors
@@ -107,7 +108,10 @@ def refuse_leaks(audit: Mapping[str, Any]) -> None:
 
 def describe_audit(audit: Mapping[str, Any]) -> list[str]:
     """Return what to tell of an audit, a line for each matter."""
-    folds = (f"{fold} {n['molecules']:,} molecules ({n['spectra']:,} spectra)" for fold, n in audit["folds"].items())
+    folds = (
+        f"{fold} {counted(n['molecules'], 'molecules')} ({counted(n['spectra'], 'spectra')})"
+        for fold, n in audit["folds"].items()
+    )
     lines = [", ".join(folds)]
     if audit["nearest_train_tanimoto"]["molecules"]:
         quantiles = audit["nearest_train_tanimoto"]["quantiles"]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..artifacts import atomic_file
+from ..progress import counted
 from .curation_figures import Plot, histogram_plots, mass_spread_plot
 
 REPORT_FILE: Final = "report.html"
@@ -114,7 +115,7 @@ def html_page(curation: Mapping[str, Any]) -> str:
     body = [
         "<h1>What was kept and what was dropped</h1>",
         f"<p class='sum'><b>{counts['read']:,}</b> records read = <b>{counts['kept']:,}</b> kept + "
-        f"<b>{num_dropped:,}</b> dropped, from {_plural(len(curation['files']), 'file')}.</p>",
+        f"<b>{num_dropped:,}</b> dropped, from {counted(len(curation['files']), 'files')}.</p>",
         *_losses(counts),
         *_grades(counts.get("grades", {}), counts["kept"]),
         *_files(curation["files"]),
@@ -233,17 +234,17 @@ def _num_faults(file: Mapping[str, Any]) -> int:
 
 
 def _file_grades(files: Sequence[Mapping[str, Any]]) -> str:
-    counted = Counter((file["is_run"], file["grade"]) for file in files)
-    grades = sorted({grade for _, grade in counted})
+    tally = Counter((file["is_run"], file["grade"]) for file in files)
+    grades = sorted({grade for _, grade in tally})
     rows = [
         [
             title,
-            *(_number(counted[is_run, grade]) for grade in grades),
-            _number(sum(counted[is_run, g] for g in grades)),
+            *(_number(tally[is_run, grade]) for grade in grades),
+            _number(sum(tally[is_run, g] for g in grades)),
         ]
         for is_run, title in ((True, "runs"), (False, "libraries and lists of spectra"))
     ]
-    sums = [sum(counted[is_run, grade] for is_run in (True, False)) for grade in grades]
+    sums = [sum(tally[is_run, grade] for is_run in (True, False)) for grade in grades]
     note = (
         "<p class='note'>The grade of a file is the best that its spectra can have. A run is graded by the order of "
         "its scans, the number of its spectra, its mass accuracy and its damaged records; a library has no order of "
@@ -272,7 +273,7 @@ def _file_table(chosen: Sequence[Mapping[str, Any]], files: Sequence[Mapping[str
     total_read = sum(file["read"] for file in files)
     if len(files) > len(chosen):
         others = [total - shown for total, shown in zip(_file_sums(files), _file_sums(chosen), strict=True)]
-        rows.append([f"{_plural(len(files) - len(chosen), 'other file')}", *map(_number, others), "", "", ""])
+        rows.append([counted(len(files) - len(chosen), "other files"), *map(_number, others), "", "", ""])
     total = ["all", *_file_numbers(files), "", "", ""]
     header = ["file", "read", "kept", "dropped", "", "grade", "mass spread (mDa)"]
     return _table(
@@ -292,9 +293,9 @@ def _fault_table(worst: Sequence[Mapping[str, Any]], at_fault: Sequence[Mapping[
     if len(at_fault) > len(worst):
         others = sum(map(_num_faults, at_fault)) - sum(map(_num_faults, worst))
         read = sum(file["read"] for file in at_fault) - sum(file["read"] for file in worst)
-        rows.append([_plural(len(at_fault) - len(worst), "other file"), _number(read), _number(others), ""])
+        rows.append([counted(len(at_fault) - len(worst), "other files"), _number(read), _number(others), ""])
     total = [
-        _plural(len(at_fault), "file"),
+        counted(len(at_fault), "files"),
         _number(sum(file["read"] for file in at_fault)),
         _number(sum(map(_num_faults, at_fault))),
         "",
@@ -331,7 +332,7 @@ def _distributions(curation: Mapping[str, Any]) -> list[str]:
         parts += [
             "<h2>Mass accuracy of the files</h2>",
             f"<p class='note'>Standard deviation of the m/z of strong fragments between repeats of a precursor, of "
-            f"{_plural(len(spreads), 'file')} in which a precursor is repeated; "
+            f"{counted(len(spreads), 'files')} in which a precursor is repeated; "
             f"{len(curation['files']) - len(spreads):,} others have none. About 0.1 mDa is an Orbitrap, 1 mDa a "
             "time-of-flight instrument, more than 10 mDa a quadrupole or an ion trap.</p>",
             _panels([plot]),
@@ -347,10 +348,10 @@ def _panels(plots: Sequence[Plot]) -> str:
     return "<div class='plots'>" + "".join(figures) + "</div>"
 
 
-def _mended(title: str, note: str, counted: Mapping[str, int] | None) -> list[str]:
-    if not counted:
+def _mended(title: str, note: str, counts: Mapping[str, int] | None) -> list[str]:
+    if not counts:
         return []
-    ordered = sorted(counted.items(), key=lambda item: (-item[1], item[0]))
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     rows = [[escape(kind), _number(count)] for kind, count in ordered]
     return [f"<h2>{title}</h2><p class='note'>{note}</p>", _table(["kind", "spectra"], rows, ["", "number"])]
 
@@ -401,10 +402,6 @@ def _spread(file: Mapping[str, Any]) -> str:
 
 def _number(value: int) -> str:
     return f"{value:,}"
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _share(count: int, whole: int) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..artifacts import atomic_file
+from ..progress import counted
 from .store import SCHEMA
 
 CARD_FILE: Final = "README.md"
@@ -22,7 +23,7 @@ tags:
 
 # Tandem mass spectra, prepared by ionbed
 
-{kept:,} spectra, of {read:,} records read. What was dropped is in `dropped.tsv`, with the reasons; what became of every
+{kept}, of {read} read. What was dropped is in `dropped.tsv`, with the reasons; what became of every
 file in `files.tsv` and `report.html`; what made the folder, and the checksums, in `manifest.json`.
 
 ```python
@@ -52,5 +53,11 @@ def write_dataset_card(folder: Path, counts: dict[str, Any]) -> None:
     columns = ", ".join(f"`{name}`" for name in SCHEMA.names)
     with atomic_file(Path(folder) / CARD_FILE) as partial:
         partial.write_text(
-            _CARD.format(rows=ROWS, read=counts["read"], kept=counts["kept"], columns=columns), encoding="utf-8"
+            _CARD.format(
+                rows=ROWS,
+                read=counted(counts["read"], "records"),
+                kept=counted(counts["kept"], "spectra"),
+                columns=columns,
+            ),
+            encoding="utf-8",
         )

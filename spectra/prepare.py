@@ -24,7 +24,7 @@ from ..artifacts import (
     write_manifest,
 )
 from ..errors import InputError
-from ..progress import progress
+from ..progress import counted, progress
 from .cleaning import CleaningOptions
 from .curation_report import write_report
 from .dataset_card import write_dataset_card
@@ -247,7 +247,7 @@ def _make_parts(
 
     with progress("prepare: read", None, unit="records") as advance:
         for num_read in workers.map(partial(make_part, folder=scratch, options=options), missing()):
-            advance(num_read, f"{num_made:,} parts were there" if num_made else "")
+            advance(num_read, f"{counted(num_made, 'parts')} there already" if num_made else "")
     rows = []
     for number in range(num_units):
         summary = read_summary(scratch, number)
@@ -322,7 +322,7 @@ def _nothing_kept(inputs: Sequence[Path], counts: dict[str, Any]) -> str:
     if not counts["read"]:
         return f"{names}: holds no spectra; nothing was written"
     reasons = ", ".join(f"{reason}: {count:,}" for reason, count in counts["dropped"].items())
-    return f"{names}: none of {counts['read']:,} records can be used ({reasons}); nothing was written"
+    return f"{names}: none of {counted(counts['read'], 'records')} can be used ({reasons}); nothing was written"
 
 
 def _plain(options: PrepareOptions) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..artifacts import atomic_file, refuse_input_as_output
 from ..errors import InputError
-from ..progress import progress
+from ..progress import counted, progress
 from .adducts import normalise_adduct
 from .fragmentation_energies import acidity, basicity
 from .fragmenter import fragmentation_graph
@@ -139,12 +139,14 @@ def simulate(
                 )
             predicted += written > 0
             spectra += written
-            advance(1, f"{spectra:,} spectra")
+            advance(1, counted(spectra, "spectra"))
         if not spectra:
             raise InputError(f"{molecules}: none of {len(entries):,} molecules can be used (first: {first_skipped})")
     if skipped:
         reasons = ", ".join(f"{reason}: {count:,}" for reason, count in skipped.most_common())
-        logger.warning("simulate: %s molecules skipped (%s); first: %s", f"{skipped.total():,}", reasons, first_skipped)
+        logger.warning(
+            "simulate: %s skipped (%s); first: %s", counted(skipped.total(), "molecules"), reasons, first_skipped
+        )
     return {
         "read": len(entries),
         "predicted": predicted,

@@ -111,7 +111,7 @@ def test_prepare_and_split_work(capsys, tmp_path, msp):
     assert out == ""
     assert "1 read, 1 kept, 0 dropped" in err
     assert cli.main(["split", str(tmp_path / "store"), "--out", str(tmp_path / "split.json")]) == 0
-    assert "(1 spectra)" in capsys.readouterr().err
+    assert "(1 spectrum)" in capsys.readouterr().err
     assert json.loads((tmp_path / "split.json").read_text())["kind"] == "inchikey-block"
     assert "already exists" in wrong(capsys, "-q", "prepare", msp, "--out", tmp_path / "store", "--workers", 1)
     assert cli.main(["-q", "prepare", str(msp), "--out", str(tmp_path / "store"), "--workers", "1", "--overwrite"]) == 0

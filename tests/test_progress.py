@@ -15,7 +15,7 @@ import termios
 import pytest
 
 from ionbed import progress as progress_module
-from ionbed.progress import as_clock, progress
+from ionbed.progress import as_clock, counted, progress
 
 
 class Clock:
@@ -47,6 +47,31 @@ def test_log_lines_come_every_ten_seconds_and_keep_the_last_status(monkeypatch, 
         "train: 9,006 of 10,000 steps, 0.25 steps/s, 1:06:16 left, loss 5.200",
         "train: 9,006 of 10,000 steps, 0.25 steps/s, 1:06:16 left, loss 5.200",
     ]
+
+
+@pytest.mark.parametrize(
+    ("count", "things", "words"),
+    [
+        (1, "spectra", "1 spectrum"),
+        (1, "queries", "1 query"),
+        (1, "molecules", "1 molecule"),
+        (1, "predicted spectra", "1 predicted spectrum"),
+        (0, "spectra", "0 spectra"),
+        (2000, "queries", "2,000 queries"),
+    ],
+)
+def test_one_thing_is_told_in_the_singular(count, things, words):
+    assert counted(count, things) == words
+
+
+def test_one_spectrum_is_read_and_searched_for(monkeypatch, caplog):
+    clock = Clock(monkeypatch)
+    with caplog.at_level(logging.INFO, "ionbed"):
+        for total in (None, 1):
+            with progress("read", total) as advance:
+                clock.now += 2
+                advance(1)
+    assert lines(caplog) == ["read: 1 spectrum, 0.5 spectra/s", "read: 1 of 1 spectrum, 0.5 spectra/s"]
 
 
 def test_work_that_is_done_or_has_no_end_has_no_time_left(monkeypatch, caplog):

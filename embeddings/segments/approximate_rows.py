@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from ...progress import counted
 from ..approximate import MIN_ROWS, AnnKind, AnnSettings, build_ann, check_kind, choose_kind, open_ann, write_ann
 from ..recall import WANTED_RECALL, MeasuredRecall, check_wanted, measure_recall, molecules_of
 from .damage import changed, checksum
@@ -102,7 +103,9 @@ def with_approximate(
     check_wanted(recall)
     segment = Segment(folder, entry)
     vectors = segment.vectors[:]
-    logger.info("building the approximate index (%s) of %s rows, and measuring its recall", wanted, f"{len(vectors):,}")
+    logger.info(
+        "building the approximate index (%s) of %s, and measuring its recall", wanted, counted(len(vectors), "rows")
+    )
     index = build_ann(vectors, wanted)
     write_ann(index, folder / ANN)
     molecules = molecules_of(segment.table.slice(0, len(segment), ["inchikey"])["inchikey"])

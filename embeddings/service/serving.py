@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ...errors import InputError
+from ...progress import counted
 from ..kinds import open_index
 from ..milvus_index import MilvusIndex
 from .callers import allowed_names
@@ -87,7 +88,7 @@ def run(
     )
     with _listening(host, port) as listener:
         where = f"[{host}]" if ":" in host else host
-        logger.info("http://%s:%d  %s: %s rows", where, listener.getsockname()[1], index, f"{len(opened):,}")
+        logger.info("http://%s:%d  %s: %s", where, listener.getsockname()[1], index, counted(len(opened), "rows"))
         if settings.api_key is None and host not in OWN_ADDRESSES:
             logger.warning("anybody who reaches %s may search; --api-key-file asks for a key", host)
         warm_up(opened)  # what is wrong with its model is told here, in one line

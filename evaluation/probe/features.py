@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from ...errors import InputError
+from ...progress import counted
 from ...spectra.columns import SpectrumColumns
 from ...spectra.measurement_features import precursor_features
 from ..scorers import PrecursorOnly
@@ -145,7 +146,7 @@ def embedded(model: IonbedModel, columns: SpectrumColumns, digest: str, cache: P
     """
 
     def make() -> np.ndarray:
-        logger.info("embedding %s spectra with '%s'", f"{len(columns):,}", label)
+        logger.info("embedding %s with '%s'", counted(len(columns), "spectra"), label)
         vectors = np.asarray(model.embed(columns, progress=True), np.float32)
         if not np.isfinite(vectors).all():
             raise InputError(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
+from ...progress import counted
 from ..readers import blocks_of_files
 from ..readers.blocks import Block
 from ..readers.sniffing import files_of
@@ -68,8 +69,9 @@ def input_files(inputs: Sequence[Path]) -> list[InputFile]:
         for name, path in files_of(given):
             given_as.setdefault(os.path.abspath(path), (name, path))
             num_given += 1
-    if num_given > len(given_as):
-        logger.warning("%d files are given more than once; each is read once", num_given - len(given_as))
+    if again := num_given - len(given_as):
+        are = "is" if again == 1 else "are"
+        logger.warning("%s %s given more than once; each is read once", counted(again, "files"), are)
     files = []
     for name, path in _distinct(list(given_as.values())):
         if not os.access(path, os.R_OK):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import InputError
+from ...progress import counted
 from ..molecule_files import MOLECULE_SUFFIXES
 from ..record import RawRecord
 from ..spectrum import Spectrum
@@ -114,7 +115,8 @@ def _blocks_of_path(
 def warn_of_skipped(where: str, skipped: list[str]) -> None:
     """Say which files were left out because they are not spectra."""
     names = ", ".join(skipped[:3]) + (", ..." if len(skipped) > 3 else "")
-    logger.warning("%s: left out %d files that are not spectra (%s)", where, len(skipped), names)
+    are = "is no spectrum" if len(skipped) == 1 else "are not spectra"
+    logger.warning("%s: left out %s that %s (%s)", where, counted(len(skipped), "files"), are, names)
 
 
 def _blocks(sources: Iterator[SourceFile], skipped: list[str]) -> Iterator[Block]:
@@ -179,7 +181,7 @@ def _pass_over(source: SourceFile, skipped: list[str]) -> Piece | None:
 def _why_nothing(path: Path, names: list[str]) -> str:
     known = ", ".join(FORMATS)
     if path.is_dir() or names != [path.name]:
-        found = f"{len(names)} files, none of a known format" if names else "no files"
+        found = f"{counted(len(names), 'files')}, none of a known format" if names else "no files"
         return f"{path}: holds {found}; ionbed reads {known}"
     if path.stat().st_size == 0:
         return f"{path}: is empty; a file of spectra is needed ({known})"

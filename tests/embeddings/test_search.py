@@ -225,10 +225,10 @@ def test_the_summary_counts_likely_hits_and_how_many_of_them_may_be_wrong():
     )
     none = SearchSummary()
     none.count(HitRow("q", 100.0, 1, 0.9, 0.95, confidence=annotation.LEVEL_3_FLATTERED))
-    assert str(none) == "1 queries: 1 with hits (0 of level 2a)"
+    assert str(none) == "1 query: 1 with hits (0 of level 2a)"
     without = SearchSummary()
     without.count(HitRow("q", 100.0, 1, 0.9))
-    assert str(without) == "1 queries: 1 with hits"
+    assert str(without) == "1 query: 1 with hits"
 
 
 def test_filters_leave_nothing_and_say_so(index, queries):

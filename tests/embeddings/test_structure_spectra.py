@@ -435,7 +435,7 @@ def test_the_commands_rank_by_predicted_spectra_with_any_model(tmp_path, capsys)
     assert "rank them by their predicted spectra: --predict-spectra" in capsys.readouterr().err
     assert cli.main([*words, "--workers", "1", "--predict-spectra"]) == 0
     told = capsys.readouterr().err
-    assert "6 structures" in told and "predicted spectra; 1 structures have none" in told
+    assert "6 structures" in told and "predicted spectra; 1 structure without" in told
     assert cli.main(["index", "info", folder]) == 0
     assert "predicted spectra" in capsys.readouterr().out
     for options in ([], ["--score", "predicted"]):

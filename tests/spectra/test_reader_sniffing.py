@@ -85,7 +85,7 @@ def test_a_folder(tmp_path, caplog):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(data)
     assert found(tmp_path / "set") == EXPECTED
-    assert "left out 1 files that are not spectra (set/readme.md)" in caplog.text
+    assert "left out 1 file that is no spectrum (set/readme.md)" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -390,7 +390,7 @@ def test_what_quotes_a_record_is_no_library(tmp_path, caplog, before, record):
         read_records(folder / "other")
     (folder / "library").write_text(record)
     assert len(list(read_records(folder))) == 1
-    assert "left out 1 files that are not spectra (in/other)" in caplog.text
+    assert "left out 1 file that is no spectrum (in/other)" in caplog.text
 
 
 @pytest.mark.parametrize(
