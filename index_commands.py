@@ -149,7 +149,7 @@ def info(index: IndexArgument) -> None:
     opened = open_index(index)
     entries = opened.info()
     if entries["kind"] == "spectra":
-        entries |= scores_told(opened.model) | calibration_told(opened.manifest)
+        entries |= scores_told(opened.model, opened.manifest) | calibration_told(opened.manifest)
     _print_table(entries)
 
 

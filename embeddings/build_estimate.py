@@ -11,6 +11,8 @@ import psutil
 from ..errors import InputError
 from ..progress import counted
 from .approximate import AnnKind, memory_needed
+from .embedded_before import EmbeddedBefore
+from .index_folder import Embedder
 from .segments.runs import BYTES_PER_RUN, ROWS_PER_RUN
 
 BYTES_PER_ROW = 9
@@ -39,18 +41,22 @@ class BuildEstimate:
         Of the spectra and their metadata, as the index keeps them.
     kind : AnnKind
         How it will be searched openly.
+    model_bytes : int
+        Of the weights of the model, which the index has a copy of; see `weights_bytes`.
     """
 
     num_spectra: int
     dim: int
     table_bytes: int
     kind: AnnKind
+    model_bytes: int = 0
 
     @property
     def disk(self) -> int:
-        """Bytes of the index, without the copy of the model."""
+        """Bytes of the index, with the copy of the model."""
         approximate = memory_needed(self.kind, self.num_spectra, self.dim).disk
-        return self.table_bytes + self.num_spectra * (4 * self.dim + BYTES_PER_ROW) + approximate
+        rows = self.num_spectra * (4 * self.dim + BYTES_PER_ROW)
+        return self.table_bytes + rows + approximate + self.model_bytes
 
     @property
     def disk_while_built(self) -> int:
@@ -88,6 +94,14 @@ class BuildEstimate:
                 f"({counted(self.num_spectra, 'spectra')}, searched as {self.kind}); build on a larger machine, build "
                 "an index of each part, or take another --kind"
             )
+
+
+def weights_bytes(model: Embedder) -> int:
+    """Return the bytes of a model's tensors, those that share memory once; 0 where it has none."""
+    if isinstance(model, EmbeddedBefore):
+        model = model.model
+    tensors = model.state_dict().values() if hasattr(model, "state_dict") else ()
+    return sum({tensor.data_ptr(): tensor.numel() * tensor.element_size() for tensor in tensors}.values())
 
 
 def _size(count: float) -> str:

@@ -12,9 +12,11 @@ from .fusion import FusedScore, fusion_of
 from .milvus_index import is_in_milvus
 
 
-def scores_told(model: object) -> dict[str, str]:
-    """Return the scores that a model gives, with the weights of the fused ones, in words by name."""
+def scores_told(model: object, manifest: Mapping[str, Any]) -> dict[str, str]:
+    """Return the scores by which an index can be searched, with the weights of the fused ones, in words by name."""
     told = {"score_cosine": "inner product of the embeddings, from -1 to 1"}
+    if is_in_milvus(manifest):
+        return {**told, "score_fused": "none: a library in Milvus is searched by the embeddings alone"}
     try:
         fusion = fusion_of(model, "the model of the index")
     except InputError as error:

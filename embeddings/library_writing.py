@@ -15,7 +15,7 @@ from ..spectra.columns import SpectrumColumns
 from ..spectra.readers import SpectrumReader
 from ..spectra.spectrum import Spectrum
 from ..spectra.store import Store
-from .build_estimate import BuildEstimate
+from .build_estimate import BuildEstimate, weights_bytes
 from .index_folder import Embedder
 from .library_rows import Gathered, embedded, gathered, size_of
 from .recall import WANTED_RECALL
@@ -99,4 +99,4 @@ def _estimate(num_rows: int, num_bytes: int, table: pa.Table, model: Embedder, k
     if not len(some):
         raise InputError("no spectrum to index; at least one with a precursor m/z and peaks is needed")
     dim = model.embed(SpectrumColumns.from_table(some)).shape[1]
-    return BuildEstimate(num_rows, dim, num_bytes, kind_for(kind, num_rows, dim))
+    return BuildEstimate(num_rows, dim, num_bytes, kind_for(kind, num_rows, dim), weights_bytes(model))

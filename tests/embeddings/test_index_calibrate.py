@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 from typer.testing import CliRunner
 
-from ionbed import InputError
+from ionbed import InputError, load_model
 from ionbed.cli import app
 from ionbed.embeddings import kinds
 from ionbed.embeddings.annotation import LEVEL_2A, LEVEL_3_AT_BEST, LEVEL_3_FLATTERED
@@ -103,7 +103,16 @@ def test_what_is_told_of_scores_and_probabilities(folder):
     assert calibration_told({})["probabilities"].startswith("none: too few molecules")
     in_milvus = {"milvus": {"uri": "http://127.0.0.1:19530", "collection": "library"}}
     assert calibration_told(in_milvus)["probabilities"] == "none: they are not fitted to a library in Milvus"
-    assert scores_told(CountSketchModel())["score_fused"].startswith("none")
+    assert scores_told(CountSketchModel(), {})["score_fused"].startswith("none: the model carries no weights")
+
+
+def test_an_index_in_milvus_is_told_to_have_no_fused_score():
+    in_milvus = {"milvus": {"uri": "http://127.0.0.1:19530", "collection": "library"}}
+    model = load_model()  # which carries one
+    assert "score_fused_open" in scores_told(model, {})
+    told = scores_told(model, in_milvus)
+    assert set(told) == {"score_cosine", "score_fused"}
+    assert told["score_fused"] == "none: a library in Milvus is searched by the embeddings alone"
 
 
 @pytest.mark.parametrize(

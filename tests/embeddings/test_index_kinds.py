@@ -6,10 +6,12 @@ import re
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from ionbed import InputError
-from ionbed.embeddings.build_estimate import MODEL_BYTES, BuildEstimate
+from ionbed import InputError, load_model
+from ionbed.embeddings.build_estimate import MODEL_BYTES, BuildEstimate, weights_bytes
+from ionbed.embeddings.embedded_before import EmbeddedBefore
 from ionbed.embeddings.index import Index, build
 from ionbed.embeddings.library_rows import size_of
 from ionbed.embeddings.library_writing import estimate_of
@@ -89,6 +91,21 @@ def test_a_damaged_approximate_index_is_named_when_it_is_needed(built, spectra, 
             index.search(spectra[:1], 1, None)
         with pytest.raises(InputError, match=r"ann\.faiss: was changed"):
             index.verify()
+
+
+def test_the_estimate_counts_the_copy_of_the_model(spectra, tmp_path):
+    write_mgf(spectra[:20], tmp_path / "library.mgf")
+    prepare([tmp_path / "library.mgf"], tmp_path / "store", workers=1)
+    model = load_model()
+    index = build(tmp_path / "store", tmp_path / "index", model)
+    files = index.manifest["files"]
+    taken = sum(entry["bytes"] for name, entry in files.items() if name.startswith(("segments/", "model/")))
+    estimated = estimate_of(Store(tmp_path / "store"), model, "auto")
+    assert estimated.model_bytes == weights_bytes(model) > 1e7
+    assert estimated.disk == pytest.approx(taken, rel=0.01)
+    before = EmbeddedBefore(model, pa.array(["a"]), np.zeros((1, 256), np.float32))
+    assert weights_bytes(before) == weights_bytes(model)
+    assert weights_bytes(CountSketchModel()) == 0
 
 
 def test_a_kind_follows_from_the_size_or_is_refused(library, model):
