@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ionbed import InputError
+from ionbed import InputError, cli
 from ionbed.embeddings import kinds, structure_calibration_fit
 from ionbed.embeddings.annotation import LEVEL_3_STRUCTURE, LEVEL_5, UNLIKELY
 from ionbed.embeddings.calibration import DEPTH, Calibration, Curve, best_of_molecules
@@ -202,7 +202,7 @@ def test_molecules_that_the_model_was_trained_on_are_left_out(index, known, capl
     assert "is not known" in caplog.text
 
 
-def test_too_few_molecules_give_no_calibration(index, known, saved, tmp_path):
+def test_too_few_molecules_give_no_calibration(index, known, saved, tmp_path, capsys):
     with pytest.raises(InputError, match=r"holds 24 molecules .*50 are needed"):
         calibrate_structures(index, known[:60], source="few.mgf")
     unlabelled = [dataclasses.replace(s, inchikey=None, smiles=None) for s in known]
@@ -213,18 +213,26 @@ def test_too_few_molecules_give_no_calibration(index, known, saved, tmp_path):
         calibrate_structures(index, elsewhere)
     nameless = calibrate_structures(index, [dataclasses.replace(s, formula=None) for s in known])
     assert set(nameless.curves) == {NAME} and nameless.record["without"] == ["cosine by formula"]
-    with pytest.raises(InputError, match="name a file of spectra"):
-        kinds.calibrate(saved.folder)
+    before = (saved.folder / "manifest.json").read_bytes()
+    assert cli.main(["index", "calibrate", str(saved.folder)]) == 2
+    assert "name a file of spectra" in capsys.readouterr().err
+    write_mgf(known[:60], tmp_path / "few.mgf")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StructureIndex, "open", lambda folder: saved)
+        assert cli.main(["index", "calibrate", str(saved.folder), str(tmp_path / "few.mgf")]) == 2
+    assert "few.mgf: holds 24 molecules" in capsys.readouterr().err
+    assert (saved.folder / "manifest.json").read_bytes() == before
 
 
-def test_a_saved_index_is_calibrated_and_one_built_in_its_place_is_not(saved, known, tmp_path, monkeypatch):
+def test_a_saved_index_is_calibrated_and_one_built_in_its_place_is_not(saved, known, tmp_path, monkeypatch, capsys):
     write_mgf(known, tmp_path / "known.mgf")
     (tmp_path / "m.smi").write_text("".join(f"{m.smiles} {n}\n" for n, m in enumerate(MOLECULES)))
     opened = StructureIndex.open
     monkeypatch.setattr(StructureIndex, "open", lambda folder, model=None: opened(folder, model or TaughtModel()))
-    found = kinds.calibrate(saved.folder, tmp_path / "known.mgf")
+    assert cli.main(["index", "calibrate", str(saved.folder), str(tmp_path / "known.mgf")]) == 0
+    assert "fitted" in (said := capsys.readouterr().out) and "known.mgf, 80% of whose" in said and NAME in said
     now = StructureIndex.open(saved.folder)
-    assert structure_calibration(now.manifest) == found and found.record["from"] == "known.mgf"
+    assert structure_calibration(now.manifest).record["from"] == "known.mgf"
     told = now.info()
     assert "80% of whose molecules" in told["probabilities"] and "not known" in told["probabilities"]
     assert "135 molecules; first hits" in told[NAME] and told["open"] == OPEN
