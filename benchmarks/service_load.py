@@ -1,8 +1,8 @@
 """Asks a service on this machine with many clients at once: statuses, throughput, and how long answers take.
 
-Each client asks for one spectrum after the other, some as peak lists, some as small files, in requests that were written
-before the clock began. Clients and service run on the same cores: what each of them took of these is told. Without INDEX
-a library is made up and the model that ships embeds it. Usage:
+Each client asks for one spectrum after the other, some as peak lists, some as small files, in requests that were
+written before the clock began. Clients and service run on the same cores: what each of them took of these is told.
+Without INDEX a library is made up and the model that ships embeds it. Usage:
 python benchmarks/service_load.py [INDEX] [--clients 200] [--seconds 60] [--files 0.05] [--requests 256]
 """
 
@@ -177,13 +177,13 @@ class Told:
     took: dict[str, list[float]] = field(default_factory=lambda: {"peaks": [], "file": []})
 
 
-async def _answer(reader: asyncio.StreamReader) -> tuple[str, float]:
-    """Read an answer; return its status and the seconds to wait before asking again."""
+async def _answer(reader: asyncio.StreamReader) -> tuple[str, float, bool]:
+    """Read an answer; return its status, the seconds to wait before asking again, and whether it is the last."""
     head = (await reader.readuntil(b"\r\n\r\n")).lower()
     length = int(head.split(b"content-length:", 1)[1].split(b"\r\n", 1)[0])
     await reader.readexactly(length)
     wait = float(head.split(b"retry-after:", 1)[1].split(b"\r\n", 1)[0]) if b"retry-after:" in head else 1.0
-    return head[9:12].decode(), wait
+    return head[9:12].decode(), wait, b"connection: close" in head
 
 
 async def ask(url: str, requests: dict[str, list[bytes]], clients: int, seconds: float, share: float) -> Told:
@@ -202,11 +202,11 @@ async def ask(url: str, requests: dict[str, list[bytes]], clients: int, seconds:
                 if writer is None:
                     reader, writer = await asyncio.open_connection(address.hostname, address.port, limit=1 << 20)
                 writer.write(request)
-                status, wait = await asyncio.wait_for(_answer(reader), ANSWER_SECONDS)
+                status, wait, is_last = await asyncio.wait_for(_answer(reader), ANSWER_SECONDS)
             except (OSError, EOFError, ValueError, IndexError, TimeoutError) as error:
-                status, wait = type(error).__name__, 1.0
-                if writer is not None:
-                    writer.close()
+                status, wait, is_last = type(error).__name__, 1.0, True
+            if is_last and writer is not None:
+                writer.close()
                 reader = writer = None
             told.statuses[status] += 1
             if status == "200":
@@ -235,19 +235,23 @@ def main() -> int:
         options = {} if words.score is None else {"score": words.score}
         requests = as_requests(served.url, bodies(served.folder), options)
         asyncio.run(ask(served.url, requests, 4, 2.0, words.files))  # what only the first requests wait for
+        before = _batches(served.url)
         of_service, of_clients, started = served.cpu_seconds(), time.process_time(), time.monotonic()
         told = asyncio.run(ask(served.url, requests, words.clients, words.seconds, words.files))
         seconds = time.monotonic() - started
         of_service, of_clients = served.cpu_seconds() - of_service, time.process_time() - of_clients
-        metrics = _metrics(served.url)
+        num_spectra, num_batches = (after - first for after, first in zip(_batches(served.url), before, strict=True))
         num_rows = Index.open(served.folder).num_rows
     statuses = ", ".join(f"{count:,} x {status}" for status, count in sorted(told.statuses.items()))
     number = max(sum(map(len, told.took.values())), 1)
     print(f"{platform.machine()}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}; {num_rows:,} rows")
-    print(f"{words.clients} clients, {seconds:.0f} s: {statuses}; {number / seconds:.0f} answers/s; {metrics}")
     print(
-        f"of a core: service {of_service / seconds:.0%}, clients {of_clients / seconds:.0%}; "
-        f"an answer took the service {1000 * of_service / number:.2f} ms, the client {1000 * of_clients / number:.2f} ms"
+        f"{words.clients} clients, {seconds:.0f} s: {statuses}; {number / seconds:.0f} answers/s; "
+        f"{num_spectra / max(num_batches, 1):.1f} spectra a batch"
+    )
+    print(
+        f"of a core: service {of_service / seconds:.0%}, clients {of_clients / seconds:.0%}; for an answer "
+        f"the service computed {1000 * of_service / number:.2f} ms, the client {1000 * of_clients / number:.2f} ms"
     )
     for kind, of_kind in told.took.items():
         times = np.array(of_kind)
@@ -258,14 +262,15 @@ def main() -> int:
     return int(any(status not in ("200", "429", "503") for status in told.statuses))
 
 
-def _metrics(url: str) -> str:
+def _batches(url: str) -> tuple[float, float]:
+    """Return how many spectra were searched since the start, in how many batches."""
     import httpx
 
     text = httpx.get(f"{url}/metrics").text
-    spectra, batches = (
+    num_spectra, num_batches = (
         float(re.search(rf"ionbed_batch_spectra_{name} ([\d.e+]+)", text)[1]) for name in ("sum", "count")
     )
-    return f"{spectra / batches:.1f} spectra a batch"
+    return num_spectra, num_batches
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -50,20 +51,41 @@ FORMAT_RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 
 
-def write_json(answers: Iterable[Answer], stream: TextIO, state: IndexState, seconds: float) -> None:
+@dataclass(frozen=True)
+class Page:
+    """Which part of the answers of a job is sent.
+
+    Attributes
+    ----------
+    offset, total : int
+        See `ionbed.embeddings.service.models.PageModel`.
+    summary : SearchSummary
+        Of all answers.
+    """
+
+    offset: int
+    total: int
+    summary: SearchSummary
+
+
+def write_json(
+    answers: Iterable[Answer], stream: TextIO, state: IndexState, seconds: float, page: Page | None = None
+) -> None:
     """Write a `SearchAnswer`, one query after the other."""
     summary = SearchSummary()
     stream.write('{"index":' + _compact(state.model.model_dump()) + ',"queries":[')
     for number, answer in enumerate(answers):
         summary.count_query(answer.rows)
         stream.write(("," if number else "") + _compact(as_json(answer)))
+    summary = page.summary if page else summary
     told = {
         "queries": summary.queries,
         "with_hits": summary.with_hits,
         "without_hits": dict(summary.without_hits),
         "seconds": round(seconds, 4),
     }
-    stream.write('],"summary":' + _compact(told) + "}")
+    stream.write('],"summary":' + _compact(told))
+    stream.write((',"page":' + _compact({"offset": page.offset, "total": page.total}) if page else "") + "}")
 
 
 def _compact(value: Any) -> str:
@@ -77,9 +99,10 @@ def _write(
     options: SearchOptions,
     format: Format,
     seconds: float,
+    page: Page | None = None,
 ) -> None:
     if format == "json":
-        write_json(answers, stream, state, seconds)
+        write_json(answers, stream, state, seconds, page)
     else:
         write_exported(answers, stream, format, state, options)
 
@@ -105,14 +128,20 @@ async def answer_response(
 
 
 async def file_response(
-    state: IndexState, answers: Iterable[Answer], options: SearchOptions, format: Format, seconds: float, folder: Path
+    state: IndexState,
+    answers: Iterable[Answer],
+    options: SearchOptions,
+    format: Format,
+    seconds: float,
+    folder: Path,
+    page: Page | None = None,
 ) -> Response:
     """Return hits that are read as they are written, to a file in ``folder`` that is removed when it was sent."""
     handle, name = tempfile.mkstemp(dir=folder)
 
     def write() -> None:
         with open(handle, "w", encoding="utf-8", errors="replace", newline="") as stream:
-            _write(answers, stream, state, options, format, seconds)
+            _write(answers, stream, state, options, format, seconds, page)
 
     try:
         await to_thread.run_sync(write)

@@ -75,12 +75,12 @@ def create_app(index: AnyIndex, settings: ServiceSettings | None = None) -> Fast
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        generate_unique_id_function=lambda route: route.name,
     )
     app.state.service = service
     app.state.documentation = read_assets()
     for router in (
         routes_search.router,
+        routes_search.json_router,
         routes_jobs.router,
         routes_library.router,
         about,
@@ -88,7 +88,8 @@ def create_app(index: AnyIndex, settings: ServiceSettings | None = None) -> Fast
         plain,
         page_router(),
     ):
-        app.include_router(router)
+        # As routes of the application itself: of a router within it FastAPI looks at all routes anew for each request.
+        app.router.routes.extend(router.routes)
     documented = document(app, needs_key=service.settings.api_key is not None)
     app.openapi = lambda: documented  # type: ignore[method-assign]  # the way that FastAPI names for it
     add_handlers(app)

@@ -8,8 +8,9 @@ import queue
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from ...errors import InputError
@@ -22,6 +23,9 @@ from .metrics import Metrics
 from .searching import Answer, find
 
 logger = logging.getLogger("ionbed")
+
+_SECONDS_BETWEEN_LOOKS = 0.001
+"""While a batch waits: whether what it waits for will come at all."""
 
 
 @dataclass
@@ -37,9 +41,11 @@ class _Waiting:
 class Batcher:
     """Searches for many requests, one batch after the other, in a thread of its own.
 
-    The first of the queries that wait opens a batch; others join it for ``batch_seconds`` or until there are
-    ``batch_spectra``. Queries of one state of the index with equal options are embedded and searched in one go; the
-    answers do not depend on which other queries were in the batch.
+    The first of the queries that wait opens a batch, and all that wait beside it join it, up to ``batch_spectra``.
+    Where fewer wait than the last batch was for, or a request is on its way (`expecting`), more are waited for, up to
+    ``batch_seconds``: a batch has a cost of its own, which many share. So a request that comes alone is searched at
+    once. Queries of one state of the index with equal options are embedded and searched in one go; the answers do not
+    depend on which other queries were in the batch.
 
     Parameters
     ----------
@@ -54,7 +60,7 @@ class Batcher:
         self._metrics = metrics
         self._batch_spectra, self._batch_seconds, self._queued_spectra = batch_spectra, batch_seconds, queued_spectra
         self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
-        self._num_waiting = 0
+        self._num_waiting = self._num_coming = self._num_before = 0
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._work, name="ionbed-model", daemon=True)
 
@@ -71,6 +77,17 @@ class Batcher:
     def is_alive(self) -> bool:
         """Whether the thread works."""
         return self._thread.is_alive()
+
+    @contextmanager
+    def expecting(self) -> Iterator[None]:
+        """Tell, while a request is read, that it will ask for a search."""
+        with self._lock:
+            self._num_coming += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._num_coming -= 1
 
     async def search(
         self, state: IndexState, queries: Sequence[Query], options: SearchOptions, *, seconds: float
@@ -126,15 +143,20 @@ class Batcher:
         batch, num_spectra = [first], len(first.queries)
         closes = time.monotonic() + self._batch_seconds
         while num_spectra < self._batch_spectra:
+            left = closes - time.monotonic()
+            is_to_wait = left > 0 and (self._num_coming > 0 or len(batch) < self._num_before)
             try:
-                following = self._queue.get(timeout=max(closes - time.monotonic(), 0.0))
+                following = self._queue.get(timeout=min(left, _SECONDS_BETWEEN_LOOKS) if is_to_wait else 0.0)
             except queue.Empty:
+                if is_to_wait:
+                    continue
                 break
             if following is None:
                 self._queue.put(None)  # for the next turn, after this batch
                 break
             batch.append(following)
             num_spectra += len(following.queries)
+        self._num_before = len(batch)
         return batch
 
     def _searched(

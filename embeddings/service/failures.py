@@ -59,7 +59,7 @@ def validation_message(errors: Any) -> str:
     message = str(first["msg"]).replace("Value error, ", "")
     reason = (first.get("ctx") or {}).get("error") if first["type"] == "json_invalid" else None
     if reason is not None:
-        return f"the body is no JSON: {reason} at character {where}"
+        return f"the body is no JSON: {reason}" + (f" at character {where}" if where else "")
     return f"{where}: {message}{others}" if where else f"{message}{others}"
 
 

@@ -231,12 +231,20 @@ class SummaryModel(BaseModel):
     seconds: float = Field(description="That the search took, its wait for the model included.")
 
 
+class PageModel(BaseModel):
+    """Which of the queries of a job an answer holds."""
+
+    offset: int = Field(description="Of the first of them, from 0.")
+    total: int = Field(description="Queries of all pages: of the job, or of those that have a hit.")
+
+
 class SearchAnswer(BaseModel):
-    """The hits of every query."""
+    """The hits of every query, or of a page of them."""
 
     index: IndexModel
     queries: list[QueryModel]
-    summary: SummaryModel
+    summary: SummaryModel = Field(description="Of all queries, also where the answer is a page.")
+    page: PageModel | None = None
 
 
 class LibraryEntry(BaseModel):

@@ -17,10 +17,11 @@ from .failures import RequestError
 from .index_facts import calibrated, default_score, filter_values, scores
 from .index_state import IndexState
 from .models import ExampleModel, Format, HealthModel, InfoModel, Limits, ReadyModel
+from .openapi import operation_id
 from .state import Service, ServiceOfRequest
 
-about = APIRouter(prefix="/api", tags=["about"], responses=ERRORS)
-health = APIRouter(tags=["about"])
+about = APIRouter(prefix="/api", tags=["about"], responses=ERRORS, generate_unique_id_function=operation_id)
+health = APIRouter(tags=["about"], generate_unique_id_function=operation_id)
 plain = APIRouter(include_in_schema=False)
 
 

@@ -16,10 +16,11 @@ from .index_facts import refuse_missing_row
 from .index_state import IndexState
 from .mirror import library_spectrum
 from .models import ErrorModel, Generation, LibraryEntry, finite
+from .openapi import operation_id
 from .searching import peak_pairs
 from .state import Service, ServiceOfRequest
 
-router = APIRouter(prefix="/api", tags=["library"], responses=ERRORS)
+router = APIRouter(prefix="/api", tags=["library"], responses=ERRORS, generate_unique_id_function=operation_id)
 
 Row = Annotated[int, PathParameter(ge=0, le=2**53)]
 GenerationOption = Annotated[Generation | None, Query()]

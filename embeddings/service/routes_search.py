@@ -14,6 +14,7 @@ from ..search_options import SearchOptions
 from .answers import ERRORS, FORMAT_RESPONSES, answer_response
 from .failures import RequestError, validation_message
 from .index_state import IndexState
+from .json_route import JsonRoute
 from .mirror import mirror
 from .models import (
     ErrorModel,
@@ -28,13 +29,22 @@ from .models import (
     SearchAnswer,
     UsiRequest,
 )
+from .openapi import operation_id
 from .routes_library import MOVED
 from .searching import options_of
 from .state import Service, ServiceOfRequest
 from .uploads import kept_upload, query_of_peaks
 from .usi import query_of_usi
 
-router = APIRouter(prefix="/api", tags=["search"], responses=ERRORS)
+router = APIRouter(prefix="/api", tags=["search"], responses=ERRORS, generate_unique_id_function=operation_id)
+
+json_router = APIRouter(
+    prefix="/api",
+    tags=["search"],
+    responses=ERRORS,
+    generate_unique_id_function=operation_id,
+    route_class=JsonRoute,
+)
 
 FormatOption = Annotated[Format, Query(description="Of the answer; all but json come as a file.")]
 
@@ -90,12 +100,13 @@ async def search_file(
     started = time.monotonic()
     state = service.now
     wanted = await checked_options(service, state, options)
-    async with kept_upload(file, service.folder) as path:
-        queries = await service.readers.read(path, service.limits.spectra, seconds=service.limits.seconds / 2)
+    with service.batcher.expecting():
+        async with kept_upload(file, service.folder) as path:
+            queries = await service.readers.read(path, service.limits.spectra, seconds=service.limits.seconds / 2)
     return await _answer(service, state, queries, wanted, format, started)
 
 
-@router.post("/search/peaks", response_model=SearchAnswer, responses=FORMAT_RESPONSES)
+@json_router.post("/search/peaks", response_model=SearchAnswer, responses=FORMAT_RESPONSES)
 async def search_peaks(service: ServiceOfRequest, request: PeaksRequest, format: FormatOption = "json") -> Response:
     """Search one spectrum, given as a peak list."""
     started = time.monotonic()
@@ -104,7 +115,7 @@ async def search_peaks(service: ServiceOfRequest, request: PeaksRequest, format:
     return await _answer(service, state, [query_of_peaks(request, service.limits)], wanted, format, started)
 
 
-@router.post("/search/usi", response_model=SearchAnswer, responses={**FORMAT_RESPONSES, **NO_USI})
+@json_router.post("/search/usi", response_model=SearchAnswer, responses={**FORMAT_RESPONSES, **NO_USI})
 async def search_usi(service: ServiceOfRequest, request: UsiRequest, format: FormatOption = "json") -> Response:
     """Search the spectrum of a Universal Spectrum Identifier, where the service fetches such."""
     started = time.monotonic()

@@ -125,7 +125,8 @@ class ServiceSettings:
     batch_spectra : int
         Queries that are embedded together, at most (a request with more is one batch of its own).
     batch_seconds : float
-        How long the first query of a batch waits for others.
+        How long the first query of a batch waits at most, where others can be expected: no longer than a batch of one
+        takes more than one more query in a batch.
     allowed_hosts : frozenset of str or None
         Names by which it may be called besides localhost and addresses (`ionbed.embeddings.service.callers`); None for
         any, where what stands before it looks after that.
@@ -140,8 +141,8 @@ class ServiceSettings:
     usi_resolver: str | None = None
     usi_seconds: float = 10.0
     usi_bytes: int = 4 * MEBIBYTE
-    batch_spectra: int = 64
-    batch_seconds: float = 0.004
+    batch_spectra: int = 128
+    batch_seconds: float = 0.01
     allowed_hosts: frozenset[str] | None = None
     readers: int = 2
     warm: bool = True

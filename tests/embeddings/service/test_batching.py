@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import threading
+import time
+from contextlib import nullcontext
 
 import pytest
 
@@ -61,19 +63,22 @@ def test_concurrent_requests_share_batches_and_get_exactly_the_answers_of_single
     made = batcher(observed)
 
     async def ask():
+        first = asyncio.create_task(made.search(queries[:1], wide, seconds=SECONDS))
+        await asyncio.sleep(0.05)  # it is at work; the others wait
         tasks = [asyncio.create_task(made.search(several, options, seconds=SECONDS)) for several, options in asked]
         await asyncio.sleep(0)
         may_begin.set()
+        await first
         return await asyncio.gather(*tasks)
 
     together = asyncio.run(ask())
     made.stop(SECONDS)
     assert together == alone, "scores included, to the last digit"
-    assert sorted(observed.sizes) == [12, 15], "one search for each set of options, not one for each request"
+    assert sorted(observed.sizes) == [1, 12, 15], "one search for each set of options, not one for each request"
     assert observed.threads == {"ionbed-model"}
     text = made._metrics.exposition().decode()
-    assert "ionbed_batch_spectra_sum 27.0" in text
-    assert "ionbed_batch_spectra_count 2.0" in text
+    assert "ionbed_batch_spectra_sum 28.0" in text
+    assert "ionbed_batch_spectra_count 3.0" in text
     assert "ionbed_waiting_spectra 0.0" in text
 
 
@@ -81,10 +86,81 @@ def test_a_full_batch_does_not_wait_for_others(index, queries):
     made = batcher(index, batch_seconds=SECONDS, batch_spectra=4)
 
     async def ask():
-        return await asyncio.gather(*(made.search([q], SearchOptions(), seconds=5) for q in queries[:4]))
+        with made.expecting():
+            return await asyncio.gather(*(made.search([q], SearchOptions(), seconds=5) for q in queries[:4]))
 
     assert [answers[0].rows[0].rank for answers in asyncio.run(ask())] == [1, 1, 1, 1]
     made.stop(SECONDS)
+
+
+def test_a_request_that_comes_alone_does_not_wait_for_others(index, queries):
+    made = batcher(index, batch_seconds=SECONDS)
+
+    async def ask():
+        for query in queries[:3]:
+            assert len(await made.search([query], SearchOptions(), seconds=5)) == 1
+
+    asyncio.run(ask())
+    made.stop(SECONDS)
+
+
+@pytest.mark.parametrize("is_coming", [True, False])
+def test_a_batch_waits_for_a_request_that_is_read(index, queries, is_coming):
+    may_begin = threading.Event()
+    may_begin.set()
+    observed = Observed(index, may_begin)
+    made = batcher(observed, batch_seconds=SECONDS)
+
+    async def ask():
+        with made.expecting() if is_coming else nullcontext():
+            first = asyncio.create_task(made.search(queries[:1], SearchOptions(), seconds=5))
+            await asyncio.sleep(0.3)
+        second = asyncio.create_task(made.search(queries[1:3], SearchOptions(), seconds=5))
+        return await asyncio.gather(first, second)
+
+    assert [len(answers) for answers in asyncio.run(ask())] == [1, 2]
+    made.stop(SECONDS)
+    assert observed.sizes == ([3] if is_coming else [1, 2])
+
+
+def test_a_batch_waits_no_longer_for_a_request_that_was_refused(index, queries):
+    made = batcher(index, batch_seconds=SECONDS)
+
+    async def ask():
+        with made.expecting():
+            task = asyncio.create_task(made.search(queries[:1], SearchOptions(), seconds=5))
+            await asyncio.sleep(0.05)
+        return await task
+
+    assert len(asyncio.run(ask())) == 1
+    made.stop(SECONDS)
+
+
+def test_as_many_as_before_are_waited_for_but_not_for_ever(index, queries):
+    may_begin = threading.Event()
+    observed = Observed(index, may_begin)
+    made = batcher(observed, batch_seconds=0.4)
+
+    async def ask(number):
+        await asyncio.gather(*(made.search([q], SearchOptions(), seconds=SECONDS) for q in queries[:number]))
+
+    async def both():
+        first = asyncio.create_task(made.search(queries[:1], SearchOptions(), seconds=SECONDS))
+        await asyncio.sleep(0.05)
+        several = asyncio.create_task(ask(3))
+        await asyncio.sleep(0)
+        may_begin.set()
+        await asyncio.gather(first, several)  # batches of 1 and 3
+        late = asyncio.create_task(ask(1))
+        await asyncio.sleep(0.05)
+        await asyncio.gather(late, ask(2))  # one of 3, though they did not come at once
+        started = time.monotonic()
+        await ask(1)
+        return time.monotonic() - started
+
+    assert 0.3 < asyncio.run(both()) < 5, "the two that do not come any more were waited for"
+    made.stop(SECONDS)
+    assert observed.sizes == [1, 3, 3, 1]
 
 
 def test_too_many_waiting_spectra_are_refused_but_a_large_request_alone_is_not(index, queries):

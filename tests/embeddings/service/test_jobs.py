@@ -8,13 +8,21 @@ import shutil
 import threading
 import time
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from fastapi.testclient import TestClient
 
+from ionbed.embeddings.hit_table import QueryResult
+from ionbed.embeddings.search import HitRow
 from ionbed.embeddings.service.app import create_app
 from ionbed.embeddings.service.index_state import IndexState
+from ionbed.embeddings.service.job_hits import JobHits
+from ionbed.embeddings.service.reading_process import SPECTRA
 from ionbed.embeddings.service.settings import ServiceLimits, ServiceSettings
+from ionbed.spectra.store import table_from_spectra
 
+from ..conftest import random_spectrum
 from .conftest import as_peaks, mgf
 from .test_refusals import _With, refused
 
@@ -67,6 +75,49 @@ def test_a_job_takes_more_than_a_request(client, index):
     rows = csv.DictReader(io.StringIO(client.get(f"/api/jobs/{job}/hits?format=tsv").text), dialect="excel-tab")
     assert len({row["query_id"] for row in rows}) == 120
     client.delete(f"/api/jobs/{job}")
+
+
+def test_the_hits_of_a_job_come_in_pages(client, index):
+    unusable = b"BEGIN IONS\nTITLE=none\nPEPMASS=200\nEND IONS\n"
+    nothing_near = b"BEGIN IONS\nTITLE=far\nPEPMASS=987.6\n100.1 5\n200.2 10\nEND IONS\n"
+    job = begin(client, unusable + many(index, 5) + nothing_near + many(index, 3) + unusable, k="2", mode="identity")
+    assert ended(client, job)["queries"] == 11
+    path = f"/api/jobs/{job}/hits"
+    whole = client.get(path).json()
+    assert "page" not in whole
+    with_hits = [query for query in whole["queries"] if query["hits"]]
+    assert len(with_hits) == 8 and whole["summary"]["with_hits"] == 8
+    for of, chosen in ((whole["queries"], {}), (with_hits, {"with_hits": True})):
+        for offset in (0, 1, 4, 9, 11, 20):
+            part = client.get(path, params={"offset": offset, "limit": 4, **chosen}).json()
+            assert part["queries"] == of[offset : offset + 4]
+            assert part["page"] == {"offset": offset, "total": len(of)}
+            assert part["summary"] == whole["summary"]
+    for wrong in ("limit=0", "limit=1001", "offset=-1&limit=1", "offset=1", "with_hits=true", "format=tsv&limit=1"):
+        assert refused(client.get(f"{path}?{wrong}"), 422)
+    client.delete(f"/api/jobs/{job}")
+
+
+def test_a_page_reads_the_batches_of_its_spectra(tmp_path):
+    spectra = [random_spectrum(np.random.default_rng(number), f"s{number}") for number in range(23)]
+    table = table_from_spectra(spectra)
+    with pa.OSFile(str(tmp_path / SPECTRA), "wb") as sink, pa.ipc.new_file(sink, table.schema) as out:
+        out.write_table(table, 5)
+    hits = JobHits(tmp_path, HitRow)
+    rows = [HitRow("q", rank=1), HitRow("q", note="none")]
+    given = [QueryResult(f"q{n}", spectra[n // 2] if n % 2 else None, [rows[n % 3 == 0]], n) for n in range(46)]
+    hits.append(given[:9])
+    hits.append(given[9:])
+    assert (hits.count(with_hits=False), hits.count(with_hits=True)) == (46, 30)
+    for of, with_hits in ((given, False), ([answer for n, answer in enumerate(given) if n % 3], True)):
+        for offset in range(0, 46, 3):
+            page = [_told(answer) for answer in hits.page(offset, 13, with_hits=with_hits)]
+            assert page == [_told(answer) for answer in of[offset : offset + 13]]
+
+
+def _told(answer: QueryResult) -> tuple[str, str | None, int | None, str]:
+    (row,) = answer.rows
+    return answer.query_id, answer.spectrum and answer.spectrum.spectrum_id, row.rank, row.note
 
 
 @pytest.mark.parametrize(("data", "words"), [(b"nonsense", "no format"), (None, "200 spectra")])
