@@ -181,26 +181,26 @@ class FusedSearch:
         """Return the exact scores of some queries with the spectra at ``places``."""
         counts = [len(some) for some in places]
         query, place = np.repeat(queries, counts), np.concatenate([*places, np.empty(0, np.int32)])
-        needed, number = np.unique(place, return_inverse=True)
         scores = np.empty(len(place), np.float32)
-        for begin in range(0, len(needed), ROWS_AT_ONCE):
-            compared, kept = self._kept.compared(library.rows[needed[begin : begin + ROWS_AT_ONCE]])
-            here = np.flatnonzero((number >= begin) & (number < begin + ROWS_AT_ONCE))
-            scores[here] = compared.hybrid_entropy.pair_scores(
-                query[here], kept[number[here] - begin], of=asked.hybrid_entropy
-            )
+        for pairs, needed, number in _by_rows(library.rows[place]):
+            compared, kept = self._kept.compared(needed)
+            hybrid = compared.hybrid_entropy
+            scores[pairs] = hybrid.pair_scores(query[pairs], kept[number], of=asked.hybrid_entropy)
         return np.split(scores, np.cumsum(counts)[:-1])
 
     def _total(
         self, score: FusedScore, asked: ComparedSpectra, vectors: np.ndarray, query: np.ndarray, row: np.ndarray
     ) -> np.ndarray:
-        """Return the weighted sums of terms of pairs; ``row`` has no more than some `ROWS_AT_ONCE` different ones."""
+        """Return the weighted sums of terms of pairs."""
         from .pair_products import pair_products
 
-        needed, number = np.unique(row, return_inverse=True)
-        compared, place = self._kept.compared(needed)
-        features = compared.features(query, place[number], of=asked, names=_features_of(score))
-        return score.total(pair_products(vectors, self._library.vectors[needed], query, number), features)
+        names, total = _features_of(score), np.empty(len(query))
+        for pairs, needed, number in _by_rows(row):
+            compared, kept = self._kept.compared(needed)
+            features = compared.features(query[pairs], kept[number], of=asked, names=names)
+            cosine = pair_products(vectors, self._library.vectors[needed], query[pairs], number)
+            total[pairs] = score.total(cosine, features)
+        return total
 
     def _compared(self, queries: SpectrumColumns) -> ComparedSpectra:
         return ComparedSpectra(queries, self._fusion.lookups, cleaner=PeakCleaner(self._fusion.lookups, most=0))
@@ -447,6 +447,17 @@ def _side_by_side(places: Sequence[np.ndarray]) -> np.ndarray:
     for number, of_one in enumerate(places):
         result[number, : len(of_one)] = of_one
     return result
+
+
+def _by_rows(row: np.ndarray) -> Iterator[tuple[slice | np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield pairs whose rows are gathered together: which, their different rows, and the place of each's row there."""
+    needed, number = np.unique(row, return_inverse=True)
+    if len(needed) <= ROWS_AT_ONCE:
+        yield slice(None), needed, number
+        return
+    for begin in range(0, len(needed), ROWS_AT_ONCE):
+        pairs = np.flatnonzero((number >= begin) & (number < begin + ROWS_AT_ONCE))
+        yield pairs, needed[begin : begin + ROWS_AT_ONCE], number[pairs] - begin
 
 
 def _features_of(score: FusedScore) -> frozenset[str]:

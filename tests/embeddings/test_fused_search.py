@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -26,7 +27,9 @@ from ionbed.embeddings.fusion import EMBEDDING_COSINE, OPEN_TERMS, WINDOW_TERMS,
 from ionbed.embeddings.index import Index
 from ionbed.embeddings.search import find
 from ionbed.embeddings.search_options import SearchOptions
+from ionbed.spectra import hybrid_index, kept_spectra
 from ionbed.spectra.columns import SpectrumColumns
+from ionbed.spectra.kept_spectra import KeptSpectra
 from ionbed.spectra.lookups import LookupOptions
 from ionbed.spectra.pair_features import ComparedSpectra
 from ionbed.spectra.spectrum import Spectrum
@@ -327,6 +330,67 @@ def test_windows_are_searched_some_rows_at_a_time(library, queries, monkeypatch,
         assert most_pairs <= 20 and most_rows <= 9 and len(sizes) > 3
         np.testing.assert_array_equal(found.rows, expected.rows)
         np.testing.assert_array_equal(found.scores, expected.scores)
+
+
+@pytest.mark.parametrize("most_bytes", [0, 4000, 20_000])
+@pytest.mark.parametrize("precursor_ppm", [10.0, 9e5, None])
+def test_what_is_kept_of_a_library_does_not_change_what_is_found(
+    library, queries, monkeypatch, most_bytes, precursor_ppm
+) -> None:
+    """Kept peaks are forgotten all the time, or some of the time; 60 spectra of some ten peaks have 16 kB of them."""
+    monkeypatch.setattr(index_module, "OPEN_DEPTH", 10)
+    index = Index.build(fused_model(MIXED), library)
+    expected = [index.search([query], 5, precursor_ppm, "fused") for query in queries]
+    plain = KeptSpectra.__init__
+    monkeypatch.setattr(KeptSpectra, "__init__", lambda *a: plain(*a, most_bytes=most_bytes))
+    monkeypatch.setattr(fused_search, "ROWS_AT_ONCE", 20)
+    monkeypatch.setattr(kept_spectra, "ROWS_READ_AT_ONCE", 7)
+    again = Index.build(fused_model(MIXED), library)
+    for _ in range(2):
+        for query, of_query in zip(queries, expected, strict=True):
+            found = again.search([query], 5, precursor_ppm, "fused")
+            np.testing.assert_array_equal(found.rows, of_query.rows)
+            np.testing.assert_array_equal(found.scores, of_query.scores)
+    found = again.search(queries, 5, precursor_ppm, "fused")
+    np.testing.assert_array_equal(found.rows, np.concatenate([of_query.rows for of_query in expected]))
+
+
+@pytest.mark.parametrize("precursor_ppm", [9e5, None])
+def test_searches_at_the_same_time_share_what_is_kept(library, queries, monkeypatch, precursor_ppm) -> None:
+    index = Index.build(fused_model(MIXED), library)
+    expected = index.search(queries, 5, precursor_ppm, "fused")
+    plain = KeptSpectra.__init__
+    monkeypatch.setattr(KeptSpectra, "__init__", lambda *a: plain(*a, most_bytes=8000))
+    monkeypatch.setattr(fused_search, "ROWS_AT_ONCE", 10)
+    shared = Index.build(fused_model(MIXED), library)
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(lambda _: shared.search(queries, 5, precursor_ppm, "fused"), range(12)):
+            np.testing.assert_array_equal(found.rows, expected.rows)
+            np.testing.assert_array_equal(found.scores, expected.scores)
+
+
+def test_an_open_search_that_would_not_fit_is_refused_and_another_is_not(library, queries, monkeypatch) -> None:
+    index = Index.build(fused_model(MIXED), library)
+    index.append([replace(s, spectrum_id=f"more of {s.spectrum_id}") for s in library[:20]])
+    index.delete(["lib-0-0"])
+    estimate = fused_search.open_memory(index.library)
+    of_peaks = fused_search.INDEX_BYTES_PER_PEAK + 1.5 * kept_spectra.BYTES_PER_PEAK
+    num_peaks = sum(map(len, library)) + sum(map(len, library[:20]))
+    assert num_peaks * of_peaks * 78 / 80 < estimate < num_peaks * of_peaks + 80 * 200
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=estimate - 1))
+    with pytest.raises(InputError, match=r"open search of 79 spectra by the fused score needs about .* by cosine"):
+        index.search(queries, 5, None, "fused")
+    assert (index.search(queries, 5, None, "cosine").rows >= 0).all()
+    assert (index.search(queries, 5, 10.0, "fused").rows >= 0).any()
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=estimate))
+    assert (index.search(queries, 5, None, "fused").rows >= 0).all()
+    # Its index is there now: that others have taken the rest of the memory does not matter.
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=0))
+    index.search(queries, 5, None, "fused")
+
+
+def test_the_estimate_knows_what_the_index_takes() -> None:
+    assert hybrid_index.BYTES_PER_PEAK_WHILE_BUILT == fused_search.INDEX_BYTES_PER_PEAK
 
 
 def test_pieces_hold_all_pairs_once(monkeypatch) -> None:
