@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -15,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..errors import InputError
+from ..progress import counted
 from ..spectra.spectrum import Spectrum
 from ..spectra.split import Split
 from .calibration import DEPTH, Calibration, Candidates, Curve
@@ -87,7 +90,7 @@ def calibrate(
             f"{folder}: holds structures, and no spectra to be calibrated by; name a file of spectra of known molecules"
         )
     index, trained_with = StructureIndex.open(folder), None if split is None else Split.load(split)
-    spectra = [query.spectrum for query in queries_of(queries)[0] if query.spectrum is not None]
+    spectra = (query.spectrum for query in queries_of(queries)[0] if query.spectrum is not None)
     found = calibrate_structures(index, spectra, source=Path(queries).name, split=trained_with)
     index.write_entry("calibration", found.to_tree())
     return found
@@ -124,22 +127,18 @@ def calibrate_structures(
         Too few of their molecules are in the index, or the model was trained on too many of them.
     """
     rng = np.random.default_rng(seed)
-    known = [s for s in spectra if s.inchikey and len(s) and not s.predicted]
     folds = None if split is None else trained_folds(index.model, split)
-    unseen = known
-    if split is not None and folds is not None:
-        unseen = [s for s in known if split.folds.get((s.inchikey or "")[:14]) not in folds]
-    rows_of = _rows_of(index, {(s.inchikey or "")[:14] for s in unseen})
+    is_trained = () if split is None or folds is None else {key for key, fold in split.folds.items() if fold in folds}
+    known, trained = _some_of_each(spectra, is_trained, rng)
+    rows_of = _rows_of(index, known)
     if len(rows_of) < FEWEST_MOLECULES:
-        trained = len(known) - len(unseen)
-        seen = f" (besides {trained:,} spectra of molecules that the model was trained on)" if trained else ""
+        seen = f" (besides {counted(trained, 'spectra')} of molecules that the model was trained on)" if trained else ""
         raise InputError(
             f"{source}: holds {len(rows_of):,} molecules that the index has, by InChIKey{seen}; {FEWEST_MOLECULES} are "
             "needed to calibrate, so give more spectra of known molecules"
         )
-    drawn = _drawn(unseen, rng)
+    drawn = _drawn(known, rows_of, rng)
     asked = asked_of(index, drawn)
-    molecules = {(s.inchikey or "")[:14] for s in drawn}
     curves, without = {}, []
     for score in scores_of(index):
         for ppm, formula in WAYS:
@@ -164,7 +163,7 @@ def calibrate_structures(
         "from": source,
         "trained_on": trained_on,
         "without": without,
-        "held": len(molecules & rows_of.keys()) / len(molecules),
+        "held": len(rows_of) / len(known),
         "made": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "model_hash": index.manifest["model_hash"],
         "structures": len(index),
@@ -234,7 +233,7 @@ def fit_structure_curve(
     return fitted_curve(found, is_right, asked.molecule, asked.weight, rng, record, TERMS)
 
 
-def _rows_of(index: StructureIndex, molecules: set[str]) -> dict[str, np.ndarray]:
+def _rows_of(index: StructureIndex, molecules: Collection[str]) -> dict[str, np.ndarray]:
     """Return the rows of those molecules that the index has, ascending."""
     wanted = pc.is_in(index.blocks, value_set=pa.array(sorted(molecules), pa.string())).to_numpy(zero_copy_only=False)
     found: dict[str, list[int]] = {}
@@ -243,10 +242,41 @@ def _rows_of(index: StructureIndex, molecules: set[str]) -> dict[str, np.ndarray
     return {key: np.array(rows, np.int64) for key, rows in found.items()}
 
 
-def _drawn(spectra: Sequence[Spectrum], rng: np.random.Generator) -> list[Spectrum]:
-    """Return `MOST_OF_A_MOLECULE` spectra of each molecule at most, `MOST_QUERIES` in all, by chance."""
-    of_molecule: dict[str, list[Spectrum]] = {}
-    for place in rng.permutation(len(spectra)).tolist():
-        of_molecule.setdefault((spectra[place].inchikey or "")[:14], []).append(spectra[place])
-    rounds = (of[number] for number in range(MOST_OF_A_MOLECULE) for of in of_molecule.values() if number < len(of))
-    return [spectrum for spectrum, _ in zip(rounds, range(MOST_QUERIES), strict=False)]
+def _some_of_each(
+    spectra: Iterable[Spectrum], is_trained: Collection[str], rng: np.random.Generator
+) -> tuple[dict[str, list[Spectrum]], int]:
+    """Return `MOST_OF_A_MOLECULE` measured spectra by chance of each molecule that is not left out, and how many were.
+
+    No more are in memory at once (Vitter, ACM Trans. Math. Softw. 11 (1985) 37-57, algorithm R).
+    """
+    found: dict[str, list[Spectrum]] = {}
+    counts: Counter[str] = Counter()
+    trained = 0
+    for spectrum in spectra:
+        key = (spectrum.inchikey or "")[:14]
+        if not key or not len(spectrum) or spectrum.predicted:
+            continue
+        if key in is_trained:
+            trained += 1
+            continue
+        counts[key] += 1
+        of_molecule = found.setdefault(key, [])
+        if len(of_molecule) < MOST_OF_A_MOLECULE:
+            of_molecule.append(spectrum)
+        elif (place := int(rng.integers(counts[key]))) < MOST_OF_A_MOLECULE:
+            of_molecule[place] = spectrum
+    return found, trained
+
+
+def _drawn(known: Mapping[str, Sequence[Spectrum]], held: Collection[str], rng: np.random.Generator) -> list[Spectrum]:
+    """Return `MOST_QUERIES` spectra by chance, of as many molecules as can be; if need be, half of them in the index.
+
+    The first of each molecule come first, then the second ones.
+    """
+    keys = sorted(known)
+    keys = [keys[place] for place in rng.permutation(len(keys)).tolist()]
+    absent = [key for key in keys if key not in held]
+    present = [key for key in keys if key in held][: max(MOST_QUERIES // 2, MOST_QUERIES - len(absent))]
+    chosen = present + absent[: MOST_QUERIES - len(present)]
+    rounds = (known[key][number] for number in range(MOST_OF_A_MOLECULE) for key in chosen if number < len(known[key]))
+    return list(itertools.islice(rounds, MOST_QUERIES))

@@ -324,6 +324,25 @@ def test_open_searches_have_no_name():
 
 
 def test_no_molecule_is_all_that_is_fitted_to():
-    rng = np.random.default_rng(0)
-    drawn = structure_calibration_fit._drawn([spectrum(0, copy) for copy in range(9)] + [spectrum(1)], rng)
+    rng, fit = np.random.default_rng(0), structure_calibration_fit
+    spectra = [spectrum(0, copy) for copy in range(200)] + [spectrum(1), spectrum(2), spectrum(3, predicted=True)]
+    known, trained = fit._some_of_each(spectra, {MOLECULES[2].inchikey[:14]}, rng)
+    assert [len(of) for of in known.values()] == [4, 1] and trained == 1
+    places = [int(s.spectrum_id.split("-")[1]) for s in known[MOLECULES[0].inchikey[:14]]]
+    assert len(set(places)) == 4 and max(places) > 20  # not the first four
+    drawn = fit._drawn(known, (), rng)
     assert sorted(s.spectrum_id[:2] for s in drawn) == ["s0"] * 4 + ["s1"]
+
+
+def test_molecules_of_the_database_are_not_lost_among_many_others(monkeypatch, known):
+    fit = structure_calibration_fit
+    monkeypatch.setattr(fit, "MOST_QUERIES", 20)
+    by_molecule, _ = fit._some_of_each(known, (), np.random.default_rng(0))
+    keys = sorted(by_molecule)
+
+    def drawn(held):
+        found = [s.inchikey[:14] for s in fit._drawn(by_molecule, held, np.random.default_rng(0))]
+        assert len(found) == len(set(found)) == 20
+        return len(set(found) & set(held))
+
+    assert drawn(keys[:6]) == 6 and drawn(keys[:60]) == 10 and drawn(keys[3:]) == 17 and drawn(keys) == 20
