@@ -157,13 +157,15 @@ def likely_differences(masses: np.ndarray, hit_formulas: Sequence[str | None]) -
     begin = np.searchsorted(table.masses, size - COMMON_TOLERANCE_DA)
     end = np.searchsorted(table.masses, size + COMMON_TOLERANCE_DA)
     formulas = [""] * len(masses)
-    for place in np.flatnonzero((end > begin) & (size > COMMON_TOLERANCE_DA)).tolist():
-        entries = table.entries[begin[place] : end[place]]
-        if entries[0].cost > _COST_OF_TWO and all(entry.cost > _COST_OF_TWO for entry in entries):
+    has_likely = table.num_likely[end] > table.num_likely[begin]
+    for place in np.flatnonzero(has_likely & (size > COMMON_TOLERANCE_DA)).tolist():
+        mass = float(masses[place])
+        found = _possible(range(begin[place], end[place]), mass < 0, hit_formulas[place])
+        if not found:
             continue
-        found = _ranked(entries, float(masses[place]), hit_formulas[place], COMMON_TOLERANCE_DA)
-        if found and (found[0].cost == 0 or (found[0].cost <= _COST_OF_TWO and len(found) == 1)):
-            formulas[place] = found[0].formula
+        best = min(found, key=lambda entry: _rank(entry, mass, COMMON_TOLERANCE_DA))
+        if best.cost == 0 or (best.cost <= _COST_OF_TWO and len(found) == 1):
+            formulas[place] = best.formula
     return formulas
 
 
@@ -186,26 +188,34 @@ def plausible_differences(
     """
     if not np.isfinite(mass) or abs(mass) <= tolerance_da:
         return []
-    table = _table()
-    begin, end = np.searchsorted(table.masses, [abs(mass) - tolerance_da, abs(mass) + tolerance_da])
-    return _ranked(table.entries[begin:end], mass, hit_formula, tolerance_da)
+    begin, end = np.searchsorted(_table().masses, [abs(mass) - tolerance_da, abs(mass) + tolerance_da]).tolist()
+    possible = _possible(range(begin, end), mass < 0, hit_formula)
+    return sorted(possible, key=lambda entry: _rank(entry, mass, tolerance_da))
 
 
-def _ranked(entries: list[Difference], mass: float, hit_formula: str | None, tolerance_da: float) -> list[Difference]:
-    """Return what is possible of some entries of the table, the most plausible first."""
-    if mass < 0:
-        entries = [entry.reversed() for entry in entries]
-    if hit_formula is not None:
-        there = _atoms_of(hit_formula)
-        entries = [e for e in entries if all(there.get(symbol, 0) >= number for symbol, number in e.lost)]
-    return sorted(entries, key=lambda e: (e.cost + abs(e.mass - mass) / tolerance_da, e.formula))
+def _possible(places: range, is_loss: bool, hit_formula: str | None) -> list[Difference]:
+    """Return what is possible of some entries of the table, or of the same the other way round."""
+    entries = [_loss(place) for place in places] if is_loss else _table().entries[places.start : places.stop]
+    if hit_formula is None:
+        return entries
+    there = _atoms_of(hit_formula)
+    return [e for e in entries if not e.lost or all(there.get(symbol, 0) >= number for symbol, number in e.lost)]
+
+
+def _rank(entry: Difference, mass: float, tolerance_da: float) -> tuple[float, str]:
+    """Return what the most plausible has least of."""
+    return entry.cost + abs(entry.mass - mass) / tolerance_da, entry.formula
 
 
 class _Table(NamedTuple):
-    """All formulas that are considered, by ascending mass (above 0)."""
+    """All formulas that are considered, by ascending mass (above 0).
+
+    ``num_likely[i]`` counts the common differences, and sums of two of them, among the first i.
+    """
 
     masses: np.ndarray
     entries: list[Difference]
+    num_likely: np.ndarray
 
 
 @cache
@@ -221,7 +231,14 @@ def _table() -> _Table:
         (Difference(_name(atoms), _mass(atoms), cost, _lost(atoms)) for atoms, cost in cheapest.items()),
         key=lambda entry: entry.mass,
     )
-    return _Table(np.array([entry.mass for entry in entries]), entries)
+    is_likely = [entry.cost <= _COST_OF_TWO for entry in entries]
+    return _Table(np.array([entry.mass for entry in entries]), entries, np.concatenate([[0], np.cumsum(is_likely)]))
+
+
+@cache
+def _loss(place: int) -> Difference:
+    """Return an entry of the table the other way round; kept, since it is made of text."""
+    return _table().entries[place].reversed()
 
 
 def _considered() -> Iterator[tuple[tuple[int, ...], float]]:
