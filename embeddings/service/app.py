@@ -104,6 +104,7 @@ def _service(index: AnyIndex, settings: ServiceSettings) -> Service:
         metrics,
         batch_spectra=settings.batch_spectra,
         batch_seconds=settings.batch_seconds,
+        coming_seconds=settings.coming_seconds,
         queued_spectra=settings.limits.queued_spectra,
     )
 

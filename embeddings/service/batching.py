@@ -42,23 +42,32 @@ class Batcher:
     """Searches for many requests, one batch after the other, in a thread of its own.
 
     The first of the queries that wait opens a batch, and all that wait beside it join it, up to ``batch_spectra``.
-    Where fewer wait than the last batch was for, or a request is on its way (`expecting`), more are waited for, up to
-    ``batch_seconds``: a batch has a cost of its own, which many share. So a request that comes alone is searched at
-    once. Queries of one state of the index with equal options are embedded and searched in one go; the answers do not
-    depend on which other queries were in the batch.
+    Where fewer wait than the last batch was for, more are waited for, up to ``batch_seconds``, and up to
+    ``coming_seconds`` where a request is on its way (`expecting`): a batch has a cost of its own, which many share. So
+    a request that comes alone is searched at once. Queries of one state of the index with equal options are embedded
+    and searched in one go; the answers do not depend on which other queries were in the batch.
 
     Parameters
     ----------
     metrics : Metrics
     batch_spectra : int
-    batch_seconds : float
+    batch_seconds, coming_seconds : float
     queued_spectra : int
         That may wait; more are refused.
     """
 
-    def __init__(self, metrics: Metrics, *, batch_spectra: int, batch_seconds: float, queued_spectra: int) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        *,
+        batch_spectra: int,
+        batch_seconds: float,
+        coming_seconds: float,
+        queued_spectra: int,
+    ) -> None:
         self._metrics = metrics
-        self._batch_spectra, self._batch_seconds, self._queued_spectra = batch_spectra, batch_seconds, queued_spectra
+        self._batch_spectra, self._queued_spectra = batch_spectra, queued_spectra
+        self._batch_seconds, self._coming_seconds = batch_seconds, coming_seconds
         self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._num_waiting = self._num_coming = self._num_before = 0
         self._lock = threading.Lock()
@@ -80,7 +89,7 @@ class Batcher:
 
     @contextmanager
     def expecting(self) -> Iterator[None]:
-        """Tell, while a request is read, that it will ask for a search."""
+        """Tell, while a request is read, that it will soon ask for a search."""
         with self._lock:
             self._num_coming += 1
         try:
@@ -141,12 +150,14 @@ class Batcher:
         if first is None:
             return []
         batch, num_spectra = [first], len(first.queries)
-        closes = time.monotonic() + self._batch_seconds
+        opened = time.monotonic()
         while num_spectra < self._batch_spectra:
-            left = closes - time.monotonic()
-            is_to_wait = left > 0 and (self._num_coming > 0 or len(batch) < self._num_before)
+            seconds = time.monotonic() - opened
+            is_to_wait = (len(batch) < self._num_before and seconds < self._batch_seconds) or (
+                self._num_coming > 0 and seconds < self._coming_seconds
+            )
             try:
-                following = self._queue.get(timeout=min(left, _SECONDS_BETWEEN_LOOKS) if is_to_wait else 0.0)
+                following = self._queue.get(timeout=_SECONDS_BETWEEN_LOOKS if is_to_wait else 0.0)
             except queue.Empty:
                 if is_to_wait:
                     continue

@@ -21,6 +21,7 @@ from ..queries import Query
 from . import reading_process
 from .failures import RequestError
 from .settings import ServiceLimits
+from .uploads import SMALL_BYTES
 
 logger = logging.getLogger("ionbed")
 
@@ -85,6 +86,8 @@ class Readers:
             "unpacked_bytes": self._limits.unpacked_bytes,
         }
         await self._ask(task, seconds)
+        if (path.parent / reading_process.SPECTRA).stat().st_size <= SMALL_BYTES:
+            return _queries_in(path.parent)
         return await to_thread.run_sync(_queries_in, path.parent)
 
     async def draw(self, smiles: str) -> str:

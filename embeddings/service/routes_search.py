@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, File, Form, Query, Request, UploadFile
@@ -33,7 +34,7 @@ from .openapi import operation_id
 from .routes_library import MOVED
 from .searching import options_of
 from .state import Service, ServiceOfRequest
-from .uploads import kept_upload, query_of_peaks
+from .uploads import SMALL_BYTES, kept_upload, query_of_peaks
 from .usi import query_of_usi
 
 router = APIRouter(prefix="/api", tags=["search"], responses=ERRORS, generate_unique_id_function=operation_id)
@@ -100,7 +101,8 @@ async def search_file(
     started = time.monotonic()
     state = service.now
     wanted = await checked_options(service, state, options)
-    with service.batcher.expecting():
+    is_small = file.size is not None and file.size <= SMALL_BYTES  # a large one is read for seconds
+    with service.batcher.expecting() if is_small else nullcontext():
         async with kept_upload(file, service.folder) as path:
             queries = await service.readers.read(path, service.limits.spectra, seconds=service.limits.seconds / 2)
     return await _answer(service, state, queries, wanted, format, started)

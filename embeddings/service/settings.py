@@ -125,8 +125,10 @@ class ServiceSettings:
     batch_spectra : int
         Queries that are embedded together, at most (a request with more is one batch of its own).
     batch_seconds : float
-        How long the first query of a batch waits at most, where others can be expected: no longer than a batch of one
+        How long the first query of a batch waits at most, where more were asked before: no longer than a batch of one
         takes more than one more query in a batch.
+    coming_seconds : float
+        The same where a small file is being read: as long as this takes on a machine that is busy.
     allowed_hosts : frozenset of str or None
         Names by which it may be called besides localhost and addresses (`ionbed.embeddings.service.callers`); None for
         any, where what stands before it looks after that.
@@ -143,6 +145,7 @@ class ServiceSettings:
     usi_bytes: int = 4 * MEBIBYTE
     batch_spectra: int = 128
     batch_seconds: float = 0.01
+    coming_seconds: float = 0.05
     allowed_hosts: frozenset[str] | None = None
     readers: int = 2
     warm: bool = True

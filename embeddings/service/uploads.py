@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Sequence
@@ -24,6 +25,8 @@ from .settings import ServiceLimits
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz")
 _SUFFIXES = {f".{extension}" for known in FORMATS.values() for extension in known.extensions} | set(ARCHIVE_SUFFIXES)
 _COPY_BYTES = 1 << 20
+SMALL_BYTES = 1 << 16
+"""Copied or read in less time than the change to another thread takes while the model is at work."""
 
 
 def safe_suffix(filename: str | None) -> str:
@@ -40,8 +43,22 @@ def safe_suffix(filename: str | None) -> str:
 @asynccontextmanager
 async def kept_upload(upload: UploadFile, folder: Path) -> AsyncIterator[Path]:
     """Copy an upload to a new file in ``folder``, with a name of our own, and yield its path; it is removed again."""
-    with tempfile.TemporaryDirectory(dir=folder) as own:
-        yield await to_thread.run_sync(copy_upload, upload, Path(own))
+    own = Path(tempfile.mkdtemp(dir=folder))
+    is_small = upload.size is not None and upload.size <= SMALL_BYTES
+    try:
+        yield copy_upload(upload, own) if is_small else await to_thread.run_sync(copy_upload, upload, own)
+    finally:
+        _remove(own)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder of a few files."""
+    try:
+        for name in os.listdir(folder):
+            os.unlink(folder / name)
+        os.rmdir(folder)
+    except OSError:  # a process that was killed may have left more in it
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def copy_upload(upload: UploadFile, folder: Path) -> Path:

@@ -20,6 +20,7 @@ from ionbed.embeddings.service.searching import find
 from ionbed.errors import InputError
 
 SECONDS = 20.0
+BOUNDS = {"batch_spectra": 64, "batch_seconds": 0.05, "coming_seconds": 0.05, "queued_spectra": 100}
 
 
 class Observed:
@@ -42,7 +43,7 @@ class Observed:
 
 def batcher(index, **options) -> Batcher:
     """One that works, and whose searches are of this index."""
-    made = Batcher(Metrics(), **{"batch_spectra": 64, "batch_seconds": 0.05, "queued_spectra": 100, **options})
+    made = Batcher(Metrics(), **{**BOUNDS, **options})
     made.search = functools.partial(made.search, IndexState(index))
     made.start()
     return made
@@ -83,7 +84,7 @@ def test_concurrent_requests_share_batches_and_get_exactly_the_answers_of_single
 
 
 def test_a_full_batch_does_not_wait_for_others(index, queries):
-    made = batcher(index, batch_seconds=SECONDS, batch_spectra=4)
+    made = batcher(index, coming_seconds=SECONDS, batch_spectra=4)
 
     async def ask():
         with made.expecting():
@@ -94,7 +95,7 @@ def test_a_full_batch_does_not_wait_for_others(index, queries):
 
 
 def test_a_request_that_comes_alone_does_not_wait_for_others(index, queries):
-    made = batcher(index, batch_seconds=SECONDS)
+    made = batcher(index, batch_seconds=SECONDS, coming_seconds=SECONDS)
 
     async def ask():
         for query in queries[:3]:
@@ -109,7 +110,7 @@ def test_a_batch_waits_for_a_request_that_is_read(index, queries, is_coming):
     may_begin = threading.Event()
     may_begin.set()
     observed = Observed(index, may_begin)
-    made = batcher(observed, batch_seconds=SECONDS)
+    made = batcher(observed, coming_seconds=SECONDS)
 
     async def ask():
         with made.expecting() if is_coming else nullcontext():
@@ -124,7 +125,7 @@ def test_a_batch_waits_for_a_request_that_is_read(index, queries, is_coming):
 
 
 def test_a_batch_waits_no_longer_for_a_request_that_was_refused(index, queries):
-    made = batcher(index, batch_seconds=SECONDS)
+    made = batcher(index, coming_seconds=SECONDS)
 
     async def ask():
         with made.expecting():
