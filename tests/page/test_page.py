@@ -8,6 +8,8 @@ import json
 import re
 from typing import Any
 
+import pytest
+
 from .server import EVIL_NAME
 from .visiting import (
     LIBRARY,
@@ -69,6 +71,49 @@ def test_every_query_of_a_file_is_shown_and_the_hits_can_be_taken_away(visit):
     assert name == "hits.mztab" and table.startswith("MTD\tmzTab-version\t2.0")
     name, table = downloaded(page, page.get_by_role("button", name="JSON lines").click)
     assert name == "hits.jsonl" and all(json.loads(line) for line in table.splitlines())
+
+
+@pytest.mark.parametrize("number", [30, 130], ids=["at once", "as a job"])
+def test_queries_come_in_pages_and_those_without_a_hit_can_be_left_out(visit, number):
+    visited = visit()
+    visited.allowed.append("413")  # what is too much for one request is a job
+    page = visited.page
+    texts = [mgf((f"spectrum {n}", LIBRARY[n % len(LIBRARY)])) if n % 10 else NO_CANDIDATE for n in range(number)]
+    upload(page, "mine.mgf", "".join(texts).encode())
+    search(page)
+    with_hits = number - number // 10
+    told, rows = page.locator("#page-told"), page.locator(".queries tbody tr")
+    assert told.inner_text() == (f"Queries 1–100 of {number}" if number > 100 else f"{number} queries")
+    assert f"{number} queries · {with_hits} with hits" in page.locator("#answer-told").inner_text()
+    assert rows.count() == min(number, 100)
+    page.get_by_label("Only with a hit").focus()
+    page.keyboard.press("Space")
+    words = f"Queries 1–100 of {with_hits} with a hit" if with_hits > 100 else f"{with_hits} queries with a hit"
+    page.get_by_text(words, exact=True).wait_for()
+    assert page.evaluate("document.activeElement.id") == "only-hits"
+    assert page.locator(".queries tbody tr.without").count() == 0
+    assert rows.nth(9).inner_text().startswith("spectrum 11")
+    if with_hits > 100:
+        page.get_by_role("button", name="Next queries").focus()
+        page.keyboard.press("Enter")
+        page.get_by_text(f"Queries 101–{with_hits} of {with_hits} with a hit", exact=True).wait_for()
+        assert page.locator("#status").inner_text() == f"Queries 101–{with_hits} of {with_hits} with a hit."
+        assert page.evaluate("document.activeElement.dataset.turn") == "next"
+        assert page.get_by_role("button", name="Next queries").get_attribute("aria-disabled") == "true"
+        page.keyboard.press("Enter")  # leads nowhere
+        assert rows.count() == with_hits - 100
+    rows.nth(1).locator("button").click()
+    open_hit(page)
+    page.wait_for_selector(".structure img")
+
+
+def test_what_ranked_the_hits_is_told(visit):
+    page = visit().page
+    paste(page, caffeine())
+    search(page)
+    assert "ranked by learned embedding" in page.locator("#answer-told").inner_text()
+    open_hit(page)
+    assert "learned embedding" in page.locator("#hit .summary").inner_text()
 
 
 def test_pasted_text_of_a_file_is_read_by_the_service(visit):

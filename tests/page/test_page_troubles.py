@@ -159,8 +159,11 @@ def test_a_large_file_is_a_job_whose_progress_is_told(visit):
     assert any(re.fullmatch(r"Sending large.mgf: [\d.]+ kB of \d{3}.\d kB", words) for words in page.evaluate("told"))
     assert page.locator("#answer-told").inner_text().startswith("130 queries · 130 with hits")
     assert page.locator(".queries tbody tr").count() == 100
-    page.get_by_role("button", name="Show 30 more of 130").click()
-    assert page.locator(".queries tbody tr").count() == 130
+    assert page.locator("#page-told").inner_text() == "Queries 1–100 of 130"
+    page.get_by_role("button", name="Next queries").click()
+    page.get_by_text("Queries 101–130 of 130", exact=True).wait_for()
+    assert page.locator(".queries tbody tr").count() == 30
+    assert page.locator(".queries tbody tr").first.inner_text().startswith("spectrum 100")
     assert "POST jobs" in asked and any(re.fullmatch(r"GET jobs/[\w-]+", one) for one in asked)
     assert not any(one.startswith("POST search") for one in asked)
     name, table = downloaded(page, page.get_by_role("button", name="TSV").click)
@@ -193,13 +196,68 @@ def test_a_job_can_be_watched_and_cancelled(visit):
     assert asked[0] == "POST"
 
 
-def test_a_job_with_more_queries_than_a_page_shows_is_there_to_be_downloaded(visit):
+def test_a_job_of_many_queries_is_turned_over_page_by_page(visit):
     page = visit().page
+    asked: list[str] = []
     state = {"id": "one", "state": "done", "queries": 40_000, "done": 40_000, "error": None, "seconds": 1.0}
-    page.route(re.compile(r"/api/jobs/one/hits"), lambda route: route.fulfill(body="query_id\n"))
+
+    def hits(route: Any) -> None:
+        asked.append(route.request.url.rpartition("?")[2])
+        given = {name: int(value) for name, _, value in (part.partition("=") for part in asked[-1].split("&")[:2])}
+        numbers = range(given["offset"], min(given["offset"] + given["limit"], 40_000))
+        queries = [{"query_id": f"query {n}", "note": "nothing near", "warnings": [], "hits": []} for n in numbers]
+        summary = {"queries": 40_000, "with_hits": 0, "without_hits": {"nothing near": 40_000}, "seconds": 1.0}
+        told = {"index": {"generation": "0" * 16}, "queries": queries, "summary": summary}
+        route.fulfill(json={**told, "page": {"offset": given["offset"], "total": 40_000}})
+
+    page.route(re.compile(r"/api/jobs/one/hits\?offset"), hits)
+    page.route(re.compile(r"/api/jobs/one/hits\?format"), lambda route: route.fulfill(body="query_id\n"))
     page.route(re.compile(r"/api/jobs(/one)?$"), lambda route: route.fulfill(json=state))
     upload(page, "large.mgf", b"#" * 400_000)
     search(page)
-    assert "40,000 queries" in page.locator("#answer-told").inner_text()
-    assert "Download them" in page.locator("#query-head").inner_text()
+    assert "40,000 queries · 0 with hits" in page.locator("#answer-told").inner_text()
+    page.get_by_text("Queries 1–100 of 40,000", exact=True).wait_for()
+    page.get_by_role("button", name="Next queries").click()
+    page.get_by_text("Queries 101–200 of 40,000", exact=True).wait_for()
+    assert page.locator(".queries tbody tr").first.inner_text().startswith("query 100")
+    assert asked == ["offset=0&limit=100", "offset=100&limit=100"]
     assert downloaded(page, page.get_by_role("button", name="TSV").click) == ("hits.tsv", "query_id\n")
+
+
+def test_a_page_of_a_job_that_has_expired_is_told_and_searched_again(visit):
+    visited = visit()
+    visited.allowed += ["404", "413"]  # too many for one request: they are a job
+    page = visited.page
+    upload(page, "large.mgf", mgf(*((f"spectrum {n}", LIBRARY[n % len(LIBRARY)]) for n in range(120))).encode())
+    search(page)
+    gone = {"error": "there is no job of this id; it may have expired"}
+    page.route(re.compile(r"/hits\?offset=100"), lambda route: route.fulfill(status=404, json=gone))
+    page.get_by_role("button", name="Next queries").click()
+    told = page.locator("#alert").get_by_text("it may have expired")
+    told.wait_for()
+    assert "no longer kept" in page.locator("#alert").inner_text()
+    assert page.locator("#page-told").inner_text() == "Queries 1–100 of 120"
+    page.unroute(re.compile(r"/hits\?offset=100"))
+    page.get_by_role("button", name="Try again").click()
+    told.wait_for(state="detached")
+    page.get_by_text("Queries 1–100 of 120", exact=True).wait_for()
+
+
+def test_a_hit_of_an_index_that_was_compacted_meanwhile_is_told_to_be_searched_again(visit):
+    visited = visit()
+    visited.allowed.append("410")
+    page = visited.page
+    asked: list[Any] = []
+    page.on("request", lambda request: asked.append(request))
+    paste(page, caffeine())
+    search(page)
+    open_hit(page)
+    page.wait_for_selector(".structure img")
+    of_rows = [request.url for request in asked if "/api/library/" in request.url]
+    assert len(of_rows) == 2 and all(re.search(r"\?generation=[0-9a-f]{16}$", url) for url in of_rows)
+    (mirror,) = (request.post_data_json for request in asked if request.url.endswith("/api/mirror"))
+    assert of_rows[0].endswith(mirror["generation"])
+    gone = {"error": "row 1 is of an earlier state of the index, which was compacted or built anew; search again"}
+    page.route("**/api/library/**", lambda route: route.fulfill(status=410, json=gone))
+    page.get_by_role("button", name="Next hit").click()
+    page.locator("#hit .callout.error").get_by_text("search again").wait_for()

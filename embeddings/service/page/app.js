@@ -2,25 +2,27 @@
 
 import { ServiceError, call, callJson, save, setKey } from "./api.js";
 import { announce, byId, el } from "./dom.js";
+import { PAGE_SIZE } from "./found.js";
 import { openHit } from "./hit.js";
 import { linkTo, pack, unpack } from "./link.js";
 import {
   FieldError, clearFilters, formAsLink, formFromLink, leastScore, mode, numFilters, readOptions, setService,
 } from "./options.js";
 import { hasFile, pastedText, readQuery, setLimits, setSpectrum, setText, setUpQuery, showFieldError } from "./query.js";
+import { pager, wordsOfPage } from "./pager.js";
 import { hitTable, nameOf, queryHead, queryTable } from "./results.js";
-import { MOST_SHOWN, search } from "./search.js";
-import { count } from "./words.js";
+import { search } from "./search.js";
+import { SCORES, count } from "./words.js";
 
 const SUFFIXES = { tsv: "tsv", gnps: "tsv", mztab: "mztab", jsonl: "jsonl" };
 /** To choose from where the index has none of its own. */
 const USUAL_ADDUCTS = ["[M+H]+", "[M+Na]+", "[M+NH4]+", "[M+H-H2O]+", "[M-H]-", "[M+HCOO]-", "[M+Cl]-"];
-const SCORES = { cosine: "learned embedding", fused: "embedding and look-ups", predicted: "predicted spectra" };
 
-let found = null; // {queries, summary, download, wasFile}
-let currentQuery = 0;
+let found = null; // what found.js gives, wasFile, and shown: a page of it, and whether only queries with a hit are on it
+let currentQuery = 0; // on the page
 let opened = null; // {hit, panel}
 let running = null;
+let turning = null;
 
 /* ---- what the service is -------------------------------------------------------------------------------------- */
 
@@ -69,7 +71,7 @@ async function run({ openRank = null, queryNumber = 0, focusResults = true } = {
     announce(error.message);
     return;
   }
-  running?.abort(new DOMException("replaced", "AbortError"));
+  for (const one of [running, turning]) one?.abort(new DOMException("replaced", "AbortError"));
   const controller = (running = new AbortController());
   closeHit({ restoreFocus: false });
   byId("stale").hidden = true;
@@ -81,8 +83,11 @@ async function run({ openRank = null, queryNumber = 0, focusResults = true } = {
       signal: controller.signal, onProgress: showProgress,
       onWait: (seconds) => showProgress({ words: `The service is busy; trying again in ${seconds} s.` }),
     });
-    found = { ...result, queries: result.answer?.queries ?? [], numQueries: result.queries, wasFile };
-    currentQuery = Math.min(queryNumber, Math.max(0, found.queries.length - 1));
+    const number = Math.min(queryNumber, Math.max(0, result.summary.queries - 1));
+    currentQuery = number % PAGE_SIZE;
+    const shown = await result.page(number - currentQuery, { signal: controller.signal });
+    found?.forget();
+    found = { ...result, wasFile, shown: { ...shown, onlyHits: false } };
     await keepLink();
     showAnswer((performance.now() - started) / 1000);
     const wanted = openRank === null ? null : shownHits().find((hit) => hit.rank === openRank);
@@ -133,6 +138,7 @@ function titleOf(error, name) {
   if (error.status === 413) return "Too large. ";
   if (error.status === 429 || error.status === 503) return "The service is busy. ";
   if (error.status === 401) return "A key is needed. ";
+  if (error.status === 404) return "This search is no longer kept. ";
   if (error.status >= 400 && error.status < 500) return `${name || "This"} cannot be searched. `;
   return "The search failed. ";
 }
@@ -141,7 +147,7 @@ function titleOf(error, name) {
 
 const shownHits = () => {
   const least = leastOrNull();
-  return (found.queries[currentQuery]?.hits ?? []).filter((hit) => least === null || hit.score >= least);
+  return (found.shown.queries[currentQuery]?.hits ?? []).filter((hit) => least === null || hit.score >= least);
 };
 
 function leastOrNull() {
@@ -155,24 +161,51 @@ function leastOrNull() {
 function showAnswer(seconds = null) {
   byId("start").hidden = true;
   byId("answer").hidden = false;
-  const { queries } = found;
-  const number = found.answer ? queries.length : found.numQueries;
-  const withHits = queries.filter((query) => query.hits.length).length;
-  const parts = [count(number, "query", "queries")];
-  if (found.answer) parts.push(number === 1 ? count(queries[0].hits.length, "hit") : `${withHits.toLocaleString("en")} with hits`);
-  if (seconds !== null) parts.push(`${seconds.toFixed(seconds < 10 ? 2 : 0)} s`);
+  const { summary, shown } = found;
+  const hits = shown.queries.flatMap((query) => query.hits);
+  const parts = [
+    count(summary.queries, "query", "queries"),
+    summary.queries === 1 ? count(hits.length, "hit") : `${summary.with_hits.toLocaleString("en")} with hits`,
+    hits.length ? `ranked by ${SCORES[hits[0].score_name] ?? hits[0].score_name}` : null,
+    seconds === null ? null : `${seconds.toFixed(seconds < 10 ? 2 : 0)} s`,
+  ].filter(Boolean);
   byId("answer-told").textContent = parts.join(" · ");
   announce(`Results: ${parts.slice(0, 2).join(", ")}.`);
-  if (!found.answer) {
-    byId("queries").replaceChildren();
-    byId("query-head").replaceChildren(el("p", { class: "callout" },
-      `These are more than the ${MOST_SHOWN.toLocaleString("en")} queries that a page can show. Download them as a file.`));
-    byId("hits").replaceChildren();
-    return;
-  }
-  const table = queryTable(queries, { current: currentQuery, onOpen: chooseQuery });
-  byId("queries").replaceChildren(...(table ? [table] : []));
+  showPage();
+}
+
+function showPage() {
+  const { summary, shown } = found;
+  const isMany = summary.queries > 1;
+  const table = isMany && shown.queries.length ? queryTable(shown.queries, { current: currentQuery, onOpen: chooseQuery }) : null;
+  byId("queries").replaceChildren(...[pager(shown, summary.queries, turnPage), table].filter(Boolean));
   showQuery();
+}
+
+/** Show other queries; who turned the page keeps the focus where it was. */
+async function turnPage({ offset, onlyHits }) {
+  turning?.abort(new DOMException("replaced", "AbortError"));
+  const controller = (turning = new AbortController());
+  const { dataset, id } = document.activeElement;
+  const held = dataset.turn ? `[data-turn="${dataset.turn}"]` : id ? `#${id}` : null;
+  byId("queries").setAttribute("aria-busy", "true");
+  try {
+    const page = await found.page(offset, { onlyHits, signal: controller.signal });
+    if (turning !== controller) return;
+    closeHit({ restoreFocus: false });
+    found.shown = { ...page, onlyHits };
+    currentQuery = 0;
+    announce(`${wordsOfPage(found.shown)}.`);
+    keepLink();
+  } catch (error) {
+    if (turning !== controller) return; // for another page
+    if (error.name !== "AbortError") fail(error, () => (error.status === 404 ? run() : turnPage({ offset, onlyHits })));
+  }
+  if (turning !== controller) return;
+  turning = null;
+  byId("queries").removeAttribute("aria-busy");
+  showPage();
+  if (held) byId("queries").querySelector(held)?.focus();
 }
 
 function chooseQuery(number) {
@@ -186,13 +219,14 @@ function chooseQuery(number) {
     else button.removeAttribute("aria-current");
   });
   showQuery();
-  announce(`${found.queries[number].query_id}: ${count(shownHits().length, "hit")}`);
+  announce(`${found.shown.queries[number].query_id}: ${count(shownHits().length, "hit")}`);
 }
 
 function showQuery() {
-  const query = found.queries[currentQuery];
+  const query = found.shown.queries[currentQuery];
   if (!query) {
-    byId("query-head").replaceChildren(el("p", { class: "callout no-hit" }, "The file holds no MS/MS spectrum."));
+    byId("query-head").replaceChildren(el("p", { class: "callout no-hit" },
+      found.shown.onlyHits ? "No query has a hit." : "The file holds no MS/MS spectrum."));
     byId("hits").replaceChildren();
     return;
   }
@@ -202,7 +236,7 @@ function showQuery() {
 }
 
 function showHits() {
-  const table = hitTable(found.queries[currentQuery], shownHits(), { current: opened?.hit, onOpen: showHit });
+  const table = hitTable(found.shown.queries[currentQuery], shownHits(), { current: opened?.hit, onOpen: showHit });
   byId("hits").replaceChildren(...(table ? [table] : []));
 }
 
@@ -213,7 +247,7 @@ function showHit(hit) {
   const to = (by) => (hits[place + by] ? () => showHit(hits[place + by]) : null);
   opened = {
     hit,
-    panel: openHit(byId("hit"), { query: found.queries[currentQuery], hit }, { previous: to(-1), next: to(1), close: () => closeHit() }),
+    panel: openHit(byId("hit"), { query: found.shown.queries[currentQuery], hit, generation: found.shown.generation }, { previous: to(-1), next: to(1), close: () => closeHit() }),
   };
   byId("answer").classList.add("with-open");
   showHits();
@@ -263,7 +297,8 @@ async function download(format, button) {
 async function fragment() {
   const link = formAsLink();
   link.set("q", await pack(pastedText()));
-  if (currentQuery) link.set("query", String(currentQuery + 1));
+  const { number } = found.shown.queries[currentQuery] ?? {};
+  if (number) link.set("query", String(number + 1));
   if (opened) link.set("hit", String(opened.hit.rank));
   return link;
 }
@@ -353,7 +388,7 @@ function setUp() {
     if (event.target.id === "api-key") setKey(event.target.value.trim());
     else if (event.target.id === "filter-score") {
       tellOptions();
-      if (found?.answer) {
+      if (found) {
         closeHit({ restoreFocus: false });
         showQuery();
       }

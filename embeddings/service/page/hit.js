@@ -5,7 +5,7 @@ import { announce, el } from "./dom.js";
 import { exportedSvg } from "./mirror_export.js";
 import { mirrorPlot, wordsOfMark } from "./mirror.js";
 import { confidence, idOf, nameOf, ppmWords, titleOfQuery } from "./results.js";
-import { charge, count, energy, fixed, formula, isNumber, percent, plain } from "./words.js";
+import { SCORES, charge, count, energy, fixed, formula, isNumber, percent, plain } from "./words.js";
 
 const COMPARED = [
   ["Name", (it) => it.name],
@@ -26,11 +26,14 @@ const COMPARED = [
 /**
  * Show a hit in `section`. Returns {close()}, which ends what is still being fetched.
  *
+ * `generation` is the numbering of rows that the hit is of: the service says so where its index has another by now.
+ *
  * `around` has previous and next (functions or null) and close.
  */
-export function openHit(section, { query, hit }, around) {
+export function openHit(section, { query, hit, generation }, around) {
   const stop = new AbortController();
   const urls = [];
+  const asOf = generation ? `?generation=${encodeURIComponent(generation)}` : "";
   let plot = null;
   const plotBox = el("div", { class: "plot" }, el("p", { class: "muted waiting" }, "Drawing both spectra…"));
   const structures = el("div", { class: "structures" });
@@ -51,7 +54,7 @@ export function openHit(section, { query, hit }, around) {
 
   async function fill() {
     let entry = null;
-    if (isNumber(hit.row)) entry = await callJson(`api/library/${hit.row}`, { signal: stop.signal });
+    if (isNumber(hit.row)) entry = await callJson(`api/library/${hit.row}${asOf}`, { signal: stop.signal });
     const library = { ...(entry?.metadata ?? {}), precursor_mz: entry?.precursor_mz, peaks: entry?.peaks ?? [] };
     facts.replaceChildren(comparison(query, { ...library, name: library.name ?? hit.name, id: idOf(hit) }));
     await Promise.all([drawSpectra(library), drawStructures()]);
@@ -65,7 +68,7 @@ export function openHit(section, { query, hit }, around) {
     const queryTitle = titleOf("Query", titleOfQuery(query), query.adduct, query.collision_energy);
     const data = { query: { peaks: query.peaks, precursor_mz: query.precursor_mz, title: queryTitle }, library: null, fragments: [], losses: [] };
     if (library.peaks.length) {
-      const request = { precursor_mz: query.precursor_mz, peaks: query.peaks, row: hit.row };
+      const request = { precursor_mz: query.precursor_mz, peaks: query.peaks, row: hit.row, generation };
       if (query.charge) request.charge = query.charge;
       const mirror = await callJson("api/mirror", { method: "POST", json: request, signal: stop.signal });
       const places = (pairs) => pairs.map((pair) => ({ query: pair.query_peak, library: pair.library_peak }));
@@ -118,7 +121,7 @@ export function openHit(section, { query, hit }, around) {
       }
     };
     const ofQuery = query.smiles ? `api/structure.svg?smiles=${encodeURIComponent(query.smiles)}` : null;
-    const ofLibrary = hit.smiles && isNumber(hit.row) ? `api/library/${hit.row}/structure.svg` : null;
+    const ofLibrary = hit.smiles && isNumber(hit.row) ? `api/library/${hit.row}/structure.svg${asOf}` : null;
     const drawn = [
       ["Query", ofQuery, ofQuery ? `Structure that the query’s file states: ${query.smiles}` : "Unknown: the query states no structure."],
       ["Library", ofLibrary, ofLibrary ? `Structure of ${nameOf(hit)}: ${hit.smiles}` : "The library states no structure."],
@@ -154,7 +157,8 @@ function fileName(name) {
 function summaryOf(hit) {
   const fact = (name, value) => el("div", {}, el("dt", {}, name), el("dd", {}, value));
   return el("dl", { class: "summary" },
-    fact("Score", fixed(hit.score, 3)),
+    fact("Score", el("span", {}, fixed(hit.score, 3), hit.score_name
+      ? el("span", { class: "meaning" }, ` ${SCORES[hit.score_name] ?? hit.score_name}`) : null)),
     isNumber(hit.probability) ? fact("Probability", percent(hit.probability)) : null,
     ppmWords(hit) === "–" ? null : fact("Precursor error", `${ppmWords(hit)} ppm`),
     isNumber(hit.mass_difference) && Math.abs(hit.mass_difference) >= 0.01

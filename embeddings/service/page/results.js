@@ -1,9 +1,8 @@
 // The tables: queries, and the hits of one query. Every query is shown, one without a hit with its reason.
 
 import { el, rove } from "./dom.js";
-import { charge, count, energy, fixed, formula, isNumber, percent, plain } from "./words.js";
+import { SCORES, charge, count, energy, fixed, formula, isNumber, percent, plain } from "./words.js";
 
-const SHOWN_AT_FIRST = 100;
 /** Less than this is no other molecule: the column is left out where no hit differs by more. */
 const LEAST_DIFFERENCE_DA = 0.01;
 const FAR_PPM = 1000;
@@ -53,9 +52,8 @@ function openedByClick(row, button) {
   return row;
 }
 
-/** The queries of an answer, or null where there is only one. */
+/** The queries of a page. */
 export function queryTable(queries, { current, onOpen }) {
-  if (queries.length < 2) return null;
   const opener = (query) => el("button", {
     type: "button", class: "row-opener", "aria-current": queries[current] === query ? "true" : null,
     onclick: () => onOpen(queries.indexOf(query)),
@@ -73,34 +71,14 @@ export function queryTable(queries, { current, onOpen }) {
   ].filter(Boolean);
   const box = el("div", { class: "scroll queries", role: "region", "aria-label": "Queries", tabindex: "-1" });
   const body = table("Queries and the best hit of each", columns, [], "list");
-  const rows = body.tBodies[0];
-  const buttons = [];
-  const add = (from, to) => {
-    for (const query of queries.slice(from, to)) {
-      const row = el("tr", { role: "row", class: query.hits.length ? "" : "without" }, cells(columns, query));
-      const button = row.querySelector("button.row-opener");
-      buttons.push(button);
-      rows.append(openedByClick(row, button));
-    }
-    rove(rows, buttons);
-  };
-  add(0, Math.max(SHOWN_AT_FIRST, current + 1));
+  const buttons = queries.map((query) => {
+    const row = el("tr", { role: "row", class: query.hits.length ? "" : "without" }, cells(columns, query));
+    const button = row.querySelector("button.row-opener");
+    body.tBodies[0].append(openedByClick(row, button));
+    return button;
+  });
+  rove(body.tBodies[0], buttons);
   box.append(body);
-  if (queries.length > buttons.length) {
-    const more = el("button", { type: "button", class: "quiet" });
-    const tell = () => {
-      more.textContent = `Show ${Math.min(SHOWN_AT_FIRST, queries.length - buttons.length)} more of ${queries.length.toLocaleString("en")}`;
-    };
-    more.addEventListener("click", () => {
-      const first = buttons.length;
-      add(first, first + SHOWN_AT_FIRST);
-      buttons[first]?.focus();
-      if (buttons.length >= queries.length) more.remove();
-      else tell();
-    });
-    tell();
-    box.append(el("p", { class: "more" }, more));
-  }
   return box;
 }
 
@@ -163,10 +141,15 @@ export function hitTable(query, hits, { current, onOpen }) {
   const columns = [
     { title: "#", label: "Rank", class: "rank", cell: (hit) => String(hit.rank) },
     { title: structures ? "Structure" : "Library spectrum", header: true, class: "wide", cell: opener },
-    { title: "Score", class: "number score", cell: (hit) => scoreCell(hit, highest) },
+    {
+      title: "Score", class: "number score", cell: (hit) => scoreCell(hit, highest),
+      about: `By ${SCORES[hits[0].score_name] ?? hits[0].score_name}`,
+    },
     any((hit) => isNumber(hit.probability)) && {
       title: "Prob.", label: "Probability", class: "number", cell: (hit) => percent(hit.probability),
-      about: "Probability that this hit’s molecule is the query’s, from the calibration of the index",
+      about: structures
+        ? "Probability that this structure is the query’s, from the calibration of the index"
+        : "Probability that this hit’s molecule is the query’s, from the calibration of the index",
     },
     { title: "Formula", cell: (hit) => (hit.formula ? formula(hit.formula) : "–") },
     { title: "Adduct", cell: (hit) => hit.adduct || "–" },

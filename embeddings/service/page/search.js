@@ -1,12 +1,11 @@
 // A search from the query to the answer: at once, or as a batch job where the file is large.
 
 import { call, callJson, pause } from "./api.js";
+import { ofAnswer, ofJob } from "./found.js";
 import { bytes } from "./words.js";
 
 /** Files larger than this are searched as jobs, whose progress can be told. */
 const AT_ONCE_BYTES = 300000;
-/** Queries of a job that are shown on the page; more are for a file. */
-export const MOST_SHOWN = 1000;
 
 function formOf(file, options) {
   const form = new FormData();
@@ -25,7 +24,7 @@ function request(query, options) {
 }
 
 /**
- * Search, and return {answer, download(format)}; `answer` is null where a job has too many queries to be shown.
+ * Search, and return what was found: see found.js.
  *
  * `onProgress` is told {words, done, total}.
  */
@@ -35,7 +34,7 @@ export async function search(query, options, { signal, onProgress, onWait }) {
   onProgress({ words: query.file ? "Searching the spectra of the file…" : "Searching…" });
   try {
     const answer = await callJson(path, { ...make(), signal, onWait });
-    return { answer, download: (format) => call(`${path}?format=${format}`, { ...make(), onWait }) };
+    return ofAnswer(answer, (format) => call(`${path}?format=${format}`, { ...make(), onWait }));
   } catch (error) {
     if (query.file && error.status === 413) return job(query, options, { signal, onProgress, onWait });
     throw error;
@@ -55,10 +54,8 @@ async function job(query, options, { signal, onProgress, onWait }) {
       state = await callJson(path, { signal });
     }
     if (state.state !== "done") throw new Error(state.error || `The job was ${state.state}.`);
-    const download = (format) => call(`${path}/hits?format=${format}`);
-    if (state.queries > MOST_SHOWN) return { answer: null, queries: state.queries, download };
     onProgress({ words: "Fetching the hits…" });
-    return { answer: await callJson(`${path}/hits`, { signal }), download };
+    return await ofJob(path, signal);
   } catch (error) {
     call(path, { method: "DELETE" }).catch(() => {}); // nobody will ask for it again
     throw error;

@@ -4,6 +4,9 @@ import { el } from "./dom.js";
 
 const MINUS = "\u2212";
 
+/** What hits can be ranked by, as the service calls it and in words. */
+export const SCORES = { cosine: "learned embedding", fused: "embedding and look-ups", predicted: "predicted spectra" };
+
 export const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
 
 /** A number with fixed decimals and a true minus; a dash where it is unknown. */
