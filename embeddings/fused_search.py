@@ -147,7 +147,10 @@ class FusedSearch:
         depth: int,
         allowed: np.ndarray | None,
     ) -> list[np.ndarray]:
-        """Return the places of the spectra with the highest hybrid entropy, as `clearly_highest` chooses them."""
+        """Return the places of the spectra with the highest hybrid entropy, as `clearly_highest` chooses them.
+
+        Where more than ``depth`` are equals and the highest, the first of them: those of one peak that all match.
+        """
         eligible = None if allowed is None else allowed[library.rows]
         result: list[np.ndarray] = [np.empty(0, np.int64)] * len(queries)
         of_few: dict[int, np.ndarray | None] = {}
@@ -167,12 +170,12 @@ class FusedSearch:
                     result[number] = every
                 elif len(sure) + len(unsure) <= depth:  # the rest have 0
                     result[number] = np.concatenate([sure, unsure[scores > 0]])
-                elif len(sure):
-                    left_out = -np.partition(-scores, depth - len(sure))[depth - len(sure)]
-                    result[number] = np.concatenate([sure, unsure[scores > left_out]])
                 else:
-                    columns = clearly_highest(scores[None], depth)[0]
-                    result[number] = unsure[columns[columns >= 0]]
+                    left_out = -np.partition(-scores, depth - len(sure))[depth - len(sure)]
+                    if not len(sure) and left_out > 0 and scores.max() == left_out:
+                        result[number] = np.sort(unsure[scores == left_out])[:depth]
+                    else:
+                        result[number] = np.concatenate([sure, unsure[scores > left_out]])
         return result
 
     def _hybrid_entropy(

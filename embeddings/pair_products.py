@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import cast
+
 import numpy as np
 from numba import njit
 
@@ -24,18 +27,25 @@ def pair_products(first: np.ndarray, second: np.ndarray, of_first: np.ndarray, o
     return result
 
 
-@njit(
-    "void(Array(float32, 2, 'C', readonly=True), Array(float32, 2, 'C', readonly=True), int64[::1], int64[::1], "
-    "float64[::1])",
-    cache=True, nogil=True, fastmath={"reassoc", "nsz"},
-)  # fmt: skip
-def _products(
+def _add_up(
     first: np.ndarray, second: np.ndarray, of_first: np.ndarray, of_second: np.ndarray, result: np.ndarray
 ) -> None:
-    # To add up in any order lets the compiler take several numbers at a time.
     for pair in range(len(of_first)):
         a, b = of_first[pair], of_second[pair]
         total = 0.0
         for place in range(first.shape[1]):
             total += np.float64(first[a, place]) * np.float64(second[b, place])
         result[pair] = total
+
+
+_VECTORS, _ROWS = "Array(float32, 2, 'C', readonly=True)", "int64[::1]"
+# To add up in any order lets the compiler take several numbers at a time. One signature: one machine code for all.
+_products = cast(
+    Callable[..., None],
+    njit(
+        f"void({_VECTORS}, {_VECTORS}, {_ROWS}, {_ROWS}, float64[::1])",
+        cache=True,
+        nogil=True,
+        fastmath={"reassoc", "nsz"},
+    )(_add_up),
+)

@@ -190,9 +190,9 @@ def _near(queries: PeakLists, query: int, tolerance: float) -> np.ndarray:
 def _has_match(own: PeakLists, begin: int, end: int, mz: float, tolerance: float) -> bool:
     """Return whether a peak of a spectrum matches a fragment."""
     place = begin + np.searchsorted(own.mz[begin:end], mz)
-    return (place < end and _is_match(own.mz[place], mz, 0.0, tolerance)) or (
-        place > begin and _is_match(own.mz[place - 1], mz, 0.0, tolerance)
-    )
+    if place < end and _is_match(own.mz[place], mz, 0.0, tolerance):
+        return True
+    return bool(place > begin and _is_match(own.mz[place - 1], mz, 0.0, tolerance))
 
 
 @compiled

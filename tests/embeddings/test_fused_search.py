@@ -265,6 +265,23 @@ def test_what_cannot_be_searched_is_refused(library, queries, model, tmp_path) -
         index.search(replace(index.embed(queries), columns=None), score="fused")
 
 
+def test_of_more_equals_than_are_scored_the_first_are(library, monkeypatch) -> None:
+    monkeypatch.setattr(index_module, "OPEN_DEPTH", 5)
+    model = fused_model(only("hybrid entropy"))
+    ones = np.ones(1, np.float32)
+    equals = [
+        replace(library[0], spectrum_id=f"one-{n}", precursor_mz=300.0 - n % 7, mz=77 * ones, intensity=ones)
+        for n in range(20)
+    ]
+    index = Index.build(model, equals[:8])
+    index.append([*equals[8:], *library])
+    query = replace(equals[0], mz=np.array([77.0, 90.0], np.float32), intensity=np.array([1.0, 0.2], np.float32))
+    whole = Index.build(model, [*equals, *library])
+    names = [[hit.metadata["spectrum_id"] for hit in i.search([query], 5, None, "fused")[0]] for i in (index, whole)]
+    first = sorted(equals, key=lambda s: (s.precursor_mz, s.spectrum_id))[:5]
+    assert names == [[s.spectrum_id for s in first]] * 2
+
+
 def test_proposals_and_ranks() -> None:
     assert sorted(highest(np.array([[3.0, 1.0, 2.0]]), 2)[0]) == [0, 2]
     assert highest(np.array([[3.0, 1.0]]), 5).shape == (1, 2)
