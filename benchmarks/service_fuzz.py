@@ -210,9 +210,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=300.0)
     words = parser.parse_args()
-    with running(made_up_index(200)) as (url, _):
+    with running(made_up_index(200)) as served:
         started = time.monotonic()
-        statuses, wrong = asyncio.run(send(url, words.files, words.seed, words.seconds))
+        statuses, wrong = asyncio.run(send(served.url, words.files, words.seed, words.seconds))
         seconds = time.monotonic() - started
     told = ", ".join(f"{count:,} x {status}" for status, count in sorted(statuses.items()))
     print(f"{statuses.total():,} files (seed {words.seed}) in {seconds:.0f} s: {told}; wrong: {len(wrong)}")

@@ -53,7 +53,7 @@ def create_app(index: AnyIndex, settings: ServiceSettings | None = None) -> Fast
             service.batcher.start()
             await service.readers.start(service.folder, warm=service.settings.warm)
             if service.settings.warm:
-                await to_thread.run_sync(warm_up, index)
+                await to_thread.run_sync(warm_up, service.now.index)  # which holds no index that was replaced
             work = [asyncio.create_task(service.jobs.work()), asyncio.create_task(service.watch.watch())]
             service.is_ready = True
             try:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -26,6 +26,10 @@ from ..structure_hits import StructureScoreName
 from ..structure_index import StructureIndex
 from ..structure_search import StructureHitRow, rows_of
 from .models import OptionsModel, finite
+
+_KNOWN: WeakKeyDictionary[Library, set[Filters]] = WeakKeyDictionary()
+"""Filters that were compared with a library: this reads columns of all of it, and is the same for every batch."""
+_MOST_KNOWN = 64
 
 AnyIndex = Index | StructureIndex
 Row = HitRow | StructureHitRow
@@ -85,7 +89,12 @@ def find(index: AnyIndex, queries: Sequence[Query], options: SearchOptions) -> l
 def _of_library(index: Index, usable: Sequence[tuple[str, Spectrum]], options: SearchOptions) -> Iterator[list[HitRow]]:
     score = index.score_name(cast(ScoreName | None, options.score))
     if options.filters is not None:
-        _refuse_unknown(index.library, options.filters)
+        known = _KNOWN.setdefault(index.library, set())
+        if options.filters not in known:
+            options.filters.refuse_unknown(index.library.columns(options.filters.needs()))
+            if len(known) >= _MOST_KNOWN:
+                known.clear()
+            known.add(options.filters)
     search = DescribedSearch(
         index, min(options.k, len(index)), options.precursor_ppm, options.precursor_da, score, options.filters
     )
@@ -93,11 +102,6 @@ def _of_library(index: Index, usable: Sequence[tuple[str, Spectrum]], options: S
         precursor_mz, warnings = spectrum.precursor_mz, told.warnings
         rows = [HitRow(query_id, precursor_mz, warnings=warnings, **hit) for hit in told.hits]
         yield rows or [HitRow(query_id, precursor_mz, warnings=warnings, note=told.note)]
-
-
-@lru_cache(maxsize=64)  # they read columns of the whole library, and are the same for every batch
-def _refuse_unknown(library: Library, filters: Filters) -> None:
-    filters.refuse_unknown(library.columns(filters.needs()))
 
 
 def _of_structures(

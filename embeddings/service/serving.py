@@ -92,6 +92,7 @@ def run(
         if settings.api_key is None and host not in OWN_ADDRESSES:
             logger.warning("anybody who reaches %s may search; --api-key-file asks for a key", host)
         warm_up(opened)  # what is wrong with its model is told here, in one line
+        del opened  # once it is replaced, what was removed of it is to leave the disk
         server = uvicorn.Server(config)
         with _ended_by_signals():
             server.run(sockets=[listener])

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import gc
 import json
 import os
 import shutil
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -218,6 +220,26 @@ def test_what_began_before_a_change_ends_with_the_index_that_it_began_with(place
             assert answer["queries"][0]["hits"][0]["library_id"] == spectrum.spectrum_id
         assert spectrum.spectrum_id in client.get(f"/api/jobs/{job}/hits?format=msp").text
         assert spectrum.spectrum_id not in client.post("/api/search/peaks", json=body).text
+
+
+def test_what_was_replaced_is_held_no_longer(place, spectrum, body, at_once):
+    app = create_app(opened(place), SETTINGS)
+    with TestClient(app) as client:
+        held = weakref.ref(app.state.service.now.index.library)
+        first = client.get("/api/info").json()["index"]
+        client.get("/api/example")
+        for filters in ({}, {"energy": [5, 50]}):
+            answer = client.post("/api/search/peaks", json={**body, "filters": filters})
+            assert answer.status_code == 200
+        opened(place).append([moved(spectrum, 1)])
+        until(client, lambda told: told["generation"] != first["generation"])
+        client.post("/api/search/peaks", json=body)  # so that the thread of the model has gone on
+        for _ in range(100):
+            gc.collect()
+            if held() is None:
+                break
+            time.sleep(0.02)
+        assert held() is None, "files that were removed stay on the disk"
 
 
 def test_nothing_is_opened_again_where_nothing_has_changed(place, monkeypatch):
