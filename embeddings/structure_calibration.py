@@ -182,6 +182,10 @@ def calibration_told(manifest: Mapping[str, Any]) -> dict[str, str]:
             f"Brier score {best['brier']:.3f} (base rate alone: {best['brier_of_base_rate']:.3f}), calibration error "
             f"{best['ece']:.3f}"
         )
+    if record["fused_on"]:
+        told["weights of the fused score"] = (
+            f"fitted to the fold of {record['fused_on']:,} of these molecules: its probabilities may be a little high"
+        )
     for name in record["without"]:
         told[name] = "none: too few of the queries' molecules were found"
     return told | {"open": OPEN}

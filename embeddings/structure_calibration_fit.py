@@ -26,6 +26,7 @@ from .calibration_queries import FEWEST_MOLECULES, MOST_QUERIES, WINDOW_PPM
 from .queries import queries_of
 from .structure_calibration import TERMS, candidates_of, ranked_as, way_of
 from .structure_candidates import OWN_FORMULA
+from .structure_fusion import StructureFusion
 from .structure_hits import StructureScoreName
 from .structure_index import StructureIndex
 
@@ -162,6 +163,7 @@ def calibrate_structures(
     record = {
         "from": source,
         "trained_on": trained_on,
+        "fused_on": _of_fusion(index.fusion, asked.molecule.tolist(), split),
         "without": without,
         "held": len(rows_of) / len(known),
         "made": datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -231,6 +233,13 @@ def fit_structure_curve(
         return None
     record = {"ranked_as": ranked_as(score, index.fusion)}
     return fitted_curve(found, is_right, asked.molecule, asked.weight, rng, record, TERMS)
+
+
+def _of_fusion(fusion: StructureFusion | None, molecules: Iterable[str], split: Split | None) -> int:
+    """Return how many molecules are of the fold that the fused score was fitted to: it looks better by them."""
+    if fusion is None or split is None or fusion.fitted.get("split") != split.hash:
+        return 0
+    return sum(split.folds.get(key) == fusion.fitted.get("fold") for key in set(molecules))
 
 
 def _rows_of(index: StructureIndex, molecules: Collection[str]) -> dict[str, np.ndarray]:

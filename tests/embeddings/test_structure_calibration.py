@@ -323,6 +323,21 @@ def test_open_searches_have_no_name():
     )
 
 
+def test_molecules_that_the_fused_score_was_fitted_to_are_told_of(saved):
+    keys = [molecule.inchikey[:14] for molecule in MOLECULES]
+    split = Split("inchikey-block", 0, {key: "validation" if n < 9 else "test" for n, key in enumerate(keys)})
+    fitted = {"split": split.hash, "fold": "validation"}
+    fusion = StructureFusion("m", LookupOptions(), StructureScore((), (), (), ()), fitted)
+    count = structure_calibration_fit._of_fusion
+    assert count(fusion, keys[5:] + keys[5:], split) == 4
+    assert count(fusion, keys, None) == count(None, keys, split) == 0
+    assert count(fusion, keys, Split("inchikey-block", 1, split.folds)) == 0
+    name = "weights of the fused score"
+    assert name not in calibration_told(saved.manifest)
+    tree = {**saved.manifest["calibration"], "fused_on": 4}
+    assert "of 4 of these molecules" in calibration_told({**saved.manifest, "calibration": tree})[name]
+
+
 def test_no_molecule_is_all_that_is_fitted_to():
     rng, fit = np.random.default_rng(0), structure_calibration_fit
     spectra = [spectrum(0, copy) for copy in range(200)] + [spectrum(1), spectrum(2), spectrum(3, predicted=True)]
