@@ -1,4 +1,9 @@
-"""GraphML, for Cytoscape, Gephi and networkx: a table of nodes and a table of edges as one file."""
+"""GraphML, for Cytoscape, Gephi and networkx: a table of nodes and a table of edges as one file.
+
+Of Cytoscape's reader (its module graphml-impl): it goes by the ids of keys alone, whatever they are for; it takes data
+for the graph's that stand before the first node, an edge only after both of its nodes, and no whole number beyond 64
+bits with a sign; and it calls nodes and edges by their ids, unless they have an attribute ``name``.
+"""
 
 from __future__ import annotations
 
@@ -100,7 +105,7 @@ def _kind(type_: pa.DataType) -> tuple[str, Callable[..., str]]:
     """Return what GraphML calls a type, and what writes a value of it."""
     if pa.types.is_boolean(type_):
         return "boolean", lambda value: "true" if value else "false"
-    if pa.types.is_integer(type_):
+    if pa.types.is_integer(type_) and type_ != pa.uint64():
         return ("long" if type_.bit_width > 32 or type_ == pa.uint32() else "int"), str
     if pa.types.is_floating(type_):
         # In as few digits as tell a number from its neighbours of the same width.

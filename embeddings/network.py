@@ -194,7 +194,7 @@ def network(
         ends = {name: names.take(columns[name]) for name in ("source", "target")}
         write_table(pa.table(columns | ends), out)
     else:
-        write_graphml(out, made.nodes, made.edges, made.attributes)
+        write_graphml(out, made.nodes, _named_edges(made), {"name": Path(out).stem, **made.attributes})
     if nodes_out is not None:
         write_table(made.nodes, nodes_out)
     return made
@@ -281,6 +281,17 @@ def build_network(
         for place, ends in enumerate((pairs.first, pairs.second)):
             edges = edges.set_column(place, edges.column_names[place], pa.array(row[ends], pa.int64()))
     return Network(nodes, edges, _attributes(spectra, options, is_exact, library), counts)
+
+
+def _named_edges(made: Network) -> pa.Table:
+    """Return the edges with what Cytoscape shows of an edge: 'interaction', and 'name', which is of both nodes.
+
+    It would call them by the ids of the nodes in the file, ``n0 (-) n1``.
+    """
+    kind = str(made.attributes["score"])
+    first, second = (made.nodes["name"].take(made.edges[end]) for end in ("source", "target"))
+    names = pc.binary_join_element_wise(first, second, f" ({kind}) ")
+    return made.edges.append_column("name", names).append_column("interaction", pa.array([kind] * len(names)))
 
 
 def fusion_for_network(model: Embedder) -> Fusion:

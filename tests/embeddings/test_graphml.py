@@ -12,6 +12,8 @@ from lxml import etree
 
 from ionbed.embeddings.graphml import NAMESPACE, write_graphml
 
+from . import cytoscape_reader
+
 RULES = f"""
 <xs:schema xmlns:xs="http://www.w3.org/2001/XMLSchema" targetNamespace="{NAMESPACE}" xmlns="{NAMESPACE}"
     elementFormDefault="qualified">
@@ -117,6 +119,8 @@ def test_what_is_written_is_valid_and_read_back(tmp_path_factory, data, size):
     )
     write_graphml(path, nodes, edges, {"made": data.draw(TEXT), "k": 3, "least": 0.7, "all": True})
     valid(path)
+    taken = cytoscape_reader.read(path)
+    assert taken.complaints == [] and len(taken.node) == size and len(taken.edge) == len(chosen)
     graph = nx.read_graphml(path)
     assert graph.graph["k"] == 3 and graph.graph["least"] == 0.7 and graph.graph["all"] is True
     assert list(graph.nodes) == [f"n{i}" for i in range(size)]
@@ -144,6 +148,37 @@ def same(written: dict, read: dict) -> None:
 def is_allowed(c: str) -> bool:
     """As section 2.2 of XML 1.0 says it."""
     return c in "\t\n\r" or " " <= c <= "\ud7ff" or "\ue000" <= c <= "\ufffd" or c >= "\U00010000"
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({'attr.type="long"': 'attr.type="integer"'}, "the type integer is unknown"),
+        ({'attr.type="long"': 'attr.type="int"'}, "4611686018427387904 is not taken as int"),
+        ({'attr.name="c"': 'attr.name="Selected"'}, "is not taken as long"),
+        ({'attr.name="c"': 'attr.name="NAME"'}, "is not taken as long"),
+        ({'id="node0"': 'id="edge0"', 'key="node0"': 'key="edge0"'}, "two keys have the id edge0"),
+        ({'target="n1"': 'target="n2"'}, "comes before its nodes"),
+    ],
+)
+def test_what_cytoscape_would_leave_out_is_found(tmp_path, changes, complaint):
+    path = tmp_path / "g.graphml"
+    nodes = pa.table({"c": pa.array([2**62, None], pa.int64())})
+    write_graphml(path, nodes, pa.table({"source": [0], "target": [1], "w": [0.5]}))
+    assert not cytoscape_reader.read(path).complaints
+    text = path.read_text()
+    for before, after in changes.items():
+        assert before in text
+        text = text.replace(before, after)
+    path.write_text(text)
+    assert any(complaint in line for line in cytoscape_reader.read(path).complaints)
+
+
+def test_numbers_beyond_the_longest_of_java_are_refused(tmp_path):
+    with pytest.raises(TypeError, match="no values of the type uint64"):
+        write_graphml(
+            tmp_path / "g", pa.table({"a": pa.array([1], pa.uint64())}), pa.table({"source": [0], "target": [0]})
+        )
 
 
 def test_the_check_finds_what_is_not_valid(tmp_path):

@@ -27,6 +27,7 @@ from ionbed.spectra.pair_features import ComparedSpectra
 from ionbed.spectra.spectrum import Spectrum
 from ionbed.spectra.writers import write_mgf
 
+from . import cytoscape_reader
 from .conftest import CountSketchModel, random_spectrum
 
 
@@ -184,6 +185,36 @@ def test_graphml_and_tables_say_the_same(saved, index, tmp_path):
         ends = (names[a], names[b]) if (names[a], names[b]) in edges else (names[b], names[a])
         assert edges.pop(ends) == pytest.approx(data["score"], abs=1e-6)
     assert not edges
+
+
+def test_cytoscape_takes_every_value_and_calls_things_by_their_names(saved, index, tmp_path, monkeypatch):
+    known = Index.open(saved, index.model)  # whose model is no folder that can be loaded
+    monkeypatch.setattr(network_module, "Index", SimpleNamespace(open=lambda _: known))
+    out = tmp_path / "my network.graphml"
+    made = network(saved, out, NetworkOptions(k=4), library=saved, load_model=lambda: index.model)
+    found = cytoscape_reader.read(out)
+    assert found.complaints == [] and not found.is_directed
+    assert found.network == {"name": "my network", **made.attributes}
+    nodes = made.nodes.to_pylist()
+    for row, node in zip(found.node.values(), nodes, strict=True):
+        assert row == told(node)
+    assert len(found.edge) == len(made.edges)
+    for row, edge in zip(found.edge.values(), made.edges.to_pylist(), strict=True):
+        ends = nodes[edge.pop("source")], nodes[edge.pop("target")]
+        assert row.pop("ends") == tuple(f"n{nodes.index(end)}" for end in ends)
+        name = " (cosine) ".join(told(end)["name"] for end in ends)
+        assert row == {**told(edge), "name": name, "interaction": "cosine"}
+
+
+def told(row: dict) -> dict:
+    """What Cytoscape has of a row: no unknown values, text without blanks around it."""
+    known = {name: value for name, value in row.items() if value is not None and value != ""}
+    texts = {name: value.replace("\x0b", "\ufffd").strip() for name, value in known.items() if isinstance(value, str)}
+    numbers = {name: float(str(np.float32(value))) for name, value in known.items() if name in FLOAT32_COLUMNS}
+    return {**known, **texts, **numbers}
+
+
+FLOAT32_COLUMNS = {"score", "hit_score"}
 
 
 def test_library_hits(saved, index, families, tmp_path):
