@@ -245,7 +245,7 @@ def _level(confidence: str) -> str:
 
 
 def _find(queries: Iterator[Query], total: int | None, search: DescribedSearch) -> Iterator[QueryResult[HitRow]]:
-    for query_id, query, result in searched(queries, total, search.of_embedded, search.embed):
+    for query_id, query, result in searched(queries, total, search.beside_embedding, search.embed):
         if query.spectrum is None or result is None:
             rows = [HitRow(query_id, note=query.note)]
         else:
