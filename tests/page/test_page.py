@@ -291,6 +291,26 @@ def test_probability_confidence_and_warnings_are_told_in_words(visit):
     assert "93%" in page.locator("#hit .summary").inner_text()
 
 
+def test_the_probability_of_a_structure_is_shown(visit):
+    page = visit("structures").page
+
+    def calibrated(route: Any) -> None:
+        answer = route.fetch().json()
+        answer["queries"][0]["hits"][0]["probability"] = 0.871
+        route.fulfill(json=answer)
+
+    page.route("**/api/search/peaks", calibrated)
+    paste(page, caffeine())
+    search(page)
+    assert (
+        page.get_by_role("columnheader", name="Prob.").get_attribute("title").startswith("Probability that this struct")
+    )
+    rows = page.locator(".hit-list tbody tr")
+    assert "87%" in rows.nth(0).inner_text() and "%" not in rows.nth(1).inner_text()
+    open_hit(page)
+    assert "87%" in page.locator("#hit .summary").inner_text()
+
+
 def test_candidates_of_an_index_of_structures_are_chosen_by_formula(visit):
     page = visit("structures").page
     paste(page, caffeine())
