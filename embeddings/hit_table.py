@@ -13,7 +13,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Protocol, TextIO, TypeVar
 
-from ..artifacts import atomic_file, refuse_input_as_output
+from ..artifacts import refuse_input_as_output
 from ..errors import InputError
 from ..progress import counted
 from ..spectra.spectrum import Spectrum
@@ -148,14 +148,6 @@ def refuse_output(out: str | os.PathLike[str], *inputs: str | os.PathLike[str] |
     if Path(out).is_dir():
         raise InputError(f"{out}: is a folder; name the file to write the hits to")
     refuse_input_as_output(out, *(path for path in inputs if path is not None))
-
-
-def write_hits(
-    rows: Iterable[Row], out: str | os.PathLike[str], columns: Sequence[str], formats: Mapping[str, str]
-) -> SearchSummary:
-    """Write the table of hits to a file, whole or not at all; see `write_rows`."""
-    with atomic_file(out) as partial, open(partial, "w", encoding="utf-8", newline="") as handle:
-        return write_rows(rows, handle, columns, formats)
 
 
 def write_rows(

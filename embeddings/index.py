@@ -6,7 +6,6 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +13,6 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ..artifacts import atomic_folder, describe_input, refuse_existing, refuse_input_as_output
 from ..errors import InputError
@@ -49,7 +47,7 @@ from .segments.commits import (
     write_index_manifest,
     writing,
 )
-from .segments.library import Library
+from .segments.library import Library, told_of
 from .segments.numbers import JoinedVectors
 from .windows import windows_in
 
@@ -398,26 +396,12 @@ class Index(SavedIndex):
 
     def info(self) -> dict[str, Any]:
         """Return what the index holds, for a person to read: counts, precursor range, model, licences, inputs."""
-        columns = ["inchikey", "predicted", "license", "polarity", "precursor_mz"]
-        table = self._library.columns(columns)
-        if self._library.live is not None:
-            table = table.filter(pa.array(self._library.live))
-        polarity = table["polarity"].fill_null(0).to_numpy()
-        licenses = {entry["values"]: entry["counts"] for entry in pc.value_counts(table["license"]).to_pylist()}
-        ends = pc.min_max(table["precursor_mz"]).as_py()
         return {
             "folder": None if self.folder is None else str(self.folder),
             "ionbed_version": self.manifest.get("ionbed_version"),
             "kind": "spectra",
             "spectra": len(self),
-            "structures": pc.count_distinct(pc.utf8_slice_codeunits(table["inchikey"], 0, 14)).as_py(),
-            "predicted_spectra": pc.sum(table["predicted"]).as_py(),
-            "positive": int((polarity > 0).sum()),
-            "negative": int((polarity < 0).sum()),
-            "polarity_unknown": int((polarity == 0).sum()),
-            "lowest_precursor_mz": ends["min"],
-            "highest_precursor_mz": ends["max"],
-            "licenses": dict(Counter({text or "unknown": n for text, n in licenses.items()}).most_common()),
+            **told_of(self._library),
             "segments": len(self._library.segments),
             "deleted_rows": self.num_rows - len(self),
             "open_search": self._search.describe(),

@@ -334,13 +334,6 @@ def find_results(
     InputError
         As of `search`.
     """
-    if not isinstance(index, StructureIndex):
-        return spectrum_search.find_results(index, queries, options)
-    if options.precursor_da is not None or options.filters:
-        raise InputError(
-            f"{index.folder}: is an index of structures, which is searched within a window in ppm, by --formula, "
-            "or openly; leave --precursor-da and the filters of spectra out"
-        )
-    return structure_search.find_results(
-        index, queries, k=options.k, precursor_ppm=options.precursor_ppm, formula=options.formula, score=options.score
-    )
+    if isinstance(index, StructureIndex):
+        return structure_search.find_results(index, queries, options)
+    return spectrum_search.find_results(index, queries, options)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from ..errors import InputError
 from ..progress import counted
 from ..spectra.columns import SpectrumColumns
 from ..spectra.spectrum import Spectrum
@@ -23,8 +24,9 @@ from .annotation import (
     UNLIKELY,
     warnings_of,
 )
-from .hit_table import QueryResult, SearchSummary, format_queries, refuse_output, shown, write_hits
+from .hit_table import QueryResult, format_queries, shown
 from .queries import Query, queries_of, searched
+from .search_options import DEFAULT_SEARCH, SearchOptions
 from .structure_calibration import structure_curve, why_no_probability
 from .structure_candidates import check_structure_search
 from .structure_hits import StructureHit, StructureScoreName
@@ -115,39 +117,10 @@ NUMBER_FORMATS = {"query_precursor_mz": ".6f", "score": ".6f", "mass_error_ppm":
 """How numbers are written in that table, by column."""
 
 
-def search(
-    index: StructureIndex | str | os.PathLike[str],
-    queries: str | os.PathLike[str],
-    out: str | os.PathLike[str],
-    *,
-    k: int = 10,
-    precursor_ppm: float | None = 10.0,
-    formula: str | None = None,
-    score: StructureScoreName | None = None,
-) -> SearchSummary:
-    """Rank structures for every spectrum of ``queries`` and write them as tab-separated text, whole or not at all.
-
-    The columns are `COLUMNS`. See `find` for the parameters.
-
-    Raises
-    ------
-    InputError
-        As `find`, or ``out`` is a folder or would replace the queries or the index.
-    """
-    folder = index.folder if isinstance(index, StructureIndex) else index
-    refuse_output(out, queries, folder)
-    rows = find(index, queries, k=k, precursor_ppm=precursor_ppm, formula=formula, score=score)
-    return write_hits(rows, out, COLUMNS, NUMBER_FORMATS)
-
-
 def find(
     index: StructureIndex | str | os.PathLike[str],
     queries: str | os.PathLike[str],
-    *,
-    k: int = 10,
-    precursor_ppm: float | None = 10.0,
-    formula: str | None = None,
-    score: StructureScoreName | None = None,
+    options: SearchOptions = DEFAULT_SEARCH,
 ) -> Iterator[StructureHitRow]:
     """Rank structures for every spectrum of ``queries``, in the order of the file and by rank.
 
@@ -159,27 +132,21 @@ def find(
     index : StructureIndex, or path of a saved one
     queries : path
         A prepared store, or anything that `ionbed.read` reads.
-    k, precursor_ppm, formula, score
-        See `StructureIndex.search`.
+    options : SearchOptions
 
     Raises
     ------
     InputError
-        At the call: the index or the queries cannot be read, an option is out of range, or the index cannot rank by
-        the score.
+        At the call: the index or the queries cannot be read, an option is of spectra or out of range, or the index
+        cannot rank by the score.
     """
-    results = find_results(index, queries, k=k, precursor_ppm=precursor_ppm, formula=formula, score=score)
-    return itertools.chain.from_iterable(result.rows for result in results)
+    return itertools.chain.from_iterable(result.rows for result in find_results(index, queries, options))
 
 
 def find_results(
     index: StructureIndex | str | os.PathLike[str],
     queries: str | os.PathLike[str],
-    *,
-    k: int = 10,
-    precursor_ppm: float | None = 10.0,
-    formula: str | None = None,
-    score: StructureScoreName | None = None,
+    options: SearchOptions = DEFAULT_SEARCH,
 ) -> Iterator[QueryResult[StructureHitRow]]:
     """Rank structures for every spectrum of ``queries`` and yield each with its lines; see `find`.
 
@@ -188,13 +155,20 @@ def find_results(
     InputError
         As `find`.
     """
-    check_structure_search(k, precursor_ppm, formula)
+    if options.precursor_da is not None or options.filters:
+        folder = index.folder if isinstance(index, StructureIndex) else index
+        raise InputError(
+            f"{folder}: is an index of structures, which is searched within a window in ppm, by --formula, "
+            "or openly; leave --precursor-da and the filters of spectra out"
+        )
+    precursor_ppm, formula = options.precursor_ppm, options.formula
+    check_structure_search(options.k, precursor_ppm, formula)
     opened = index if isinstance(index, StructureIndex) else StructureIndex.open(index)
-    name, read = opened.score_name(score), queries_of(queries)
+    name, read = opened.score_name(options.score), queries_of(queries)
     fusion = opened.fusion if name == "fused" else None
     if structure_curve(opened.manifest, name, precursor_ppm, formula, fusion) is None:
         logger.info("%s", why_no_probability(opened.folder or "the index", precursor_ppm, formula))
-    return _find(opened, *read, min(k, len(opened)), precursor_ppm, formula, name)
+    return _find(opened, *read, min(options.k, len(opened)), precursor_ppm, formula, name)
 
 
 def format_hits(rows: Iterable[StructureHitRow], *, max_queries: int = 50) -> RenderableType:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -160,3 +161,23 @@ def _as(kind: pa.DataType, name: str, value: Any) -> Any:
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def told_of(library: Library) -> dict[str, Any]:
+    """Return what the live rows of a library are, for a person: molecules, polarities, precursor range, licences."""
+    table = library.columns(["inchikey", "predicted", "license", "polarity", "precursor_mz"])
+    if library.live is not None:
+        table = table.filter(pa.array(library.live))
+    polarity = table["polarity"].fill_null(0).to_numpy()
+    licenses = {entry["values"]: entry["counts"] for entry in pc.value_counts(table["license"]).to_pylist()}
+    ends = pc.min_max(table["precursor_mz"]).as_py()
+    return {
+        "structures": pc.count_distinct(pc.utf8_slice_codeunits(table["inchikey"], 0, 14)).as_py(),
+        "predicted_spectra": pc.sum(table["predicted"]).as_py(),
+        "positive": int((polarity > 0).sum()),
+        "negative": int((polarity < 0).sum()),
+        "polarity_unknown": int((polarity == 0).sum()),
+        "lowest_precursor_mz": ends["min"],
+        "highest_precursor_mz": ends["max"],
+        "licenses": dict(Counter({text or "unknown": n for text, n in licenses.items()}).most_common()),
+    }

@@ -18,6 +18,7 @@ from ionbed.embeddings.annotation import LEVEL_3_STRUCTURE, LEVEL_5, UNLIKELY
 from ionbed.embeddings.calibration import DEPTH, Calibration, Curve, best_of_molecules
 from ionbed.embeddings.calibration_fit import quality
 from ionbed.embeddings.hit_table import SearchSummary
+from ionbed.embeddings.search_options import SearchOptions
 from ionbed.embeddings.structure_calibration import (
     MOST_UNITS,
     OPEN,
@@ -142,20 +143,22 @@ def test_each_molecule_counts_for_as_much_however_many_spectra_it_has(index):
 
 def test_a_search_tells_probabilities_whatever_number_of_hits_is_asked_for(saved, known, tmp_path):
     write_mgf(known[::2], tmp_path / "queries.mgf")
-    rows = list(find(saved, tmp_path / "queries.mgf", k=10))
+    rows = list(find(saved, tmp_path / "queries.mgf", SearchOptions(k=10)))
     hits = [row for row in rows if row.rank]
     assert len(hits) > 200 and all(0 <= row.probability <= 1 for row in hits)
     for row in hits:
         assert row.confidence == (LEVEL_5 if row.probability < UNLIKELY else LEVEL_3_STRUCTURE)
     assert {row.confidence for row in hits} == {LEVEL_5, LEVEL_3_STRUCTURE}
-    first = [row.probability for row in find(saved, tmp_path / "queries.mgf", k=1) if row.rank]
+    first = [row.probability for row in find(saved, tmp_path / "queries.mgf", SearchOptions(k=1)) if row.rank]
     assert first == [row.probability for row in hits if row.rank == 1]
     by_query: dict[str, float] = {}
     for row in hits:
         by_query[row.query_id] = by_query.get(row.query_id, 0.0) + row.probability
     assert max(by_query.values()) <= 1 + 1e-9
-    assert all(row.probability for row in find(saved, tmp_path / "queries.mgf", formula="query") if row.rank)
-    assert not any(row.probability for row in find(saved, tmp_path / "queries.mgf", precursor_ppm=None))
+    assert all(
+        row.probability for row in find(saved, tmp_path / "queries.mgf", SearchOptions(formula="query")) if row.rank
+    )
+    assert not any(row.probability for row in find(saved, tmp_path / "queries.mgf", SearchOptions(precursor_ppm=None)))
     summary = SearchSummary()
     for row in rows:
         summary.count(row)
@@ -175,7 +178,7 @@ def test_who_has_no_probabilities_is_told_how_to_get_them(index, saved, known, t
     console.print(format_hits(rows))
     text = console.export_text()
     assert not caplog.text and "prob." in text and f" {best.probability:.2f} " in text
-    list(find(saved, tmp_path / "queries.mgf", precursor_ppm=None))
+    list(find(saved, tmp_path / "queries.mgf", SearchOptions(precursor_ppm=None)))
     assert OPEN in caplog.text
 
 

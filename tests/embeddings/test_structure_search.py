@@ -15,10 +15,11 @@ from ionbed import InputError, cli
 from ionbed.embeddings import annotation, kinds
 from ionbed.embeddings.filters import Filters
 from ionbed.embeddings.index import Index
+from ionbed.embeddings.kinds import search
 from ionbed.embeddings.search_options import SearchOptions
 from ionbed.embeddings.structure_candidates import USUAL_ADDUCTS
 from ionbed.embeddings.structure_index import StructureIndex
-from ionbed.embeddings.structure_search import COLUMNS, StructureHitRow, find, format_hits, search
+from ionbed.embeddings.structure_search import COLUMNS, StructureHitRow, find, format_hits
 from ionbed.encoder.configuration_ionbed import IonbedConfig
 from ionbed.encoder.modeling_ionbed import IonbedModel
 from ionbed.spectra.molecule_files import NamedStructure
@@ -64,7 +65,7 @@ def read_table(path):
 
 
 def test_every_query_has_its_lines_in_the_order_of_the_file(index, queries, tmp_path, monkeypatch):
-    summary = search(index, queries, tmp_path / "hits.tsv", k=5)
+    summary = search(index, queries, tmp_path / "hits.tsv", SearchOptions(k=5))
     rows = read_table(tmp_path / "hits.tsv")
     assert tuple(rows[0]) == COLUMNS
     assert [(r["query_id"], r["rank"]) for r in rows] == [
@@ -80,12 +81,14 @@ def test_every_query_has_its_lines_in_the_order_of_the_file(index, queries, tmp_
     assert {r["id"] for r in rows if r["query_id"] == "isomers"} == {"H3", "H4"}
     assert (summary.queries, summary.with_hits, summary.without_hits.total()) == (6, 4, 2)
     monkeypatch.setattr("ionbed.embeddings.queries.QUERIES_AT_ONCE", 2)
-    search(index, queries, tmp_path / "again.tsv", k=5)
+    search(index, queries, tmp_path / "again.tsv", SearchOptions(k=5))
     assert (tmp_path / "again.tsv").read_bytes() == (tmp_path / "hits.tsv").read_bytes()
 
 
 def test_more_hits_may_be_asked_for_than_there_are_structures(index, queries):
-    assert [row.rank for row in find(index, queries, k=10**12)] == [row.rank for row in find(index, queries, k=4)]
+    assert [row.rank for row in find(index, queries, SearchOptions(k=10**12))] == [
+        row.rank for row in find(index, queries, SearchOptions(k=4))
+    ]
 
 
 def test_a_hit_says_what_it_is(index, queries, tmp_path):
@@ -120,21 +123,21 @@ def test_a_hit_says_what_it_is(index, queries, tmp_path):
 
 
 def test_candidates_by_formula_and_in_open_search(index, queries):
-    rows = list(find(index, queries, formula="query"))
+    rows = list(find(index, queries, SearchOptions(formula="query")))
     assert [(row.query_id, row.id) for row in rows if row.rank] == [("known#2", "H2")]
     assert {row.note for row in rows if row.query_id == "far"} == {"the query's formula is unknown"}
-    given = [row.id for row in find(index, queries, formula="C6H5NO2") if row.query_id == "far"]
+    given = [row.id for row in find(index, queries, SearchOptions(formula="C6H5NO2")) if row.query_id == "far"]
     assert set(given) == {"H3", "H4"}
-    anything = [row for row in find(index, queries, precursor_ppm=None) if row.query_id == "far"]
+    anything = [row for row in find(index, queries, SearchOptions(precursor_ppm=None)) if row.query_id == "far"]
     assert {row.id for row in anything} == {"H1", "H2", "H3", "H4"}
     assert {row.candidates for row in anything} == {4}
     # What has another mass is no candidate, whether it was asked for openly or by a formula.
-    far = [row for row in find(index, queries, formula="C6H5NO2") if row.query_id == "far"]
+    far = [row for row in find(index, queries, SearchOptions(formula="C6H5NO2")) if row.query_id == "far"]
     assert {row.confidence for row in (*anything, *far)} == {annotation.LEVEL_3_ANALOGUE}
-    levels = {(row.query_id, row.id): row.confidence for row in find(index, queries, precursor_ppm=None)}
+    levels = {(row.query_id, row.id): row.confidence for row in find(index, queries, SearchOptions(precursor_ppm=None))}
     assert levels["known", "H1"] == annotation.LEVEL_3_STRUCTURE
     assert levels["unknown", "H1"] == annotation.LEVEL_3_ANY_MASS
-    by_formula = {row.confidence for row in find(index, queries, formula="query") if row.rank}
+    by_formula = {row.confidence for row in find(index, queries, SearchOptions(formula="query")) if row.rank}
     assert by_formula == {annotation.LEVEL_3_STRUCTURE}
 
 
@@ -169,7 +172,7 @@ def test_a_summary_names_the_commonest_reasons_only(index, tmp_path):
     (tmp_path / "q.mgf").write_text(
         "".join(record(f"q{n}", 200.0 + n, f"FORMULA=C{n + 30}H9", "69.04 10") for n in range(8))
     )
-    summary = search(index, tmp_path / "q.mgf", tmp_path / "hits.tsv", formula="query")
+    summary = search(index, tmp_path / "q.mgf", tmp_path / "hits.tsv", SearchOptions(formula="query"))
     assert summary.without_hits.total() == 8
     assert str(summary).count("no structure of the formula") == 5
     assert str(summary).endswith(", 3 without for other reasons")
@@ -177,9 +180,9 @@ def test_a_summary_names_the_commonest_reasons_only(index, tmp_path):
 
 def test_bad_words_are_told_at_once_and_nothing_is_written(index, queries, tmp_path):
     with pytest.raises(InputError, match="ppm"):
-        find(index, queries, precursor_ppm=-1)
+        find(index, queries, SearchOptions(precursor_ppm=-1))
     with pytest.raises(InputError, match="is no formula"):
-        search(index, queries, tmp_path / "hits.tsv", formula="sugar")
+        search(index, queries, tmp_path / "hits.tsv", SearchOptions(formula="sugar"))
     with pytest.raises(InputError, match="nowhere"):
         search(index, tmp_path / "nowhere.mgf", tmp_path / "hits.tsv")
     with pytest.raises(InputError, match="is the input itself"):

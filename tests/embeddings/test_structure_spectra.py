@@ -418,7 +418,7 @@ def test_the_table_says_what_its_scores_are(fused, weighted, tmp_path):
     index = build(tmp_path / "molecules.smi", tmp_path / "index", weighted, predict_spectra=True)
     assert index.folder is not None and index.spectra is not None
     for score in (None, "cosine", "predicted"):
-        search_of_any_kind(index, queries, tmp_path / "hits.tsv", score=score)
+        search_of_any_kind(index, queries, tmp_path / "hits.tsv", SearchOptions(score=score))
         with open(tmp_path / "hits.tsv", encoding="utf-8", newline="") as handle:
             rows = list(csv.DictReader(handle, dialect="excel-tab"))
         assert len(rows) == 5 and {row["score_name"] for row in rows} == {score or "fused"}
