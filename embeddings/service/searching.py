@@ -22,7 +22,6 @@ from ..search import HitRow
 from ..search_options import DEFAULT_PPM, SearchOptions
 from ..segments.library import Library
 from ..structure_candidates import check_structure_search
-from ..structure_hits import StructureScoreName
 from ..structure_index import StructureIndex
 from ..structure_search import StructureHitRow, rows_of
 from .models import OptionsModel, finite
@@ -108,7 +107,7 @@ def _of_structures(
     index: StructureIndex, usable: Sequence[tuple[str, Spectrum]], options: SearchOptions
 ) -> Iterator[list[StructureHitRow]]:
     check_structure_search(options.k, options.precursor_ppm, options.formula)
-    score = index.score_name(cast(StructureScoreName | None, options.score))
+    score = index.score_name(options.score)
     k = min(options.k, len(index))
     spectra = [spectrum for _, spectrum in usable]
     hits = index.search(spectra, k, options.precursor_ppm, formula=options.formula, score=score)
