@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar, overload
 
@@ -28,6 +29,10 @@ Embedded = TypeVar("Embedded")
 
 QUERIES_AT_ONCE = 256
 """Few enough for a file of a thousand to be read, embedded, searched and written at once; fewer cost more for each."""
+TURN_S = 0.0005
+"""Seconds that a thread may keep the interpreter while another waits for it; Python's own are ten times as long. An
+encoder waits after every operation, of which it has hundreds, while another thread reads or writes."""
+
 NO_PEAKS = "no usable peaks"
 _NO_PEAKS_REASONS = frozenset({"no-peaks", "too-few-peaks"})
 
@@ -165,12 +170,22 @@ def searched(
         for block, asked in _one_ahead(blocks() if embed is None else embedded()):
             yield block, list(search(asked))
 
-    with show_progress("search", total, unit="queries") as advance:
+    with show_progress("search", total, unit="queries") as advance, _short_turns():
         for block, of_block in _one_ahead(found()):
             results = iter(of_block)
             for query in block:
                 yield names.assign(query.query_id), query, None if query.spectrum is None else next(results)
             advance(len(block))
+
+
+@contextmanager
+def _short_turns() -> Iterator[None]:
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(min(usual, TURN_S))
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(usual)
 
 
 def _one_ahead(items: Generator[Item, None, None]) -> Generator[Item, None, None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import sys
 import threading
 import time
 from types import SimpleNamespace
@@ -33,10 +34,10 @@ def small_blocks(monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def no_thread_is_left():
-    before = threading.active_count()
+def no_thread_is_left_and_turns_are_as_before():
+    before = threading.active_count(), sys.getswitchinterval()
     yield
-    assert threading.active_count() == before
+    assert (threading.active_count(), sys.getswitchinterval()) == before
 
 
 @pytest.fixture(scope="module")
@@ -150,6 +151,7 @@ def test_a_caller_that_stops_ends_the_threads():
     found = searched(iter(asked()), None, iter, list)
     next(found)
     assert threading.active_count() > 1
+    assert sys.getswitchinterval() == pytest.approx(queries.TURN_S)
     found.close()
 
 
