@@ -221,6 +221,7 @@ def made_up(num_spectra: int) -> pa.Table:
             offsets, pa.array((intensity / intensity.max(axis=1, keepdims=True)).ravel(), pa.float32())
         ),
     }
+    columns |= {name: pa.array([[]] * num_spectra, pa.list_(pa.string())) for name in ("repairs", "flags")}
     return pa.table([columns.get(f.name, pa.nulls(num_spectra, f.type)) for f in SCHEMA], schema=SCHEMA)
 
 
