@@ -8,6 +8,7 @@ import pytest
 from ionbed.spectra.columns import SpectrumColumns
 from ionbed.spectra.lookups import LABELS, Lookup, LookupOptions, clean_peaks, weighted_peaks
 from ionbed.spectra.pair_features import COMMON_DIFFERENCES, FEATURES, ComparedSpectra, _common_masses
+from ionbed.spectra.peak_matching import _descending
 from ionbed.spectra.spectrum import Spectrum
 
 OPTIONS = LookupOptions()
@@ -138,3 +139,24 @@ def test_what_was_not_cleaned_is_not_compared() -> None:
             compared.hybrid_entropy.scores(np.array([first]), np.array([second]), of=asked.hybrid_entropy)
         with pytest.raises(ValueError, match="not cleaned"):
             compared.features([first], [second], of=asked)
+
+
+def test_only_the_features_asked_for_are_worked_out() -> None:
+    compared = ComparedSpectra(SpectrumColumns.from_spectra(crowd(12)), OPTIONS)
+    first, second = (places.ravel() for places in np.indices((12, 12)))
+    every = compared.features(first, second)
+    for names in (("spectral entropy", "energy difference"), ("modified cosine",), ("higher shifted weight",)):
+        found = compared.features(first, second, names=names)
+        for place, name in enumerate(FEATURES):
+            if name in names:
+                np.testing.assert_array_equal(found[:, place], every[:, place])
+            else:
+                assert np.isnan(found[:, place]).all()
+
+
+@pytest.mark.parametrize("count", [0, 1, 9, 64, 65, 150])
+def test_the_largest_product_comes_first_and_of_equals_the_last(count) -> None:
+    rng = np.random.default_rng(count)
+    products, order = rng.integers(0, 12, 200) / 4, np.empty(200, np.int64)
+    _descending(products, count, order)
+    np.testing.assert_array_equal(order[:count], np.argsort(products[:count], kind="stable")[::-1])
