@@ -17,11 +17,8 @@ from .lookups import run_in_threads
 from .peak_matching import MARGIN_DA, PeakLists, _is_match, compiled
 from .preparation.workers import usable_cores
 
-BYTES_PER_PEAK = 36
-"""Of both indexes."""
-
 BYTES_PER_PEAK_WHILE_BUILT = 76
-"""At the most: one index is done, and the other is copied into its order."""
+"""At the most: one index is done, and the other is copied into its order. The two then have 36."""
 
 SMALLEST_TERM = np.float32(1e-20)
 """Added for a match whose term is rounded to nothing: 0 is the sum of a spectrum in which no peak matches."""
