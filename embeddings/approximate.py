@@ -350,11 +350,11 @@ def _propose(
     # The further hits lie in the neighbourhood of the first: lists need not grow in proportion.
     effort = math.ceil(settings.effort * times * math.sqrt(more_hits))
     if settings.kind == "ivf-sq8":
-        return _propose_of_lists(index, queries, depth, min(effort, index.nlist), selector)
+        return _propose_of_lists(index, queries, depth, min(effort, lists_of(index.ntotal)), selector)
     if settings.kind == "hnsw":
         options = faiss.SearchParametersHNSW(sel=selector, efSearch=max(effort, depth))
     else:
-        options = faiss.SearchParametersIVF(sel=selector, nprobe=min(effort, index.nlist))
+        options = faiss.SearchParametersIVF(sel=selector, nprobe=min(effort, lists_of(index.ntotal)))
     at_once = QUERIES_PER_THREAD * faiss.omp_get_max_threads()
     proposed = np.empty((len(queries), depth), np.int64)
     for begin in range(0, len(queries), at_once):
@@ -364,7 +364,7 @@ def _propose(
 
 
 def _propose_of_lists(
-    index: faiss.IndexIVF, queries: np.ndarray, depth: int, num_lists: int, selector: faiss.IDSelector | None
+    index: Any, queries: np.ndarray, depth: int, num_lists: int, selector: faiss.IDSelector | None
 ) -> np.ndarray:
     """Return candidates as `_propose` does, of lists whose codes are of the vectors and not of what centres leave.
 
