@@ -83,7 +83,9 @@ class IndexWatch:
             newer = await to_thread.run_sync(self._opened, folder)
             if newer is not None and self._try_out is not None:
                 await self._try_out(newer)
-        except RequestError:  # too much waits for the model; at the next look perhaps not
+        except RequestError as error:
+            if error.status_code != 503:  # else too much waits for the model; at the next look perhaps not
+                self._refuse(seen, f"{folder}: cannot be searched ({error.detail})")
             return False
         except (InputError, OSError) as error:
             self._refuse(seen, str(error))

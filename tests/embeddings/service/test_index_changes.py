@@ -19,6 +19,7 @@ from fastapi.testclient import TestClient
 from ionbed.embeddings.index import Index
 from ionbed.embeddings.service import index_watch
 from ionbed.embeddings.service.app import create_app
+from ionbed.embeddings.service.failures import RequestError
 from ionbed.embeddings.service.index_state import IndexState, generations_of
 from ionbed.embeddings.service.index_watch import IndexWatch
 from ionbed.embeddings.service.metrics import Metrics
@@ -251,6 +252,28 @@ def test_nothing_is_opened_again_where_nothing_has_changed(place, monkeypatch):
     os.utime(place / "manifest.json")
     assert not asyncio.run(watch.look()), "the same manifest, touched"
     assert len(reads) == 2
+
+
+@pytest.mark.parametrize(("status", "is_told"), [(500, True), (503, False)])
+def test_a_state_whose_first_search_fails_is_not_served(place, spectrum, status, is_told):
+    tried = []
+
+    async def try_out(state: IndexState) -> None:
+        tried.append(state)
+        if len(tried) < 3:
+            raise RequestError(status, "the index is damaged; the log of the service says where")
+
+    watch = IndexWatch(opened(place), Metrics(), try_out)
+    first = watch.state
+    opened(place).append([moved(spectrum, 1)])
+    assert not asyncio.run(watch.look())
+    assert watch.state is first
+    assert (watch.error is not None) == is_told
+    assert not asyncio.run(watch.look())
+    assert len(tried) == (1 if is_told else 2), "what is damaged is not opened at each look; what was busy is"
+    if not is_told:
+        assert asyncio.run(watch.look())
+        assert watch.state is tried[2]
 
 
 def test_a_database_of_structures_that_is_built_anew_is_served(tmp_path):
