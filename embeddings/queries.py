@@ -27,7 +27,7 @@ Result = TypeVar("Result")
 Item = TypeVar("Item")
 Embedded = TypeVar("Embedded")
 
-QUERIES_AT_ONCE = 256
+QUERIES_AT_ONCE = 128
 """Few enough for a file of a thousand to be read, embedded, searched and written at once; fewer cost more for each."""
 TURN_S = 0.0005
 """Seconds that a thread may keep the interpreter while another waits for it; Python's own are ten times as long. An
