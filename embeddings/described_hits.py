@@ -199,6 +199,13 @@ class DescribedSearch:
         return library.take(rows, names)
 
 
+def is_encoder_on_one_thread() -> bool:
+    """Return whether PyTorch computes on one thread, and may search beside it: several wait for each other."""
+    import torch
+
+    return torch.get_num_threads() == 1
+
+
 def _columns_of(told: Annotations) -> tuple[list[Any], ...]:
     return (
         told.matched_peaks.tolist(),

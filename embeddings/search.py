@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from .annotation import NEAR_DA
-from .described_hits import DescribedSearch
+from .described_hits import DescribedSearch, is_encoder_on_one_thread
 from .filters import Filters
 from .hit_table import QueryResult, format_queries, shown
 from .index import Index
@@ -245,7 +245,11 @@ def _level(confidence: str) -> str:
 
 
 def _find(queries: Iterator[Query], total: int | None, search: DescribedSearch) -> Iterator[QueryResult[HitRow]]:
-    for query_id, query, result in searched(queries, total, search.beside_embedding, search.embed):
+    if is_encoder_on_one_thread():
+        found = searched(queries, total, search.beside_embedding, search.embed)
+    else:
+        found = searched(queries, total, search)
+    for query_id, query, result in found:
         if query.spectrum is None or result is None:
             rows = [HitRow(query_id, note=query.note)]
         else:
