@@ -27,8 +27,10 @@ Result = TypeVar("Result")
 Item = TypeVar("Item")
 Embedded = TypeVar("Embedded")
 
-QUERIES_AT_ONCE = 128
-"""Few enough for a file of a thousand to be read, embedded, searched and written at once; fewer cost more for each."""
+QUERIES_AT_ONCE = 1024
+EMBEDDED_AT_ONCE = 128
+"""Where embedding is a step of its own: few, so that the last of a short file does not wait long."""
+
 TURN_S = 0.0005
 """Seconds that a thread may keep the interpreter while another waits for it; Python's own are ten times as long. An
 encoder waits after every operation, of which it has hundreds, while another thread reads or writes."""
@@ -132,7 +134,7 @@ def searched(
     search: Callable[[Any], Iterator[Result]],
     embed: Callable[[list[Spectrum]], Any] | None = None,
 ) -> Iterator[tuple[str, Query, Result | None]]:
-    """Search queries, `QUERIES_AT_ONCE` at a time, and yield each with an id of its own and what was found for it.
+    """Search queries, a block at a time, and yield each with an id of its own and what was found for it.
 
     Reading, embedding, searching, and what the caller does with the results go on at once, each in a thread of its
     own and a block of queries ahead of the next. An error in any of them is raised here, after what was found before
@@ -156,9 +158,10 @@ def searched(
         None where the query has no spectrum.
     """
     names = UniqueNames()
+    at_once = QUERIES_AT_ONCE if embed is None else EMBEDDED_AT_ONCE
 
     def blocks() -> Generator[tuple[list[Query], Any], None, None]:
-        while block := list(itertools.islice(queries, QUERIES_AT_ONCE)):
+        while block := list(itertools.islice(queries, at_once)):
             yield block, [query.spectrum for query in block if query.spectrum is not None]
 
     def embedded() -> Generator[tuple[list[Query], Any], None, None]:

@@ -31,6 +31,7 @@ OPEN = SearchOptions(k=5, precursor_ppm=None)
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     monkeypatch.setattr(queries, "QUERIES_AT_ONCE", AT_ONCE)
+    monkeypatch.setattr(queries, "EMBEDDED_AT_ONCE", AT_ONCE)
     monkeypatch.setattr("ionbed.embeddings.search.is_encoder_on_one_thread", lambda: True)
 
 
