@@ -63,6 +63,10 @@ QUERIES_PER_THREAD = 16
 """FAISS compares fewer than 20 queries with the centres of the lists one by one, and more by a matrix product, whose
 rounding depends on how many there are: a query's hits would depend on the queries beside it."""
 
+OVER_QUERIES = 3
+"""FAISS's `IndexIVF.parallel_mode` with which a search of lists that are given takes a query for each thread; by itself
+it uses one thread alone."""
+
 MEASURED_K = 10
 """Hits that settings are chosen for; depth and effort grow with more of them."""
 
@@ -375,6 +379,7 @@ def _propose_of_lists(
     centres = faiss.downcast_index(index.quantizer)
     centres = faiss.rev_swig_ptr(centres.get_xb(), centres.ntotal * centres.d).reshape(centres.ntotal, centres.d)
     options = faiss.SearchParametersIVF(sel=selector, nprobe=num_lists)
+    index.parallel_mode = OVER_QUERIES
     proposed = np.empty((len(queries), depth), np.int64)
     at_once = max(1, MAX_SCORES_AT_ONCE // len(centres))
     for begin in range(0, len(queries), at_once):
