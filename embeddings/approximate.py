@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -66,6 +67,8 @@ rounding depends on how many there are: a query's hits would depend on the queri
 OVER_QUERIES = 3
 """FAISS's `IndexIVF.parallel_mode` with which a search of lists that are given takes a query for each thread; by itself
 it uses one thread alone."""
+
+_CENTRES: weakref.WeakKeyDictionary[Any, np.ndarray] = weakref.WeakKeyDictionary()
 
 MEASURED_K = 10
 """Hits that settings are chosen for; depth and effort grow with more of them."""
@@ -376,8 +379,7 @@ def _propose_of_lists(
     must not depend on the queries beside it (`QUERIES_PER_THREAD`), four times as long.
     """
     faiss = _faiss()
-    centres = faiss.downcast_index(index.quantizer)
-    centres = faiss.rev_swig_ptr(centres.get_xb(), centres.ntotal * centres.d).reshape(centres.ntotal, centres.d)
+    centres = _centres_of(index)
     options = faiss.SearchParametersIVF(sel=selector, nprobe=num_lists)
     index.parallel_mode = OVER_QUERIES
     proposed = np.empty((len(queries), depth), np.int64)
@@ -393,6 +395,21 @@ def _propose_of_lists(
         index.search_preassigned_c(len(part), asked, depth, chosen, ignored, *found, False, options)
         proposed[begin : begin + at_once] = rows
     return proposed
+
+
+def _centres_of(index: Any) -> np.ndarray:
+    """Return the centres of the lists, float32 of shape (n_lists, dim), copied once.
+
+    In a file that is mapped they begin at any byte, and a product of numbers that are not aligned takes hundreds of
+    times as long.
+    """
+    centres = _CENTRES.get(index)
+    if centres is None:
+        faiss = _faiss()
+        kept = faiss.downcast_index(index.quantizer)
+        centres = faiss.rev_swig_ptr(kept.get_xb(), kept.ntotal * kept.d).reshape(kept.ntotal, kept.d).copy()
+        _CENTRES[index] = centres
+    return centres
 
 
 def _faiss() -> Any:

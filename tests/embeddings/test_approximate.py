@@ -96,6 +96,15 @@ def test_the_lists_that_are_visited_are_those_that_faiss_would_visit(rows):
     assert index.nlist > 4 * effort
 
 
+def test_the_centres_of_a_file_are_copied_once_to_where_products_are_fast(rows, tmp_path):
+    index = build_ann(rows[0], "ivf-sq8")
+    write_ann(index, tmp_path / "ann.faiss")
+    opened = open_ann(tmp_path / "ann.faiss", "ivf-sq8")
+    of_file, of_memory = approximate._centres_of(opened), approximate._centres_of(index)
+    np.testing.assert_array_equal(of_file, of_memory)
+    assert of_file.flags.aligned and approximate._centres_of(opened) is of_file is not of_memory
+
+
 def test_the_recall_stated_is_that_of_molecules_left_out_and_not_tuned_with(rows, molecules, ann):
     vectors, polarity = rows
     kind, index = ann
