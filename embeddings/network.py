@@ -291,7 +291,7 @@ def _named_edges(made: Network) -> pa.Table:
     kind = str(made.attributes["score"])
     first, second = (made.nodes["name"].take(made.edges[end]) for end in ("source", "target"))
     names = pc.binary_join_element_wise(first, second, f" ({kind}) ")
-    return made.edges.append_column("name", names).append_column("interaction", pa.array([kind] * len(names)))
+    return made.edges.append_column("name", names).append_column("interaction", pa.repeat(kind, len(names)))
 
 
 def fusion_for_network(model: Embedder) -> Fusion:

@@ -206,6 +206,16 @@ def test_cytoscape_takes_every_value_and_calls_things_by_their_names(saved, inde
         assert row == {**told(edge), "name": name, "interaction": "cosine"}
 
 
+@pytest.mark.parametrize("keep", [True, False])
+def test_spectra_of_which_no_two_are_alike_make_a_network_without_edges(index, families, tmp_path, keep):
+    path, out = tmp_path / "lone.mgf", tmp_path / "lone.graphml"
+    write_mgf([spectrum for spectrum in families if spectrum.name], path)  # one of each family
+    options = NetworkOptions(min_score=0.99, keep_singletons=keep)
+    made, found = network(path, out, options, load_model=lambda: index.model), cytoscape_reader.read(out)
+    assert len(made.edges) == len(found.edge) == 0 and found.complaints == []
+    assert len(made.nodes) == len(found.node) == (12 if keep else 0)
+
+
 def told(row: dict) -> dict:
     """What Cytoscape has of a row: no unknown values, text without blanks around it."""
     known = {name: value for name, value in row.items() if value is not None and value != ""}
