@@ -276,10 +276,17 @@ def probabilities(
 
 
 def shared_out(curve: Curve, of: Candidates) -> np.ndarray:
-    """Return the probability of each hit, float64 of shape (n_queries, k): those of a query add up to 1 at most."""
+    """Return the probability of each hit, float64 of shape (n_queries, k): those of a query add up to 1 at most.
+
+    A hit has the same however many are asked for: molecules behind the best `DEPTH` hits get what the others leave.
+    """
     alone = curve(of.terms)
-    together = np.bincount(of.query, weights=alone, minlength=len(of.of_hit))
-    shares = alone / np.maximum(together, 1.0)[of.query]
+    together = np.bincount(of.query, weights=np.where(of.rank < DEPTH, alone, 0.0), minlength=len(of.of_hit))
+    by_rank = np.zeros(of.of_hit.shape)
+    by_rank[of.query, of.rank] = np.where(of.rank < DEPTH, alone / np.maximum(together, 1.0)[of.query], alone)
+    before = np.cumsum(by_rank, axis=1) - by_rank
+    by_rank[:, DEPTH:] = np.minimum(by_rank, np.maximum(1.0 - before, 0.0))[:, DEPTH:]
+    shares = by_rank[of.query, of.rank]
     return np.where(of.of_hit >= 0, np.append(shares, np.nan)[of.of_hit], np.nan)
 
 

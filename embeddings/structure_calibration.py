@@ -187,5 +187,5 @@ def calibration_told(manifest: Mapping[str, Any]) -> dict[str, str]:
             f"fitted to the fold of {record['fused_on']:,} of these molecules: its probabilities may be a little high"
         )
     for name in record["without"]:
-        told[name] = "none: too few of the queries' molecules were found"
+        told[name] = "none: too few of the queries' molecules were found, or had another found in their place"
     return told | {"open": OPEN}

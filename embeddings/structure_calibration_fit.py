@@ -152,7 +152,8 @@ def calibrate_structures(
     if not curves:
         raise InputError(
             f"{source}: of {len(rows_of):,} molecules that the index has, fewer than {FEWEST_MOLECULES} are found by "
-            "mass or by formula; state adducts and precursor m/z of the spectra, or give more"
+            "mass or by formula, or would have another found in their place; state adducts and precursor m/z of the "
+            "spectra, or give more"
         )
     trained_on = "not known" if split is None else seen_by(index.model, drawn, split)
     if trained_on == "not known":
@@ -227,9 +228,14 @@ def fit_structure_curve(
     formula: str | None,
     rng: np.random.Generator,
 ) -> Curve | None:
-    """Return the probabilities of one way of searching, fitted to queries; None where too few molecules are found."""
+    """Return the probabilities of one way of searching, fitted to queries.
+
+    None where too few molecules are found, or too few of those that are left out have something else found for them:
+    without these every hit of the right mass would be sure.
+    """
     found, is_right = found_structures(index, asked, score, ppm, formula)
-    if len(set(asked.molecule[found.query[is_right]].tolist())) < FEWEST_MOLECULES:
+    is_left_out = ~asked.is_present[found.query]
+    if any(len(set(asked.molecule[found.query[of]].tolist())) < FEWEST_MOLECULES for of in (is_right, is_left_out)):
         return None
     record = {"ranked_as": ranked_as(score, index.fusion)}
     return fitted_curve(found, is_right, asked.molecule, asked.weight, rng, record, TERMS)

@@ -227,6 +227,18 @@ def test_too_few_molecules_give_no_calibration(index, known, saved, tmp_path, ca
     assert (saved.folder / "manifest.json").read_bytes() == before
 
 
+def test_a_database_in_which_nothing_else_has_the_mass_of_a_molecule_gives_no_calibration(known, monkeypatch):
+    """With the molecule left out nothing is found, so every hit was right, and would be called sure."""
+    monkeypatch.setattr(structure_calibration_fit, "FEWEST_MOLECULES", 10)
+    masses = {round(molecule.exact_mass, 3): molecule for molecule in MOLECULES}
+    lone = StructureIndex.build(TaughtModel(), [molecule.smiles for molecule in masses.values()])
+    assert len(masses) > 20
+    held = {molecule.inchikey[:14] for molecule in masses.values()}
+    with pytest.raises(InputError, match=r"fewer than 10 are found .*, or would have another found in their place"):
+        calibrate_structures(lone, [s for s in known if s.inchikey[:14] in held])
+    assert calibrate_structures(lone, known).curves  # of isomers that it has not: what is found for these is wrong
+
+
 def test_a_saved_index_is_calibrated_and_one_built_in_its_place_is_not(saved, known, tmp_path, monkeypatch, capsys):
     write_mgf(known, tmp_path / "known.mgf")
     (tmp_path / "m.smi").write_text("".join(f"{m.smiles} {n}\n" for n, m in enumerate(MOLECULES)))
@@ -304,6 +316,19 @@ def test_more_hits_than_it_was_fitted_to_change_no_terms():
         for k in (DEPTH + 3, DEPTH)
     )
     assert of_all.terms[:DEPTH] == pytest.approx(of_best.terms)
+
+
+@pytest.mark.parametrize("intercept", [0.0, -3.0])
+def test_a_hit_is_as_probable_however_many_are_asked_for(intercept):
+    curve, count = Curve((0.0,) * len(TERMS.names), intercept, terms=TERMS), np.array([50])
+    rows, scores = np.arange(50)[None], np.linspace(0.9, 0.1, 50)[None]
+    of_all, of_best = (
+        probabilities(curve, np.arange(50), rows[:, :k], scores[:, :k], count, count, "cosine")[0] for k in (50, DEPTH)
+    )
+    assert of_all[:DEPTH].tolist() == of_best.tolist()
+    assert of_all.min() >= 0 and of_all.sum() == pytest.approx(1.0)
+    alone = 1 / (1 + np.exp(-intercept))
+    assert of_best == pytest.approx(np.full(DEPTH, min(alone, 1 / DEPTH)))
 
 
 @given(st.lists(st.lists(st.integers(-1, 4), min_size=6, max_size=6), min_size=1, max_size=8))
