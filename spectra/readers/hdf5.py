@@ -38,6 +38,7 @@ def _slices(path: Path) -> list[range]:
     """Return slices of a few megabytes of peaks, none of which divides a chunk."""
     if importlib.util.find_spec("h5py") is None:
         raise InputError(f"{path}: is HDF5, which needs h5py; install it with: pip install 'ionbed[hdf5]'")
+    _ended.pop(_changed(path), None)  # a file that is read once more is tried as the first time
     try:
         shape = hdf5_guard.shape_of(path)
     except ReadingEndedError as error:
@@ -59,8 +60,8 @@ def _parse_rows(
 
 def _columns(path: Path, source_file: str, rows: range) -> pa.RecordBatch | None:
     """Return the columns of a slice of rows, None where they cannot be read."""
-    file = (str(path), path.stat().st_mtime_ns)
-    if _ended[file] == _MOST_ENDED:
+    file = _changed(path)
+    if _ended[file] >= _MOST_ENDED:
         return None
     try:
         return hdf5_guard.columns_of(path, rows)
@@ -71,9 +72,13 @@ def _columns(path: Path, source_file: str, rows: range) -> pa.RecordBatch | None
         logger.warning(
             "%s: rows %d to %d cannot be read: the file is damaged (%s); get it anew%s",
             *(source_file, rows.start + 1, rows.stop, error),
-            "; no more of it is tried" if _ended[file] == _MOST_ENDED else "",
+            "; no more of it is tried" if _ended[file] >= _MOST_ENDED else "",
         )
         return None
+
+
+def _changed(path: Path) -> tuple[str, int]:
+    return str(path), path.stat().st_mtime_ns
 
 
 def _records(batch: pa.RecordBatch, source_file: str, rows: range, ms_levels: Container[int]) -> Iterator[RawRecord]:

@@ -121,8 +121,10 @@ class _Reader:
 
     @staticmethod
     def _started(path: Path) -> subprocess.Popen[bytes]:
+        # With this process's places of modules: '-m' would first look for them in the working folder, among any files.
+        begin = f"import sys; sys.path[:] = {list(map(str, sys.path))!r}; from {_MODULE} import main; main()"
         process = subprocess.Popen(
-            [sys.executable, "-m", _MODULE],
+            [sys.executable, "-P", "-c", begin],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -237,6 +237,39 @@ def test_of_a_file_with_many_such_slices_three_are_waited_for(tmp_path, monkeypa
     assert told[-1].endswith("get it anew; no more of it is tried")
 
 
+def test_a_file_that_is_read_once_more_gives_the_same_records(tmp_path, monkeypatch):
+    monkeypatch.setattr(hdf5, "BLOCK_BYTES", 64)
+    path = write(tmp_path / "x.hdf5", spectrum=np.array(PEAKS * 4, np.float64), precursor_mz=np.arange(8) + 100.0)
+    read = hdf5_guard.columns_of
+
+    def ended(path, rows):
+        if rows.start >= 4:
+            raise hdf5_guard.ReadingEndedError("ended")
+        return read(path, rows)
+
+    monkeypatch.setattr(hdf5_guard, "columns_of", ended)
+    for _ in range(2):
+        assert [record.problem for record in read_records(path)] == [None] * 4 + ["bad-binary-array"] * 4
+
+
+def test_files_of_the_working_folder_are_no_modules_of_the_process(tmp_path, monkeypatch):
+    (tmp_path / "json.py").write_text("raise SystemExit('not a module')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place])
+    monkeypatch.setattr(hdf5_guard, "_readers", {})
+    assert [len(record) for record in read_records(gems(tmp_path / "x.hdf5"))] == [2, 3]
+    hdf5_guard._readers[os.getpid()].close()
+
+
+def test_the_process_finds_what_a_script_has_put_on_its_path(tmp_path, monkeypatch):
+    (tmp_path / "begun.py").write_text("from ionbed.spectra.readers.hdf5_process import main")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    monkeypatch.setattr(hdf5_guard, "_MODULE", "begun")
+    monkeypatch.setattr(hdf5_guard, "_readers", {})
+    assert [len(record) for record in read_records(gems(tmp_path / "x.hdf5"))] == [2, 3]
+    hdf5_guard._readers[os.getpid()].close()
+
+
 def test_a_process_that_crashes_is_told_and_replaced(tmp_path, monkeypatch):
     path = gems(tmp_path / "x.hdf5")
     crashing = "import os; print('ready', flush=True); input(); os.kill(os.getpid(), 11)"
