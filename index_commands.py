@@ -133,7 +133,7 @@ def build(
     )  # fmt: skip
     counts = index.manifest["counts"]
     merged = f", {counts['merged']:,} merged" if counts.get("merged") else ""
-    logger.info("%s: %s %s%s%s", out, f"{len(index):,}", index.info()["kind"], merged, _told(counts["dropped"]))
+    logger.info("%s: %s%s%s", out, counted(len(index), index.info()["kind"]), merged, _told(counts["dropped"]))
     if predicted := index.manifest.get("predicted"):
         logger.info(
             "%s: %s; %s without", out, counted(predicted["spectra"], "predicted spectra"),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from .console import console, examples
+from .progress import counted
 
 if TYPE_CHECKING:
     from .encoder.modeling_ionbed import IonbedModel
@@ -74,7 +75,7 @@ def embed(
     else:
         encoder.to(choose_device(device))  # type: ignore[arg-type]  # transformers wraps it without its types
         count = embed_file(source, out, encoder) if wanted is None else embed_part(source, out, encoder, wanted)
-    logger.info("%s%s: %s embeddings", out, f" ({part})" if part else "", f"{count:,}")
+    logger.info("%s%s: %s", out, f" ({part})" if part else "", counted(count, "embeddings"))
 
 
 def search(

@@ -112,12 +112,18 @@ def calibrate(
     Raises
     ------
     InputError
-        The index, the queries or the split cannot be read, or too few molecules are known.
+        The index, the queries or the split cannot be read, a split is named without queries, or too few molecules are
+        known.
     """
     if kind_of(read_index_manifest(Path(folder))) == "structures":
         return structure_calibration_fit.calibrate(folder, queries, split=split)
     index = index_of_spectra(folder)
     if queries is None:
+        if split is not None:
+            raise InputError(
+                f"{split}: a split says which molecules of your own spectra the model has seen; name a file of these, "
+                "or leave --split out"
+            )
         found = calibrate_from_library(index)
         if found is None:
             raise InputError(

@@ -135,7 +135,7 @@ class StructureIndex(SavedIndex):
             organic part is kept, made neutral. Entries of one molecule (first InChIKey block, and mass) become one row,
             with all their names. Entries that RDKit cannot read are left out and counted in the manifest.
         predict_spectra : bool
-            Keep predicted spectra of the structures too, by which they can be ranked: some 50 ms a molecule.
+            Keep predicted spectra of the structures too, by which they can be ranked: some 0.1 s a molecule.
         workers : int or None
             Processes that read the structures and predict; all cores where None (a script must then guard its main part
             by ``if __name__ == "__main__"``).

@@ -53,7 +53,7 @@ class StructureSpectra:
     def predict(
         cls, model: Embedder, smiles: Sequence[str], *, workers: int | None = 1, progress: bool = False
     ) -> StructureSpectra:
-        """Predict the spectra of structures and embed them; a molecule takes some 50 ms.
+        """Predict the spectra of structures and embed them; a molecule takes some 0.1 s.
 
         Parameters
         ----------

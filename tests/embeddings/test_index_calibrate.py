@@ -86,6 +86,8 @@ def test_calibrating_anew_by_ones_own_queries_replaces_it(folder, tmp_path):
         assert calibration.record["from"] == "queries.mgf"
         assert Calibration.from_tree(Index.open(tmp_path / "index").manifest["calibration"]) == calibration
         assert kinds.calibrate(tmp_path / "index").record["from"] == "library"
+        with pytest.raises(InputError, match=r"split\.json: a split says which molecules of your own spectra"):
+            kinds.calibrate(tmp_path / "index", split=tmp_path / "split.json")
         write_mgf(made_library()[:8], tmp_path / "few.mgf")
         with pytest.raises(InputError, match=r"few\.mgf: holds 2 molecules"):
             kinds.calibrate(tmp_path / "index", tmp_path / "few.mgf")
