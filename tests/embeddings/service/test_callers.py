@@ -47,7 +47,8 @@ def test_a_request_that_changes_something_comes_from_no_other_site():
     host = ("host", "127.0.0.1:8000")
     for origin in ("http://127.0.0.1:8000", "https://spectra.example.org", "https://spectra.example.org:8443"):
         assert asked(host, ("origin", origin), changes=True) is None
-    for origin in ("http://evil.example", "null", "http://127.0.0.1:9000", "http://localhost:8000", "", "file://"):
+    for origin in ("http://evil.example", "null", "http://127.0.0.1:9000", "http://localhost:8000", "", "file://",
+                   "http://[evil", "http://[evil]:8000", "http://127.0.0.1:8000/evil"):  # fmt: skip
         assert "another site" in asked(host, ("origin", origin), changes=True)
         assert asked(host, ("origin", origin)) is None, "a link"
     # Behind a proxy that calls us by our address and not by its name browsers say themselves that it is the same site.
