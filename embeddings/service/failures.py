@@ -17,6 +17,8 @@ from ..segments.damage import DamagedError
 
 logger = logging.getLogger("ionbed")
 
+_LONGEST_NAME = 50
+"""Letters of a key that a client made up, as they are repeated."""
 _WORDS = {404: "there is nothing at this address", 405: "this address does not take this method"}
 
 
@@ -54,7 +56,11 @@ def add_handlers(app: FastAPI) -> None:
 def validation_message(errors: Any) -> str:
     """Return the first of pydantic's errors in a line that names the field, and how many others there are."""
     first, num_others = errors[0], len(errors) - 1
-    where = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path", "form"))
+    where = ".".join(
+        str(part)[:_LONGEST_NAME] for part in first["loc"] if part not in ("body", "query", "path", "form")
+    )
+    if first["type"] == "missing" and not where:
+        return "the request has no body; give it as JSON"
     others = f" (and {num_others} more)" if num_others else ""
     message = str(first["msg"]).replace("Value error, ", "")
     reason = (first.get("ctx") or {}).get("error") if first["type"] == "json_invalid" else None

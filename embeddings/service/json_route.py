@@ -9,8 +9,10 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, TypeAdapter, ValidationError
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
+from .failures import RequestError
 from .models import Format
 
 _FORMAT = TypeAdapter[Format](Format)
@@ -31,7 +33,10 @@ class JsonRoute(APIRoute):
         model: type[BaseModel] = get_type_hints(endpoint)["request"]
 
         async def handle(request: Request) -> Response:
-            content = await request.body()
+            try:
+                content = await request.body()
+            except ClientDisconnect:
+                raise RequestError(400, "the request ended before its body did") from None
             _refuse_other_content(request, content)
             try:
                 asked = model.model_validate_json(content.removeprefix(_BYTE_ORDER_MARK))

@@ -73,8 +73,8 @@ class ServiceLimits:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            if not getattr(self, field.name) > 0:
-                raise InputError(f"the limit {field.name} is {getattr(self, field.name)}; it must be above 0")
+            if not 0 < (value := getattr(self, field.name)) < float("inf"):
+                raise InputError(f"the limit {field.name} is {value}; it must be above 0, and finite")
         if self.queued_spectra < self.spectra:
             raise InputError(
                 f"a request may hold {self.spectra} spectra, but only {self.queued_spectra} may wait for the model; "

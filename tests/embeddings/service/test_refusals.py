@@ -65,10 +65,13 @@ def upload(client, data: bytes, name: str = "q.mgf", **form):
         ({"filters": {"energy": [30.0, 20.0]}}, "energy"),
         ({"filters": {"adducts": ["nonsense"]}}, "adduct"),
         ({"precursorppm": 5.0}, "precursorppm"),
+        ({"x" * 1000: 5.0}, "xxx"),
     ],
 )
 def test_wrong_words(client, body, change, words):
-    assert words in refused(client.post("/api/search/peaks", json={**body, **change}), 422)
+    told = refused(client.post("/api/search/peaks", json={**body, **change}), 422)
+    assert words in told
+    assert len(told) < 200
 
 
 @pytest.mark.parametrize(
@@ -84,6 +87,26 @@ def test_a_body_that_is_no_request(client, text):
         answer = client.post("/api/search/peaks", content=body, headers={"Content-Type": "application/json"})
         assert answer.status_code in (400, 422), answer.text
         refused(answer, answer.status_code)
+
+
+@pytest.mark.parametrize("path", ["/api/search/peaks", "/api/search/usi", "/api/mirror"])
+def test_a_request_without_a_body_or_that_ends_within_it(client, path, caplog):
+    assert refused(client.post(path), 422) == "the request has no body; give it as JSON"
+    scope = {"type": "http", "http_version": "1.1", "method": "POST", "scheme": "http", "path": path, "root_path": "",
+             "query_string": b"", "headers": [(b"content-type", b"application/json"), (b"content-length", b"99")],
+             "client": None, "server": ("testserver", 80)}  # fmt: skip
+    comes = [{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}]
+    sent = []
+
+    async def receive():
+        return comes.pop(0)
+
+    async def send(message):
+        sent.append(message)
+
+    client.portal.call(client.app, scope, receive, send)
+    assert sent[0]["status"] == 400, "who hangs up is no fault of the service"
+    assert "a request failed" not in caplog.text
 
 
 def test_addresses_and_methods_that_there_are_not(client):
@@ -263,7 +286,13 @@ def test_the_key(index, body):
 
 
 def test_settings_that_cannot_be():
-    for wrong in ({"seconds": 0}, {"spectra": -1}, {"spectra": 10_000}):
+    for wrong in (
+        {"seconds": 0},
+        {"seconds": float("inf")},
+        {"seconds": float("nan")},
+        {"spectra": -1},
+        {"spectra": 10_000},
+    ):
         with pytest.raises(InputError):
             ServiceLimits(**wrong)
     for wrong in (
