@@ -121,7 +121,8 @@ def _service(index: AnyIndex, settings: ServiceSettings) -> Service:
                 await asyncio.sleep(_BUSY_SECONDS)  # requests go first
 
     async def try_out(state: IndexState) -> None:
-        await batcher.search(state, [first_query(state.index)], SearchOptions(k=1), seconds=settings.limits.seconds)
+        query = await to_thread.run_sync(first_query, state.index)  # reads from the disk
+        await batcher.search(state, [query], SearchOptions(k=1), seconds=settings.limits.seconds)
 
     watch = IndexWatch(index, metrics, try_out)
     jobs = Jobs(settings.limits, read, search, metrics)

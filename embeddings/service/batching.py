@@ -125,24 +125,27 @@ class Batcher:
             ) from None
 
     def _work(self) -> None:
-        while batch := self._next_batch():
-            by_options: dict[tuple[IndexState, SearchOptions], list[_Waiting]] = defaultdict(list)
-            for waiting in batch:
-                if waiting.future.set_running_or_notify_cancel():  # nobody waits any more for one that was cancelled
-                    by_options[waiting.state, waiting.options].append(waiting)
-            told = [
-                one
-                for (state, options), together in by_options.items()
-                for one in self._searched(state, options, together)
-            ]
-            with self._lock:  # before who waits is told, and may ask for more
-                self._num_waiting -= sum(len(waiting.queries) for waiting in batch)
-                self._metrics.waiting.set(self._num_waiting)
-            for waiting, outcome in told:
-                if isinstance(outcome, BaseException):
-                    waiting.future.set_exception(outcome)
-                else:
-                    waiting.future.set_result(outcome)
+        while self._answer(self._next_batch()):
+            pass  # of a batch nothing is held while the next is waited for: its index may have been replaced
+
+    def _answer(self, batch: Sequence[_Waiting]) -> bool:
+        """Search a batch and tell who waits; return whether there was any."""
+        by_options: dict[tuple[IndexState, SearchOptions], list[_Waiting]] = defaultdict(list)
+        for waiting in batch:
+            if waiting.future.set_running_or_notify_cancel():  # nobody waits any more for one that was cancelled
+                by_options[waiting.state, waiting.options].append(waiting)
+        told = [
+            one for (state, options), together in by_options.items() for one in self._searched(state, options, together)
+        ]
+        with self._lock:  # before who waits is told, and may ask for more
+            self._num_waiting -= sum(len(waiting.queries) for waiting in batch)
+            self._metrics.waiting.set(self._num_waiting)
+        for waiting, outcome in told:
+            if isinstance(outcome, BaseException):
+                waiting.future.set_exception(outcome)
+            else:
+                waiting.future.set_result(outcome)
+        return bool(batch)
 
     def _next_batch(self) -> list[_Waiting]:
         """Return what is searched next; nothing at the end."""

@@ -180,18 +180,24 @@ class Jobs:
 
     async def _work(self) -> None:
         while True:
-            job = await self._waiting.get()
-            if job.state == "cancelled":
-                continue
-            self._running = asyncio.create_task(self._work_on(job))
-            try:
-                await asyncio.wait({self._running})
-            except asyncio.CancelledError:
-                self._running.cancel()
-                await asyncio.wait({self._running})
-                raise
-            if not self._running.cancelled() and (error := self._running.exception()) is not None:
-                logger.error("a job failed", exc_info=error)
+            await self._work_on_next()
+
+    async def _work_on_next(self) -> None:
+        """Work on one job, in a frame that ends with it: while the next is waited for, no index is held."""
+        job = await self._waiting.get()
+        if job.state == "cancelled":
+            return
+        running = self._running = asyncio.create_task(self._work_on(job))
+        try:
+            await asyncio.wait({running})
+        except asyncio.CancelledError:
+            running.cancel()
+            await asyncio.wait({running})
+            raise
+        finally:
+            self._running = None
+        if not running.cancelled() and (error := running.exception()) is not None:
+            logger.error("a job failed", exc_info=error)
 
     async def _work_on(self, job: Job) -> None:
         job.state, job.began = "running", time.monotonic()

@@ -44,7 +44,8 @@ async def library_structure(service: ServiceOfRequest, row: Row, generation: Gen
     smiles = (await _entry(service.now, row, generation)).metadata.get("smiles")
     if not smiles:
         raise RequestError(404, f"the structure of row {row} is not known")
-    return await _drawing(service, smiles)
+    # Without its generation a row may be another one tomorrow.
+    return await _drawing(service, smiles, may_be_kept=generation is not None)
 
 
 @router.get("/structure.svg", response_class=Response, responses=_SVG)
@@ -56,15 +57,15 @@ async def structure(
         raise RequestError(
             422, f"smiles: is longer than the {service.limits.smiles_length:,} characters that are taken"
         )
-    return await _drawing(service, smiles)
+    return await _drawing(service, smiles, may_be_kept=True)
 
 
-async def _drawing(service: Service, smiles: str) -> Response:
+async def _drawing(service: Service, smiles: str, *, may_be_kept: bool) -> Response:
     svg = await service.readers.draw(smiles)
     # A drawing may be opened by itself, where nothing but its own styles should have any effect.
     headers = {
         "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'",
-        "Cache-Control": "max-age=86400",
+        "Cache-Control": "private, max-age=86400" if may_be_kept else "no-store",  # a proxy asks for no key
     }
     return Response(svg, headers=headers, media_type="image/svg+xml")
 

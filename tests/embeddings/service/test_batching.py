@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import threading
 import time
+import weakref
 from contextlib import nullcontext
 
 import pytest
@@ -245,6 +247,22 @@ def test_a_fault_of_one_query_is_not_that_of_those_beside_it(index, queries):
     made.stop(SECONDS)
     assert [isinstance(answer, ArithmeticError) for answer in answers] == [False, True, False, False]
     assert answers[2] == find(index, queries[2:3], SearchOptions())
+
+
+def test_nothing_is_held_of_an_index_once_its_queries_are_answered(index, queries):
+    made = Batcher(Metrics(), **BOUNDS)
+    made.start()
+    state = IndexState(index)
+    held = weakref.ref(state)
+    asyncio.run(made.search(state, queries[:1], SearchOptions(), seconds=SECONDS))
+    del state
+    for _ in range(100):
+        gc.collect()
+        if held() is None:
+            break
+        time.sleep(0.02)
+    assert held() is None, "the thread of the model holds what it has searched until it is asked again"
+    made.stop(SECONDS)
 
 
 def test_stop_finishes_what_waits(index, queries):

@@ -115,7 +115,11 @@ def test_a_row_of_an_earlier_generation_shows_no_other_spectrum(place, spectrum,
                 (client.post("/api/mirror", json=mirror).status_code, None),
             ]
 
+        def kept(**words: str) -> str:
+            return client.get(f"/api/library/{row}/structure.svg", params=words).headers["cache-control"]
+
         assert shown(first) == [(200, spectrum.spectrum_id), (200, None), (200, None)]
+        assert (kept(), kept(generation=first)) == ("no-store", "private, max-age=86400")
         opened(place).append([moved(spectrum, 1)])
         second = until(client, lambda told: told["size"] == 145)["generation"]
         for generation in (first, second, None):
@@ -185,6 +189,28 @@ def test_an_index_of_another_model_is_not_served(place, spectrum, body, at_once,
         assert client.post("/api/search/peaks", json=body).status_code == 200, "what is open is not read by its name"
 
 
+def test_damage_that_the_first_search_finds_keeps_the_state_before(place, tmp_path, spectrum, body, at_once, caplog):
+    other = tmp_path / "other"
+    shutil.copytree(place, other)
+    opened(other).append([moved(spectrum, 1)])
+    vectors = other / "segments" / "1" / "vectors.npy"
+    data = bytearray(vectors.read_bytes())
+    data[4096:] = bytes(byte ^ 0xFF for byte in data[4096:])
+    vectors.write_bytes(data)
+    with TestClient(create_app(opened(place), SETTINGS)) as client:
+        first = client.get("/api/info").json()["index"]
+        place.rename(tmp_path / "before")
+        other.rename(place)
+        for _ in range(1000):
+            if "vectors.npy: is damaged" in caplog.text and "cannot be searched" in caplog.text:
+                break
+            time.sleep(0.01)
+        assert client.get("/health/ready").json() == {"status": "ready", "index": "outdated"}
+        answer = client.post("/api/search/peaks", json={**body, "k": 1}).json()
+        assert answer["index"] == first
+        assert answer["queries"][0]["hits"][0]["library_id"] == spectrum.spectrum_id
+
+
 def test_what_began_before_a_change_ends_with_the_index_that_it_began_with(place, spectrum, body, at_once):
     source = opened(place)
     entered, go_on = threading.Event(), threading.Event()
@@ -232,9 +258,15 @@ def test_what_was_replaced_is_held_no_longer(place, spectrum, body, at_once):
         for filters in ({}, {"energy": [5, 50]}):
             answer = client.post("/api/search/peaks", json={**body, "filters": filters})
             assert answer.status_code == 200
+        data = mgf(("a", spectrum.precursor_mz, as_peaks(spectrum)))
+        job = f"/api/jobs/{client.post('/api/jobs', files={'file': ('q.mgf', data)}).json()['id']}"
+        for _ in range(1000):
+            if client.get(job).json()["state"] == "done":
+                break
+            time.sleep(0.01)
+        assert client.delete(job).status_code == 204
         opened(place).append([moved(spectrum, 1)])
         until(client, lambda told: told["generation"] != first["generation"])
-        client.post("/api/search/peaks", json=body)  # so that the thread of the model has gone on
         for _ in range(100):
             gc.collect()
             if held() is None:
