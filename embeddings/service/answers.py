@@ -24,6 +24,8 @@ from .searching import Answer, as_json
 
 _WRITTEN_AT_ONCE = 100
 """Lines of hits: a millisecond's work, less than the change to a thread may take while the model is at work."""
+_PEAKS_OF_A_LINE = 16
+"""Of a query, that take as long to write as a line."""
 _RETRY_HEADER = {"Retry-After": {"description": "In s.", "schema": {"type": "integer"}}}
 _WHY = {
     400: "The request is no HTTP or no form that can be read.",
@@ -119,7 +121,9 @@ async def answer_response(
 ) -> Response:
     """Return hits that are in memory; where there are many, they are written in a thread."""
     text = io.StringIO()
-    if sum(len(answer.rows) for answer in answers) <= _WRITTEN_AT_ONCE and format == "json":
+    num_peaks = sum(len(answer.spectrum) for answer in answers if answer.spectrum is not None)
+    num_lines = sum(len(answer.rows) for answer in answers) + num_peaks // _PEAKS_OF_A_LINE
+    if num_lines <= _WRITTEN_AT_ONCE and format == "json":
         write_json(answers, text, state, seconds)
     else:
         await to_thread.run_sync(_write, answers, text, state, options, format, seconds)

@@ -86,7 +86,8 @@ class Readers:
             "unpacked_bytes": self._limits.unpacked_bytes,
         }
         await self._ask(task, seconds)
-        if (path.parent / reading_process.SPECTRA).stat().st_size <= SMALL_BYTES:
+        written = (path.parent / name for name in (reading_process.QUERIES, reading_process.SPECTRA))
+        if sum(file.stat().st_size for file in written) <= SMALL_BYTES:
             return _queries_in(path.parent)
         return await to_thread.run_sync(_queries_in, path.parent)
 

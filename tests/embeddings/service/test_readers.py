@@ -7,7 +7,10 @@ import gzip
 from pathlib import Path
 
 import pytest
+from anyio import to_thread
 
+from ionbed.embeddings.service import readers as service_readers
+from ionbed.embeddings.service import reading_process
 from ionbed.embeddings.service.failures import RequestError
 from ionbed.embeddings.service.readers import Readers
 from ionbed.embeddings.service.settings import MEBIBYTE, ServiceLimits
@@ -73,6 +76,27 @@ def _end_child(tmp_path: Path) -> None:
     ours = [child for child in children if child.environ().get("TMPDIR") == str(tmp_path)]
     assert len(ours) == 1
     ours[0].kill()
+
+
+def test_much_that_is_read_is_taken_over_in_a_thread(tmp_path, monkeypatch):
+    mute = b"".join(mgf((f"{n}" * 400, 200.0, [])) for n in range(9))  # notes, and not one spectrum
+    threads, run_sync = [], to_thread.run_sync
+
+    async def noted(function, *words):
+        threads.append(function.__name__)
+        return await run_sync(function, *words)
+
+    monkeypatch.setattr(to_thread, "run_sync", noted)
+
+    async def steps(readers, read):
+        assert len(await read(mute)) == 9
+        assert "_queries_in" not in threads
+        small = (tmp_path / "upload-1" / reading_process.SPECTRA).stat().st_size + 1000
+        monkeypatch.setattr(service_readers, "SMALL_BYTES", small)
+        assert len(await read(mute)) == 9
+        assert "_queries_in" in threads
+
+    with_readers(tmp_path, steps)
 
 
 def test_what_takes_too_long_is_ended(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import dataclasses
 import gzip
@@ -9,17 +10,23 @@ import io
 import json
 import zipfile
 
+import numpy as np
 import pytest
+from anyio import to_thread
 from fastapi.testclient import TestClient
 
 from ionbed.embeddings.filters import Filters
+from ionbed.embeddings.hit_table import QueryResult
 from ionbed.embeddings.index import Index
 from ionbed.embeddings.search import COLUMNS, HitRow, find
 from ionbed.embeddings.search_options import SearchOptions
 from ionbed.embeddings.service import models
+from ionbed.embeddings.service.answers import answer_response
 from ionbed.embeddings.service.app import create_app
+from ionbed.embeddings.service.index_state import IndexState
 from ionbed.embeddings.service.settings import ServiceSettings
 from ionbed.embeddings.structure_search import StructureHitRow
+from ionbed.spectra.spectrum import Spectrum
 
 from ..conftest import CountSketchModel
 from .conftest import as_peaks, mgf
@@ -231,3 +238,19 @@ def test_an_id_that_is_a_book_is_not_repeated_with_every_hit(client, spectrum):
     data = mgf(("x" * 100_000, spectrum.precursor_mz, peaks), ("x" * 90_000, spectrum.precursor_mz, peaks))
     answer = client.post("/api/search", files={"file": ("q.mgf", data)}).json()
     assert [query["query_id"] for query in answer["queries"]] == ["x" * 500, "x" * 500 + "#2"]
+
+
+@pytest.mark.parametrize(("num_peaks", "is_apart"), [(60, False), (5000, True)])
+def test_an_answer_that_takes_long_to_write_is_written_in_a_thread(index, monkeypatch, num_peaks, is_apart):
+    threads, run_sync = [], to_thread.run_sync
+
+    async def noted(function, *words):
+        threads.append(function.__name__)
+        return await run_sync(function, *words)
+
+    monkeypatch.setattr(to_thread, "run_sync", noted)
+    mz = np.linspace(50, 900, num_peaks, dtype=np.float32)
+    answer = QueryResult("q", Spectrum("q", 950.0, mz, np.ones_like(mz)), [HitRow("q", note="none")], 1)
+    response = asyncio.run(answer_response(IndexState(index), [answer], SearchOptions(), "json", 0.1))
+    assert len(json.loads(response.body)["queries"][0]["peaks"]) == num_peaks
+    assert ("_write" in threads) == is_apart
