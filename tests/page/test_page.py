@@ -172,6 +172,29 @@ def test_a_link_brings_back_the_query_the_options_and_the_hit(visit):
     assert again.locator("#peaks").input_value() == page.locator("#peaks").input_value()
 
 
+def test_a_link_to_a_hit_of_a_pasted_text_that_was_a_job(visit):
+    visited = visit()
+    visited.allowed.append("413")  # more spectra than are answered at once
+    page = visited.page
+    spectra = [(f"spectrum {n}", LIBRARY[n % len(LIBRARY)]) for n in range(120)]
+    page.locator("#peaks").fill(mgf(*spectra))
+    search(page)
+    page.get_by_role("button", name="Next queries").click()
+    page.get_by_role("button", name="spectrum 102", exact=True).click()
+    open_hit(page, 2)
+    page.wait_for_url(re.compile("query=103&hit=2$"))
+    again = visit(fragment="#" + page.url.split("#")[1])
+    again.allowed.append("413")
+    again.page.wait_for_selector("#hit svg.mirror")
+    assert again.page.locator("#query-head h3").inner_text() == "spectrum 102"
+    assert again.page.locator("#hit-heading").inner_text() == page.locator("#hit-heading").inner_text()
+    page.get_by_label("Only with a hit").check()
+    page.wait_for_url(lambda url: "query=" not in url and "hit=" not in url)
+    open_hit(page, 2)
+    page.wait_for_timeout(100)
+    assert "hit=" not in page.url, "the place of this query among all is not known"
+
+
 def test_a_link_to_an_upload_is_refused_with_the_reason_and_a_damaged_one_is_told(visit):
     page = visit().page
     drop(page, "mine.mgf", mgf(("first", caffeine())))

@@ -174,18 +174,28 @@ def test_a_large_file_is_a_job_whose_progress_is_told(visit):
 
 
 def test_a_job_can_be_watched_and_cancelled(visit):
-    page = visit().page
+    visited = visit()
+    visited.allowed.append("ERR_CONNECTION_REFUSED")
+    page = visited.page
     asked: list[str] = []
     state = {"id": "one", "state": "running", "queries": 400, "done": 100, "error": None, "seconds": 1.0}
 
     def answer(route: Any) -> None:
         asked.append(route.request.method)
+        if asked == ["POST", "GET"]:
+            route.abort("connectionrefused")  # once
+        else:
+            fulfil(route)
+
+    def fulfil(route: Any) -> None:
         route.fulfill(status=204) if route.request.method == "DELETE" else route.fulfill(json=state)
 
     page.route(re.compile(r"/api/jobs"), answer)
     upload(page, "large.mgf", mgf(("one", caffeine())).encode() + b"#" * 400_000)
     page.get_by_role("button", name="Search", exact=True).click()
     page.get_by_text("100 of 400 spectra searched").wait_for()
+    until(lambda: bool(page.wait_for_timeout(20)) or asked.count("GET") > 2)
+    assert "DELETE" not in asked and page.locator("#progress-card").is_visible()
     assert page.get_by_role("progressbar").evaluate("bar => bar.value / bar.max") == 0.25
     page.keyboard.press("Escape")
     page.wait_for_selector("#progress-card", state="hidden")
@@ -238,9 +248,24 @@ def test_a_page_of_a_job_that_has_expired_is_told_and_searched_again(visit):
     assert "no longer kept" in page.locator("#alert").inner_text()
     assert page.locator("#page-told").inner_text() == "Queries 1–100 of 120"
     page.unroute(re.compile(r"/hits\?offset=100"))
+    page.route(re.compile(r"/hits\?format=tsv"), lambda route: route.fulfill(status=404, json=gone))
+    page.get_by_role("button", name="TSV").click()
+    page.locator("#alert button").get_by_text("Try again").wait_for()
+    assert "no longer kept" in page.locator("#alert").inner_text()
     page.get_by_role("button", name="Try again").click()
     told.wait_for(state="detached")
     page.get_by_text("Queries 1–100 of 120", exact=True).wait_for()
+
+
+def test_what_there_is_not_is_not_told_to_have_expired(visit):
+    visited = visit()
+    visited.allowed.append("404")
+    page = visited.page
+    none = {"error": "this index has no structure whose spectrum can be predicted"}
+    page.route("**/api/example", lambda route: route.fulfill(status=404, json=none))
+    page.get_by_role("button", name="Search an example").click()
+    page.locator("#alert").get_by_text("can be predicted").wait_for()
+    assert "no longer kept" not in page.locator("#alert").inner_text()
 
 
 def test_a_hit_of_an_index_that_was_compacted_meanwhile_is_told_to_be_searched_again(visit):

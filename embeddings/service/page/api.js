@@ -4,10 +4,9 @@ const TRIES = 4;
 
 /** What went wrong with a call, in words for the person at the page. */
 export class ServiceError extends Error {
-  constructor(message, status = 0, retryAfter = null) {
+  constructor(message, { status = 0, retryAfter = null, path = "" } = {}) {
     super(message);
-    this.status = status;
-    this.retryAfter = retryAfter;
+    Object.assign(this, { status, retryAfter, path });
   }
 }
 
@@ -56,7 +55,8 @@ async function once(path, { method = "GET", json, form, signal, onSent } = {}) {
     throw new ServiceError("The service cannot be reached. Is it still running?");
   }
   if (response.ok) return response;
-  throw new ServiceError(await reason(response), response.status, Number(response.headers.get("Retry-After")) || null);
+  const retryAfter = Number(response.headers.get("Retry-After")) || null;
+  throw new ServiceError(await reason(response), { status: response.status, retryAfter, path });
 }
 
 async function reason(response) {

@@ -138,7 +138,7 @@ function titleOf(error, name) {
   if (error.status === 413) return "Too large. ";
   if (error.status === 429 || error.status === 503) return "The service is busy. ";
   if (error.status === 401) return "A key is needed. ";
-  if (error.status === 404) return "This search is no longer kept. ";
+  if (error.status === 404 && error.path.startsWith("api/jobs/")) return "This search is no longer kept. ";
   if (error.status >= 400 && error.status < 500) return `${name || "This"} cannot be searched. `;
   return "The search failed. ";
 }
@@ -286,7 +286,7 @@ async function download(format, button) {
     save(await response.blob(), `hits.${SUFFIXES[format]}`);
     announce(`hits.${SUFFIXES[format]} was downloaded.`);
   } catch (error) {
-    fail(error);
+    fail(error, () => (error.status === 404 ? run() : download(format, button)));
   } finally {
     button.disabled = false;
   }
@@ -299,7 +299,7 @@ async function fragment() {
   link.set("q", await pack(pastedText()));
   const { number } = found.shown.queries[currentQuery] ?? {};
   if (number) link.set("query", String(number + 1));
-  if (opened) link.set("hit", String(opened.hit.rank));
+  if (opened && number !== undefined) link.set("hit", String(opened.hit.rank)); // or it would be one of another query
   return link;
 }
 

@@ -31,7 +31,8 @@ export async function ofJob(path, signal) {
   const page = async (offset, { onlyHits = false, signal } = {}) => {
     const answer = first && !offset && !onlyHits ? first : await ask(offset, onlyHits, signal);
     first = null;
-    return { queries: answer.queries, offset, total: answer.page.total, generation: answer.index.generation };
+    const queries = onlyHits ? answer.queries : answer.queries.map((query, place) => ({ ...query, number: offset + place }));
+    return { queries, offset, total: answer.page.total, generation: answer.index.generation };
   };
   return {
     summary, page, download: (format) => call(`${path}/hits?format=${format}`),

@@ -6,6 +6,8 @@ import { bytes } from "./words.js";
 
 /** Files larger than this are searched as jobs, whose progress can be told. */
 const AT_ONCE_BYTES = 300000;
+/** Looks at a job, a second apart, that may in a row not reach the service. */
+const MOST_MISSED = 10;
 
 function formOf(file, options) {
   const form = new FormData();
@@ -47,11 +49,16 @@ async function job(query, options, { signal, onProgress, onWait }) {
   const begun = await callJson("api/jobs", { method: "POST", form: formOf(query.file, options), signal, onWait, onSent });
   const path = `api/jobs/${encodeURIComponent(begun.id)}`;
   try {
-    let state = begun;
+    let state = begun, missed = 0;
     for (let waited = 0.15; state.state === "queued" || state.state === "running"; waited = Math.min(1, waited * 1.5)) {
       onProgress(progressOf(state, query.name));
       await pause(waited, signal);
-      state = await callJson(path, { signal });
+      try {
+        state = await callJson(path, { signal });
+        missed = 0;
+      } catch (error) {
+        if (error.status !== 0 || ++missed > MOST_MISSED) throw error; // a connection that fails for a while ends no job
+      }
     }
     if (state.state !== "done") throw new Error(state.error || `The job was ${state.state}.`);
     onProgress({ words: "Fetching the hits…" });
