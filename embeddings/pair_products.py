@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import cast
-
 import numpy as np
-from numba import njit
+
+from ..spectra.compiling import compiled
 
 
 def pair_products(first: np.ndarray, second: np.ndarray, of_first: np.ndarray, of_second: np.ndarray) -> np.ndarray:
@@ -22,8 +20,10 @@ def pair_products(first: np.ndarray, second: np.ndarray, of_first: np.ndarray, o
     """
     result = np.empty(len(of_first))
     # All aligned and without gaps: the code is compiled once, and adds up in one order.
-    vectors = (np.require(array, np.float32, ["C", "A"]) for array in (first, second))
-    _products(*vectors, np.ascontiguousarray(of_first, np.int64), np.ascontiguousarray(of_second, np.int64), result)
+    first, second = (np.require(array, np.float32, ["C", "A"]) for array in (first, second))
+    _products(
+        first, second, np.ascontiguousarray(of_first, np.int64), np.ascontiguousarray(of_second, np.int64), result
+    )
     return result
 
 
@@ -40,12 +40,6 @@ def _add_up(
 
 _VECTORS, _ROWS = "Array(float32, 2, 'C', readonly=True)", "int64[::1]"
 # To add up in any order lets the compiler take several numbers at a time. One signature: one machine code for all.
-_products = cast(
-    Callable[..., None],
-    njit(
-        f"void({_VECTORS}, {_VECTORS}, {_ROWS}, {_ROWS}, float64[::1])",
-        cache=True,
-        nogil=True,
-        fastmath={"reassoc", "nsz"},
-    )(_add_up),
+_products = compiled(
+    _add_up, f"void({_VECTORS}, {_VECTORS}, {_ROWS}, {_ROWS}, float64[::1])", fastmath={"reassoc", "nsz"}
 )

@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .compiling import compiled
 from .lookups import run_in_threads
-from .peak_matching import MARGIN_DA, PeakLists, _is_match, compiled
+from .peak_matching import MARGIN_DA, PeakLists, _is_match
 from .preparation.workers import usable_cores
 
 BYTES_PER_PEAK_WHILE_BUILT = 76
@@ -25,6 +26,9 @@ SMALLEST_TERM = np.float32(1e-20)
 
 BINS_PER_DA = 32
 """Of the map by which most peaks are seen to be far from all those of the query."""
+
+MAP_DA = 4096.0
+"""All m/z from here on have the last place of the map: a file may state any, up to 1e30."""
 
 SCORE_BINS = 4096
 
@@ -175,11 +179,11 @@ def _divided(
 def _near(queries: PeakLists, query: int, tolerance: float) -> np.ndarray:
     """Return a map of the m/z axis, uint8: 1 where a peak of the query may be within reach."""
     mz = queries.mz[queries.offsets[query] : queries.offsets[query + 1]].astype(np.float64)
-    begins = ((mz - tolerance - MARGIN_DA) * BINS_PER_DA).astype(np.int64)
-    ends = ((mz + tolerance + MARGIN_DA) * BINS_PER_DA).astype(np.int64)
+    begins = ((mz - tolerance - MARGIN_DA).clip(0, MAP_DA) * BINS_PER_DA).astype(np.int64)
+    ends = ((mz + tolerance + MARGIN_DA).clip(0, MAP_DA) * BINS_PER_DA).astype(np.int64)
     near = np.zeros(int(ends.max(initial=-1)) + 1, np.uint8)
     for begin, end in zip(begins.tolist(), ends.tolist(), strict=True):
-        near[max(begin, 0) : end + 1] = 1
+        near[begin : end + 1] = 1
     return near
 
 
@@ -223,7 +227,7 @@ def _add_up(
                 if not is_match:
                     is_match = _is_match(own.mz[i], other_mz, own_precursor - precursor_mz[spectrum], tolerance)
                 if is_match:
-                    bin = int(other_mz * BINS_PER_DA)
+                    bin = int(min(other_mz, MAP_DA) * BINS_PER_DA)
                     if bin >= len(near) or near[bin] == 0 or not _has_match(own, begin, end, other_mz, tolerance):
                         both = weight + losses.weight[place]
                         term = both * np.log2(both) - self_term - losses.self_term[place]

@@ -7,22 +7,15 @@ releases Python's lock; none shares what it writes with another call.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple, TypeVar, cast
+from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
-Function = TypeVar("Function", bound=Callable[..., object])
+from .compiling import compiled
 
 MARGIN_DA = 1e-3
 """An index is searched this far beyond the tolerance, and what is found is then tested exactly: more than the
-rounding of an m/z in float32."""
-
-
-def compiled(function: Function) -> Function:
-    """Compile ``function`` at its first call, and keep the machine code on disk for the next process."""
-    return cast(Function, njit(cache=True, nogil=True)(function))
+rounding of an m/z in float32, or of a neutral loss of up to 32,768 Da."""
 
 
 class PeakLists(NamedTuple):

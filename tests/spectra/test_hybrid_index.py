@@ -103,6 +103,16 @@ def test_a_match_that_hardly_counts_is_one() -> None:
     assert all(len(sure) + len(unsure) == 60 for sure, unsure in found)
 
 
+@pytest.mark.parametrize("mz", [5000.0, 1e6, 1e9, 1e20])
+def test_any_mz_that_a_file_may_state_is_looked_for(mz) -> None:
+    made = [Spectrum(str(n), 2 * mz + n, np.array([mz * (1 + n)]), np.ones(1)) for n in range(2)]
+    compared = ComparedSpectra(SpectrumColumns.from_spectra(made), OPTIONS)
+    [(sure, unsure)] = index_of(compared, np.zeros(2, np.int8)).highest(
+        ComparedSpectra(SpectrumColumns.from_spectra(made[:1]), OPTIONS).weighted.entropy_peaks, np.zeros(1, np.int8), 5
+    )
+    assert [*sure, *unsure] == [0]
+
+
 def test_an_index_of_nothing_and_a_query_without_peaks_find_nothing() -> None:
     columns = crowd(0, 20)
     compared, group = ComparedSpectra(columns, OPTIONS), np.zeros(len(columns), np.int8)
