@@ -72,8 +72,9 @@ class KeptSpectra:
                 weighted = self._weighted(some)
                 if self._arrays.bytes + _bytes(weighted) > self._most_bytes:
                     return self._anew(rows)
-                self._place[some] = len(self._arrays) + np.arange(len(some))
-                self._arrays.append(weighted)
+                begin_kept = len(self._arrays)
+                self._arrays.append(weighted)  # first: where there is no memory for them, they have no place
+                self._place[some] = begin_kept + np.arange(len(some))
             return ComparedSpectra(self._arrays.weighted(), self._options), self._place[rows].astype(np.int64)
 
     def _anew(self, rows: np.ndarray) -> tuple[ComparedSpectra, np.ndarray]:
