@@ -18,6 +18,7 @@ from ..spectra.columns import SpectrumColumns
 from ..spectra.kept_spectra import KEPT_BYTES, KeptSpectra
 from ..spectra.lookups import LookupOptions, PeakCleaner
 from ..spectra.pair_features import ComparedSpectra
+from ..spectra.preparation.workers import usable_cores
 from .consensus import Structures, agreed, library_structures
 from .fusion import BY, FusedScore, Fusion, sigmoid
 from .nearest import Nearest
@@ -41,8 +42,11 @@ ROWS_AT_ONCE = 1 << 15
 INDEX_BYTES_PER_PEAK = 76
 """`ionbed.spectra.hybrid_index.BYTES_PER_PEAK_WHILE_BUILT`, which cannot be imported without numba."""
 
-OPEN_BYTES_PER_SPECTRUM = 60
-"""Rows, their places, polarities and precursors, and the sums of two threads."""
+OPEN_BYTES_PER_SPECTRUM = 28
+"""Rows, their places, polarities and precursors."""
+
+SUMS_BYTES_PER_SPECTRUM = 16
+"""Of each thread."""
 
 BLOCKS_COUNTED = 16
 """Of a segment, in which peaks are counted for an estimate."""
@@ -277,7 +281,8 @@ def open_memory(library: Library) -> int:
             num_peaks, num_read = num_peaks + (pc.sum(lengths).as_py() or 0), num_read + len(lengths)
     peaks = library.num_live * num_peaks / max(num_read, 1)
     kept = min(KEPT_BYTES, peaks * kept_spectra.BYTES_PER_PEAK + library.num_live * kept_spectra.BYTES_PER_SPECTRUM)
-    return int(1.5 * kept + peaks * INDEX_BYTES_PER_PEAK + library.num_live * OPEN_BYTES_PER_SPECTRUM)
+    of_spectrum = OPEN_BYTES_PER_SPECTRUM + SUMS_BYTES_PER_SPECTRUM * usable_cores()
+    return int(1.5 * kept + peaks * INDEX_BYTES_PER_PEAK + library.num_live * of_spectrum)
 
 
 def refuse_open_search(library: Library) -> None:

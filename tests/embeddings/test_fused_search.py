@@ -390,7 +390,11 @@ def test_an_open_search_that_would_not_fit_is_refused_and_another_is_not(library
     index = Index.build(fused_model(MIXED), library)
     index.append([replace(s, spectrum_id=f"more of {s.spectrum_id}") for s in library[:20]])
     index.delete(["lib-0-0"])
+    monkeypatch.setattr(fused_search, "usable_cores", lambda: 64)
+    of_many = fused_search.open_memory(index.library)
+    monkeypatch.setattr(fused_search, "usable_cores", lambda: 2)
     estimate = fused_search.open_memory(index.library)
+    assert of_many == estimate + 62 * 79 * fused_search.SUMS_BYTES_PER_SPECTRUM
     of_peaks = fused_search.INDEX_BYTES_PER_PEAK + 1.5 * kept_spectra.BYTES_PER_PEAK
     num_peaks = sum(map(len, library)) + sum(map(len, library[:20]))
     assert num_peaks * of_peaks * 78 / 80 < estimate < num_peaks * of_peaks + 80 * 200
