@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 import os
 import sys
+import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar, overload
 
@@ -34,6 +35,10 @@ EMBEDDED_AT_ONCE = 128
 TURN_S = 0.0005
 """Seconds that a thread may keep the interpreter while another waits for it; Python's own are ten times as long. An
 encoder waits after every operation, of which it has hundreds, while another thread reads or writes."""
+
+_turns = threading.Lock()
+_usual_turns: list[float] = []
+"""One for each search that is going on: the first is what the last of them to end sets again."""
 
 NO_PEAKS = "no usable peaks"
 _NO_PEAKS_REASONS = frozenset({"no-peaks", "too-few-peaks"})
@@ -183,21 +188,32 @@ def searched(
 
 @contextmanager
 def _short_turns() -> Iterator[None]:
-    usual = sys.getswitchinterval()
-    sys.setswitchinterval(min(usual, TURN_S))
+    with _turns:
+        _usual_turns.append(sys.getswitchinterval())
+        sys.setswitchinterval(min(_usual_turns[0], TURN_S))
     try:
         yield
     finally:
-        sys.setswitchinterval(usual)
+        with _turns:
+            usual = _usual_turns[0]
+            _usual_turns.pop()
+            if not _usual_turns:
+                sys.setswitchinterval(usual)
 
 
 def _one_ahead(items: Generator[Item, None, None]) -> Generator[Item, None, None]:
     """Yield items, each while the next one is made by a thread."""
-    with closing(items), ThreadPoolExecutor(1) as thread:
+    with ThreadPoolExecutor(1) as thread:
         coming = thread.submit(next, items, None)
-        while (item := coming.result()) is not None:
-            coming = thread.submit(next, items, None)
-            yield item
+        try:
+            while (item := coming.result()) is not None:
+                coming = thread.submit(next, items, None)
+                yield item
+        finally:
+            if coming.done():
+                items.close()
+            else:  # by the thread that is still within it: a second Ctrl-C does not wait for its end
+                thread.submit(items.close)
 
 
 def _queries_of_file(path: str | os.PathLike[str]) -> Iterator[Query]:

@@ -86,7 +86,9 @@ def failing(function, error, call):
     return called
 
 
-def test_a_search_at_once_gives_the_rows_of_one_step_after_the_other(index, path):
+@pytest.mark.parametrize("is_beside", [True, False])
+def test_a_search_at_once_gives_the_rows_of_one_step_after_the_other(index, path, monkeypatch, is_beside):
+    monkeypatch.setattr("ionbed.embeddings.search.is_encoder_on_one_thread", lambda: is_beside)
     step = described_search(index, OPEN)
     expected = []
     everything = [query for query in queries.queries_of(path)[0] if query.spectrum is not None]
@@ -157,6 +159,15 @@ def test_a_caller_that_stops_ends_the_threads():
     found.close()
 
 
+def test_searches_that_overlap_leave_the_turns_of_threads_as_they_were():
+    first, second = (searched(iter(asked()), None, iter, list) for _ in range(2))
+    next(first)
+    next(second)
+    first.close()
+    assert sys.getswitchinterval() == pytest.approx(queries.TURN_S), "the second goes on"
+    second.close()
+
+
 @pytest.mark.parametrize("step", ["embed", "search"])
 def test_ctrl_c_ends_all_steps_and_leaves_no_table(index, path, monkeypatch, step):
     whole, calls = getattr(Index, step), itertools.count(1)
@@ -172,6 +183,25 @@ def test_ctrl_c_ends_all_steps_and_leaves_no_table(index, path, monkeypatch, ste
         search(index, path, path.parent / "hits.tsv", OPEN)
     assert next(calls) <= 5, "the other blocks were searched all the same"
     assert [file.name for file in path.parent.iterdir()] == ["queries.mgf"]
+
+
+def test_ctrl_c_a_second_time_does_not_wait_and_is_no_other_error():
+    before, calls, is_over = threading.active_count(), itertools.count(1), threading.Event()
+
+    def embed(texts):
+        if next(calls) == 2:
+            for _ in range(2):
+                time.sleep(0.2)  # the main thread waits meanwhile
+                os.kill(os.getpid(), signal.SIGINT)
+            assert is_over.wait(10), "the main thread waited for this step"
+        return texts
+
+    with pytest.raises(KeyboardInterrupt):
+        list(searched(iter(asked()), None, iter, embed))
+    is_over.set()
+    deadline = time.monotonic() + 10
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
 
 
 def test_faiss_leaves_half_of_the_threads_to_the_encoder_and_gives_them_back(index, path, monkeypatch):
