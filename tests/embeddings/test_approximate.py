@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 
 import faiss
 import numpy as np
@@ -103,6 +104,15 @@ def test_the_centres_of_a_file_are_copied_once_to_where_products_are_fast(rows, 
     of_file, of_memory = approximate._centres_of(opened), approximate._centres_of(index)
     np.testing.assert_array_equal(of_file, of_memory)
     assert of_file.flags.aligned and approximate._centres_of(opened) is of_file is not of_memory
+
+
+def test_lists_are_searched_on_all_threads(rows):
+    index, queries = build_ann(rows[0], "ivf-sq8"), np.tile(rows[0], (2, 1))
+    with approximate._threads(2):
+        before = time.process_time(), time.thread_time()
+        approximate._propose_of_lists(index, queries, 10, index.nlist, None)
+        of_all, of_one = time.process_time() - before[0], time.thread_time() - before[1]
+    assert of_all - of_one > 0.2 * of_all
 
 
 def test_the_recall_stated_is_that_of_molecules_left_out_and_not_tuned_with(rows, molecules, ann):
