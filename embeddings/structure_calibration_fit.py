@@ -135,8 +135,8 @@ def calibrate_structures(
     if len(rows_of) < FEWEST_MOLECULES:
         seen = f" (besides {counted(trained, 'spectra')} of molecules that the model was trained on)" if trained else ""
         raise InputError(
-            f"{source}: holds {len(rows_of):,} molecules that the index has, by InChIKey{seen}; {FEWEST_MOLECULES} are "
-            "needed to calibrate, so give more spectra of known molecules"
+            f"{source}: holds {len(rows_of):,} molecules that the index has, by InChIKey of measured spectra{seen}; "
+            f"{FEWEST_MOLECULES} are needed to calibrate, so give more spectra of known molecules"
         )
     drawn = _drawn(known, rows_of, rng)
     asked = asked_of(index, drawn)
