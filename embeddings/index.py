@@ -272,7 +272,7 @@ class Index(SavedIndex):
         kind; what that finds is ranked exactly. A query's hits do not depend on the queries beside it. Equal scores are
         ranked by precursor m/z and then by id: the order of the rows.
         With the fused score a search of the whole library ranks the best by cosine and the best by hybrid entropy
-        (`ionbed.embeddings.fused_search.OPEN_DEPTH` of each), and no others.
+        (`ionbed.embeddings.fused_search.OPEN_DEPTH` of each, exactly, whatever the kind of the index), and no others.
         A library spectrum of the other polarity is never a hit where both polarities are known;
         an unknown polarity, of the query or of the library spectrum, goes with either.
 
