@@ -441,16 +441,6 @@ def _sample(vectors: np.ndarray, count: int, seed: int) -> np.ndarray:
 
 
 @contextmanager
-def half_of_the_threads() -> Iterator[None]:
-    """Let FAISS use half of its threads where this thread calls it, the others being those of an encoder at work.
-
-    PyTorch's threads wait for one another after every operation: where FAISS's have their cores, all of them stand.
-    """
-    with _threads(max(1, _faiss().omp_get_max_threads() // 2)):
-        yield
-
-
-@contextmanager
 def _threads(count: int | None) -> Iterator[None]:
     """Let FAISS use ``count`` threads where this thread calls it; None: as many as it does."""
     import faiss

@@ -11,7 +11,6 @@ import pyarrow as pa
 
 from ..spectra.spectrum import Spectrum
 from .annotation import ANNOTATED_COLUMNS, SAME_ION_PPM, Annotations, annotate, confidence, warnings_of
-from .approximate import half_of_the_threads
 from .calibration import COLUMNS, DEPTH, candidates_told, curve_of, probabilities
 from .filters import Filters
 from .hits import EmbeddedQueries, Hits, ScoreName
@@ -82,11 +81,6 @@ class DescribedSearch:
     def embed(self, spectra: list[Spectrum]) -> EmbeddedQueries:
         """Embed spectra, for `of_embedded`."""
         return self._index.embed(spectra)
-
-    def beside_embedding(self, queries: EmbeddedQueries) -> Iterator[DescribedHits]:
-        """Yield what `of_embedded` does, at the same time as other queries are embedded by another thread."""
-        with half_of_the_threads():
-            yield from self.of_embedded(queries)
 
     def of_embedded(self, queries: EmbeddedQueries) -> Iterator[DescribedHits]:
         """Yield what was found for each of some queries that are embedded already, with their peaks."""

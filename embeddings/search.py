@@ -246,7 +246,7 @@ def _level(confidence: str) -> str:
 
 def _find(queries: Iterator[Query], total: int | None, search: DescribedSearch) -> Iterator[QueryResult[HitRow]]:
     if is_encoder_on_one_thread():
-        found = searched(queries, total, search.beside_embedding, search.embed)
+        found = searched(queries, total, search.of_embedded, search.embed)
     else:
         found = searched(queries, total, search)
     for query_id, query, result in found:

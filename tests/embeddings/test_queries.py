@@ -8,14 +8,12 @@ import signal
 import sys
 import threading
 import time
-from types import SimpleNamespace
 
-import faiss
 import numpy as np
 import pytest
 
 from ionbed import InputError
-from ionbed.embeddings import approximate, queries
+from ionbed.embeddings import queries
 from ionbed.embeddings.index import Index
 from ionbed.embeddings.kinds import search
 from ionbed.embeddings.queries import Query, searched
@@ -202,18 +200,3 @@ def test_ctrl_c_a_second_time_does_not_wait_and_is_no_other_error():
     deadline = time.monotonic() + 10
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.01)
-
-
-def test_faiss_leaves_half_of_the_threads_to_the_encoder_and_gives_them_back(index, path, monkeypatch):
-    monkeypatch.setattr(approximate, "_faiss", lambda: SimpleNamespace(omp_get_max_threads=lambda: 6))
-    whole, threads = Index.search, []
-
-    def search_noted(self, *words, **options):
-        threads.append(faiss.omp_get_max_threads())
-        return whole(self, *words, **options)
-
-    monkeypatch.setattr(Index, "search", search_noted)
-    usual = faiss.omp_get_max_threads()
-    list(find(index, path, OPEN))
-    assert threads == [3] * -(-NUM_QUERIES // AT_ONCE)
-    assert faiss.omp_get_max_threads() == usual
