@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
+from ionbed.embeddings import index_folder
 from ionbed.embeddings.index import Index
 from ionbed.embeddings.service import index_watch
 from ionbed.embeddings.service.app import create_app
@@ -189,7 +190,10 @@ def test_an_index_of_another_model_is_not_served(place, spectrum, body, at_once,
         assert client.post("/api/search/peaks", json=body).status_code == 200, "what is open is not read by its name"
 
 
-def test_damage_that_the_first_search_finds_keeps_the_state_before(place, tmp_path, spectrum, body, at_once, caplog):
+def test_damage_that_the_first_search_finds_keeps_the_state_before(
+    place, tmp_path, spectrum, body, at_once, caplog, monkeypatch
+):
+    monkeypatch.setattr(index_folder, "SMALL_FILE", 0)  # of a large file no checksum is compared at the opening
     other = tmp_path / "other"
     shutil.copytree(place, other)
     opened(other).append([moved(spectrum, 1)])
@@ -205,6 +209,7 @@ def test_damage_that_the_first_search_finds_keeps_the_state_before(place, tmp_pa
             if "vectors.npy: is damaged" in caplog.text and "cannot be searched" in caplog.text:
                 break
             time.sleep(0.01)
+        assert "cannot be searched (the index is damaged" in caplog.text
         assert client.get("/health/ready").json() == {"status": "ready", "index": "outdated"}
         answer = client.post("/api/search/peaks", json={**body, "k": 1}).json()
         assert answer["index"] == first
