@@ -164,6 +164,7 @@ class Readers:
         limits = self._limits
         process = await asyncio.create_subprocess_exec(
             sys.executable,
+            "-P",  # or modules would first be looked for in the working folder, among any files
             "-m",
             reading_process.__name__,
             str(limits.reader_bytes),

@@ -78,6 +78,16 @@ def _end_child(tmp_path: Path) -> None:
     ours[0].kill()
 
 
+def test_no_module_of_the_working_folder_is_run(tmp_path, monkeypatch):
+    (tmp_path / "json.py").write_text("raise SystemExit('not this one')")
+    monkeypatch.chdir(tmp_path)
+
+    async def steps(_readers, read):
+        assert [query.query_id for query in await read(GOOD)] == ["a", "b"]
+
+    with_readers(tmp_path, steps)
+
+
 def test_much_that_is_read_is_taken_over_in_a_thread(tmp_path, monkeypatch):
     mute = b"".join(mgf((f"{n}" * 400, 200.0, [])) for n in range(9))  # notes, and not one spectrum
     threads, run_sync = [], to_thread.run_sync
