@@ -18,7 +18,7 @@ def register(app: typer.Typer, panel: str) -> None:
         epilog=examples(
             "ionbed serve library               # the page at http://127.0.0.1:8000",
             "ionbed serve library --host 0.0.0.0 --api-key-file key.txt",
-            "ionbed serve library --allowed-host spectra.example.org    # behind a proxy of this name",
+            "ionbed serve library --allowed-host ms.example.org    # behind a proxy",
             "ionbed serve library --usi gnps    # also spectra of GNPS by their USI",
             "ionbed serve library --limit spectra=100 --limit seconds=20",
         ),
