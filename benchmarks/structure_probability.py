@@ -18,6 +18,7 @@ import numpy as np
 from ionbed.embeddings import calibration_fit, structure_calibration_fit
 from ionbed.embeddings.calibration import shared_out
 from ionbed.embeddings.queries import queries_of
+from ionbed.embeddings.search_options import scores_of
 from ionbed.embeddings.structure_calibration import structure_curve
 from ionbed.embeddings.structure_index import StructureIndex
 
@@ -36,7 +37,7 @@ def main() -> None:
     is_asked = asked.is_present | (is_half & ~has_molecule)
     held = len(set(asked.molecule[asked.is_present]))
     print(f"{len(spectra)} spectra, {len(set(asked.molecule))} molecules; the index has {held}")
-    for score in structure_calibration_fit.scores_of(index):
+    for score in scores_of(index):
         for ppm, formula in structure_calibration_fit.WAYS:
             curve = structure_curve(index.manifest, score, ppm, formula, index.fusion if score == "fused" else None)
             if curve is None:

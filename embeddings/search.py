@@ -9,16 +9,19 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from ..errors import InputError
+from ..spectra.spectrum import Spectrum
 from .annotation import NEAR_DA
-from .described_hits import DescribedSearch, is_encoder_on_one_thread
+from .described_hits import DescribedHits, DescribedSearch, is_encoder_on_one_thread
 from .filters import Filters
 from .hit_table import QueryResult, format_queries, shown
 from .index import Index
 from .milvus_index import MilvusIndex
 from .queries import Query, queries_of, searched
 from .search_options import DEFAULT_SEARCH, SearchOptions
+from .segments.library import Library
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -95,6 +98,10 @@ class HitRow:
     score_name: str = ""
     row: int | None = None
 
+
+_KNOWN: WeakKeyDictionary[Library, set[Filters]] = WeakKeyDictionary()
+"""Filters that were compared with a library: this reads columns of all of it, and is the same for every search."""
+_MOST_KNOWN = 64
 
 MANY_PPM = 1000.0
 """From here on a difference of masses is told in Da."""
@@ -173,7 +180,7 @@ def described_search(index: Index | MilvusIndex, options: SearchOptions) -> Desc
         chosen = filters or Filters()
         filters = dataclasses.replace(chosen, formulas=(*chosen.formulas, options.formula))
     if filters and isinstance(index, Index):  # Milvus does not tell what values there are
-        filters.refuse_unknown(index.library.columns(filters.needs()))
+        _refuse_unknown(index.library, filters)
     k = min(options.k, len(index))
     return DescribedSearch(index, k, options.precursor_ppm, options.precursor_da, score, filters)
 
@@ -253,7 +260,22 @@ def _find(queries: Iterator[Query], total: int | None, search: DescribedSearch) 
         if query.spectrum is None or result is None:
             rows = [HitRow(query_id, note=query.note)]
         else:
-            precursor_mz, warnings = query.spectrum.precursor_mz, result.warnings
-            rows = [HitRow(query_id, precursor_mz, warnings=warnings, **hit) for hit in result.hits]
-            rows = rows or [HitRow(query_id, precursor_mz, warnings=warnings, note=result.note)]
+            rows = rows_of(query_id, query.spectrum, result)
         yield QueryResult(query_id, query.spectrum, rows, query.position)
+
+
+def rows_of(query_id: str, query: Spectrum, found: DescribedHits) -> list[HitRow]:
+    """Return the lines of one query: of its hits, or of why there is none."""
+    precursor_mz, warnings = query.precursor_mz, found.warnings
+    rows = [HitRow(query_id, precursor_mz, warnings=warnings, **hit) for hit in found.hits]
+    return rows or [HitRow(query_id, precursor_mz, warnings=warnings, note=found.note)]
+
+
+def _refuse_unknown(library: Library, filters: Filters) -> None:
+    known = _KNOWN.setdefault(library, set())
+    if filters in known:
+        return
+    filters.refuse_unknown(library.columns(filters.needs()))
+    if len(known) >= _MOST_KNOWN:
+        known.clear()
+    known.add(filters)

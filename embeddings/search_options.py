@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, get_args
 
+from ..errors import InputError
 from .filters import Filters
 from .index_folder import check_search_options
 from .structure_hits import StructureScoreName
+
+if TYPE_CHECKING:
+    from .index import Index
+    from .structure_index import StructureIndex
 
 DEFAULT_PPM = 10.0
 
@@ -60,3 +65,15 @@ class SearchOptions:
 
 DEFAULT_SEARCH = SearchOptions()
 """Within 10 ppm, ten hits, by the best score."""
+
+
+def scores_of(index: Index | StructureIndex) -> list[StructureScoreName]:
+    """Return the scores by which an index can rank."""
+    found: list[StructureScoreName] = []
+    for name in get_args(StructureScoreName):
+        try:
+            index.score_name(name)
+        except InputError:
+            continue
+        found.append(name)
+    return found

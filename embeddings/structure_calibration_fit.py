@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +23,7 @@ from .calibration import DEPTH, Calibration, Candidates, Curve
 from .calibration_fit import fitted_curve, seen_by, trained_folds
 from .calibration_queries import FEWEST_MOLECULES, MOST_QUERIES, WINDOW_PPM
 from .queries import queries_of
+from .search_options import scores_of
 from .structure_calibration import TERMS, candidates_of, ranked_as, way_of
 from .structure_candidates import OWN_FORMULA
 from .structure_fusion import StructureFusion
@@ -172,17 +172,6 @@ def calibrate_structures(
         "structures": len(index),
     }
     return Calibration(curves, record)
-
-
-def scores_of(index: StructureIndex) -> list[StructureScoreName]:
-    """Return the scores by which an index can rank."""
-    found: list[StructureScoreName] = []
-    for name in get_args(StructureScoreName):
-        try:
-            found.append(index.score_name(name))
-        except InputError:
-            continue
-    return found
 
 
 def asked_of(index: StructureIndex, spectra: Sequence[Spectrum]) -> AskedStructures:

@@ -193,59 +193,78 @@ def _find(
     formula: str | None,
     score: StructureScoreName,
 ) -> Iterator[QueryResult[StructureHitRow]]:
-    def search(spectra: list[Spectrum]) -> Iterator[tuple[list[StructureHit], int, str, str]]:
-        hits = index.search(spectra, k, precursor_ppm, formula=formula, score=score)
-        warnings = warnings_of(SpectrumColumns.from_spectra(spectra), index.model)
-        return zip(hits, hits.num_candidates.tolist(), hits.notes, warnings, strict=True)
+    def search(spectra: list[Spectrum]) -> Iterator[RankedStructures]:
+        return ranked_structures(index, spectra, k, precursor_ppm, formula, score)
 
     for query_id, query, result in searched(queries, total, search):
         if query.spectrum is None or result is None:
             rows = [StructureHitRow(query_id, note=query.note, score_name=score)]
         else:
-            found, num_candidates, note, warnings = result
-            is_open = precursor_ppm is None and formula is None
-            rows = rows_of(
-                query_id, query.spectrum, found, num_candidates, note, score, warnings=warnings, is_open=is_open
-            )
+            rows = rows_of(query_id, query.spectrum, result, score)
         yield QueryResult(query_id, query.spectrum, rows, query.position)
 
 
-def rows_of(
-    query_id: str,
-    query: Spectrum,
-    found: list[StructureHit],
-    num_candidates: int,
-    note: str,
-    score: str,
-    *,
-    warnings: str,
-    is_open: bool,
-) -> list[StructureHitRow]:
-    """Return the lines of one query: of its hits, or of why there is none; in an open search they have any mass."""
-    if not found:
-        return [
-            StructureHitRow(
-                query_id, query.precursor_mz, candidates=num_candidates, note=note, score_name=score, warnings=warnings
-            )
-        ]
+@dataclass(frozen=True, slots=True)
+class RankedStructures:
+    """What was found for one query.
+
+    Attributes
+    ----------
+    hits : list of StructureHit
+    num_candidates : int
+        Structures that the query was compared with.
+    note, warnings : str
+        As in `StructureHitRow`.
+    is_open : bool
+        Whether they may have any mass.
+    """
+
+    hits: list[StructureHit]
+    num_candidates: int
+    note: str
+    warnings: str
+    is_open: bool
+
+
+def ranked_structures(
+    index: StructureIndex,
+    spectra: Sequence[Spectrum],
+    k: int,
+    precursor_ppm: float | None,
+    formula: str | None,
+    score: StructureScoreName,
+) -> Iterator[RankedStructures]:
+    """Yield what is found for each query; parameters are those of `StructureIndex.search`."""
+    hits = index.search(spectra, k, precursor_ppm, formula=formula, score=score)
+    warnings = warnings_of(SpectrumColumns.from_spectra(spectra), index.model)
+    is_open = precursor_ppm is None and formula is None
+    for of_query in zip(hits, hits.num_candidates.tolist(), hits.notes, warnings, strict=True):
+        yield RankedStructures(*of_query, is_open)
+
+
+def rows_of(query_id: str, query: Spectrum, found: RankedStructures, score: str) -> list[StructureHitRow]:
+    """Return the lines of one query: of its hits, or of why there is none."""
+    mz, candidates, note, warnings = query.precursor_mz, found.num_candidates, found.note, found.warnings
+    if not found.hits:
+        return [StructureHitRow(query_id, mz, candidates=candidates, note=note, score_name=score, warnings=warnings)]
     return [
         StructureHitRow(
             query_id,
-            query.precursor_mz,
+            mz,
             hit.rank,
             hit.score,
             mass_error_ppm=hit.mass_error_ppm,
             adduct=hit.adduct,
-            candidates=num_candidates,
+            candidates=candidates,
             note=note,
             score_name=score,
             probability=hit.probability,
-            confidence=_confidence(hit.mass_error_ppm, query.precursor_mz, hit.probability, is_open=is_open),
+            confidence=_confidence(hit.mass_error_ppm, mz, hit.probability, is_open=found.is_open),
             warnings=warnings,
             row=hit.row,
             **{name: hit.metadata[name] for name in _FROM_METADATA},
         )
-        for hit in found
+        for hit in found.hits
     ]
 
 

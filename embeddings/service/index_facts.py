@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import get_args
 
 import numpy as np
 
-from ...errors import InputError
-from ..hits import ScoreName
 from ..index import Index
-from ..structure_hits import StructureScoreName
 from ..structure_index import StructureIndex
 from .failures import RequestError
 from .searching import AnyIndex
@@ -19,23 +15,6 @@ FILTERED = ("adduct", "instrument_type", "license")
 MOST_VALUES = 50
 ROWS_LOOKED_AT = 20_000
 """Evenly over the library: what is rarer than one in these is not offered, though it can be asked for."""
-
-
-def scores(index: AnyIndex) -> list[str]:
-    """Return the names of the scores that this index can rank by."""
-    found = []
-    for name in get_args(StructureScoreName if isinstance(index, StructureIndex) else ScoreName):
-        try:
-            index.score_name(name)
-        except InputError:
-            continue
-        found.append(name)
-    return found
-
-
-def default_score(index: AnyIndex) -> str:
-    """Return the score by which hits are ranked where none is named."""
-    return index.score_name()
 
 
 def calibrated(index: AnyIndex) -> bool:

@@ -10,11 +10,12 @@ from fastapi import APIRouter, Request
 from starlette.responses import PlainTextResponse, Response
 
 from ... import __version__
+from ..search_options import scores_of
 from .answers import ERRORS
 from .documentation import Asset
 from .examples import example_query
 from .failures import RequestError
-from .index_facts import calibrated, default_score, filter_values, scores
+from .index_facts import calibrated, filter_values
 from .index_state import IndexState
 from .models import ExampleModel, Format, HealthModel, InfoModel, Limits, ReadyModel
 from .openapi import operation_id
@@ -87,8 +88,8 @@ def _info(service: Service, state: IndexState) -> InfoModel:
     return InfoModel(
         version=__version__,
         index=state.model,
-        scores=scores(state.index),
-        default_score=default_score(state.index),
+        scores=list(scores_of(state.index)),
+        default_score=state.index.score_name(),
         filters=state.kind == "spectra",
         filter_values=filter_values(state.index),
         calibrated=calibrated(state.index),

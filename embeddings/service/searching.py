@@ -4,31 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any, cast
-from weakref import WeakKeyDictionary
+from typing import Any
 
 import numpy as np
 
-from ...spectra.columns import SpectrumColumns
 from ...spectra.spectrum import Spectrum
-from ..annotation import warnings_of
-from ..described_hits import DescribedSearch
 from ..filters import Filters
 from ..hit_table import QueryResult
-from ..hits import ScoreName
 from ..index import Index
 from ..queries import Query
-from ..search import HitRow
+from ..search import HitRow, described_search
+from ..search import rows_of as library_rows_of
 from ..search_options import DEFAULT_PPM, SearchOptions
-from ..segments.library import Library
 from ..structure_candidates import check_structure_search
 from ..structure_index import StructureIndex
-from ..structure_search import StructureHitRow, rows_of
+from ..structure_search import StructureHitRow, ranked_structures, rows_of
 from .models import OptionsModel, finite
-
-_KNOWN: WeakKeyDictionary[Library, set[Filters]] = WeakKeyDictionary()
-"""Filters that were compared with a library: this reads columns of all of it, and is the same for every batch."""
-_MOST_KNOWN = 64
 
 AnyIndex = Index | StructureIndex
 Row = HitRow | StructureHitRow
@@ -86,21 +77,9 @@ def find(index: AnyIndex, queries: Sequence[Query], options: SearchOptions) -> l
 
 
 def _of_library(index: Index, usable: Sequence[tuple[str, Spectrum]], options: SearchOptions) -> Iterator[list[HitRow]]:
-    score = index.score_name(cast(ScoreName | None, options.score))
-    if options.filters is not None:
-        known = _KNOWN.setdefault(index.library, set())
-        if options.filters not in known:
-            options.filters.refuse_unknown(index.library.columns(options.filters.needs()))
-            if len(known) >= _MOST_KNOWN:
-                known.clear()
-            known.add(options.filters)
-    search = DescribedSearch(
-        index, min(options.k, len(index)), options.precursor_ppm, options.precursor_da, score, options.filters
-    )
+    search = described_search(index, options)
     for (query_id, spectrum), told in zip(usable, search([spectrum for _, spectrum in usable]), strict=True):
-        precursor_mz, warnings = spectrum.precursor_mz, told.warnings
-        rows = [HitRow(query_id, precursor_mz, warnings=warnings, **hit) for hit in told.hits]
-        yield rows or [HitRow(query_id, precursor_mz, warnings=warnings, note=told.note)]
+        yield library_rows_of(query_id, spectrum, told)
 
 
 def _of_structures(
@@ -108,14 +87,10 @@ def _of_structures(
 ) -> Iterator[list[StructureHitRow]]:
     check_structure_search(options.k, options.precursor_ppm, options.formula)
     score = index.score_name(options.score)
-    k = min(options.k, len(index))
-    spectra = [spectrum for _, spectrum in usable]
-    hits = index.search(spectra, k, options.precursor_ppm, formula=options.formula, score=score)
-    warnings = warnings_of(SpectrumColumns.from_spectra(spectra), index.model)
-    is_open = options.precursor_ppm is None and options.formula is None
-    described = zip(usable, hits, hits.num_candidates.tolist(), hits.notes, warnings, strict=True)
-    for (query_id, spectrum), found, num_candidates, note, warned in described:
-        yield rows_of(query_id, spectrum, found, num_candidates, note, score, warnings=warned, is_open=is_open)
+    k, ppm, formula = min(options.k, len(index)), options.precursor_ppm, options.formula
+    ranked = ranked_structures(index, [spectrum for _, spectrum in usable], k, ppm, formula, score)
+    for (query_id, spectrum), found in zip(usable, ranked, strict=True):
+        yield rows_of(query_id, spectrum, found, score)
 
 
 def as_json(answer: Answer) -> dict[str, Any]:
