@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import psutil
-from jittered import Copies, CopiesModel, Source, add_source_options, further_copies, machine, source_of
+from jittered import Copies, CopiesModel, Source, further_copies, library_and_queries, machine
 from search_speed import (
     FRAGMENT_DA,
     PRECURSOR_PPM,
@@ -29,6 +29,8 @@ from search_speed import (
     K,
     milliseconds,
     milliseconds_each,
+    parsed,
+    print_milliseconds,
     time_embedding,
     time_flash_entropy,
 )
@@ -47,23 +49,10 @@ MATCHMS_PAIRS = 1000
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--spectra", type=int, default=100_000, help="in the library (default: %(default)s)")
-    parser.add_argument("--queries", type=int, default=1000, help="searched together (default: %(default)s)")
-    parser.add_argument("--singles", type=int, default=50, help="searched one by one (default: %(default)s)")
-    parser.add_argument("--kind", default="auto", help="of the index (default: by its size)")
     parser.add_argument("--without-peers", action="store_true", help="leave Flash entropy and matchms out")
-    parser.add_argument("--work", type=Path, help="folder for the index (default: a temporary one)")
-    add_source_options(parser)
-    options = parser.parse_args()
-    if not 1 <= options.singles <= options.queries <= options.spectra or options.spectra <= K:
-        parser.error(f"needs 1 <= singles <= queries <= spectra, and more than {K} spectra")
-
-    library, left_out = source_of(options).held_out()
-    chosen = np.random.default_rng(1).permutation(len(left_out.table))[: options.queries]
-    left_out = left_out.take(np.sort(chosen))
+    options = parsed(parser, queries=1000, singles=50)
+    library, left_out = library_and_queries(options)
     copies = Copies.of(library, options.spectra)
-    if options.work is not None:
-        options.work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.work) as folder:
         work = Path(folder)
         copies.write_store(work / "store")
@@ -91,9 +80,7 @@ def main() -> None:
     for label, seconds, more in first:
         print(f"| {label} | {seconds:.2f} | {more / 1e6:,.0f} |")
     print(f"\nEstimated before an open search: {open_memory(index.library) / 1e6:,.0f} MB at the most\n")
-    print("| ms per query | one at a time (median) | all at once |\n|---|---:|---:|")
-    for label, one, together in rows:
-        print(f"| {label} | {one:.2f} | {'' if together is None else f'{together:.3f}'} |")
+    print_milliseconds(rows)
     if not options.without_peers:
         print("\n| microseconds per pair of spectra | |\n|---|---:|")
         for label, each in pairs:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-from jittered import Copies, add_source_options, machine, source_of
+from jittered import Copies, add_source_options, library_and_queries, machine
 
 from ionbed.embeddings import approximate
 from ionbed.embeddings.approximate import (
@@ -59,9 +59,7 @@ def main() -> None:
         print(json.dumps(measure(Path(options.one[0]), options.one[1], options.singles)))
         return
 
-    library, queries = source_of(options).held_out()
-    chosen = np.random.default_rng(1).permutation(len(queries.table))[: options.queries]
-    queries = queries.take(np.sort(chosen))
+    library, queries = library_and_queries(options)
     results: list[dict[str, Any]] = []
     for num_spectra in options.spectra:
         with tempfile.TemporaryDirectory(dir=options.work) as folder:

@@ -201,6 +201,13 @@ def source_of(options: argparse.Namespace) -> Source:
     return Source(table.select(SCHEMA.names).cast(SCHEMA), vectors, model, what)
 
 
+def library_and_queries(options: argparse.Namespace) -> tuple[Source, Source]:
+    """Return the spectra that a library is made of, and queries of molecules of which it has nothing."""
+    library, left_out = source_of(options).held_out()
+    chosen = np.random.default_rng(1).permutation(len(left_out.table))[: options.queries]
+    return library, left_out.take(np.sort(chosen))
+
+
 def made_up(num_spectra: int) -> pa.Table:
     """Return spectra of made-up molecules, five of each."""
     rng = np.random.default_rng(SEED)

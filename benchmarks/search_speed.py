@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 from index_kinds import recall
-from jittered import Copies, CopiesModel, Source, add_source_options, further_copies, machine, source_of
+from jittered import Copies, CopiesModel, Source, add_source_options, further_copies, library_and_queries, machine
 
 from ionbed.embeddings.hits import EmbeddedQueries
 from ionbed.embeddings.index import Index, build
@@ -42,23 +42,10 @@ ROUNDS = 3
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--spectra", type=int, default=100_000, help="in the library (default: %(default)s)")
-    parser.add_argument("--queries", type=int, default=2000, help="searched together (default: %(default)s)")
-    parser.add_argument("--singles", type=int, default=100, help="searched one by one (default: %(default)s)")
-    parser.add_argument("--kind", default="auto", help="of the index (default: by its size)")
     parser.add_argument("--without-flash", action="store_true", help="leave Flash entropy out")
-    parser.add_argument("--work", type=Path, help="folder for the index (default: a temporary one)")
-    add_source_options(parser)
-    options = parser.parse_args()
-    if not 1 <= options.singles <= options.queries <= options.spectra or options.spectra <= K:
-        parser.error(f"needs 1 <= singles <= queries <= spectra, and more than {K} spectra")
-
-    library, left_out = source_of(options).held_out()
-    chosen = np.random.default_rng(1).permutation(len(left_out.table))[: options.queries]
-    left_out = left_out.take(np.sort(chosen))
+    options = parsed(parser, queries=2000, singles=100)
+    library, left_out = library_and_queries(options)
     copies = Copies.of(library, options.spectra)
-    if options.work is not None:
-        options.work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.work) as folder:
         work = Path(folder)
         copies.write_store(work / "store")
@@ -86,13 +73,34 @@ def main() -> None:
         f"of the kind {segment['kind']} (built in {built_s:.0f} s from stored embeddings, opened in {open_ms:.0f} ms), "
         f"{len(left_out.table):,} queries, {K} hits; {machine()}\n"
     )
-    print("| ms per query | one at a time (median) | all at once |\n|---|---:|---:|")
-    for label, one, together in rows:
-        print(f"| {label} | {one:.2f} | {'' if together is None else f'{together:.3f}'} |")
+    print_milliseconds(rows)
     print(f"\nOpen search: recall@{K} {found:.4f}, of the hardest tenth {hardest:.4f}\n")
     print("| spectra/s | file of queries | share of embedding alone |\n|---|---:|---:|")
     for label, per_second, share in whole:
         print(f"| {label} | {per_second:,.0f} | {share:.0%} |")
+
+
+def parsed(parser: argparse.ArgumentParser, *, queries: int, singles: int) -> argparse.Namespace:
+    """Return the options, with those of every benchmark of this kind; the numbers are what is searched by default."""
+    parser.add_argument("--spectra", type=int, default=100_000, help="in the library (default: %(default)s)")
+    parser.add_argument("--queries", type=int, default=queries, help="searched together (default: %(default)s)")
+    parser.add_argument("--singles", type=int, default=singles, help="searched one by one (default: %(default)s)")
+    parser.add_argument("--kind", default="auto", help="of the index (default: by its size)")
+    parser.add_argument("--work", type=Path, help="folder for the index (default: a temporary one)")
+    add_source_options(parser)
+    options = parser.parse_args()
+    if not 1 <= options.singles <= options.queries <= options.spectra or options.spectra <= K:
+        parser.error(f"needs 1 <= singles <= queries <= spectra, and more than {K} spectra")
+    if options.work is not None:
+        options.work.mkdir(parents=True, exist_ok=True)
+    return options
+
+
+def print_milliseconds(rows: list[list]) -> None:
+    """Print the table of times per query."""
+    print("| ms per query | one at a time (median) | all at once |\n|---|---:|---:|")
+    for label, one, together in rows:
+        print(f"| {label} | {one:.2f} | {'' if together is None else f'{together:.3f}'} |")
 
 
 def embedded(index: Index, queries: Source) -> EmbeddedQueries:
